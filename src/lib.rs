@@ -1,0 +1,3 @@
+//! changeover: the automatic changeover switch for TCP.
+
+pub mod model;

@@ -1,0 +1,145 @@
+//! Where something listens: an IP address, a host name to look up, or a Unix socket.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// The longest path that fits in a `sockaddr_un`, in bytes, with its final NUL (unix(7)).
+const UNIX_PATH_MAX: usize = 107;
+
+/// An address as written in the configuration: `IP:PORT`, `HOST:PORT` or `unix:PATH`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Address {
+    /// An IP address and port.
+    Ip(SocketAddr),
+    /// A host name, looked up at each dial, and a port.
+    Name {
+        /// The host name.
+        host: Arc<str>,
+        /// The port.
+        port: u16,
+    },
+    /// The path of a Unix stream socket.
+    Unix(Arc<Path>),
+}
+
+impl Address {
+    /// The host to put in a URL or a `Host` header; `localhost` for Unix sockets.
+    #[must_use]
+    pub fn host(&self) -> String {
+        match self {
+            Self::Ip(addr) => addr.ip().to_string(),
+            Self::Name { host, .. } => host.to_string(),
+            Self::Unix(_) => "localhost".to_owned(),
+        }
+    }
+
+    /// The same host at another port; a Unix socket has none and stays as it is.
+    #[must_use]
+    pub fn with_port(&self, port: u16) -> Self {
+        match self {
+            Self::Ip(addr) => Self::Ip(SocketAddr::new(addr.ip(), port)),
+            Self::Name { host, .. } => Self::Name { host: host.clone(), port },
+            Self::Unix(path) => Self::Unix(path.clone()),
+        }
+    }
+}
+
+/// Why a text is no address. The message says what would be one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// No colon, so no port.
+    #[error("`{0}` has no port; write HOST:PORT, [IPV6]:PORT or unix:PATH")]
+    NoPort(String),
+    /// What stands behind the last colon is not a port.
+    #[error("`{0}` is not a port; a port is a number from 0 to 65535")]
+    BadPort(String),
+    /// What stands before the port is neither an IP address nor a host name.
+    #[error("`{0}` is neither an IP address nor a host name")]
+    BadHost(String),
+    /// A Unix path that is not absolute, or too long.
+    #[error("`{0}` is not a usable socket path; it must begin with / and have at most {UNIX_PATH_MAX} bytes")]
+    BadPath(String),
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let usable = path.starts_with('/') && path.len() <= UNIX_PATH_MAX && !path.contains('\0');
+            return if usable {
+                Ok(Self::Unix(Arc::from(PathBuf::from(path))))
+            } else {
+                Err(AddressError::BadPath(path.to_owned()))
+            };
+        }
+        if let Ok(addr) = text.parse::<SocketAddr>() {
+            return Ok(Self::Ip(addr));
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(|| AddressError::NoPort(text.to_owned()))?;
+        let port = port.parse::<u16>().map_err(|_| AddressError::BadPort(port.to_owned()))?;
+        if !is_host_name(host) {
+            return Err(AddressError::BadHost(host.to_owned()));
+        }
+        Ok(Self::Name { host: Arc::from(host), port })
+    }
+}
+
+/// Letters, digits, hyphens and underscores in labels of 1 to 63 bytes, not all of them digits.
+fn is_host_name(host: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let dotted_number = host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let trimmed = host.strip_suffix('.').unwrap_or(host);
+    host.len() <= 253 && !dotted_number && trimmed.split('.').all(label)
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(addr) => f.pad(&addr.to_string()),
+            Self::Name { host, port } => f.pad(&format!("{host}:{port}")),
+            Self::Unix(path) => f.pad(&format!("unix:{}", path.display())),
+        }
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Address, AddressError};
+
+    #[test]
+    fn an_address_reads_as_it_prints() {
+        for text in ["127.0.0.1:80", "[::1]:5432", "db-1.internal:5432", "localhost:1", "unix:/run/pg/.s.PGSQL.5432"] {
+            assert_eq!(text.parse::<Address>().map(|a| a.to_string()), Ok(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_bad_address_says_what_is_wrong() {
+        let error = |text: &str| text.parse::<Address>().unwrap_err();
+        assert_eq!(error("10.0.0.1"), AddressError::NoPort("10.0.0.1".into()));
+        assert_eq!(error("10.0.0.1:70000"), AddressError::BadPort("70000".into()));
+        assert_eq!(error("10.0.0.256:80"), AddressError::BadHost("10.0.0.256".into()));
+        assert_eq!(error("a b:80"), AddressError::BadHost("a b".into()));
+        assert_eq!(error(":80"), AddressError::BadHost(String::new()));
+        assert_eq!(error("unix:run/x"), AddressError::BadPath("run/x".into()));
+        assert_eq!(
+            error(&format!("unix:/{}", "x".repeat(107))),
+            AddressError::BadPath(format!("/{}", "x".repeat(107)))
+        );
+    }
+}

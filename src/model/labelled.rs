@@ -1,0 +1,36 @@
+//! One macro: enums that carry their public word.
+
+/// Declares an enum whose every variant carries the one word by which logs, metrics, the API and
+/// the configuration file know it, so that the four can never drift apart.
+macro_rules! labelled {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $label:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$vmeta])* $variant),+ }
+
+        impl $name {
+            /// Every variant, in the order of declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+            /// Every label, in the same order.
+            pub const LABELS: &'static [&'static str] = &[$($label),+];
+
+            /// The word for this variant in logs, metrics, the API and the configuration file.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label),+ }
+            }
+
+            /// The variant that `label` names, if any.
+            #[must_use]
+            pub fn from_label(label: &str) -> Option<Self> {
+                match label { $($label => Some(Self::$variant),)+ _ => None }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.label())
+            }
+        }
+    };
+}

@@ -1,0 +1,30 @@
+//! Floor 0: words. Plain types that every other room speaks in: names, ids, addresses, time, the
+//! checked plan, and the reasons that become log fields, metric labels and API values alike.
+//!
+//! Nothing here decides, reads a clock or touches a socket.
+
+#[macro_use]
+mod labelled;
+mod addr;
+mod ids;
+mod outcome;
+mod plan;
+mod secret;
+mod state;
+mod status;
+mod time;
+
+pub use addr::{Address, AddressError};
+pub use ids::{BackendId, BackendName, Epoch, Generation, ListenerName, PoolName, ProbeId, TargetId};
+pub use outcome::{CheckError, DialError, HoldEnd, OutReason, ProbeError, ProbeOutcome, RejectReason, SessionEnd};
+pub use plan::{
+    AdminPlan, BackendPlan, CheckKind, CheckPlan, DaemonPlan, DialPlan, FailoverPlan, HoldPlan, HttpCheck,
+    ListenerPlan, LogPlan, Plan, PoolPlan, SessionPolicies, StatusRange,
+};
+pub use secret::Secret;
+pub use state::{
+    AdminState, Balance, Direction, Failback, HealthState, LogFormat, LogLevel, PoolKind, PoolState, Redundancy,
+    SessionPolicy, WhenDown,
+};
+pub use status::{BackendStatus, LastFailover, PoolStatus};
+pub use time::MonoTime;

@@ -1,0 +1,184 @@
+//! How things end, and why: the reasons shared by log field, metric label and API.
+
+use std::time::Duration;
+
+labelled! {
+    /// Why a dial did not become a connection, graded by what it proves.
+    DialError {
+        /// The kernel of the backend's host answered: nobody listens.
+        Refused = "refused",
+        /// No answer in time.
+        TimedOut = "timed_out",
+        /// No route to the host or network.
+        Unreachable = "unreachable",
+        /// The host name could not be looked up.
+        Unresolved = "unresolved",
+        /// Our own fault (no descriptor, no local port): says nothing of the backend.
+        Local = "local",
+        /// Anything else.
+        Other = "other",
+    }
+}
+
+labelled! {
+    /// What was wrong with the answer of a backend that could be connected to.
+    CheckError {
+        /// The check's own port refused, although the backend's did not.
+        SourceRefused = "source_refused",
+        /// The connection was there, the answer was not in time.
+        AnswerTimedOut = "answer_timed_out",
+        /// The connection ended before the answer.
+        ClosedEarly = "closed_early",
+        /// The answer's status is none of those expected.
+        UnexpectedStatus = "unexpected_status",
+        /// The answer was not HTTP.
+        Malformed = "malformed",
+    }
+}
+
+/// Why a probe failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ProbeError {
+    /// The backend's own address could not be connected to.
+    Dial(DialError),
+    /// It could, but the check said no.
+    Check(CheckError),
+}
+
+impl ProbeError {
+    /// The word for this error in logs, metrics and the API.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Dial(error) => error.label(),
+            Self::Check(error) => error.label(),
+        }
+    }
+
+    /// The reason for which a backend with this error is taken out.
+    #[must_use]
+    pub const fn out_reason(self) -> OutReason {
+        match self {
+            Self::Dial(DialError::Refused) => OutReason::Dead,
+            Self::Dial(
+                DialError::TimedOut
+                | DialError::Unreachable
+                | DialError::Unresolved
+                | DialError::Local
+                | DialError::Other,
+            ) => OutReason::Unreachable,
+            Self::Check(_) => OutReason::CheckFailed,
+        }
+    }
+}
+
+/// What one probe found out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProbeOutcome {
+    /// The backend answered as it should.
+    Passed {
+        /// From the start of the dial to the end of the answer.
+        latency: Duration,
+    },
+    /// It did not.
+    Failed {
+        /// Why.
+        error: ProbeError,
+        /// The evidence in words, for the log and the API.
+        detail: String,
+    },
+    /// We could not ask, or were too late ourselves to judge the answer: no evidence at all.
+    Inconclusive {
+        /// What was in the way.
+        detail: String,
+    },
+}
+
+labelled! {
+    /// Why a backend gets no new sessions, and what decides over those it has.
+    OutReason {
+        /// Proof of death: refused twice in a row.
+        Dead = "dead",
+        /// It could not be connected to.
+        Unreachable = "unreachable",
+        /// It could, but its check failed.
+        CheckFailed = "check_failed",
+        /// Drained, put in maintenance, or removed.
+        Drained = "drained",
+        /// The pool went back to a better tier.
+        FailedBack = "failed_back",
+    }
+}
+
+labelled! {
+    /// Why a client was turned away before it reached a backend.
+    RejectReason {
+        /// `max_sessions` are open.
+        MaxSessions = "max_sessions",
+        /// `hold_limit` clients wait already.
+        HoldLimit = "hold_limit",
+        /// It waited for `hold`, and no backend became fit.
+        HoldTimeout = "hold_timeout",
+        /// No backend is fit and the pool refuses.
+        NoEligibleBackend = "no_eligible_backend",
+        /// Every dial failed and the pool refuses.
+        DialFailed = "dial_failed",
+        /// The daemon is going down.
+        ShuttingDown = "shutting_down",
+    }
+}
+
+/// How a client's wait in the hold queue ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HoldEnd {
+    /// There is a route to try.
+    Released,
+    /// Too many wait already.
+    LimitReached,
+    /// The time was up.
+    TimedOut,
+    /// The client went away.
+    ClientLeft,
+    /// The daemon is going down.
+    ShuttingDown,
+}
+
+labelled! {
+    /// Why an established session ended.
+    SessionEnd {
+        /// Both directions ended in order.
+        Completed = "completed",
+        /// The client reset its connection.
+        ClientReset = "client_reset",
+        /// The backend reset its connection.
+        BackendReset = "backend_reset",
+        /// No byte moved for the listener's `idle_timeout`.
+        IdleTimeout = "idle_timeout",
+        /// One direction had ended and the other moved nothing for `half_close_timeout`.
+        HalfCloseTimeout = "half_close_timeout",
+        /// Fenced: the backend is dead.
+        FencedDead = "dead",
+        /// Fenced: the backend cannot be reached.
+        FencedUnreachable = "unreachable",
+        /// Fenced: the backend's check failed.
+        FencedCheckFailed = "check_failed",
+        /// Fenced: the backend was drained or removed.
+        FencedDrained = "drained",
+        /// Fenced: the pool went back to a better tier.
+        FencedFailedBack = "failed_back",
+        /// The daemon went down and `drain_timeout` was up.
+        DrainDeadline = "drain_deadline",
+    }
+}
+
+impl From<OutReason> for SessionEnd {
+    fn from(reason: OutReason) -> Self {
+        match reason {
+            OutReason::Dead => Self::FencedDead,
+            OutReason::Unreachable => Self::FencedUnreachable,
+            OutReason::CheckFailed => Self::FencedCheckFailed,
+            OutReason::Drained => Self::FencedDrained,
+            OutReason::FailedBack => Self::FencedFailedBack,
+        }
+    }
+}

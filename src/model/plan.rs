@@ -1,0 +1,224 @@
+//! The plan: the configuration after every check, as plain types. `config` makes it, everything
+//! else is told its part of it. What stands here is valid; nobody checks it again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{
+    Address, BackendName, Balance, Failback, ListenerName, LogFormat, LogLevel, OutReason, PoolKind, PoolName, Secret,
+    SessionPolicy, WhenDown,
+};
+
+/// The whole configuration, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// `[daemon]`.
+    pub daemon: DaemonPlan,
+    /// `[admin]`.
+    pub admin: AdminPlan,
+    /// `[log]`.
+    pub log: LogPlan,
+    /// `[listeners.NAME]`. Each one's pool exists.
+    pub listeners: BTreeMap<ListenerName, Arc<ListenerPlan>>,
+    /// `[pools.NAME]`.
+    pub pools: BTreeMap<PoolName, Arc<PoolPlan>>,
+}
+
+/// `[daemon]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DaemonPlan {
+    /// Data-plane threads; 0 is one per core.
+    pub workers: usize,
+    /// How long sessions may go on after their backend was drained or the daemon told to stop.
+    pub drain_timeout: Duration,
+    /// Sessions at once; 0 is what the descriptor limit allows.
+    pub max_sessions: usize,
+    /// The size in bytes of the buffers that are lent to sessions while they move data.
+    pub relay_buffer: usize,
+}
+
+/// `[admin]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminPlan {
+    /// Where the admin server listens: IP addresses and Unix sockets.
+    pub bind: Vec<Address>,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogPlan {
+    /// How lines are written.
+    pub format: LogFormat,
+    /// The least important level that is written.
+    pub level: LogLevel,
+}
+
+/// `[listeners.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerPlan {
+    /// Its name.
+    pub name: ListenerName,
+    /// Where it listens: IP addresses and Unix sockets.
+    pub bind: Vec<Address>,
+    /// The pool that serves it.
+    pub pool: PoolName,
+    /// A session in which nothing moves for so long is closed; zero is never.
+    pub idle_timeout: Duration,
+    /// The same once one direction has ended; zero is never.
+    pub half_close_timeout: Duration,
+}
+
+/// `[pools.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolPlan {
+    /// Its name.
+    pub name: PoolName,
+    /// What it is made of.
+    pub kind: PoolKind,
+    /// How sessions are shared within a tier.
+    pub balance: Balance,
+    /// How backends are dialled.
+    pub dial: DialPlan,
+    /// What clients get while nothing is fit.
+    pub hold: HoldPlan,
+    /// When to leave a tier and when to return.
+    pub failover: FailoverPlan,
+    /// Its backends, in the order of their names. At least one.
+    pub backends: Vec<BackendPlan>,
+}
+
+/// How a session dials the backends of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DialPlan {
+    /// The longest that one dial may take.
+    pub connect_timeout: Duration,
+    /// How many dials a client gets before it is held or refused, each to another backend. At least one.
+    pub connect_attempts: usize,
+}
+
+/// What a client gets while no backend of its pool is fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HoldPlan {
+    /// The policy.
+    pub when_down: WhenDown,
+    /// How long a client may wait.
+    pub hold: Duration,
+    /// How many clients of the pool may wait at once.
+    pub hold_limit: usize,
+}
+
+/// `[pools.NAME.failover]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FailoverPlan {
+    /// Whether new sessions may leave the active tier without an operator's order.
+    pub automatic: bool,
+    /// How the pool returns to a better tier.
+    pub failback: Failback,
+    /// How long a better tier must have been fit before the pool returns to it.
+    pub failback_after: Duration,
+    /// What becomes of established sessions, by reason.
+    pub sessions: SessionPolicies,
+}
+
+/// `[pools.NAME.failover.sessions]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionPolicies {
+    /// When the backend is dead.
+    pub dead: SessionPolicy,
+    /// When it cannot be reached.
+    pub unreachable: SessionPolicy,
+    /// When its check failed.
+    pub check_failed: SessionPolicy,
+    /// When it was drained, put in maintenance or removed.
+    pub drained: SessionPolicy,
+    /// When the pool went back to a better tier.
+    pub failed_back: SessionPolicy,
+}
+
+impl SessionPolicies {
+    /// The policy for sessions of a backend that is out for `reason`.
+    #[must_use]
+    pub const fn policy(&self, reason: OutReason) -> SessionPolicy {
+        match reason {
+            OutReason::Dead => self.dead,
+            OutReason::Unreachable => self.unreachable,
+            OutReason::CheckFailed => self.check_failed,
+            OutReason::Drained => self.drained,
+            OutReason::FailedBack => self.failed_back,
+        }
+    }
+}
+
+/// One backend of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendPlan {
+    /// Its name within the pool.
+    pub name: BackendName,
+    /// Where it listens.
+    pub address: Address,
+    /// Its tier: the lower number is tried first.
+    pub priority: u32,
+    /// Its share within the tier, from 1 to 1000.
+    pub weight: u32,
+    /// How its health is found out.
+    pub check: CheckPlan,
+}
+
+/// `[pools.NAME.check]`, as it applies to one backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckPlan {
+    /// What is asked.
+    pub kind: CheckKind,
+    /// From one probe to the next.
+    pub interval: Duration,
+    /// The longest that one probe may take.
+    pub timeout: Duration,
+    /// Failures in a row that make a healthy backend unhealthy.
+    pub unhealthy_threshold: u32,
+    /// Successes in a row that make an unhealthy backend healthy.
+    pub healthy_threshold: u32,
+    /// From one probe to the next while the backend is unhealthy, if that differs.
+    pub recovery_interval: Option<Duration>,
+}
+
+/// What a probe asks.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CheckKind {
+    /// Whether the backend's address accepts a connection.
+    Tcp,
+    /// That, and whether an HTTP request is answered with an expected status.
+    Http(HttpCheck),
+}
+
+/// `check.http`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HttpCheck {
+    /// The request's method.
+    pub method: String,
+    /// The request's path, with its query.
+    pub path: String,
+    /// The port to ask at; 0 is the backend's own.
+    pub port: u16,
+    /// The statuses that are good news.
+    pub expect: Vec<StatusRange>,
+    /// The value of an `Authorization` header to send.
+    pub authorization: Option<Secret>,
+}
+
+/// HTTP statuses from `first` to `last`, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StatusRange {
+    /// The lowest.
+    pub first: u16,
+    /// The highest.
+    pub last: u16,
+}
+
+impl StatusRange {
+    /// Whether `status` is in the range.
+    #[must_use]
+    pub const fn contains(self, status: u16) -> bool {
+        self.first <= status && status <= self.last
+    }
+}

@@ -1,0 +1,79 @@
+//! What the core says of a pool when asked: facts for the API, the metrics and the tables.
+
+use std::time::Duration;
+
+use super::{
+    Address, AdminState, BackendId, BackendName, Generation, HealthState, MonoTime, OutReason, PoolKind, PoolName,
+    PoolState, Redundancy,
+};
+
+/// A pool as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolStatus {
+    /// Its name.
+    pub name: PoolName,
+    /// What it is made of.
+    pub kind: PoolKind,
+    /// How it fares.
+    pub state: PoolState,
+    /// How many healthy backends it has, in words.
+    pub redundancy: Redundancy,
+    /// The number of the route table that this describes.
+    pub generation: Generation,
+    /// The last time it changed its tier, if ever.
+    pub last_failover: Option<LastFailover>,
+    /// Its backends by priority, then name.
+    pub backends: Vec<BackendStatus>,
+}
+
+/// The last change of a pool's active tier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastFailover {
+    /// When.
+    pub at: MonoTime,
+    /// The backends that served before.
+    pub from: Vec<BackendName>,
+    /// The backends that serve since.
+    pub to: Vec<BackendName>,
+    /// Why.
+    pub reason: OutReason,
+}
+
+/// A backend as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendStatus {
+    /// Its number.
+    pub id: BackendId,
+    /// Its name.
+    pub name: BackendName,
+    /// Where it listens.
+    pub address: Address,
+    /// Its tier.
+    pub priority: u32,
+    /// Its share within the tier.
+    pub weight: u32,
+    /// What probes say.
+    pub health: HealthState,
+    /// What people say.
+    pub admin_state: AdminState,
+    /// Whether it may get new sessions.
+    pub eligible: bool,
+    /// Whether it gets new sessions now.
+    pub active: bool,
+    /// Why it gets none, in words; empty if it does.
+    pub reason: String,
+    /// How long its last good answer took.
+    pub latency: Option<Duration>,
+    /// Failures in a row.
+    pub consecutive_failures: u32,
+    /// Successes in a row.
+    pub consecutive_successes: u32,
+    /// When its last verdict-bearing answer came.
+    pub last_check: Option<MonoTime>,
+    /// Since when its health is what it is.
+    pub since: MonoTime,
+    /// What the last failure said.
+    pub last_error: Option<String>,
+    /// How long it has been unhealthy in all, up to now.
+    pub downtime: Duration,
+}
