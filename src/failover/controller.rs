@@ -1,0 +1,241 @@
+//! The one that decides: told of events and the time, it says what is to be done.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::{
+    AdminState, BackendId, DialError, Epoch, MonoTime, OutReason, PoolName, PoolStatus, ProbeId, ProbeOutcome,
+    SessionPolicy, TargetId,
+};
+
+use super::event::{Command, Event, Transition};
+use super::pool::{Effects, Eviction, Pool};
+use super::schedule::Schedule;
+use super::table::RouteTable;
+
+/// Every pool, every schedule and the table that follows from them.
+///
+/// A pure function of the seed, the events and the times it was told. Feed it one event at a time
+/// and carry out all commands before the next.
+#[derive(Debug)]
+pub struct Controller {
+    pub(super) pools: BTreeMap<PoolName, Pool>,
+    /// Which pool a backend belongs to.
+    pub(super) homes: BTreeMap<BackendId, PoolName>,
+    pub(super) schedule: Schedule,
+    /// Sessions that may go on until the time is up.
+    pub(super) departures: BTreeMap<(MonoTime, BackendId), Departure>,
+    pub(super) last_backend: BackendId,
+    pub(super) drain_timeout: Duration,
+    table: Arc<RouteTable>,
+}
+
+/// The sessions of a backend that is drained.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Departure {
+    epoch: Epoch,
+    reason: OutReason,
+}
+
+/// What one turn has gathered so far.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    /// The pools whose choice may have changed.
+    pub(super) touched: BTreeSet<PoolName>,
+    pub(super) fences: Vec<Command>,
+    pub(super) reports: Vec<Transition>,
+}
+
+impl Turn {
+    pub(super) fn report(&mut self, pool: &PoolName, effects: &mut Effects) {
+        let changes = effects.changes.drain(..);
+        self.reports.extend(changes.map(|change| Transition { pool: pool.clone(), change }));
+    }
+}
+
+impl Controller {
+    /// A controller that knows of no pool yet; tell it [`Event::PlanReplaced`]. `seed` spreads the probes in time.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self {
+            pools: BTreeMap::new(),
+            homes: BTreeMap::new(),
+            schedule: Schedule::new(seed),
+            departures: BTreeMap::new(),
+            last_backend: BackendId::default(),
+            drain_timeout: Duration::ZERO,
+            table: Arc::new(RouteTable::default()),
+        }
+    }
+
+    /// Takes in one event and adds to `out` what is to be done, in order: the table before the
+    /// fences, the fences before the reports.
+    pub fn handle(&mut self, now: MonoTime, event: Event, out: &mut Vec<Command>) {
+        let mut turn = Turn::default();
+        match event {
+            Event::Tick => {}
+            Event::ProbeFinished { target, probe, outcome } => {
+                self.probe_finished(now, target, probe, &outcome, &mut turn);
+            }
+            Event::DialFailed { backend, epoch, error } => self.dial_failed(now, backend, epoch, error),
+            Event::SetAdminState { backend, state } => self.set_admin(now, backend, state, &mut turn),
+            Event::PlanReplaced(plan) => self.replace_plan(now, &plan, &mut turn, out),
+        }
+        self.pass_time(now, &mut turn);
+        self.settle(now, turn, out);
+        self.schedule.start_due(now, out);
+    }
+
+    /// When to come back with [`Event::Tick`] if nothing happens before.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<MonoTime> {
+        let pools = self.pools.values().filter_map(Pool::next_deadline);
+        let departures = self.departures.keys().next().map(|&(at, _)| at);
+        pools.chain(departures).chain(self.schedule.next_due()).min()
+    }
+
+    /// The table last published.
+    #[must_use]
+    pub fn table(&self) -> &Arc<RouteTable> {
+        &self.table
+    }
+
+    /// Whether every backend that may serve has had its first verdict.
+    #[must_use]
+    pub fn has_first_verdicts(&self) -> bool {
+        self.pools.values().all(Pool::has_first_verdicts)
+    }
+
+    /// The pool `name` as it stands.
+    #[must_use]
+    pub fn pool_status(&self, now: MonoTime, name: &PoolName) -> Option<PoolStatus> {
+        self.pools.get(name).map(|pool| pool.status(now, self.table.generation))
+    }
+
+    /// Every pool as it stands, by name.
+    #[must_use]
+    pub fn pool_statuses(&self, now: MonoTime) -> Vec<PoolStatus> {
+        self.pools.values().map(|pool| pool.status(now, self.table.generation)).collect()
+    }
+
+    fn probe_finished(
+        &mut self,
+        now: MonoTime,
+        target: TargetId,
+        probe: ProbeId,
+        outcome: &ProbeOutcome,
+        turn: &mut Turn,
+    ) {
+        let mut at_once = false;
+        let mut interval = None;
+        for id in self.schedule.finish(target, probe) {
+            let Some((name, pool)) = self.home_mut(id) else { continue };
+            let mut effects = Effects::default();
+            let Some(next) = pool.observe(now, id, outcome, &mut effects) else { continue };
+            at_once |= next.at_once;
+            interval = Some(interval.map_or(next.interval, |least: Duration| least.min(next.interval)));
+            if next.decided {
+                turn.touched.insert(name.clone());
+            }
+            self.take(now, &name, effects, turn);
+        }
+        if at_once {
+            self.schedule.ask_again(now, target);
+        } else if let Some(interval) = interval {
+            self.schedule.plan_next(now, target, interval);
+        }
+    }
+
+    fn dial_failed(&mut self, now: MonoTime, backend: BackendId, epoch: Epoch, error: DialError) {
+        let Some((_, pool)) = self.home_mut(backend) else { return };
+        let Some(member) = pool.member_mut(backend) else { return };
+        if member.epoch != epoch {
+            return;
+        }
+        let target = member.target;
+        if member.health.suspect(now, error) {
+            self.schedule.suspect(now, target);
+        }
+    }
+
+    fn set_admin(&mut self, now: MonoTime, backend: BackendId, state: AdminState, turn: &mut Turn) {
+        let Some((name, pool)) = self.home_mut(backend) else { return };
+        let mut effects = Effects::default();
+        pool.set_admin(now, backend, state, &mut effects);
+        if state == AdminState::Ready {
+            self.departures.retain(|&(_, id), leaving| id != backend || leaving.reason != OutReason::Drained);
+        }
+        turn.touched.insert(name.clone());
+        self.take(now, &name, effects, turn);
+    }
+
+    /// What is due by now.
+    fn pass_time(&mut self, now: MonoTime, turn: &mut Turn) {
+        let due = self.pools.iter().filter(|(_, pool)| pool.next_deadline().is_some_and(|at| at <= now));
+        turn.touched.extend(due.map(|(name, _)| name.clone()));
+        while let Some(entry) = self.departures.first_entry() {
+            let (at, backend) = *entry.key();
+            if at > now {
+                break;
+            }
+            let Departure { epoch, reason } = entry.remove();
+            turn.fences.push(Command::FenceSessions { backend, epoch, reason });
+        }
+    }
+
+    /// Lets every touched pool decide, then puts the commands in their order.
+    fn settle(&mut self, now: MonoTime, mut turn: Turn, out: &mut Vec<Command>) {
+        let mut pools = None;
+        for name in std::mem::take(&mut turn.touched) {
+            let Some(pool) = self.pools.get_mut(&name) else {
+                pools.get_or_insert_with(|| self.table.pools.clone()).remove(&name);
+                continue;
+            };
+            let mut effects = Effects::default();
+            pool.decide(now, &mut effects);
+            if pool.is_empty_seat() {
+                for member in pool.members() {
+                    self.schedule.no_later_than(now, member.target, pool.probe_interval(member));
+                }
+            }
+            let evictions = std::mem::take(&mut effects.evictions);
+            turn.report(&name, &mut effects);
+            let routes = pool.routes();
+            self.evict(now, evictions, &mut turn);
+            if self.table.pools.get(&name).is_none_or(|published| **published != routes) {
+                pools.get_or_insert_with(|| self.table.pools.clone()).insert(name, Arc::new(routes));
+            }
+        }
+        if let Some(pools) = pools {
+            self.table = Arc::new(RouteTable { generation: self.table.generation.next(), pools });
+            out.push(Command::PublishTable(Arc::clone(&self.table)));
+        }
+        out.append(&mut turn.fences);
+        out.extend(turn.reports.into_iter().map(Command::Report));
+    }
+
+    /// Takes over what a pool wants done.
+    pub(super) fn take(&mut self, now: MonoTime, pool: &PoolName, mut effects: Effects, turn: &mut Turn) {
+        turn.report(pool, &mut effects);
+        self.evict(now, effects.evictions, turn);
+    }
+
+    fn evict(&mut self, now: MonoTime, evictions: Vec<Eviction>, turn: &mut Turn) {
+        for Eviction { backend, epoch, reason, policy } in evictions {
+            match policy {
+                SessionPolicy::Keep => {}
+                SessionPolicy::Close => turn.fences.push(Command::FenceSessions { backend, epoch, reason }),
+                SessionPolicy::Drain => {
+                    self.departures.insert((now + self.drain_timeout, backend), Departure { epoch, reason });
+                }
+            }
+        }
+    }
+
+    fn home_mut(&mut self, id: BackendId) -> Option<(PoolName, &mut Pool)> {
+        let name = self.homes.get(&id)?.clone();
+        let pool = self.pools.get_mut(&name)?;
+        Some((name, pool))
+    }
+}

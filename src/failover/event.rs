@@ -1,0 +1,225 @@
+//! What the core is told, what it wants done, and what it has to say to people.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::{
+    Address, AdminState, BackendId, BackendName, CheckKind, DialError, Epoch, OutReason, Plan, PoolName, ProbeId,
+    ProbeOutcome, TargetId,
+};
+
+use super::table::RouteTable;
+
+/// An input.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// Nothing happened but that time passed.
+    Tick,
+    /// A probe has its answer. Ignored unless `probe` is the latest of its target.
+    ProbeFinished {
+        /// Whom it asked.
+        target: TargetId,
+        /// Which question it answers.
+        probe: ProbeId,
+        /// The answer.
+        outcome: ProbeOutcome,
+    },
+    /// A session could not connect to a backend. Ignored if `epoch` is not the backend's present one.
+    DialFailed {
+        /// The backend.
+        backend: BackendId,
+        /// The epoch of the route that the session had picked.
+        epoch: Epoch,
+        /// Why.
+        error: DialError,
+    },
+    /// An operator has spoken.
+    SetAdminState {
+        /// The backend.
+        backend: BackendId,
+        /// What it shall be.
+        state: AdminState,
+    },
+    /// The configuration was read anew.
+    PlanReplaced(Arc<Plan>),
+}
+
+/// An output, to be carried out in order.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Ask `target`; an older question to it that is still open is void.
+    StartProbe {
+        /// Whom to ask.
+        target: TargetId,
+        /// The number that the answer must carry.
+        probe: ProbeId,
+        /// What to ask.
+        spec: Arc<ProbeSpec>,
+    },
+    /// `target` is asked no more.
+    StopProbe {
+        /// Whom not to ask.
+        target: TargetId,
+    },
+    /// New sessions go by this table from now on.
+    PublishTable(Arc<RouteTable>),
+    /// Close the sessions of `backend` that were admitted under an epoch below `epoch`, and admit no more of them.
+    FenceSessions {
+        /// The backend.
+        backend: BackendId,
+        /// The first epoch that may go on.
+        epoch: Epoch,
+        /// Why.
+        reason: OutReason,
+    },
+    /// Tell people.
+    Report(Transition),
+}
+
+/// What to ask a target.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProbeSpec {
+    /// The backend's address.
+    pub address: Address,
+    /// The question.
+    pub kind: CheckKind,
+    /// The longest that the answer may take.
+    pub timeout: Duration,
+}
+
+/// Something that changed in a pool, with the evidence for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// Where.
+    pub pool: PoolName,
+    /// What.
+    pub change: Change,
+}
+
+/// What changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A backend is fit to serve.
+    BackendHealthy {
+        /// The backend.
+        backend: BackendName,
+        /// How long it was not; nothing if this is its first verdict.
+        downtime: Option<Duration>,
+    },
+    /// A backend is not fit to serve, or for a worse reason than before.
+    BackendUnhealthy {
+        /// The backend.
+        backend: BackendName,
+        /// Why.
+        reason: OutReason,
+        /// The evidence in words.
+        detail: String,
+        /// From the first piece of evidence to this verdict.
+        detect: Duration,
+    },
+    /// An operator changed a backend's admin state.
+    BackendAdminState {
+        /// The backend.
+        backend: BackendName,
+        /// What it was.
+        from: AdminState,
+        /// What it is.
+        to: AdminState,
+    },
+    /// A backend was added.
+    BackendRegistered {
+        /// The backend.
+        backend: BackendName,
+    },
+    /// A backend was removed.
+    BackendRemoved {
+        /// The backend.
+        backend: BackendName,
+    },
+    /// Another, worse tier serves new sessions.
+    PoolFailover {
+        /// Those that served.
+        from: Vec<BackendName>,
+        /// Those that serve.
+        to: Vec<BackendName>,
+        /// Why.
+        reason: OutReason,
+        /// From the first piece of evidence to this decision.
+        detect: Duration,
+    },
+    /// A better tier serves new sessions again.
+    PoolFailback {
+        /// Those that served.
+        from: Vec<BackendName>,
+        /// Those that serve.
+        to: Vec<BackendName>,
+    },
+    /// The preferred tier serves, but not every backend is fit.
+    PoolDegraded,
+    /// Nothing serves.
+    PoolDown {
+        /// Why the last one went.
+        reason: OutReason,
+    },
+    /// Something serves again.
+    PoolRecovered {
+        /// How long nothing did.
+        downtime: Duration,
+    },
+}
+
+impl Change {
+    /// The event kind under which logs, the API and webhooks know this change.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::BackendHealthy { .. } => "backend.healthy",
+            Self::BackendUnhealthy { .. } => "backend.unhealthy",
+            Self::BackendAdminState { .. } => "backend.admin_state",
+            Self::BackendRegistered { .. } => "backend.registered",
+            Self::BackendRemoved { .. } => "backend.removed",
+            Self::PoolFailover { .. } => "pool.failover",
+            Self::PoolFailback { .. } => "pool.failback",
+            Self::PoolDegraded => "pool.degraded",
+            Self::PoolDown { .. } => "pool.down",
+            Self::PoolRecovered { .. } => "pool.recovered",
+        }
+    }
+}
+
+/// At most this many names are written out in one line; the rest is counted.
+const NAMES_SHOWN: usize = 5;
+
+fn names(list: &[BackendName]) -> String {
+    let shown: Vec<&str> = list.iter().take(NAMES_SHOWN).map(BackendName::as_str).collect();
+    match list.len().saturating_sub(NAMES_SHOWN) {
+        0 if shown.is_empty() => "nothing".to_owned(),
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BackendHealthy { backend, downtime: Some(time) } => {
+                write!(f, "backend {backend} is healthy after {time:.1?}")
+            }
+            Self::BackendHealthy { backend, downtime: None } => write!(f, "backend {backend} is healthy"),
+            Self::BackendUnhealthy { backend, reason, detail, detect } => {
+                write!(f, "backend {backend} is unhealthy ({reason}): {detail}; noticed within {detect:.1?}")
+            }
+            Self::BackendAdminState { backend, from, to } => write!(f, "backend {backend} goes from {from} to {to}"),
+            Self::BackendRegistered { backend } => write!(f, "backend {backend} was added"),
+            Self::BackendRemoved { backend } => write!(f, "backend {backend} was removed"),
+            Self::PoolFailover { from, to, reason, .. } => {
+                write!(f, "failover from {} to {} ({reason})", names(from), names(to))
+            }
+            Self::PoolFailback { from, to } => write!(f, "failback from {} to {}", names(from), names(to)),
+            Self::PoolDegraded => write!(f, "degraded: not every backend is fit"),
+            Self::PoolDown { reason } => write!(f, "down: no backend is fit ({reason})"),
+            Self::PoolRecovered { downtime } => write!(f, "serving again after {downtime:.1?}"),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Floor 1: decisions. Pure and deterministic: no socket, task, clock, log, metric or hidden
+//! randomness. The same seed and the same events give the same commands, so every decision can be
+//! tested, simulated and explained.
+//!
+//! # The failover rules
+//!
+//! **First verdict.** A backend begins as `unknown`, and `unknown` is not healthy. Its first
+//! conclusive probe decides alone; the thresholds guard only the changes after that.
+//!
+//! **Thresholds for flaky evidence, none for proof.** `unhealthy_threshold` failures in a row make a
+//! backend unhealthy. A refusal by the kernel is stronger: it is asked again at once, and a second
+//! refusal in a row ([`REFUSALS_FOR_DEATH`]) is death, whatever the thresholds say. A refused dial of
+//! a client counts as the first of the two, but the verdict always wants a probe of our own.
+//!
+//! **Worse news is told, better news is earned.** An unhealthy backend whose evidence gets worse
+//! (`check_failed`, then `unreachable`, then `dead`) is judged again, because the policy for its
+//! sessions may differ. It becomes healthy by `healthy_threshold` successes in a row.
+//!
+//! **No evidence is no evidence.** A probe that we could not make, or judged too late, changes nothing.
+//!
+//! **Two axes, joined once.** What probes say and what people say are kept apart and meet in one
+//! truth table ([`Availability`]).
+//!
+//! **Tiers.** Backends of one priority are a tier; the lowest number that is fit is preferred. One
+//! tier is active and shares the new sessions by weight. A client whose dial fails goes on to the
+//! next backend of the tier and then to the other fit tiers, unless `automatic` is off.
+//!
+//! **The first seat is patient.** The first tier ever seated waits until no better tier is still
+//! without a verdict, so that a daemon that has just started serves from the preferred backend.
+//!
+//! **An empty seat is filled at once.** When the active tier has nothing fit left, the best fit tier
+//! takes over in the same turn. While nothing at all is fit, backends are asked again every
+//! [`EMPTY_POOL_PROBE_INTERVAL`], and a success is followed up at once.
+//!
+//! **Return is a policy.** A better tier that is fit again takes over only after it has been so for
+//! `failback_after`, and only if `failback` and `automatic` allow it.
+//!
+//! **Sessions go by the reason.** What becomes of the sessions of a backend that is taken out depends
+//! on why: keep, drain until `drain_timeout`, or close at once. The table is published before
+//! sessions are fenced.
+
+mod availability;
+mod balance;
+mod controller;
+mod event;
+mod health;
+mod member;
+mod pool;
+mod replan;
+mod schedule;
+mod status;
+mod table;
+
+pub use availability::Availability;
+pub use controller::Controller;
+pub use event::{Change, Command, Event, ProbeSpec, Transition};
+pub use health::REFUSALS_FOR_DEATH;
+pub use schedule::EMPTY_POOL_PROBE_INTERVAL;
+pub use table::{NoRoute, PoolRoutes, Route, RouteTable};
+
+#[cfg(test)]
+mod tests;

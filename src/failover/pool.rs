@@ -1,0 +1,377 @@
+//! One pool: its members, which tier is active, and when that changes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::{
+    AdminState, BackendId, BackendName, Epoch, Failback, HealthState, MonoTime, OutReason, PoolPlan, PoolState,
+    ProbeOutcome, SessionPolicy, WhenDown,
+};
+
+use super::availability::Availability;
+use super::event::Change;
+use super::health::Verdict;
+use super::member::Member;
+use super::table::{PoolRoutes, Route, Tier};
+
+/// What a turn of the pool wants done besides the table.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    pub(super) changes: Vec<Change>,
+    pub(super) evictions: Vec<Eviction>,
+}
+
+/// Sessions of a backend that was taken out, and what is to become of them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Eviction {
+    pub(super) backend: BackendId,
+    /// The first epoch whose sessions stay.
+    pub(super) epoch: Epoch,
+    pub(super) reason: OutReason,
+    /// Drain or close; what is kept is no eviction.
+    pub(super) policy: SessionPolicy,
+}
+
+/// A question that brought no evidence is put again after this time, or sooner if the interval says so.
+const INCONCLUSIVE_RETRY: Duration = Duration::from_millis(100);
+
+/// When to ask a member again, and whether the last answer changed anything.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Next {
+    pub(super) at_once: bool,
+    pub(super) interval: Duration,
+    pub(super) decided: bool,
+}
+
+/// The last change of the active tier.
+#[derive(Debug, Clone)]
+pub(super) struct Move {
+    pub(super) at: MonoTime,
+    pub(super) from: Vec<BackendName>,
+    pub(super) to: Vec<BackendName>,
+    pub(super) reason: OutReason,
+}
+
+/// Why and since when the pool is losing, or has lost, what serves.
+#[derive(Debug, Clone, Copy)]
+struct Loss {
+    reason: OutReason,
+    detect: Duration,
+}
+
+/// A pool.
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub(super) plan: Arc<PoolPlan>,
+    /// By priority, then name.
+    members: Vec<Member>,
+    by_id: BTreeMap<BackendId, usize>,
+    /// The priority of the active tier; the last one while nothing serves.
+    pub(super) active: Option<u32>,
+    pub(super) state: PoolState,
+    pub(super) last_move: Option<Move>,
+    serving: Vec<BackendName>,
+    loss: Loss,
+    down_since: Option<MonoTime>,
+}
+
+impl Pool {
+    pub(super) fn new(plan: Arc<PoolPlan>) -> Self {
+        Self {
+            plan,
+            members: Vec::new(),
+            by_id: BTreeMap::new(),
+            active: None,
+            state: PoolState::Unknown,
+            last_move: None,
+            serving: Vec::new(),
+            loss: Loss { reason: OutReason::Unreachable, detect: Duration::ZERO },
+            down_since: None,
+        }
+    }
+
+    /// Its backends by priority, then name.
+    pub(super) fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Takes these as its backends.
+    pub(super) fn set_members(&mut self, mut members: Vec<Member>) {
+        members.sort_by(|a, b| (a.plan.priority, &a.plan.name).cmp(&(b.plan.priority, &b.plan.name)));
+        self.by_id = members.iter().enumerate().map(|(index, member)| (member.id, index)).collect();
+        self.members = members;
+    }
+
+    pub(super) fn take_members(&mut self) -> Vec<Member> {
+        self.by_id.clear();
+        std::mem::take(&mut self.members)
+    }
+
+    pub(super) fn member_mut(&mut self, id: BackendId) -> Option<&mut Member> {
+        self.by_id.get(&id).and_then(|&index| self.members.get_mut(index))
+    }
+
+    /// Takes a probe's answer as evidence on member `id`, and says whether and how soon to ask again.
+    pub(super) fn observe(
+        &mut self,
+        now: MonoTime,
+        id: BackendId,
+        outcome: &ProbeOutcome,
+        effects: &mut Effects,
+    ) -> Option<Next> {
+        let empty = self.is_empty_seat();
+        let member = self.member_mut(id)?;
+        let verdict = member.health.observe(now, outcome, &member.plan.check);
+        let passed = matches!(outcome, ProbeOutcome::Passed { .. });
+        let nearly_back = empty && passed && member.health.state == HealthState::Unhealthy;
+        let at_once = nearly_back || verdict == Verdict::AskAgain;
+        self.judge(now, id, &verdict, effects);
+        let member = self.by_id.get(&id).and_then(|&index| self.members.get(index))?;
+        let interval = match outcome {
+            ProbeOutcome::Inconclusive { .. } => self.probe_interval(member).min(INCONCLUSIVE_RETRY),
+            ProbeOutcome::Passed { .. } | ProbeOutcome::Failed { .. } => self.probe_interval(member),
+        };
+        Some(Next { at_once, interval, decided: !matches!(verdict, Verdict::None | Verdict::AskAgain) })
+    }
+
+    /// Acts on the verdict that a piece of evidence brought for member `id`.
+    fn judge(&mut self, now: MonoTime, id: BackendId, verdict: &Verdict, effects: &mut Effects) {
+        let Some(member) = self.member_mut(id) else { return };
+        member.settle(now);
+        let backend = member.plan.name.clone();
+        match *verdict {
+            Verdict::None | Verdict::AskAgain => {}
+            Verdict::Healthy { downtime } => effects.changes.push(Change::BackendHealthy { backend, downtime }),
+            Verdict::Unhealthy { reason, detect } => {
+                let detail = member.health.last_error.clone().unwrap_or_default();
+                effects.changes.push(Change::BackendUnhealthy { backend, reason, detail, detect });
+                self.loss = Loss { reason, detect };
+                self.evict(id, reason, effects);
+            }
+        }
+    }
+
+    /// Acts on an operator's word for member `id`.
+    pub(super) fn set_admin(&mut self, now: MonoTime, id: BackendId, to: AdminState, effects: &mut Effects) {
+        let Some(member) = self.member_mut(id) else { return };
+        let from = std::mem::replace(&mut member.admin, to);
+        if from == to {
+            return;
+        }
+        member.settle(now);
+        let backend = member.plan.name.clone();
+        effects.changes.push(Change::BackendAdminState { backend, from, to });
+        if from == AdminState::Ready {
+            self.loss = Loss { reason: OutReason::Drained, detect: Duration::ZERO };
+            self.evict(id, OutReason::Drained, effects);
+        }
+    }
+
+    /// Lets the sessions of member `id` go by the policy for `reason`.
+    pub(super) fn evict(&mut self, id: BackendId, reason: OutReason, effects: &mut Effects) {
+        let policy = self.plan.failover.sessions.policy(reason);
+        let Some(member) = self.member_mut(id) else { return };
+        if policy != SessionPolicy::Keep {
+            member.epoch = member.epoch.next();
+            effects.evictions.push(Eviction { backend: id, epoch: member.epoch, reason, policy });
+        }
+    }
+
+    /// Chooses the active tier anew and says what changed.
+    pub(super) fn decide(&mut self, now: MonoTime, effects: &mut Effects) {
+        let chosen = self.choose(now);
+        let serving = chosen.map(|priority| self.eligible_names(priority)).unwrap_or_default();
+        let before = self.active;
+        self.active = chosen.or(before);
+        if chosen.is_some() && self.active != before {
+            self.moved(now, before, &serving, effects);
+        }
+        if !serving.is_empty() {
+            self.serving = serving;
+        }
+        self.report_state(now, chosen.is_some(), effects);
+    }
+
+    /// The tier that should be active; none while nothing that may be is fit.
+    fn choose(&self, now: MonoTime) -> Option<u32> {
+        let tiers = self.fit_tiers();
+        let policy = &self.plan.failover;
+        let Some(active) = self.active else { return self.first_seat(&tiers) };
+        let active_is_fit = tiers.contains_key(&active);
+        if !policy.automatic && self.members.iter().any(|member| member.plan.priority == active) {
+            return active_is_fit.then_some(active);
+        }
+        let (&best, &since) = tiers.first_key_value()?;
+        if !active_is_fit {
+            return Some(best);
+        }
+        let may_return = policy.failback == Failback::Automatic && now >= since + policy.failback_after;
+        Some(if best < active && may_return { best } else { active })
+    }
+
+    /// The first tier ever: the best fit one, but not before every better one has its verdict.
+    fn first_seat(&self, tiers: &BTreeMap<u32, MonoTime>) -> Option<u32> {
+        let allowed = |member: &&Member| member.availability().is_allowed();
+        let preferred = self.members.iter().filter(allowed).map(|member| member.plan.priority).min()?;
+        let best = tiers.keys().next().copied()?;
+        if !self.plan.failover.automatic {
+            return (best == preferred).then_some(best);
+        }
+        let pending = self.members.iter().filter(|member| member.availability() == Availability::Pending);
+        pending.map(|member| member.plan.priority).all(|priority| priority >= best).then_some(best)
+    }
+
+    /// Each tier with a fit backend, and since when it has had one.
+    fn fit_tiers(&self) -> BTreeMap<u32, MonoTime> {
+        let mut tiers = BTreeMap::new();
+        for member in &self.members {
+            if let Some(since) = member.eligible_since {
+                let tier = tiers.entry(member.plan.priority).or_insert(since);
+                *tier = since.min(*tier);
+            }
+        }
+        tiers
+    }
+
+    fn eligible_names(&self, priority: u32) -> Vec<BackendName> {
+        let serves = |member: &&Member| member.plan.priority == priority && member.is_eligible();
+        self.members.iter().filter(serves).map(|member| member.plan.name.clone()).collect()
+    }
+
+    /// The active tier changed from `before` to the present one, in which `to` serve.
+    fn moved(&mut self, now: MonoTime, before: Option<u32>, to: &[BackendName], effects: &mut Effects) {
+        let Some(active) = self.active else { return };
+        let preferred = self.members.first().map(|member| member.plan.priority);
+        let (from, left) = match before {
+            Some(left) => (self.serving.clone(), left),
+            None if preferred == Some(active) => return,
+            None => (self.preferred_names(), preferred.unwrap_or(active)),
+        };
+        let returns = active < left;
+        let reason = if returns { OutReason::FailedBack } else { self.loss.reason };
+        self.last_move = Some(Move { at: now, from: from.clone(), to: to.to_vec(), reason });
+        let to = to.to_vec();
+        if returns {
+            effects.changes.push(Change::PoolFailback { from, to });
+            let ids: Vec<BackendId> =
+                self.members.iter().filter(|m| m.plan.priority == left && m.is_eligible()).map(|m| m.id).collect();
+            for id in ids {
+                self.evict(id, OutReason::FailedBack, effects);
+            }
+        } else {
+            let Loss { reason, detect } = self.loss;
+            effects.changes.push(Change::PoolFailover { from, to, reason, detect });
+        }
+    }
+
+    fn preferred_names(&self) -> Vec<BackendName> {
+        let preferred = self.members.first().map(|member| member.plan.priority);
+        let tier = self.members.iter().take_while(|member| Some(member.plan.priority) == preferred);
+        tier.map(|member| member.plan.name.clone()).collect()
+    }
+
+    fn report_state(&mut self, now: MonoTime, serves: bool, effects: &mut Effects) {
+        let state = self.assess(serves);
+        let before = std::mem::replace(&mut self.state, state);
+        if serves {
+            if let Some(since) = self.down_since.take() {
+                effects.changes.push(Change::PoolRecovered { downtime: now.since(since) });
+            }
+        } else if self.active.is_some() || state == PoolState::Down {
+            self.down_since.get_or_insert(now);
+        }
+        if state == before {
+            return;
+        }
+        if state == PoolState::Down {
+            effects.changes.push(Change::PoolDown { reason: self.loss.reason });
+        } else if state == PoolState::Degraded && before == PoolState::Healthy {
+            effects.changes.push(Change::PoolDegraded);
+        }
+    }
+
+    /// The state as the contract words it.
+    fn assess(&self, serves: bool) -> PoolState {
+        let pending = self.is_pending();
+        if !serves {
+            return match (pending, self.active) {
+                (true, None) => PoolState::Unknown,
+                (true, Some(_)) => PoolState::FailoverInProgress,
+                (false, _) => PoolState::Down,
+            };
+        }
+        let allowed = |member: &&Member| member.availability().is_allowed();
+        let preferred = self.members.iter().filter(allowed).map(|member| member.plan.priority).min();
+        if self.active == preferred {
+            let all_fit = self.members.iter().all(Member::is_eligible);
+            return if all_fit { PoolState::Healthy } else { PoolState::Degraded };
+        }
+        let better_is_fit = self.fit_tiers().keys().next().copied() < self.active;
+        if better_is_fit { PoolState::RecoveryInProgress } else { PoolState::FailoverComplete }
+    }
+
+    /// Whether a backend that could serve has no verdict yet. Without automatic failover, only the active tier counts.
+    fn is_pending(&self) -> bool {
+        self.members.iter().any(|member| member.availability() == Availability::Pending && self.may_serve(member))
+    }
+
+    fn may_serve(&self, member: &Member) -> bool {
+        self.plan.failover.automatic || self.active.is_none_or(|active| member.plan.priority == active)
+    }
+
+    /// Whether nothing that may serve is fit, and some of it is known not to be.
+    pub(super) fn is_empty_seat(&self) -> bool {
+        matches!(self.state, PoolState::Down | PoolState::FailoverInProgress)
+    }
+
+    /// Whether every backend has had its first verdict or is not allowed to serve anyway.
+    pub(super) fn has_first_verdicts(&self) -> bool {
+        self.members.iter().all(|member| member.availability() != Availability::Pending)
+    }
+
+    /// When the stable time of a better tier ends, if one runs.
+    pub(super) fn next_deadline(&self) -> Option<MonoTime> {
+        let policy = &self.plan.failover;
+        if self.state != PoolState::RecoveryInProgress || policy.failback == Failback::Manual || !policy.automatic {
+            return None;
+        }
+        self.fit_tiers().values().next().map(|&since| since + policy.failback_after)
+    }
+
+    /// The routes as they should be published now.
+    pub(super) fn routes(&self) -> PoolRoutes {
+        let mut tiers: BTreeMap<u32, Vec<Route>> = BTreeMap::new();
+        let serves = !matches!(self.state, PoolState::Unknown | PoolState::Down | PoolState::FailoverInProgress);
+        if serves {
+            for member in self.members.iter().filter(|member| member.is_eligible() && self.may_serve(member)) {
+                tiers.entry(member.plan.priority).or_default().push(member.route());
+            }
+        } else if self.plan.hold.when_down == WhenDown::UsePreferred && !self.is_pending() {
+            let allowed = self.members.iter().find(|m| m.availability().is_allowed() && self.may_serve(m));
+            tiers.extend(allowed.map(|member| (member.plan.priority, vec![member.route()])));
+        }
+        let active = self.active.and_then(|priority| tiers.remove_entry(&priority));
+        let ordered = active.into_iter().chain(tiers);
+        PoolRoutes {
+            name: self.plan.name.clone(),
+            dial: self.plan.dial,
+            hold: self.plan.hold,
+            pending: self.is_pending(),
+            tiers: ordered.map(|(_, routes)| Tier::new(routes)).collect(),
+        }
+    }
+
+    /// How long to wait from one probe of `member` to the next.
+    pub(super) fn probe_interval(&self, member: &Member) -> Duration {
+        let check = &member.plan.check;
+        if member.health.state == HealthState::Healthy {
+            return check.interval;
+        }
+        match check.recovery_interval {
+            Some(interval) => interval,
+            None if self.is_empty_seat() => check.interval.min(super::EMPTY_POOL_PROBE_INTERVAL),
+            None => check.interval,
+        }
+    }
+}

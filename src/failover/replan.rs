@@ -1,0 +1,128 @@
+//! A new plan over a running one: what stays the same keeps its health, its sessions and its number.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::{
+    Address, AdminState, BackendId, BackendName, BackendPlan, Epoch, MonoTime, OutReason, Plan, PoolName, PoolPlan,
+    TargetId,
+};
+
+use super::controller::{Controller, Turn};
+use super::event::{Change, Command, ProbeSpec};
+use super::health::Health;
+use super::member::Member;
+use super::pool::{Effects, Pool};
+
+/// What makes a backend the same across plans. At another address it is another backend.
+type Identity = (BackendName, Address);
+
+impl Controller {
+    /// Goes over to `plan`.
+    pub(super) fn replace_plan(&mut self, now: MonoTime, plan: &Arc<Plan>, turn: &mut Turn, out: &mut Vec<Command>) {
+        let first = self.pools.is_empty();
+        self.drain_timeout = plan.daemon.drain_timeout;
+        let gone: Vec<PoolName> = self.pools.keys().filter(|name| !plan.pools.contains_key(*name)).cloned().collect();
+        for name in gone {
+            let Some(mut pool) = self.pools.remove(&name) else { continue };
+            let mut effects = Effects::default();
+            remove_members(&mut pool, &|_| true, &mut effects);
+            turn.touched.insert(name.clone());
+            self.take(now, &name, effects, turn);
+        }
+        for (name, pool_plan) in &plan.pools {
+            let mut effects = Effects::default();
+            self.replan_pool(now, pool_plan, &mut effects);
+            if first {
+                effects.changes.clear();
+            }
+            turn.touched.insert(name.clone());
+            self.take(now, name, effects, turn);
+        }
+        let pools = self.pools.iter();
+        self.homes = pools.flat_map(|(name, pool)| pool.members().iter().map(|m| (m.id, name.clone()))).collect();
+        self.retarget(now, out);
+    }
+
+    fn replan_pool(&mut self, now: MonoTime, plan: &Arc<PoolPlan>, effects: &mut Effects) {
+        let mut last_backend = self.last_backend;
+        let pool = self.pools.entry(plan.name.clone()).or_insert_with(|| Pool::new(Arc::clone(plan)));
+        // Sessions of removed backends go by the policy under which they began.
+        remove_members(pool, &|member| !plan.backends.iter().any(|b| identity(b) == identity(&member.plan)), effects);
+        pool.plan = Arc::clone(plan);
+        let mut known: BTreeMap<Identity, Member> =
+            pool.take_members().into_iter().map(|member| (identity(&member.plan), member)).collect();
+        let mut members = Vec::with_capacity(plan.backends.len());
+        for backend in &plan.backends {
+            if let Some(mut member) = known.remove(&identity(backend)) {
+                member.plan = backend.clone();
+                members.push(member);
+            } else {
+                last_backend = last_backend.next();
+                effects.changes.push(Change::BackendRegistered { backend: backend.name.clone() });
+                members.push(new_member(now, last_backend, backend));
+            }
+        }
+        pool.set_members(members);
+        self.last_backend = last_backend;
+    }
+
+    /// Has every address asked once in each way that is wanted, however many backends share the answer.
+    fn retarget(&mut self, now: MonoTime, out: &mut Vec<Command>) {
+        let mut wanted: BTreeMap<ProbeSpec, (Duration, Vec<BackendId>)> = BTreeMap::new();
+        for member in self.pools.values().flat_map(Pool::members) {
+            let check = &member.plan.check;
+            let (interval, subscribers) =
+                wanted.entry(probe_spec(&member.plan)).or_insert_with(|| (check.interval, Vec::new()));
+            *interval = check.interval.min(*interval);
+            subscribers.push(member.id);
+        }
+        self.schedule.replace(now, wanted, out);
+        for pool in self.pools.values_mut() {
+            let mut members = pool.take_members();
+            for member in &mut members {
+                member.target = self.schedule.target(&probe_spec(&member.plan)).unwrap_or_default();
+            }
+            for member in &members {
+                // An interval that was shortened takes effect now, not after the old one has passed.
+                self.schedule.no_later_than(now, member.target, member.plan.check.interval);
+            }
+            pool.set_members(members);
+        }
+    }
+}
+
+fn identity(plan: &BackendPlan) -> Identity {
+    (plan.name.clone(), plan.address.clone())
+}
+
+fn probe_spec(plan: &BackendPlan) -> ProbeSpec {
+    ProbeSpec { address: plan.address.clone(), kind: plan.check.kind.clone(), timeout: plan.check.timeout }
+}
+
+fn new_member(now: MonoTime, id: BackendId, plan: &BackendPlan) -> Member {
+    Member {
+        id,
+        plan: plan.clone(),
+        target: TargetId::default(),
+        admin: AdminState::Ready,
+        health: Health::new(now),
+        epoch: Epoch::default(),
+        eligible_since: None,
+    }
+}
+
+/// Takes the members that `is_gone` out of `pool`; their sessions go by the `drained` policy.
+fn remove_members(pool: &mut Pool, is_gone: &dyn Fn(&Member) -> bool, effects: &mut Effects) {
+    let gone: Vec<BackendId> = pool.members().iter().filter(|m| is_gone(m)).map(|m| m.id).collect();
+    for &id in &gone {
+        pool.evict(id, OutReason::Drained, effects);
+        if let Some(member) = pool.member_mut(id) {
+            effects.changes.push(Change::BackendRemoved { backend: member.plan.name.clone() });
+        }
+    }
+    let mut members = pool.take_members();
+    members.retain(|member| !gone.contains(&member.id));
+    pool.set_members(members);
+}
