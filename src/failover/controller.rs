@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    AdminState, BackendId, DialError, Epoch, MonoTime, OutReason, PoolName, PoolStatus, ProbeId, ProbeOutcome,
-    SessionPolicy, TargetId,
+    AdminState, BackendId, BackendName, DialError, Epoch, MonoTime, OutReason, PoolName, PoolStatus, ProbeId,
+    ProbeOutcome, SessionPolicy, TargetId,
 };
 
 use super::event::{Command, Event, Transition};
@@ -105,6 +105,17 @@ impl Controller {
     #[must_use]
     pub fn has_first_verdicts(&self) -> bool {
         self.pools.values().all(Pool::has_first_verdicts)
+    }
+
+    /// Every backend with its pool's name and its own.
+    pub fn backends(&self) -> impl Iterator<Item = (BackendId, &PoolName, &BackendName)> {
+        self.pools.iter().flat_map(|(name, pool)| pool.members().iter().map(move |m| (m.id, name, &m.plan.name)))
+    }
+
+    /// The backends that the answers of `target` are for.
+    #[must_use]
+    pub fn subscribers(&self, target: TargetId) -> &[BackendId] {
+        self.schedule.subscribers(target)
     }
 
     /// The pool `name` as it stands.

@@ -180,6 +180,11 @@ impl Schedule {
         self.due.insert((due, id));
     }
 
+    /// The backends that the answers of `id` are for.
+    pub(super) fn subscribers(&self, id: TargetId) -> &[BackendId] {
+        self.targets.get(&id).map_or(&[], |target| &target.subscribers)
+    }
+
     /// The target that asks `spec`.
     pub(super) fn target(&self, spec: &ProbeSpec) -> Option<TargetId> {
         self.by_spec.get(spec).copied()

@@ -20,6 +20,12 @@ macro_rules! labelled {
                 match self { $(Self::$variant => $label),+ }
             }
 
+            /// The variant's place in [`Self::ALL`].
+            #[must_use]
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+
             /// The variant that `label` names, if any.
             #[must_use]
             pub fn from_label(label: &str) -> Option<Self> {

@@ -1,0 +1,75 @@
+//! One HTTP/1.1 request; only the status of the answer counts.
+
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue, USER_AGENT};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+
+use crate::model::{Address, CheckError, HttpCheck};
+use crate::sys::Stream;
+
+use super::Failure;
+
+const AGENT: &str = concat!("changeover/", env!("CARGO_PKG_VERSION"));
+
+/// Sends `check`'s request to the server behind `stream`, which listens at `address`.
+pub(super) async fn ask(address: &Address, check: &HttpCheck, stream: Stream) -> Result<(), Failure> {
+    let request = request(address, check)?;
+    match stream {
+        Stream::Tcp(stream) => exchange(TokioIo::new(stream), check, request).await,
+        Stream::Unix(stream) => exchange(TokioIo::new(stream), check, request).await,
+    }
+}
+
+fn request(address: &Address, check: &HttpCheck) -> Result<Request<Empty<Bytes>>, Failure> {
+    let host = match address {
+        Address::Unix(_) => "localhost".to_owned(),
+        Address::Ip(_) | Address::Name { .. } => address.to_string(),
+    };
+    let method = Method::from_bytes(check.method.as_bytes()).map_err(|error| unsendable(&error))?;
+    let mut request = Request::builder()
+        .method(method)
+        .uri(&check.path)
+        .header(HOST, host)
+        .header(USER_AGENT, AGENT)
+        .header(CONNECTION, "close");
+    if let Some(secret) = &check.authorization {
+        let mut value = HeaderValue::from_str(secret.expose()).map_err(|error| unsendable(&error))?;
+        value.set_sensitive(true);
+        request = request.header(AUTHORIZATION, value);
+    }
+    request.body(Empty::new()).map_err(|error| unsendable(&error))
+}
+
+/// The configuration is checked, so this is a request that hyper knows better about than we do.
+fn unsendable(error: &dyn std::error::Error) -> Failure {
+    Failure::check(CheckError::Malformed, format!("the request cannot be sent: {error}"))
+}
+
+async fn exchange<I>(io: I, check: &HttpCheck, request: Request<Empty<Bytes>>) -> Result<(), Failure>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
+{
+    let what = format!("{} {}", check.method, check.path);
+    let closed = |error: hyper::Error| {
+        let class = if error.is_parse() { CheckError::Malformed } else { CheckError::ClosedEarly };
+        Failure::check(class, format!("{what}: {error}"))
+    };
+    let (mut sender, connection) = http1::handshake(io).await.map_err(closed)?;
+    let answer = sender.send_request(request);
+    // Cancel-safety: the connection does the reading and writing and must not be dropped before the
+    // answer is there; if it ends first, the answer's future knows why.
+    let response = tokio::select! {
+        biased;
+        response = answer => response.map_err(closed)?,
+        Err(error) = connection => return Err(closed(error)),
+        else => return Err(Failure::check(CheckError::ClosedEarly, format!("{what}: closed without an answer"))),
+    };
+    let status = response.status().as_u16();
+    if check.expect.iter().any(|range| range.contains(status)) {
+        return Ok(());
+    }
+    Err(Failure::check(CheckError::UnexpectedStatus, format!("{what}: answered {status}")))
+}

@@ -1,0 +1,93 @@
+//! Floor 4: asks one backend once, with a deadline. Knows nothing of thresholds, pools or tables.
+
+mod http;
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::model::{Address, CheckError, CheckKind, DialError, HttpCheck, ProbeError, ProbeOutcome};
+use crate::sys::{Clock, Stream, connect, dial_error};
+
+/// "Too late" counts only if we noticed it within this time: if our own loop was late by more, the
+/// answer may have been there all along, and it was us.
+const OWN_LATENESS_MAX: Duration = Duration::from_millis(100);
+
+/// Why a question was not answered as it should be.
+struct Failure {
+    error: ProbeError,
+    detail: String,
+}
+
+impl Failure {
+    fn check(error: CheckError, detail: impl Into<String>) -> Self {
+        Self { error: ProbeError::Check(error), detail: detail.into() }
+    }
+}
+
+/// Asks `address` the question `kind`. Answers within `limit` and our own lateness.
+pub async fn probe(clock: Clock, address: &Address, kind: &CheckKind, limit: Duration) -> ProbeOutcome {
+    let begun = clock.now();
+    let deadline = begun + limit;
+    let answer = ask(address, kind, clock.instant(deadline), limit).await;
+    let ended = clock.now();
+    match answer {
+        Ok(()) => ProbeOutcome::Passed { latency: ended.since(begun) },
+        Err(_) if ended.since(deadline) > OWN_LATENESS_MAX => {
+            ProbeOutcome::Inconclusive { detail: format!("we were {:.1?} late ourselves", ended.since(deadline)) }
+        }
+        Err(Failure { error: ProbeError::Dial(DialError::Local), detail }) => ProbeOutcome::Inconclusive { detail },
+        Err(Failure { error, detail }) => ProbeOutcome::Failed { error, detail },
+    }
+}
+
+async fn ask(address: &Address, kind: &CheckKind, deadline: Instant, limit: Duration) -> Result<(), Failure> {
+    let stream = match timeout_at(deadline, connect(address)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            let detail = format!("connecting to {address}: {error}");
+            return Err(Failure { error: ProbeError::Dial(dial_error(&error)), detail });
+        }
+        Err(_) => {
+            let detail = format!("connecting to {address}: no answer within {limit:?}");
+            return Err(Failure { error: ProbeError::Dial(DialError::TimedOut), detail });
+        }
+    };
+    match kind {
+        CheckKind::Tcp => {
+            // In order, not by a reset: many servers log a reset as an error, probe after probe.
+            drop(stream.end_writing());
+            Ok(())
+        }
+        CheckKind::Http(check) => {
+            let asked = timeout_at(deadline, ask_http(address, check, stream)).await;
+            asked.unwrap_or_else(|_| {
+                let detail = format!("{} {}: no answer within {limit:?}", check.method, check.path);
+                Err(Failure::check(CheckError::AnswerTimedOut, detail))
+            })
+        }
+    }
+}
+
+/// Asks over `stream` or, if the check has a port of its own, there: a good answer from a side port says
+/// nothing of the port that clients use, so both have to be open.
+async fn ask_http(address: &Address, check: &HttpCheck, stream: Stream) -> Result<(), Failure> {
+    let (asked, stream) = if check.port == 0 {
+        (address.clone(), stream)
+    } else {
+        let source = address.with_port(check.port);
+        drop(stream.end_writing());
+        let connected = connect(&source).await.map_err(|error| {
+            let class = match dial_error(&error) {
+                DialError::Local => ProbeError::Dial(DialError::Local),
+                DialError::Refused => ProbeError::Check(CheckError::SourceRefused),
+                DialError::TimedOut | DialError::Unreachable | DialError::Unresolved | DialError::Other => {
+                    ProbeError::Check(CheckError::AnswerTimedOut)
+                }
+            };
+            Failure { error: class, detail: format!("connecting to {source}: {error}") }
+        })?;
+        (source, connected)
+    };
+    http::ask(&asked, check, stream).await
+}

@@ -1,0 +1,32 @@
+//! Buffers of one thread, lent to directions while they have bytes to move.
+
+use std::cell::RefCell;
+
+/// Buffers kept for the next borrower; more are made when needed and not kept.
+const KEPT_MAX: usize = 64;
+
+/// The buffers of one thread.
+#[derive(Debug)]
+pub struct BufferPool {
+    size: usize,
+    idle: RefCell<Vec<Box<[u8]>>>,
+}
+
+impl BufferPool {
+    /// A pool of buffers of `size` bytes, empty at first.
+    #[must_use]
+    pub const fn new(size: usize) -> Self {
+        Self { size, idle: RefCell::new(Vec::new()) }
+    }
+
+    pub(super) fn borrow(&self) -> Box<[u8]> {
+        self.idle.borrow_mut().pop().unwrap_or_else(|| vec![0; self.size].into_boxed_slice())
+    }
+
+    pub(super) fn give_back(&self, buffer: Box<[u8]>) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < KEPT_MAX {
+            idle.push(buffer);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! A session's sign of life: what it has moved, and whether it must stop. Shared between the relay
+//! and the thread's one coarse tick, so that no session needs a timer of its own.
+
+use std::cell::{Cell, RefCell};
+use std::task::{Context, Waker};
+
+use crate::model::{Direction, SessionEnd};
+
+/// The limits of a session, in ticks; zero is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct TickLimits {
+    /// Ticks without a byte.
+    idle: u32,
+    /// The same once one direction has ended.
+    half_closed: u32,
+}
+
+/// One session's sign of life. Belongs to one thread.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    limits: TickLimits,
+    moved: [Cell<u64>; 2],
+    /// What was moved when somebody last looked.
+    seen: [Cell<u64>; 2],
+    quiet_ticks: Cell<u32>,
+    half_closed: Cell<bool>,
+    stop: Cell<Option<SessionEnd>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Pulse {
+    /// A pulse with these limits in ticks; zero is none.
+    #[must_use]
+    pub fn new(idle: u32, half_closed: u32) -> Self {
+        Self { limits: TickLimits { idle, half_closed }, ..Self::default() }
+    }
+
+    /// One tick has passed: stops the session if it was quiet for too long. Gives what moved since
+    /// the last tick, to the backend and to the client.
+    pub fn tick(&self) -> [u64; 2] {
+        let moved = self.take_moved();
+        let quiet = if moved == [0, 0] { self.quiet_ticks.get().saturating_add(1) } else { 0 };
+        self.quiet_ticks.set(quiet);
+        let passed = |limit: u32| limit > 0 && quiet >= limit;
+        if self.half_closed.get() && passed(self.limits.half_closed) {
+            self.stop(SessionEnd::HalfCloseTimeout);
+        } else if passed(self.limits.idle) {
+            self.stop(SessionEnd::IdleTimeout);
+        }
+        moved
+    }
+
+    /// What moved since it was last asked, to the backend and to the client.
+    pub fn take_moved(&self) -> [u64; 2] {
+        let since = |index: usize| {
+            let total = self.moved[index].get();
+            total - self.seen[index].replace(total)
+        };
+        [since(0), since(1)]
+    }
+
+    /// All that moved in the session's life, to the backend and to the client.
+    #[must_use]
+    pub fn total(&self) -> [u64; 2] {
+        [self.moved[0].get(), self.moved[1].get()]
+    }
+
+    /// Has the relay end for this reason. The first reason counts.
+    pub fn stop(&self, end: SessionEnd) {
+        if self.stop.get().is_none() {
+            self.stop.set(Some(end));
+        }
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn moved(&self, direction: Direction, bytes: usize) {
+        let total = &self.moved[direction.index()];
+        total.set(total.get() + u64::try_from(bytes).unwrap_or(0));
+    }
+
+    pub(super) fn set_half_closed(&self, half_closed: bool) {
+        self.half_closed.set(half_closed);
+    }
+
+    /// Why the relay must end, if it must; else it is woken when it must.
+    pub(super) fn told_to_stop(&self, cx: &Context<'_>) -> Option<SessionEnd> {
+        let stop = self.stop.get();
+        if stop.is_none() {
+            let mut waker = self.waker.borrow_mut();
+            if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+                *waker = Some(cx.waker().clone());
+            }
+        }
+        stop
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pulse;
+    use crate::model::{Direction, SessionEnd};
+
+    #[test]
+    fn a_session_is_stopped_after_its_quiet_ticks_and_not_before() {
+        let pulse = Pulse::new(3, 2);
+        pulse.moved(Direction::ClientToBackend, 5);
+        assert_eq!(pulse.tick(), [5, 0]);
+        assert_eq!((pulse.tick(), pulse.tick()), ([0, 0], [0, 0]));
+        assert_eq!(pulse.stop.get(), None);
+        pulse.tick();
+        assert_eq!(pulse.stop.get(), Some(SessionEnd::IdleTimeout));
+        assert_eq!(pulse.total(), [5, 0]);
+    }
+
+    #[test]
+    fn a_half_closed_session_has_its_own_limit_and_zero_is_none() {
+        let pulse = Pulse::new(0, 2);
+        for _ in 0..100 {
+            pulse.tick();
+        }
+        assert_eq!(pulse.stop.get(), None);
+        pulse.moved(Direction::BackendToClient, 1);
+        pulse.set_half_closed(true);
+        pulse.tick();
+        pulse.tick();
+        assert_eq!(pulse.stop.get(), None);
+        pulse.tick();
+        assert_eq!(pulse.stop.get(), Some(SessionEnd::HalfCloseTimeout));
+    }
+}

@@ -1,0 +1,88 @@
+//! Counters that outlive tables: one set a pool and a backend, shared by every thread.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::model::{BackendId, MonoTime, PoolName};
+use crate::telemetry::{BackendMetrics, PoolMetrics};
+
+/// The counters of every pool and backend that is in the plan.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// By pool.
+    pub pools: BTreeMap<PoolName, Arc<PoolLive>>,
+    /// By backend.
+    pub backends: BTreeMap<BackendId, Arc<BackendLive>>,
+}
+
+/// What is counted for one pool.
+#[derive(Debug)]
+pub struct PoolLive {
+    /// Its series.
+    pub metrics: PoolMetrics,
+    /// Sessions that have picked so far: whose turn it is.
+    turn: AtomicU64,
+    /// Clients that wait now.
+    held: AtomicUsize,
+    /// When the last failover was published, in nanoseconds; zero once a session has followed it.
+    failover_at: AtomicU64,
+}
+
+impl PoolLive {
+    /// Counters at zero.
+    #[must_use]
+    pub const fn new(metrics: PoolMetrics) -> Self {
+        Self { metrics, turn: AtomicU64::new(0), held: AtomicUsize::new(0), failover_at: AtomicU64::new(0) }
+    }
+
+    /// The turn of the next session.
+    #[must_use]
+    pub fn next_turn(&self) -> u64 {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Clients that wait now.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Takes one of `limit` places to wait in, if there is one left. Give it back with [`Self::release`].
+    #[must_use]
+    pub fn try_hold(&self, limit: usize) -> bool {
+        let more = |held| if held < limit { Some(held + 1) } else { None };
+        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// Gives a place back.
+    pub fn release(&self) {
+        self.held.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Notes that a failover took effect at `now`.
+    pub fn failed_over(&self, now: MonoTime) {
+        self.failover_at.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// For the first session after a failover: how long ago that was.
+    #[must_use]
+    pub fn since_failover(&self, now: MonoTime) -> Option<Duration> {
+        // Nearly always zero: look before writing, so that the line stays shared among the threads.
+        if self.failover_at.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        match self.failover_at.swap(0, Ordering::Relaxed) {
+            0 => None,
+            at => Some(now.since(MonoTime::from_nanos(at))),
+        }
+    }
+}
+
+/// What is counted for one backend.
+#[derive(Debug)]
+pub struct BackendLive {
+    /// Its series.
+    pub metrics: BackendMetrics,
+}

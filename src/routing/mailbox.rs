@@ -1,0 +1,78 @@
+//! What the control plane is told and asked from outside: one bounded queue.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::model::{BackendId, DialError, Epoch, Plan, PoolName, PoolStatus};
+
+use super::feedback::Feedback;
+
+/// Messages that may wait. A thousand failed dials tell no more than the first few did.
+const CAPACITY: usize = 1024;
+
+/// A message to the control plane.
+#[derive(Debug)]
+pub enum Message {
+    /// A session could not connect to a backend.
+    DialFailed {
+        /// The backend.
+        backend: BackendId,
+        /// The epoch of the route that it had picked.
+        epoch: Epoch,
+        /// Why.
+        error: DialError,
+    },
+    /// How does every pool stand?
+    Pools(oneshot::Sender<Vec<PoolStatus>>),
+    /// How does this pool stand?
+    Pool(PoolName, oneshot::Sender<Option<PoolStatus>>),
+    /// Go by this plan from now on; answered once it is in force.
+    Replace(Arc<Plan>, oneshot::Sender<()>),
+    /// Work no more.
+    Stop,
+}
+
+/// Speaks to the control plane and waits for its answer. Not for the data plane, which has [`Feedback`].
+#[derive(Debug, Clone)]
+pub struct ControlHandle {
+    queue: mpsc::Sender<Message>,
+}
+
+/// The queue's ends: for those who ask, for those who only report, and for the control plane.
+#[must_use]
+pub fn mailbox() -> (ControlHandle, Feedback, mpsc::Receiver<Message>) {
+    let (sender, receiver) = mpsc::channel(CAPACITY);
+    (ControlHandle { queue: sender.clone() }, Feedback::new(sender), receiver)
+}
+
+impl ControlHandle {
+    /// How every pool stands, by name; none if the control plane works no more.
+    pub async fn pools(&self) -> Option<Vec<PoolStatus>> {
+        self.ask(Message::Pools).await
+    }
+
+    /// How the pool `name` stands. The outer none: the control plane works no more; the inner: no such pool.
+    pub async fn pool(&self, name: PoolName) -> Option<Option<PoolStatus>> {
+        self.ask(|reply| Message::Pool(name, reply)).await
+    }
+
+    async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(message(reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Puts `plan` in force and waits, blocking, until it is. `false`: the control plane works no more.
+    #[must_use]
+    pub fn replace_plan(&self, plan: Arc<Plan>) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.queue.blocking_send(Message::Replace(plan, reply)).is_ok() && answer.blocking_recv().is_ok()
+    }
+
+    /// Has the control plane end, blocking until it has been told.
+    pub fn stop(&self) {
+        // One that has ended already need not be told.
+        drop(self.queue.blocking_send(Message::Stop));
+    }
+}

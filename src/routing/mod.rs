@@ -1,0 +1,16 @@
+//! Floor 3: the seam. The two planes meet here and nowhere else: the control plane publishes whole
+//! tables and fences sessions; the data plane reads tables, is admitted, and reports failed dials.
+
+mod feedback;
+mod live;
+mod mailbox;
+mod readiness;
+mod registry;
+mod table_cell;
+
+pub use feedback::Feedback;
+pub use live::{BackendLive, Live, PoolLive};
+pub use mailbox::{ControlHandle, Message, mailbox};
+pub use readiness::{Phase, Readiness};
+pub use registry::{Admission, Registry, Stale};
+pub use table_cell::{Published, RouteReader, RouteWriter, route_cell};

@@ -1,0 +1,152 @@
+//! Where clients wait while there is no backend for them: bounded in number and time, released in the
+//! order of their arrival, without polling.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::failover::{PoolRoutes, RouteTable};
+use crate::model::{HoldEnd, HoldPlan, MonoTime, PoolName, WhenDown};
+use crate::routing::PoolLive;
+use crate::sys::{Clock, Stream};
+use crate::telemetry::{Counted, ListenerMetrics};
+
+/// A client's number in its thread, by order of arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Ticket(u64);
+
+/// The clients of one thread that wait, by pool.
+#[derive(Debug, Default)]
+pub(super) struct HoldQueues {
+    queues: RefCell<BTreeMap<PoolName, BTreeMap<Ticket, Rc<Notify>>>>,
+    last_ticket: Cell<u64>,
+    closed: Cell<bool>,
+}
+
+/// A client's right to wait. It keeps its place in the order, and counts as held, until it is served
+/// or turned away, also while it tries a backend in between.
+#[derive(Debug)]
+pub(super) struct Hold {
+    ticket: Ticket,
+    pool: PoolName,
+    live: Arc<PoolLive>,
+    since: MonoTime,
+    deadline: Instant,
+    clock: Clock,
+    /// One more on the listener's gauge.
+    _held: Counted,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.live.release();
+        self.live.metrics.hold_seconds.observe(self.clock.now().since(self.since).as_secs_f64());
+    }
+}
+
+impl HoldQueues {
+    /// Lets a client begin to wait for `pool`, if it still has a place for one.
+    pub(super) fn begin(
+        &self,
+        pool: &PoolName,
+        plan: &HoldPlan,
+        live: &Arc<PoolLive>,
+        clock: Clock,
+        listener: &ListenerMetrics,
+    ) -> Option<Hold> {
+        if !live.try_hold(plan.hold_limit) {
+            return None;
+        }
+        let ticket = Ticket(self.last_ticket.get() + 1);
+        self.last_ticket.set(ticket.0);
+        let since = clock.now();
+        Some(Hold {
+            ticket,
+            pool: pool.clone(),
+            live: Arc::clone(live),
+            since,
+            deadline: clock.instant(since + plan.hold),
+            clock,
+            _held: Counted::new(&listener.held),
+        })
+    }
+
+    /// Waits until there is a route, `retry_after` has passed, the time is up, or the client leaves.
+    pub(super) async fn wait(&self, hold: &Hold, client: &Stream, retry_after: Option<Duration>) -> HoldEnd {
+        if self.closed.get() {
+            return HoldEnd::ShuttingDown;
+        }
+        let place = self.enter(hold);
+        let retry = async {
+            match retry_after {
+                Some(pause) => sleep(pause).await,
+                None => std::future::pending().await,
+            }
+        };
+        // Cancel-safety: every branch only waits; nothing is taken from the client, and leaving the
+        // queue is the drop of `place`.
+        let end = tokio::select! {
+            biased;
+            () = place.released.notified() => HoldEnd::Released,
+            () = client.gone() => HoldEnd::ClientLeft,
+            () = sleep_until(hold.deadline) => HoldEnd::TimedOut,
+            () = retry => HoldEnd::Released,
+        };
+        if self.closed.get() { HoldEnd::ShuttingDown } else { end }
+    }
+
+    fn enter<'a>(&'a self, hold: &'a Hold) -> Place<'a> {
+        let released = Rc::new(Notify::new());
+        let mut queues = self.queues.borrow_mut();
+        queues.entry(hold.pool.clone()).or_default().insert(hold.ticket, Rc::clone(&released));
+        Place { queues: self, hold, released }
+    }
+
+    /// Lets everybody go on, in order, for whom `table` has news.
+    pub(super) fn release(&self, table: &RouteTable) {
+        for (pool, queue) in &*self.queues.borrow() {
+            if table.pools.get(pool).is_none_or(|routes| is_news(routes)) {
+                for waiter in queue.values() {
+                    waiter.notify_one();
+                }
+            }
+        }
+    }
+
+    /// Turns everybody away, now and from now on.
+    pub(super) fn close(&self) {
+        self.closed.set(true);
+        for waiter in self.queues.borrow().values().flat_map(BTreeMap::values) {
+            waiter.notify_one();
+        }
+    }
+}
+
+/// Whether a held client could do anything with these routes but wait on.
+fn is_news(routes: &PoolRoutes) -> bool {
+    !routes.tiers.is_empty() || (!routes.pending && routes.hold.when_down != WhenDown::Hold)
+}
+
+/// A place in the queue; left when dropped.
+struct Place<'a> {
+    queues: &'a HoldQueues,
+    hold: &'a Hold,
+    released: Rc<Notify>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut queues = self.queues.queues.borrow_mut();
+        if let Some(queue) = queues.get_mut(&self.hold.pool) {
+            queue.remove(&self.hold.ticket);
+            if queue.is_empty() {
+                queues.remove(&self.hold.pool);
+            }
+        }
+    }
+}

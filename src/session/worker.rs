@@ -1,0 +1,191 @@
+//! What the sessions of one data-plane thread share, and its one coarse tick.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use slab::Slab;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use crate::model::{Direction, SessionEnd};
+use crate::relay::{BufferPool, Pulse};
+use crate::routing::{BackendLive, Feedback, Registry, RouteReader};
+use crate::sys::Clock;
+
+use super::hold::HoldQueues;
+
+/// How often sessions are looked at for idle and half-close limits. Those are given in seconds and
+/// minutes; a quarter of a second costs next to nothing and is never noticed.
+const TICK: Duration = Duration::from_millis(250);
+
+/// One data-plane thread's share of everything.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its number, from zero: its shard of the registry.
+    pub index: usize,
+    /// The time.
+    pub clock: Clock,
+    /// The table in force.
+    pub routes: RouteReader,
+    /// Where sessions are admitted.
+    pub registry: Registry,
+    /// Where failed dials are reported.
+    pub feedback: Feedback,
+    /// Places for sessions, shared by all threads.
+    pub seats: Seats,
+    pub(super) buffers: BufferPool,
+    pub(super) holds: HoldQueues,
+    sessions: Rc<RefCell<Slab<Watched>>>,
+    first_session: Notify,
+}
+
+/// A session that moves bytes, under the eye of the tick.
+#[derive(Debug)]
+struct Watched {
+    pulse: Rc<Pulse>,
+    backend: Arc<BackendLive>,
+}
+
+impl Worker {
+    /// A worker without sessions whose buffers have `relay_buffer` bytes.
+    #[must_use]
+    pub fn new(
+        index: usize,
+        clock: Clock,
+        routes: RouteReader,
+        registry: Registry,
+        feedback: Feedback,
+        seats: Seats,
+        relay_buffer: usize,
+    ) -> Self {
+        Self {
+            index,
+            clock,
+            routes,
+            registry,
+            feedback,
+            seats,
+            buffers: BufferPool::new(relay_buffer),
+            holds: HoldQueues::default(),
+            sessions: Rc::default(),
+            first_session: Notify::new(),
+        }
+    }
+
+    /// Looks at every session once a tick, for ever. A thread without sessions sleeps.
+    pub async fn tick_forever(&self) {
+        loop {
+            if self.sessions.borrow().is_empty() {
+                self.first_session.notified().await;
+            }
+            sleep(TICK).await;
+            for (_, session) in &*self.sessions.borrow() {
+                let [up, down] = session.pulse.tick();
+                if up + down > 0 {
+                    session.backend.metrics.count_bytes(Direction::ClientToBackend, up);
+                    session.backend.metrics.count_bytes(Direction::BackendToClient, down);
+                }
+            }
+        }
+    }
+
+    /// Lets held clients go on whenever the table changes, for as long as there are new tables.
+    pub async fn release_held_forever(&self) {
+        let mut routes = self.routes.clone();
+        while routes.changed().await {
+            self.holds.release(&routes.load().table);
+        }
+    }
+
+    /// Ends every session, and every wait, because the daemon's time is up.
+    pub fn cut(&self) {
+        self.holds.close();
+        for (_, session) in &*self.sessions.borrow() {
+            session.pulse.stop(SessionEnd::DrainDeadline);
+        }
+    }
+
+    /// `limit` in ticks, so that at least `limit` passes; zero stays zero.
+    pub(super) fn ticks(&self, limit: Duration) -> u32 {
+        if limit.is_zero() {
+            return 0;
+        }
+        let ticks = limit.as_nanos().div_ceil(TICK.as_nanos()) + 1;
+        u32::try_from(ticks).unwrap_or(u32::MAX)
+    }
+
+    /// Puts a session under the eye of the tick for as long as the result lives.
+    pub(super) fn watch(&self, pulse: &Rc<Pulse>, backend: &Arc<BackendLive>) -> Watch {
+        let mut sessions = self.sessions.borrow_mut();
+        let first = sessions.is_empty();
+        let key = sessions.insert(Watched { pulse: Rc::clone(pulse), backend: Arc::clone(backend) });
+        if first {
+            self.first_session.notify_one();
+        }
+        Watch { sessions: Rc::clone(&self.sessions), key }
+    }
+}
+
+/// Being under the eye of the tick.
+#[derive(Debug)]
+pub(super) struct Watch {
+    sessions: Rc<RefCell<Slab<Watched>>>,
+    key: usize,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.sessions.borrow_mut().try_remove(self.key);
+    }
+}
+
+/// Places for sessions: `max_sessions` of them, shared by all threads.
+#[derive(Debug, Clone)]
+pub struct Seats(Arc<Count>);
+
+#[derive(Debug)]
+struct Count {
+    taken: AtomicUsize,
+    limit: AtomicUsize,
+}
+
+impl Seats {
+    /// `limit` places, none taken.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self(Arc::new(Count { taken: AtomicUsize::new(0), limit: AtomicUsize::new(limit) }))
+    }
+
+    /// Changes how many places there are; those that are taken stay taken.
+    pub fn set_limit(&self, limit: usize) {
+        self.0.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// How many are taken.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.0.taken.load(Ordering::Relaxed)
+    }
+
+    /// Takes a place, if there is one.
+    #[must_use]
+    pub fn take(&self) -> Option<Seat> {
+        let limit = self.0.limit.load(Ordering::Relaxed);
+        let more = |taken| if taken < limit { Some(taken + 1) } else { None };
+        let taken = self.0.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.is_ok().then(|| Seat(self.clone()))
+    }
+}
+
+/// One place; free again when dropped.
+#[derive(Debug)]
+pub struct Seat(Seats);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.0.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,19 @@
+//! Floor 2: the kernel. The only unsafe code, the only clock, sockets and their options, signals,
+//! limits, and the word to systemd. Nothing here knows what a pool or a session is.
+
+mod accept_error;
+mod clock;
+mod dial;
+mod limits;
+pub mod notify;
+mod signal;
+mod socket;
+mod stream;
+
+pub use accept_error::AcceptErrorClass;
+pub use clock::Clock;
+pub use dial::{connect, dial_error};
+pub use limits::{Descriptors, cores, raise_descriptor_limit};
+pub use signal::{Signal, on_signals};
+pub use socket::{BoundSocket, Listener, bind};
+pub use stream::Stream;

@@ -1,0 +1,207 @@
+//! A connected socket, TCP or Unix, with just the operations that the relay needs.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rustix::net::{RecvFlags, SendFlags};
+use socket2::SockRef;
+use tokio::io::{Interest, Ready};
+use tokio::net::{TcpStream, UnixStream};
+
+/// A connected stream socket that belongs to a runtime.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP.
+    Tcp(TcpStream),
+    /// Unix.
+    Unix(UnixStream),
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl Stream {
+    /// Waits until a read may succeed, or the other side has stopped sending.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    /// Reads once. A read that does not fill `buffer` has emptied the socket: readiness is cleared
+    /// with it, which saves the read that would only say so.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if there is nothing to read; else what recv(2) said.
+    pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.try_once(Interest::READABLE, buffer.len(), |fd| {
+            let (_, length) = rustix::net::recv(fd, &mut *buffer, RecvFlags::empty())?;
+            Ok(length)
+        })
+    }
+
+    /// Writes once. A write that does not take all of `bytes` has filled the socket: readiness is
+    /// cleared with it.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if there is no room; else what send(2) said.
+    pub fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.try_once(Interest::WRITABLE, bytes.len(), |fd| Ok(rustix::net::send(fd, bytes, SendFlags::NOSIGNAL)?))
+    }
+
+    /// Waits until a write may succeed.
+    ///
+    /// # Errors
+    ///
+    /// If the runtime is going down.
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_write_ready(cx),
+            Self::Unix(stream) => stream.poll_write_ready(cx),
+        }
+    }
+
+    /// Writes as much of `bytes` as there is room for, waiting until there is some.
+    ///
+    /// # Errors
+    ///
+    /// What send(2) said.
+    pub fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            // Optimistic: there nearly always is room, and then nothing need be waited for.
+            match self.try_send(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.poll_writable(cx))?,
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    /// One call of `operation`, after which readiness is cleared if it moved less than `wanted`.
+    fn try_once(
+        &self,
+        interest: Interest,
+        wanted: usize,
+        mut operation: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let mut moved = None;
+        let fd = self.as_fd();
+        let once = || {
+            let length = operation(fd)?;
+            if 0 < length && length < wanted {
+                moved = Some(length);
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(length)
+        };
+        let result = match self {
+            Self::Tcp(stream) => stream.try_io(interest, once),
+            Self::Unix(stream) => stream.try_io(interest, once),
+        };
+        moved.map_or(result, Ok)
+    }
+
+    /// Tells the other side that nothing more will come. One that is gone already need not be told.
+    ///
+    /// # Errors
+    ///
+    /// What shutdown(2) said, but for `NotConnected`.
+    pub fn end_writing(&self) -> io::Result<()> {
+        match SockRef::from(self).shutdown(Shutdown::Write) {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Bytes handed to the kernel that the other side has not acknowledged yet; none for Unix
+    /// sockets, whose bytes arrive as they are written.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        let Self::Tcp(stream) = self else { return 0 };
+        let mut queued: libc::c_int = 0;
+        // SAFETY: TIOCOUTQ (SIOCOUTQ, tcp(7)) writes one int to the pointer, which is valid and
+        // unaliased for the call; the descriptor is open because `stream` is borrowed.
+        #[expect(unsafe_code, reason = "no safe wrapper of SIOCOUTQ exists")]
+        let status = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) };
+        if status == 0 { usize::try_from(queued).unwrap_or(0) } else { 0 }
+    }
+
+    /// Has the coming close reset the connection instead of ending it in order.
+    pub fn reset_on_close(&self) {
+        if let Self::Tcp(_) = self
+            && let Err(error) = SockRef::from(self).set_linger(Some(Duration::ZERO))
+        {
+            tracing::debug!(%error, "a socket cannot be reset");
+        }
+    }
+
+    /// Cuts the connection now, from any thread: a TCP peer gets a reset, and what the kernel had
+    /// still to send is discarded (connect(2) with `AF_UNSPEC`); a Unix peer reads the end.
+    pub fn abort(&self) {
+        let cut = match self {
+            Self::Tcp(_) => rustix::net::connect_unspec(self).map_err(io::Error::from),
+            Self::Unix(_) => SockRef::from(self).shutdown(Shutdown::Both),
+        };
+        if let Err(error) = cut {
+            tracing::debug!(%error, "a connection that should be cut was gone already");
+        }
+    }
+
+    /// Returns once the other side has gone away. One that has only finished sending, and left bytes
+    /// for us to read, has not. Takes no byte, but swallows readiness: call [`Self::rearm`] before reading.
+    pub async fn gone(&self) {
+        loop {
+            let Ok(ready) = self.ready(Interest::READABLE).await else { return };
+            if ready.is_read_closed() {
+                if self.has_bytes() {
+                    // It waits for an answer; only an error can tell that it no longer does.
+                    return match self.ready(Interest::ERROR).await {
+                        Ok(_) | Err(_) => {}
+                    };
+                }
+                return;
+            }
+            // Bytes came: wait for the next edge, not for this one again.
+            let swallow = || -> io::Result<()> { Err(io::ErrorKind::WouldBlock.into()) };
+            let _would_block = match self {
+                Self::Tcp(stream) => stream.try_io(Interest::READABLE, swallow),
+                Self::Unix(stream) => stream.try_io(Interest::READABLE, swallow),
+            };
+        }
+    }
+
+    /// Has the runtime look at the socket afresh, so that bytes that came before are seen.
+    ///
+    /// # Errors
+    ///
+    /// If the runtime cannot watch it.
+    pub fn rearm(self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(stream) => Ok(Self::Tcp(TcpStream::from_std(stream.into_std()?)?)),
+            Self::Unix(stream) => Ok(Self::Unix(UnixStream::from_std(stream.into_std()?)?)),
+        }
+    }
+
+    async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+        match self {
+            Self::Tcp(stream) => stream.ready(interest).await,
+            Self::Unix(stream) => stream.ready(interest).await,
+        }
+    }
+
+    fn has_bytes(&self) -> bool {
+        let mut byte = [0; 1];
+        rustix::net::recv(self, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT).is_ok_and(|(_, length)| length > 0)
+    }
+}
