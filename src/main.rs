@@ -1,1 +1,3 @@
+//! The binary: its entry, and nothing else.
+
 fn main() {}
