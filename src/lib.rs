@@ -10,3 +10,4 @@ pub mod routing;
 pub mod session;
 pub mod sys;
 pub mod telemetry;
+pub mod admin;

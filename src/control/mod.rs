@@ -34,8 +34,8 @@ pub struct Control {
     pub inbox: mpsc::Receiver<Message>,
     /// Who is told of transitions besides the log.
     pub observer: Option<Observer>,
-    /// Told once, when every backend has its first verdict.
-    pub first_verdicts: Option<oneshot::Sender<()>>,
+    /// Called once, when every backend has its first verdict.
+    pub on_first_verdicts: Option<Box<dyn FnOnce() + Send>>,
     /// What spreads the probes in time.
     pub seed: u64,
 }
@@ -50,7 +50,7 @@ enum Wake {
 
 /// Decides until told to stop.
 pub async fn run(control: Control) {
-    let Control { clock, writer, registry, metrics, mut inbox, observer, mut first_verdicts, seed } = control;
+    let Control { clock, writer, registry, metrics, mut inbox, observer, mut on_first_verdicts, seed } = control;
     let mut controller = Controller::new(seed);
     let (mut probes, mut answers) = Probes::new(clock);
     let mut executor = Executor::new(clock, writer, registry, metrics, observer);
@@ -91,8 +91,11 @@ pub async fn run(control: Control) {
             // Whoever asked may have gone meanwhile.
             let _asker_gone = done.send(());
         }
-        if planned && first_verdicts.is_some() && controller.has_first_verdicts() {
-            let _nobody_waits = first_verdicts.take().map(|ready| ready.send(()));
+        if planned
+            && controller.has_first_verdicts()
+            && let Some(ready) = on_first_verdicts.take()
+        {
+            ready();
         }
     }
 }

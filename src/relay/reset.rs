@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{sleep, timeout};
 
 use crate::sys::Stream;
 
@@ -12,12 +12,15 @@ const FLUSH_MAX: Duration = Duration::from_secs(5);
 /// Resets `sink` on close, once the kernel has delivered what was sent to it before: a reset discards
 /// the send queue, and bytes that came before the other side's reset were meant to arrive.
 pub(super) async fn pass_on(sink: &Stream) {
-    let begun = Instant::now();
-    let mut pause = Duration::from_millis(1);
-    // The kernel tells nobody when the last byte is acknowledged, so it has to be asked.
-    while sink.unsent() > 0 && begun.elapsed() < FLUSH_MAX {
-        sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(50));
-    }
+    let flushed = async {
+        let mut pause = Duration::from_millis(1);
+        // The kernel tells nobody when the last byte is acknowledged, so it has to be asked.
+        while sink.unsent() > 0 {
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    };
+    // What was not taken in that time is lost, and the reset says so.
+    let _taken_too_late = timeout(FLUSH_MAX, flushed).await;
     sink.reset_on_close();
 }

@@ -1,0 +1,87 @@
+//! Floor 5: the HTTP side door. Reads what the control plane answers and what is counted; sends
+//! nothing but questions. Lives on the control plane's thread, never on a data-plane thread.
+
+mod json;
+mod problem;
+mod routes;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::spawn_local;
+use tokio::time::sleep;
+
+use crate::routing::{ControlHandle, Readiness, RouteReader};
+use crate::sys::{Clock, Listener, Stream};
+use crate::telemetry::Metrics;
+
+/// Admin clients served at once; more wait in the socket's queue.
+const CLIENTS_MAX: usize = 128;
+
+/// A client that has not sent its request's head within this time is cut.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest head of a request, in bytes.
+const HEAD_MAX: usize = 16 * 1024;
+
+/// After a failed accept, this long a pause: here nobody is in a hurry.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the admin server answers from.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Whom it asks.
+    pub control: ControlHandle,
+    /// What is counted live.
+    pub routes: RouteReader,
+    /// Where the daemon is in its life.
+    pub readiness: Readiness,
+    /// All series.
+    pub metrics: Arc<Metrics>,
+    /// The calendar.
+    pub clock: Clock,
+}
+
+/// Serves at `listener` until `stop` turns true or its sender is gone.
+pub async fn serve(admin: Admin, listener: Listener, mut stop: watch::Receiver<bool>) {
+    let router = routes::router(admin);
+    let permits = Arc::new(Semaphore::new(CLIENTS_MAX));
+    loop {
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        // Cancel-safety: accept leaves a client in the queue or returns it; the watch keeps its value.
+        let accepted = tokio::select! {
+            biased;
+            _ = stop.wait_for(|&stop| stop) => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((Stream::Tcp(stream), _)) => drop(spawn_local(serve_client(router.clone(), stream, permit))),
+            Ok((Stream::Unix(stream), _)) => drop(spawn_local(serve_client(router.clone(), stream, permit))),
+            Err(error) => {
+                tracing::debug!(%error, "an admin client was not accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve_client<S>(router: axum::Router, stream: S, permit: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "an admin client was cut");
+    }
+    drop(permit);
+}

@@ -1,0 +1,45 @@
+//! Errors as `application/problem+json` (RFC 9457), each with a code that never changes.
+
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+
+/// An error that a caller can act on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Problem {
+    /// No pool of that name.
+    PoolNotFound,
+    /// No such route.
+    NotFound,
+    /// The route is there, the method is not.
+    MethodNotAllowed,
+    /// First verdicts are still out.
+    Starting,
+    /// The daemon is going down.
+    Draining,
+    /// The daemon could not answer.
+    Internal,
+}
+
+impl Problem {
+    const fn parts(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::PoolNotFound => (StatusCode::NOT_FOUND, "pool_not_found", "no pool of that name"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "nothing at this path"),
+            Self::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take that method")
+            }
+            Self::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting", "first verdicts are still out"),
+            Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", "the daemon is going down"),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "the daemon could not answer"),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, code, title) = self.parts();
+        let body = serde_json::json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "code": code });
+        (status, [(CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+    }
+}

@@ -1,0 +1,73 @@
+//! Which path answers what.
+
+use axum::extract::{Path, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+
+use crate::model::PoolName;
+use crate::routing::Phase;
+
+use super::Admin;
+use super::json::PoolView;
+use super::problem::Problem;
+
+/// The version of Prometheus' text format that is written.
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+pub(super) fn router(admin: Admin) -> Router {
+    Router::new()
+        .route("/healthz", get(health))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/api/v1/pools", get(pools))
+        .route("/api/v1/pools/{pool}", get(pool))
+        .fallback(|| async { Problem::NotFound })
+        .method_not_allowed_fallback(|| async { Problem::MethodNotAllowed })
+        .with_state(admin)
+}
+
+/// The process lives, since it answers.
+async fn health() -> Response {
+    Json(json!({ "status": "ok" })).into_response()
+}
+
+/// Whether clients should be sent here.
+async fn ready(State(admin): State<Admin>) -> Response {
+    match admin.readiness.phase() {
+        Phase::Ready => Json(json!({ "status": "ready" })).into_response(),
+        Phase::Starting => Problem::Starting.into_response(),
+        Phase::Draining => Problem::Draining.into_response(),
+    }
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    let Some(pools) = admin.control.pools().await else { return Problem::Internal.into_response() };
+    match admin.metrics.encode(&pools) {
+        Ok(text) => ([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the metrics could not be written");
+            Problem::Internal.into_response()
+        }
+    }
+}
+
+async fn pools(State(admin): State<Admin>) -> Response {
+    let Some(pools) = admin.control.pools().await else { return Problem::Internal.into_response() };
+    let published = admin.routes.load();
+    let views: Vec<PoolView> = pools.iter().map(|pool| PoolView::new(pool, &published.live, &admin.clock)).collect();
+    Json(json!({ "pools": views })).into_response()
+}
+
+async fn pool(State(admin): State<Admin>, Path(name): Path<String>) -> Response {
+    match admin.control.pool(PoolName::from(name.as_str())).await {
+        None => Problem::Internal.into_response(),
+        Some(None) => Problem::PoolNotFound.into_response(),
+        Some(Some(pool)) => {
+            let published = admin.routes.load();
+            Json(PoolView::new(&pool, &published.live, &admin.clock)).into_response()
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Floor 7: wires everything together. Starts the threads in order, changes their plan on a reload,
+//! stops them in order. Nothing is decided here and no byte is moved.
+
+mod control_thread;
+mod reload;
+mod run;
+mod sockets;
+mod worker_thread;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+
+use crate::admin::Admin;
+use crate::control::{Control, Observer};
+use crate::model::{Address, ListenerName, Plan};
+use crate::routing::{ControlHandle, Phase, Readiness, Registry, mailbox, route_cell};
+use crate::session::{Seats, Worker};
+use crate::sys::{Clock, cores, raise_descriptor_limit};
+use crate::telemetry::Metrics;
+
+use control_thread::ControlThread;
+pub use reload::ReloadError;
+pub use run::{RunError, run};
+use sockets::Sockets;
+use worker_thread::{Order, WorkerThread};
+
+/// How long sessions that were cut may take to notice.
+const CUT_MAX: Duration = Duration::from_secs(2);
+
+/// How often the end of a drain is looked for.
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
+
+/// Who is told what while the daemon runs.
+#[derive(Default)]
+pub struct Options {
+    /// Called on the control thread for each transition; it must not block.
+    pub observer: Option<Observer>,
+    /// Called once, when the first verdicts are in.
+    pub on_ready: Option<Box<dyn FnOnce() + Send>>,
+    /// Called with a name when a thread or a listener that should not end has ended.
+    pub on_death: Option<Arc<dyn Fn(&str) + Send + Sync>>,
+}
+
+/// Why the daemon could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened at.
+    #[error("{what} cannot listen at {address}: {cause}")]
+    Bind {
+        /// Who wants to.
+        what: String,
+        /// Where.
+        address: Address,
+        /// Why not.
+        cause: io::Error,
+    },
+    /// A thread could not be started.
+    #[error("a thread could not be started")]
+    Thread(#[source] io::Error),
+    /// The metrics could not be set up.
+    #[error("the metrics could not be set up")]
+    Metrics(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl StartError {
+    fn bind(what: &str, address: &Address, cause: io::Error) -> Self {
+        Self::Bind { what: what.to_owned(), address: address.clone(), cause }
+    }
+}
+
+/// Tells of ends that nobody asked for.
+#[derive(Clone)]
+struct Mourn(Option<Arc<dyn Fn(&str) + Send + Sync>>);
+
+impl Mourn {
+    fn now(&self, who: &str) {
+        if let Some(tell) = &self.0 {
+            tell(who);
+        }
+    }
+
+    /// Tells of `who`'s end if the thread that holds the result panics.
+    fn watch(&self, who: String) -> DeathWatch {
+        DeathWatch { mourn: self.clone(), who }
+    }
+}
+
+struct DeathWatch {
+    mourn: Mourn,
+    who: String,
+}
+
+impl Drop for DeathWatch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.mourn.now(&self.who);
+        }
+    }
+}
+
+/// Waits until every worker has carried its order out. One that is gone was mourned already.
+fn wait_for(answers: Vec<oneshot::Receiver<()>>) {
+    for answer in answers {
+        let _worker_gone = answer.blocking_recv();
+    }
+}
+
+/// A pause between two looks.
+fn pause() -> bool {
+    std::thread::park_timeout(DRAIN_LOOK);
+    true
+}
+
+/// A running daemon.
+pub struct Daemon {
+    plan: Arc<Plan>,
+    clock: Clock,
+    control: ControlHandle,
+    control_thread: ControlThread,
+    workers: Vec<WorkerThread>,
+    sockets: Sockets,
+    seats: Seats,
+    readiness: Readiness,
+    metrics: Arc<Metrics>,
+    ready: Receiver<()>,
+}
+
+/// Starts a daemon by `plan`: binds every address, then lets the control plane ask every backend.
+/// Clients that come before the first verdicts are held.
+///
+/// # Errors
+///
+/// [`StartError`]; then nothing is left running or bound.
+pub fn start(plan: Plan, options: Options) -> Result<Daemon, StartError> {
+    let plan = Arc::new(plan);
+    let worker_count = if plan.daemon.workers == 0 { cores() } else { plan.daemon.workers };
+    let seats = Seats::new(session_limit(&plan));
+    let metrics = Arc::new(Metrics::new().map_err(|cause| StartError::Metrics(Box::new(cause)))?);
+    let sockets = Sockets::default();
+    let opening = sockets.open_missing(&plan, worker_count)?;
+    let clock = Clock::start();
+    let (writer, routes) = route_cell();
+    let (control, feedback, inbox) = mailbox();
+    let registry = Registry::new(worker_count);
+    let readiness = Readiness::default();
+    let (ready_sender, ready) = mpsc::channel();
+    let on_ready = first_verdicts(readiness.clone(), ready_sender, options.on_ready);
+    let mourn = Mourn(options.on_death);
+
+    let task = Control {
+        clock,
+        writer,
+        registry: registry.clone(),
+        metrics: Arc::clone(&metrics),
+        inbox,
+        observer: options.observer,
+        on_first_verdicts: Some(on_ready),
+        seed: clock.unix_seconds(clock.now()).to_bits(),
+    };
+    let admin = Admin {
+        control: control.clone(),
+        routes: routes.clone(),
+        readiness: readiness.clone(),
+        metrics: Arc::clone(&metrics),
+        clock,
+    };
+    let control_thread = ControlThread::start(task, admin, mourn.clone()).map_err(StartError::Thread)?;
+    let mut workers = Vec::with_capacity(worker_count);
+    for index in 0..worker_count {
+        let (routes, registry, feedback) = (routes.clone(), registry.clone(), feedback.clone());
+        let (seats, relay_buffer) = (seats.clone(), plan.daemon.relay_buffer);
+        let make = move || Worker::new(index, clock, routes, registry, feedback, seats, relay_buffer);
+        let worker = WorkerThread::start(index, make, Arc::clone(&metrics), mourn.clone());
+        workers.push(worker.map_err(StartError::Thread)?);
+    }
+    let mut daemon =
+        Daemon { plan: Arc::clone(&plan), clock, control, control_thread, workers, sockets, seats, readiness, metrics, ready };
+    daemon.put_in_force(plan, opening);
+    Ok(daemon)
+}
+
+fn first_verdicts(
+    readiness: Readiness,
+    ready: mpsc::Sender<()>,
+    then: Option<Box<dyn FnOnce() + Send>>,
+) -> Box<dyn FnOnce() + Send> {
+    Box::new(move || {
+        if readiness.phase() == Phase::Starting {
+            readiness.set(Phase::Ready);
+        }
+        let _nobody_waits = ready.send(());
+        if let Some(then) = then {
+            then();
+        }
+    })
+}
+
+/// How many sessions there may be at once: as configured, or what the descriptors allow at two each,
+/// with some left for listeners, probes and the admin server.
+fn session_limit(plan: &Plan) -> usize {
+    let limit = raise_descriptor_limit().limit;
+    let reserve = (limit / 4).min(1024);
+    let allowed = (limit - reserve) / 2;
+    if plan.daemon.max_sessions > allowed {
+        tracing::warn!(
+            max_sessions = plan.daemon.max_sessions,
+            descriptors = limit,
+            "max_sessions is more than the descriptor limit allows, which is {allowed}; raise LimitNOFILE"
+        );
+    }
+    if plan.daemon.max_sessions == 0 { allowed } else { plan.daemon.max_sessions }
+}
+
+impl Daemon {
+    /// Waits until every backend has its first verdict. `false` if it takes longer than `timeout`.
+    #[must_use]
+    pub fn wait_ready(&self, timeout: Duration) -> bool {
+        self.readiness.phase() != Phase::Starting || self.ready.recv_timeout(timeout).is_ok()
+    }
+
+    /// Where listener `name` listens, with the port that was really taken.
+    #[must_use]
+    pub fn listener_address(&self, name: &str) -> Option<Address> {
+        self.sockets.listener_address(&ListenerName::from(name))
+    }
+
+    /// Where the admin server listens first.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<Address> {
+        self.sockets.admin.values().next().map(|open| open.address.clone())
+    }
+
+    /// Stops: accepts no more, lets sessions end for up to `drain`, cuts the rest, then ends the threads.
+    pub fn stop(mut self, drain: Duration) {
+        self.begin_drain();
+        self.wait_drained(drain, pause);
+        self.finish();
+    }
+
+    /// Has every listener stop; sessions and held clients go on, and so does failover.
+    fn begin_drain(&mut self) {
+        self.readiness.set(Phase::Draining);
+        self.everywhere(|| Order::StopAccepting);
+        let all: Vec<_> = self.sockets.listeners.keys().cloned().collect();
+        self.sockets.close(&all);
+    }
+
+    /// Looks for the last session's end for at most `limit`, with a `pause` between looks that may say
+    /// that it has waited long enough.
+    fn wait_drained(&self, limit: Duration, mut pause: impl FnMut() -> bool) {
+        let deadline = self.clock.now() + limit;
+        while self.seats.taken() > 0 && self.clock.now() < deadline {
+            if !pause() {
+                return;
+            }
+        }
+    }
+
+    /// Cuts what is left and ends the threads; the admin server is the last to go.
+    fn finish(self) {
+        let left = self.seats.taken();
+        if left > 0 {
+            tracing::warn!(sessions = left, "sessions that outlived the drain are cut");
+            self.everywhere(|| Order::Cut);
+            self.wait_drained(CUT_MAX, pause);
+        }
+        let Self { control, control_thread, workers, sockets, .. } = self;
+        for worker in workers {
+            worker.join();
+        }
+        control.stop();
+        control_thread.join();
+        for address in sockets.admin.keys() {
+            sockets::remove_file(address);
+        }
+    }
+
+    /// Gives every worker an order and waits until all have carried it out.
+    fn everywhere(&self, order: impl Fn() -> Order) {
+        wait_for(self.workers.iter().map(|worker| worker.give(order())).collect());
+    }
+
+    /// Serves the admin API at these sockets too.
+    fn open_admin(&mut self, sockets: Vec<(Address, crate::sys::BoundSocket)>) {
+        for (address, socket) in sockets {
+            let (stop, stopped) = watch::channel(false);
+            let bound = socket.address().clone();
+            tracing::info!(listener = "admin", address = %bound, "listening");
+            self.control_thread.serve((socket, stopped));
+            self.sockets.keep_admin(address, bound, stop);
+        }
+    }
+}

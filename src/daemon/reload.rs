@@ -1,0 +1,122 @@
+//! A new plan for a running daemon: everything that can fail is done first, and then everything that cannot.
+
+use std::sync::Arc;
+
+use crate::model::{ListenerName, Plan};
+use crate::sys::BoundSocket;
+
+use super::sockets::Opening;
+use super::worker_thread::{Order, SocketKey};
+use super::{Daemon, StartError, session_limit, wait_for};
+
+/// Why a plan was not taken over. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// An address that is new in it cannot be listened at.
+    #[error(transparent)]
+    Bind(#[from] StartError),
+}
+
+impl Daemon {
+    /// Goes over to `plan`. Sessions go on; what is the same in both plans is not touched. Gives what
+    /// changed, in words, and what needs a restart to change.
+    ///
+    /// # Errors
+    ///
+    /// [`ReloadError`]; then everything is as before.
+    pub fn reload(&mut self, plan: Plan) -> Result<Vec<String>, ReloadError> {
+        let mut plan = plan;
+        let mut told = self.keep_what_needs_a_restart(&mut plan);
+        let plan = Arc::new(plan);
+        let opening = self.sockets.open_missing(&plan, self.workers.len())?;
+        told.extend(differences(&self.plan, &plan));
+        let gone: Vec<ListenerName> =
+            self.plan.listeners.keys().filter(|name| !plan.listeners.contains_key(*name)).cloned().collect();
+        self.put_in_force(plan, opening);
+        for name in gone {
+            self.metrics.forget_listener(&name);
+        }
+        Ok(told)
+    }
+
+    /// What only a start can change stays as it is, and is said.
+    fn keep_what_needs_a_restart(&self, plan: &mut Plan) -> Vec<String> {
+        let (old, new) = (&self.plan, plan);
+        let mut told = Vec::new();
+        if (old.daemon.workers, old.daemon.relay_buffer) != (new.daemon.workers, new.daemon.relay_buffer) {
+            told.push("daemon.workers and daemon.relay_buffer change at the next start".to_owned());
+            new.daemon.workers = old.daemon.workers;
+            new.daemon.relay_buffer = old.daemon.relay_buffer;
+        }
+        if old.log != new.log {
+            told.push("log changes at the next start".to_owned());
+            new.log = old.log;
+        }
+        told
+    }
+
+    /// Goes over to `plan`, whose new sockets are open already. Pools come first, so that no client
+    /// ever comes through a listener whose pool is not known.
+    pub(super) fn put_in_force(&mut self, plan: Arc<Plan>, opening: Opening) {
+        let Opening { listeners, shares, admin } = opening;
+        self.open_admin(admin);
+        self.sockets.close_admin(&plan);
+        self.seats.set_limit(session_limit(&plan));
+        if !self.control.replace_plan(Arc::clone(&plan)) {
+            tracing::error!("the control plane did not answer");
+        }
+        for ((name, _), open) in &listeners {
+            if let Some(socket) = open.sockets.first() {
+                tracing::info!(listener = %name, address = %socket.address(), "listening");
+            }
+        }
+        let close = self.sockets.to_close(&plan);
+        self.sockets.listeners.extend(listeners);
+        self.arrange(&plan, shares, &close);
+        self.sockets.close(&close);
+        self.plan = plan;
+    }
+
+    /// Has every worker go by `plan`'s listeners.
+    fn arrange(&self, plan: &Plan, shares: Vec<Vec<(SocketKey, BoundSocket)>>, close: &[SocketKey]) {
+        let plans: Vec<_> = plan.listeners.values().cloned().collect();
+        let order = |open| Order::Arrange { plans: plans.clone(), open, close: close.to_vec() };
+        let answers: Vec<_> =
+            self.workers.iter().zip(shares).map(|(worker, open)| worker.give(order(open))).collect();
+        wait_for(answers);
+    }
+}
+
+/// What a reload changes, one line each.
+fn differences(old: &Plan, new: &Plan) -> Vec<String> {
+    let mut lines = Vec::new();
+    for name in new.listeners.keys().filter(|name| !old.listeners.contains_key(*name)) {
+        lines.push(format!("listener {name} added"));
+    }
+    for (name, before) in &old.listeners {
+        match new.listeners.get(name) {
+            None => lines.push(format!("listener {name} removed")),
+            Some(after) if after != before => lines.push(format!("listener {name} changed")),
+            Some(_) => {}
+        }
+    }
+    for name in new.pools.keys().filter(|name| !old.pools.contains_key(*name)) {
+        lines.push(format!("pool {name} added"));
+    }
+    for (name, before) in &old.pools {
+        match new.pools.get(name) {
+            None => lines.push(format!("pool {name} removed")),
+            Some(after) if after != before => {
+                lines.push(format!("pool {name} changed"));
+                for backend in after.backends.iter().filter(|b| !before.backends.iter().any(|o| o.name == b.name)) {
+                    lines.push(format!("backend {name}/{} added", backend.name));
+                }
+                for backend in before.backends.iter().filter(|b| !after.backends.iter().any(|n| n.name == b.name)) {
+                    lines.push(format!("backend {name}/{} removed", backend.name));
+                }
+            }
+            Some(_) => {}
+        }
+    }
+    lines
+}

@@ -1,0 +1,120 @@
+//! `changeover run`: a daemon with its signals, its reloads and its word to systemd.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use crate::config;
+use crate::model::Plan;
+use crate::sys::{Signal, notify, on_signals};
+use crate::telemetry::init_log;
+
+use super::{DRAIN_LOOK, Daemon, Options, StartError, start};
+
+/// Why `run` ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration has errors.
+    #[error("{0}")]
+    Config(#[from] config::ConfigErrors),
+    /// It could not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Signals cannot be handled.
+    #[error("signals cannot be handled")]
+    Signals(#[source] std::io::Error),
+    /// Something that should not end has ended.
+    #[error("{0} has ended, which it never should")]
+    Died(String),
+}
+
+/// What the main thread waits for.
+enum Wake {
+    Signal(Signal),
+    Ready,
+    Died(String),
+}
+
+/// Runs the daemon by the file at `config` until it is told to stop.
+///
+/// # Errors
+///
+/// [`RunError`].
+pub fn run(config: &Path) -> Result<(), RunError> {
+    let plan = config::load(config)?;
+    init_log(plan.log);
+    let (sender, wakes) = mpsc::channel();
+    let signals = sender.clone();
+    on_signals(move |signal| signals.send(Wake::Signal(signal)).is_ok()).map_err(RunError::Signals)?;
+    let (readiness, death) = (sender.clone(), sender);
+    let options = Options {
+        observer: None,
+        on_ready: Some(Box::new(move || drop(readiness.send(Wake::Ready)))),
+        on_death: Some(Arc::new(move |who: &str| drop(death.send(Wake::Died(who.to_owned()))))),
+    };
+    notify::status("waiting for the first verdicts");
+    let mut daemon = start(plan, options)?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %config.display(), "started");
+    loop {
+        match wakes.recv() {
+            Ok(Wake::Ready) => {
+                tracing::info!("ready");
+                notify::ready(&status(&daemon));
+            }
+            Ok(Wake::Signal(Signal::Reload)) => reload(&mut daemon, config),
+            Ok(Wake::Signal(Signal::Terminate)) | Err(_) => break,
+            Ok(Wake::Died(who)) => return Err(RunError::Died(who)),
+        }
+    }
+    drain(daemon, &wakes)
+}
+
+fn status(daemon: &Daemon) -> String {
+    format!("serving {} listeners, {} pools", daemon.plan.listeners.len(), daemon.plan.pools.len())
+}
+
+/// Reads the file again and goes over to it, if it has no errors.
+fn reload(daemon: &mut Daemon, config: &Path) {
+    notify::reloading();
+    let done = config::load(config).map_err(|error| error.to_string()).and_then(|plan: Plan| {
+        let told = daemon.reload(plan);
+        told.map_err(|error| error.to_string())
+    });
+    daemon.metrics.count_reload(done.is_ok());
+    match done {
+        Ok(changes) if changes.is_empty() => tracing::info!("reloaded: nothing changed"),
+        Ok(changes) => tracing::info!(changes = changes.join("; "), "reloaded"),
+        Err(error) => tracing::error!(error, "reload rejected, everything stays as it was"),
+    }
+    notify::ready(&status(daemon));
+}
+
+/// Drains until nobody is left, the time is up, or a second signal comes.
+fn drain(mut daemon: Daemon, wakes: &Receiver<Wake>) -> Result<(), RunError> {
+    let limit = daemon.plan.daemon.drain_timeout;
+    tracing::info!(sessions = daemon.seats.taken(), timeout = ?limit, "stopping: sessions may end by themselves");
+    notify::stopping("draining");
+    daemon.begin_drain();
+    let hurried = wait_drained(&daemon, limit, wakes);
+    if hurried {
+        tracing::warn!("told again to stop: ending at once");
+    }
+    daemon.finish();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Waits for the end of the drain. `true` if a second signal cut it short.
+fn wait_drained(daemon: &Daemon, limit: Duration, wakes: &Receiver<Wake>) -> bool {
+    let mut hurried = false;
+    daemon.wait_drained(limit, || {
+        match wakes.recv_timeout(DRAIN_LOOK) {
+            Ok(Wake::Signal(Signal::Terminate)) => hurried = true,
+            Ok(Wake::Signal(Signal::Reload) | Wake::Ready | Wake::Died(_)) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => hurried = true,
+        }
+        !hurried
+    });
+    hurried
+}

@@ -1,0 +1,130 @@
+//! Every listening socket of the daemon, by what it is for. The daemon keeps a handle of its own to
+//! each, so that a reload can hand a socket from one listener to another without a gap.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::watch;
+
+use crate::model::{Address, ListenerName, Plan};
+use crate::sys::{BoundSocket, bind};
+
+use super::StartError;
+use super::worker_thread::SocketKey;
+
+/// One address of a listener: a socket for each worker.
+pub(super) struct OpenListener {
+    pub(super) sockets: Vec<BoundSocket>,
+}
+
+/// One address of the admin server.
+pub(super) struct OpenAdmin {
+    pub(super) address: Address,
+    /// Ends its service when dropped.
+    _stop: watch::Sender<bool>,
+}
+
+/// All that is open.
+#[derive(Default)]
+pub(super) struct Sockets {
+    pub(super) listeners: BTreeMap<SocketKey, OpenListener>,
+    pub(super) admin: BTreeMap<Address, OpenAdmin>,
+}
+
+/// What a new plan opens. Nothing that is open already is touched by making it.
+pub(super) struct Opening {
+    /// The daemon's own handles.
+    pub(super) listeners: BTreeMap<SocketKey, OpenListener>,
+    /// Each worker's handles, by its number.
+    pub(super) shares: Vec<Vec<(SocketKey, BoundSocket)>>,
+    pub(super) admin: Vec<(Address, BoundSocket)>,
+}
+
+/// The sockets that `plan` wants for its listeners.
+fn wanted(plan: &Plan) -> impl Iterator<Item = SocketKey> {
+    plan.listeners.iter().flat_map(|(name, listener)| listener.bind.iter().map(|at| (name.clone(), at.clone())))
+}
+
+impl Sockets {
+    /// Binds whatever `plan` wants that is not open yet, in `workers` copies.
+    pub(super) fn open_missing(&self, plan: &Plan, workers: usize) -> Result<Opening, StartError> {
+        let mut listeners = BTreeMap::new();
+        let mut shares: Vec<Vec<(SocketKey, BoundSocket)>> = (0..workers).map(|_| Vec::new()).collect();
+        for key in wanted(plan).filter(|key| !self.listeners.contains_key(key)) {
+            let sockets = match self.to_hand_over(&key, plan) {
+                Some(open) => open.sockets.iter().map(BoundSocket::share).collect(),
+                None => bind(&key.1, workers),
+            };
+            let failed = |cause| StartError::bind(&format!("listener {}", key.0), &key.1, cause);
+            let sockets: Vec<BoundSocket> = sockets.map_err(failed)?;
+            for (worker, socket) in shares.iter_mut().zip(&sockets) {
+                worker.push((key.clone(), socket.share().map_err(failed)?));
+            }
+            listeners.insert(key, OpenListener { sockets });
+        }
+        let mut admin = Vec::new();
+        for address in plan.admin.bind.iter().filter(|address| !self.admin.contains_key(*address)) {
+            let bound = bind(address, 1).map_err(|cause| StartError::bind("the admin server", address, cause))?;
+            admin.extend(bound.into_iter().map(|socket| (address.clone(), socket)));
+        }
+        Ok(Opening { listeners, shares, admin })
+    }
+
+    /// The socket at `key`'s address, if another listener has it now and `plan` takes it from that one.
+    fn to_hand_over(&self, key: &SocketKey, plan: &Plan) -> Option<&OpenListener> {
+        let port_of_its_own = matches!(&key.1, Address::Ip(addr) if addr.port() == 0);
+        if port_of_its_own {
+            return None;
+        }
+        let given_up: Vec<SocketKey> = self.to_close(plan);
+        let owner = given_up.into_iter().find(|(_, address)| *address == key.1)?;
+        self.listeners.get(&owner)
+    }
+
+    /// The sockets of listeners that `plan` no longer wants.
+    pub(super) fn to_close(&self, plan: &Plan) -> Vec<SocketKey> {
+        let kept: Vec<SocketKey> = wanted(plan).collect();
+        self.listeners.keys().filter(|key| !kept.contains(key)).cloned().collect()
+    }
+
+    /// Drops the handles to `keys`, and the files of Unix sockets that nobody listens at any more.
+    pub(super) fn close(&mut self, keys: &[SocketKey]) {
+        for key in keys {
+            self.listeners.remove(key);
+            let still_open = self.listeners.keys().any(|(_, address)| *address == key.1);
+            if !still_open {
+                remove_file(&key.1);
+            }
+        }
+    }
+
+    /// Ends the admin server's service at addresses that `plan` no longer wants.
+    pub(super) fn close_admin(&mut self, plan: &Plan) {
+        self.admin.retain(|address, _| {
+            let keep = plan.admin.bind.contains(address);
+            if !keep {
+                remove_file(address);
+            }
+            keep
+        });
+    }
+
+    /// Keeps the admin server's end of `stop` for `address`.
+    pub(super) fn keep_admin(&mut self, address: Address, bound: Address, stop: watch::Sender<bool>) {
+        self.admin.insert(address, OpenAdmin { address: bound, _stop: stop });
+    }
+
+    /// Where listener `name` listens first, as bound.
+    pub(super) fn listener_address(&self, name: &ListenerName) -> Option<Address> {
+        let mut of_listener = self.listeners.iter().filter(|((listener, _), _)| listener == name);
+        of_listener.find_map(|(_, open)| open.sockets.first().map(|socket| socket.address().clone()))
+    }
+}
+
+/// A Unix socket's file outlives the socket.
+pub(super) fn remove_file(address: &Address) {
+    if let Address::Unix(path) = address
+        && let Err(error) = std::fs::remove_file(path)
+    {
+        tracing::debug!(path = %path.display(), %error, "a socket file could not be removed");
+    }
+}

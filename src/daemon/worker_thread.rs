@@ -1,0 +1,154 @@
+//! A data-plane thread: one runtime, its listening sockets, its sessions.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::spawn_local;
+
+use crate::listener::{ListenerEnd, accept_until_stopped};
+use crate::model::{Address, ListenerName, ListenerPlan};
+use crate::session::{Entrance, Worker};
+use crate::sys::{BoundSocket, Listener};
+use crate::telemetry::{ListenerMetrics, Metrics};
+
+use super::Mourn;
+
+/// Orders that may wait for a thread; the daemon gives one and waits for its answer.
+const ORDERS: usize = 16;
+
+/// Which socket: the listener it belongs to, and its address as configured.
+pub(super) type SocketKey = (ListenerName, Address);
+
+/// What a thread is told.
+pub(super) enum Order {
+    /// Go by these plans, accept at these sockets as well, and at those no longer.
+    Arrange { plans: Vec<Arc<ListenerPlan>>, open: Vec<(SocketKey, BoundSocket)>, close: Vec<SocketKey> },
+    /// Accept no more.
+    StopAccepting,
+    /// End every session now.
+    Cut,
+}
+
+/// A running thread.
+pub(super) struct WorkerThread {
+    orders: mpsc::Sender<(Order, oneshot::Sender<()>)>,
+    thread: JoinHandle<()>,
+}
+
+impl WorkerThread {
+    /// Starts a thread that works with what `make` makes for it.
+    pub(super) fn start(
+        index: usize,
+        make: impl FnOnce() -> Worker + Send + 'static,
+        metrics: Arc<Metrics>,
+        mourn: Mourn,
+    ) -> io::Result<Self> {
+        let (orders, inbox) = mpsc::channel(ORDERS);
+        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            let death = mourn.watch(format!("worker-{index}"));
+            match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+                Ok(runtime) => runtime.block_on(obey(Rc::new(make()), metrics, inbox, mourn)),
+                Err(error) => tracing::error!(%error, "a worker's runtime could not be made"),
+            }
+            drop(death);
+        })?;
+        Ok(Self { orders, thread })
+    }
+
+    /// Gives an order; the answer comes when it is carried out.
+    pub(super) fn give(&self, order: Order) -> oneshot::Receiver<()> {
+        let (done, answer) = oneshot::channel();
+        // A thread that is gone has been mourned already, and the answer says so.
+        drop(self.orders.blocking_send((order, done)));
+        answer
+    }
+
+    /// Ends the thread and whatever still runs on it.
+    pub(super) fn join(self) {
+        drop(self.orders);
+        // A panic was mourned when it happened.
+        drop(self.thread.join());
+    }
+}
+
+/// One thread's listeners.
+struct Doors {
+    worker: Rc<Worker>,
+    metrics: Arc<Metrics>,
+    mourn: Mourn,
+    entrances: BTreeMap<ListenerName, Rc<Entrance>>,
+    stops: BTreeMap<SocketKey, watch::Sender<bool>>,
+}
+
+/// Carries orders out until nobody can give any more.
+async fn obey(
+    worker: Rc<Worker>,
+    metrics: Arc<Metrics>,
+    mut inbox: mpsc::Receiver<(Order, oneshot::Sender<()>)>,
+    mourn: Mourn,
+) {
+    let ticking = Rc::clone(&worker);
+    drop(spawn_local(async move { ticking.tick_forever().await }));
+    let releasing = Rc::clone(&worker);
+    drop(spawn_local(async move { releasing.release_held_forever().await }));
+    let mut doors = Doors { worker, metrics, mourn, entrances: BTreeMap::new(), stops: BTreeMap::new() };
+    while let Some((order, done)) = inbox.recv().await {
+        match order {
+            Order::Arrange { plans, open, close } => doors.arrange(plans, open, &close),
+            Order::StopAccepting => doors.stops.clear(),
+            Order::Cut => doors.worker.cut(),
+        }
+        let _giver_gone = done.send(());
+    }
+}
+
+impl Doors {
+    fn arrange(
+        &mut self,
+        plans: Vec<Arc<ListenerPlan>>,
+        open: Vec<(SocketKey, BoundSocket)>,
+        close: &[SocketKey],
+    ) {
+        let names: Vec<ListenerName> = plans.iter().map(|plan| plan.name.clone()).collect();
+        for plan in plans {
+            match self.entrances.get(&plan.name) {
+                Some(entrance) => entrance.replace_plan(plan),
+                None => {
+                    let handles: ListenerMetrics = self.metrics.listener(&plan.name);
+                    self.entrances.insert(plan.name.clone(), Rc::new(Entrance::new(plan, handles)));
+                }
+            }
+        }
+        for (key, socket) in open {
+            self.open(key, socket);
+        }
+        for key in close {
+            self.stops.remove(key);
+        }
+        self.entrances.retain(|name, _| names.contains(name));
+    }
+
+    fn open(&mut self, key: SocketKey, socket: BoundSocket) {
+        let Some(entrance) = self.entrances.get(&key.0).cloned() else { return };
+        let listener = match Listener::from_bound(socket) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(listener = %key.0, %error, "a socket cannot be watched");
+                return;
+            }
+        };
+        let (stop, stopped) = watch::channel(false);
+        self.stops.insert(key.clone(), stop);
+        let (worker, mourn) = (Rc::clone(&self.worker), self.mourn.clone());
+        drop(spawn_local(async move {
+            if accept_until_stopped(worker, entrance, listener, stopped).await == ListenerEnd::Broken {
+                mourn.now(&format!("listener {}", key.0));
+            }
+        }));
+    }
+}
