@@ -1,0 +1,235 @@
+//! The admin server: what it says, and that no caller can stop it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::print_stdout)]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use support::net::{ends, meet};
+use support::{Backend, DEADLINE, Daemon, dial, fresh_addr, http, metrics, visit, wait_until};
+
+fn config(backends: &[&Backend], more: &str) -> String {
+    let backends: String = backends.iter().zip(1..).map(|(b, priority)| b.toml("orders", priority)).collect();
+    format!(
+        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n\
+         [pools.orders.check]\ninterval = \"50ms\"\n[pools.orders.failover]\nfailback_after = \"0s\"\n{backends}{more}"
+    )
+}
+
+#[test]
+fn a_running_daemon_is_alive_and_ready() {
+    let a = Backend::start("a");
+    let daemon = Daemon::start(&config(&[&a], ""));
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(daemon.admin_get(path).status, 200, "{path}");
+    }
+}
+
+#[test]
+fn what_is_not_there_is_a_problem_with_a_stable_code() {
+    let a = Backend::start("a");
+    let daemon = Daemon::start(&config(&[&a], ""));
+    for (path, code) in [("/api/v1/pools/orderz", Some("pool_not_found")), ("/api/v1/nothing", None), ("/x", None)] {
+        let answer = daemon.admin_get(path);
+        assert_eq!(answer.status, 404, "{path}");
+        assert_eq!(answer.header("content-type"), "application/problem+json", "{path}");
+        let problem = answer.json();
+        let said = problem["code"].as_str().expect("a code");
+        assert!(code.is_none_or(|code| code == said), "{path}: {problem}");
+        assert_eq!(problem["status"], 404, "{path}");
+    }
+}
+
+#[test]
+fn a_pool_is_shown_with_everything_the_contract_names() {
+    let (a, b) = (Backend::start("a"), Backend::start("b"));
+    let daemon = Daemon::start(&config(&[&a, &b], ""));
+    daemon.wait_state("orders", "healthy");
+    let (_session, _) = meet(daemon.listener("orders")).expect("served");
+    wait_until("the session is counted", DEADLINE, || daemon.backend("orders", "a")["sessions"] == 1);
+    let answer = daemon.admin_get("/api/v1/pools/orders");
+    assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
+    let pool = answer.json();
+    for (key, value) in [("name", "orders"), ("kind", "tcp"), ("state", "healthy"), ("redundancy", "dual")] {
+        assert_eq!(pool[key], value, "{key}");
+    }
+    assert_eq!(pool["active"], serde_json::json!(["a"]));
+    assert_eq!(pool["standby"], serde_json::json!(["b"]));
+    assert_eq!((&pool["degraded"], &pool["held"]), (&false.into(), &0.into()));
+    assert!(pool["generation"].as_u64() >= Some(1), "{pool}");
+    let backend = &pool["backends"][0];
+    let address = a.addr.to_string();
+    for (key, value) in [("name", "a"), ("health", "healthy"), ("admin_state", "ready"), ("reason", "")] {
+        assert_eq!(backend[key], value, "{key}");
+    }
+    assert_eq!(backend["address"], address.as_str());
+    for (key, value) in [("priority", 1), ("weight", 1), ("sessions", 1), ("consecutive_failures", 0)] {
+        assert_eq!(backend[key], value, "{key}");
+    }
+    assert_eq!((&backend["eligible"], &backend["active"]), (&true.into(), &true.into()));
+    assert!(backend["latency_ms"].as_f64() > Some(0.0) && backend["downtime_seconds"] == 0.0, "{backend}");
+    for key in ["last_check", "since"] {
+        let time = backend[key].as_str().expect("a time");
+        assert!(time.ends_with('Z') && time.contains('T'), "{key} is {time}");
+    }
+    assert_eq!(backend["last_error"], serde_json::Value::Null);
+    assert_eq!(daemon.backend("orders", "b")["active"], false);
+    assert!(daemon.admin_get("/api/v1/pools").body.contains("\"orders\""));
+}
+
+/// Each family of the contract that this daemon has, with its type.
+const FAMILIES: &[(&str, &str)] = &[
+    ("listener_connections_total", "counter"),
+    ("listener_connections_active", "gauge"),
+    ("listener_rejected_total", "counter"),
+    ("listener_held", "gauge"),
+    ("hold_seconds", "histogram"),
+    ("backend_connections_total", "counter"),
+    ("backend_connections_active", "gauge"),
+    ("backend_connect_failures_total", "counter"),
+    ("backend_connect_seconds", "histogram"),
+    ("backend_bytes_total", "counter"),
+    ("backend_healthy", "gauge"),
+    ("backend_eligible", "gauge"),
+    ("backend_latency_seconds", "gauge"),
+    ("backend_last_active_timestamp_seconds", "gauge"),
+    ("check_total", "counter"),
+    ("check_failures_total", "counter"),
+    ("check_seconds", "histogram"),
+    ("pool_state", "gauge"),
+    ("pool_redundancy", "gauge"),
+    ("failover_total", "counter"),
+    ("recoveries_total", "counter"),
+    ("failover_seconds", "histogram"),
+    ("sessions_closed_total", "counter"),
+    ("config_reloads_total", "counter"),
+    ("route_table_generation", "gauge"),
+    ("build_info", "gauge"),
+];
+
+#[test]
+fn every_metric_of_the_contract_is_there_with_its_help_and_type() {
+    let (mut a, mut b) = (Backend::start("a"), Backend::start("b"));
+    let text = config(&[&a, &b], "[pools.orders]\nhold = \"300ms\"\n");
+    let daemon = Daemon::start(&text);
+    let orders = daemon.listener("orders");
+    // A life with everything in it: sessions, a failover, a failed dial, a held and a refused client, a way back.
+    assert_eq!(visit(orders).expect("served"), "a");
+    a.kill();
+    assert_eq!(visit(orders).expect("served"), "b");
+    daemon.wait_active("orders", "b");
+    b.kill();
+    ends(&mut dial(orders).expect("accepted"));
+    a.restart();
+    b.restart();
+    daemon.wait_active("orders", "a");
+    assert_eq!(visit(orders).expect("served"), "a");
+    daemon.reload(&text).expect("taken");
+    let answer = daemon.admin_get("/metrics");
+    assert!(answer.header("content-type").starts_with("text/plain"), "{:?}", answer.headers);
+    let (text, samples) = (answer.body.as_str(), metrics::samples(&answer.body));
+    for (family, kind) in FAMILIES {
+        let name = format!("{}{family}", metrics::PREFIX);
+        let type_line = format!("# TYPE {name} {kind}");
+        assert!(text.lines().any(|line| line == type_line), "no `{type_line}`");
+        let help = text.lines().find_map(|line| line.strip_prefix(&format!("# HELP {name} ")));
+        assert!(help.is_some_and(|help| help.len() > 10), "{name} has no help");
+        let sampled = if *kind == "histogram" { format!("{name}_count") } else { name };
+        assert!(samples.iter().any(|sample| sample.name == sampled), "no sample of {sampled}");
+    }
+    let one = |family, labels: &[(&str, &str)]| metrics::sum(text, family, labels);
+    let of_a = [("pool", "orders"), ("backend", "a")];
+    assert_eq!((one("backend_healthy", &of_a), one("backend_eligible", &of_a)), (Some(1.0), Some(1.0)));
+    assert_eq!(one("pool_state", &[("pool", "orders")]), Some(1.0), "one state at a time");
+    assert_eq!(one("listener_rejected_total", &[("reason", "hold_timeout")]), Some(1.0));
+    assert!(one("failover_total", &[("pool", "orders"), ("reason", "dead")]) >= Some(1.0));
+    let build = samples.iter().find(|sample| sample.name == "changeover_build_info").unwrap();
+    assert_eq!((build.labels["version"].as_str(), build.value), (env!("CARGO_PKG_VERSION"), 1.0));
+}
+
+#[test]
+fn a_slow_caller_stops_no_other() {
+    let a = Backend::start("a");
+    let daemon = Daemon::start(&config(&[&a], ""));
+    let slow: Vec<_> = (0..50)
+        .map(|_| {
+            let mut caller = dial(daemon.admin()).expect("accepted");
+            caller.write_all(b"GET /metrics HTTP/1.1\r\nHost: ").expect("sent");
+            caller
+        })
+        .collect();
+    let start = Instant::now();
+    for _ in 0..10 {
+        assert_eq!(daemon.admin_get("/healthz").status, 200);
+    }
+    assert!(start.elapsed() < Duration::from_secs(5), "ten answers took {:?}", start.elapsed());
+    assert_eq!(visit(daemon.listener("orders")).expect("served"), "a");
+    drop(slow);
+}
+
+#[test]
+fn garbage_does_not_kill_the_admin_server() {
+    let a = Backend::start("a");
+    let mut daemon = Daemon::start(&config(&[&a], ""));
+    let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(100_000));
+    let many = format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(10_000));
+    let garbage: [&[u8]; 9] = [
+        b"\0\x01\x02\xff\xfe\r\n\r\n",
+        b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /api/v1/pools/%ff%00%zz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"GET /api/v1/pools/../../../etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"POST /api/v1/pools HTTP/1.1\r\nHost: x\r\nContent-Length: 18446744073709551616\r\n\r\n",
+        b"POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        long.as_bytes(),
+        many.as_bytes(),
+    ];
+    for request in garbage {
+        let mut caller = dial(daemon.admin()).expect("accepted");
+        // The server may hang up before it has read it all.
+        caller.write_all(request).ok();
+        caller.shutdown(std::net::Shutdown::Write).ok();
+        let mut answer = Vec::new();
+        caller.read_to_end(&mut answer).ok();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(!answer.starts_with("HTTP/1.1 2"), "{answer} to {:?}", &request[..request.len().min(60)]);
+        assert_eq!(daemon.admin_get("/healthz").status, 200);
+    }
+    assert!(daemon.is_running());
+    assert_eq!(visit(daemon.listener("orders")).expect("served"), "a");
+}
+
+#[test]
+fn the_admin_server_listens_on_a_unix_socket_and_replaces_a_stale_one() {
+    let a = Backend::start("a");
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("admin.sock");
+    // What a killed daemon leaves: a file that nobody listens at.
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    assert!(socket.exists() && http::get_unix(&socket, "/healthz").is_err());
+    let both = format!("[admin]\nbind = [\"unix:{}\", \"127.0.0.1:0\"]\n", socket.display());
+    let daemon = Daemon::start(&config(&[&a], &both));
+    let answer = http::get_unix(&socket, "/api/v1/pools/orders").expect("answered");
+    assert_eq!((answer.status, &answer.json()["name"]), (200, &"orders".into()));
+    assert_eq!(http::get_unix(&socket, "/metrics").expect("answered").status, 200);
+    drop(daemon);
+}
+
+#[test]
+fn a_daemon_whose_backend_never_answered_says_so_in_words() {
+    let addr = fresh_addr();
+    let daemon = Daemon::start(&format!(
+        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n[pools.orders.check]\ninterval = \"50ms\"\n\
+         [pools.orders.backends.a]\naddress = \"{addr}\"\n"
+    ));
+    daemon.wait_health("orders", "a", "unhealthy");
+    wait_until("its downtime grows", DEADLINE, || {
+        daemon.backend("orders", "a")["downtime_seconds"].as_f64() > Some(0.1)
+    });
+    let backend = daemon.backend("orders", "a");
+    assert_ne!(backend["reason"], "", "{backend}");
+    assert!(backend["last_error"].as_str().is_some_and(|error| error.contains("refused")), "{backend}");
+    assert_eq!(backend["latency_ms"], serde_json::Value::Null, "{backend}");
+}

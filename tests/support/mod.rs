@@ -1,0 +1,24 @@
+//! What the end-to-end tests share: the daemon as a child process, backends that can be killed,
+//! clients with deadlines, and PostgreSQL.
+//!
+//! Nothing in here sleeps: whatever has to become true is waited for, with a deadline.
+
+// Each test program uses a part of this, and none exports any of it.
+#![allow(dead_code, unused_imports, unreachable_pub)]
+
+pub mod backend;
+pub mod daemon;
+pub mod http;
+pub mod metrics;
+pub mod net;
+pub mod postgres;
+pub mod process;
+pub mod servers;
+pub mod sock;
+pub mod wait;
+
+pub use backend::Backend;
+pub use daemon::Daemon;
+pub use net::{dial, ends, fresh_addr, fresh_ip, visit};
+pub use process::{changeover, run};
+pub use wait::{DEADLINE, StopOnDrop, pace, wait_for, wait_until};

@@ -1,0 +1,108 @@
+//! Clients with deadlines, and addresses that nobody else uses.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use super::wait::DEADLINE;
+
+/// The port of everything that must come back at its address; the address is its own, and the port
+/// lies below those which the kernel hands out.
+const PORT: u16 = 5433;
+
+/// A loopback address of one's own, out of sixteen million.
+pub fn fresh_ip() -> IpAddr {
+    loop {
+        let ip = Ipv4Addr::new(127, fastrand::u8(1..=254), fastrand::u8(..), fastrand::u8(1..=254));
+        if TcpListener::bind((ip, PORT)).is_ok() {
+            return IpAddr::V4(ip);
+        }
+    }
+}
+
+/// An address at which nobody listens, and which stays so until the caller does.
+pub fn fresh_addr() -> SocketAddr {
+    SocketAddr::new(fresh_ip(), PORT)
+}
+
+/// A connection that waits for nothing longer than the deadline.
+pub fn dial(addr: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&addr, DEADLINE)?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    stream.set_write_timeout(Some(DEADLINE))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// A connection through which the backend has said its name.
+pub fn meet(addr: SocketAddr) -> io::Result<(TcpStream, String)> {
+    let mut stream = dial(addr)?;
+    let name = read_line(&mut stream)?;
+    Ok((stream, name))
+}
+
+/// What a client does who comes, learns who serves it, gets its bytes back, and leaves.
+pub fn visit(addr: SocketAddr) -> io::Result<String> {
+    let (mut stream, name) = meet(addr)?;
+    echo(&mut stream, b"are you there?")?;
+    Ok(name)
+}
+
+/// One line, without its end, and not one byte more than that.
+pub fn read_line(stream: &mut impl Read) -> io::Result<String> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    loop {
+        stream.read_exact(&mut byte)?;
+        if byte == *b"\n" {
+            return String::from_utf8(line).map_err(|_| io::ErrorKind::InvalidData.into());
+        }
+        line.extend(byte);
+    }
+}
+
+/// Sends `bytes` and wants them back.
+pub fn echo(stream: &mut (impl Read + Write), bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes)?;
+    let mut back = vec![0; bytes.len()];
+    stream.read_exact(&mut back)?;
+    if back == bytes { Ok(()) } else { Err(io::Error::other("the echo is not what was sent")) }
+}
+
+/// How a connection ended on the reader's side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// With an end of file.
+    Closed,
+    /// With a reset.
+    Reset,
+}
+
+/// Reads to the end of the connection: what came, and how it ended. Panics if it does not end.
+#[track_caller]
+pub fn drain(stream: &mut impl Read) -> (Vec<u8>, End) {
+    let mut all = Vec::new();
+    match stream.read_to_end(&mut all) {
+        Ok(_) => (all, End::Closed),
+        Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => (all, End::Reset),
+        Err(e) => panic!("the connection did not end: {e}, after {} bytes", all.len()),
+    }
+}
+
+/// Panics unless the connection ends, either way, without another byte.
+#[track_caller]
+pub fn ends(stream: &mut impl Read) -> End {
+    let (rest, end) = drain(stream);
+    assert!(rest.is_empty(), "{} bytes came where the end was due", rest.len());
+    end
+}
+
+/// Closes with a reset.
+pub fn reset(stream: TcpStream) {
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+}
+
+/// Whether nobody listens at `addr`.
+pub fn refused(addr: SocketAddr) -> bool {
+    matches!(TcpStream::connect_timeout(&addr, DEADLINE), Err(e) if e.kind() == io::ErrorKind::ConnectionRefused)
+}

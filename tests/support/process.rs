@@ -1,0 +1,111 @@
+//! The program itself, run to its end.
+
+use std::io::Read;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+
+use super::wait::{DEADLINE, wait_for};
+
+/// The program under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_changeover");
+
+/// What a program left behind.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit code; none if a signal ended it.
+    pub code: Option<i32>,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained of.
+    pub stderr: String,
+}
+
+/// A child that is killed and reaped when it is dropped.
+#[derive(Debug)]
+pub struct Guarded(pub Child);
+
+impl Guarded {
+    /// Waits for its end; panics if it does not come.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        wait_for("the process has ended", DEADLINE, || self.0.try_wait().expect("wait"))
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// A program that runs in the background, its output collected.
+#[derive(Debug)]
+pub struct Running {
+    child: Guarded,
+    stdout: JoinHandle<String>,
+    stderr: JoinHandle<String>,
+}
+
+impl Running {
+    /// Starts it.
+    #[track_caller]
+    pub fn start(command: &mut Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        let stdout = collect(child.stdout.take().expect("piped"));
+        let stderr = collect(child.stderr.take().expect("piped"));
+        Self { child: Guarded(child), stdout, stderr }
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.child.0.try_wait().expect("wait").is_none()
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn wait(mut self) -> Ended {
+        let code = self.child.wait().code();
+        let text = |thread: JoinHandle<String>| thread.join().expect("reads to the end");
+        Ended { code, stdout: text(self.stdout), stderr: text(self.stderr) }
+    }
+}
+
+fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).ok();
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// The program under test, free of what the surroundings might tell it.
+pub fn program() -> Command {
+    clean(Command::new(PROGRAM))
+}
+
+/// Removes from `command` every variable that the program listens to.
+pub fn clean(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CHANGEOVER_") {
+            command.env_remove(name);
+        }
+    }
+    for name in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "STATE_DIRECTORY"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs `command` to its end.
+#[track_caller]
+pub fn run(command: &mut Command) -> Ended {
+    Running::start(command).wait()
+}
+
+/// Runs the program under test with `args` to its end.
+#[track_caller]
+pub fn changeover(args: &[&str]) -> Ended {
+    run(program().args(args))
+}

@@ -1,0 +1,47 @@
+//! Waiting for conditions. The deadline is for a machine in trouble; a healthy one never meets it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long anything may take before the test gives up.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// From one look at a condition to the next.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Waits until `condition` is true; panics with `what` after `deadline`.
+#[track_caller]
+pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
+    wait_for(what, deadline, || condition().then_some(()));
+}
+
+/// Waits until `look` finds something, and returns it; panics with `what` after `deadline`.
+#[track_caller]
+pub fn wait_for<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < deadline, "waited {deadline:?} in vain until {what}");
+        std::thread::park_timeout(LOOK);
+    }
+}
+
+/// Holds a generator of load to its rate: returns no earlier than `gap` after `last`, which it moves on.
+pub fn pace(last: &mut Instant, gap: Duration) {
+    *last += gap;
+    while let Some(left) = last.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        std::thread::park_timeout(left);
+    }
+}
+
+/// Sets its flag when it goes out of scope, also by a panic: threads that look at it end, and are joined.
+#[derive(Debug)]
+pub struct StopOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}

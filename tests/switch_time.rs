@@ -1,0 +1,39 @@
+//! How long a death keeps a new client waiting. Alone in its file, so that no other test takes the processor.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::print_stdout)]
+
+mod support;
+
+use std::time::Duration;
+
+use support::{Backend, Daemon, visit};
+
+/// The longest that the median of ten may be, from the kill to the first client served by the standby.
+const MEDIAN_LIMIT: Duration = Duration::from_millis(20);
+
+#[test]
+fn the_standby_serves_within_twenty_milliseconds_of_a_kill() {
+    let (mut a, b) = (Backend::start("a"), Backend::start("b"));
+    let daemon = Daemon::start(&format!(
+        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n\
+         [pools.orders.check]\ninterval = \"100ms\"\n\
+         [pools.orders.failover]\nfailback_after = \"200ms\"\n{}{}",
+        a.toml("orders", 1),
+        b.toml("orders", 2),
+    ));
+    let orders = daemon.listener("orders");
+    let mut times = Vec::new();
+    for _ in 0..10 {
+        assert_eq!(visit(orders).expect("served"), "a");
+        let killed = a.kill();
+        assert_eq!(visit(orders).expect("served"), "b");
+        times.push(killed.elapsed());
+        daemon.wait_active("orders", "b");
+        a.restart();
+        daemon.wait_active("orders", "a");
+    }
+    times.sort();
+    let median = (times[4] + times[5]) / 2;
+    println!("from the kill to the first client on the standby: {times:?}, median {median:?}");
+    assert!(median <= MEDIAN_LIMIT, "median {median:?} of {times:?}");
+}
