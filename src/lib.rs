@@ -1,6 +1,60 @@
 //! changeover: the automatic changeover switch for TCP.
+//!
+//! A daemon that stands in front of backends, relays clients to one that is fit, and moves to the next
+//! in milliseconds when it is not. Two planes: the **control plane** is one thread that probes, decides
+//! and answers the admin API; the **data plane** is one thread per core that accepts, picks, dials and
+//! relays. They meet in [`routing`] alone.
+//!
+//! The modules stand on floors, and imports only go down (`tests/tidy` is the wall):
+//!
+//! | floor | modules |
+//! |---|---|
+//! | 8 | [`demo`] |
+//! | 7 | [`daemon`], [`cli`] |
+//! | 6 | [`listener`] |
+//! | 5 | [`session`], [`control`], [`admin`] |
+//! | 4 | [`relay`], [`probe`] |
+//! | 3 | [`routing`] |
+//! | 2 | [`config`], [`sys`], [`telemetry`] |
+//! | 1 | [`failover`] |
+//! | 0 | [`model`] |
+//!
+//! # Invariants
+//!
+//! What always holds, whatever happens. Each is followed by the tests that bear its name.
+//!
+//! 1. One writer of the route table; readers never wait and keep their own snapshot.
+//!    Tests: `a_reader_keeps_its_own_snapshot_and_is_told_of_the_next`.
+//! 2. Generations grow by one, and a publish that changes nothing does not happen.
+//!    Tests: `generations_grow_by_one`, `a_publish_that_changes_nothing_does_not_happen`.
+//! 3. `unknown` is not healthy: before its first verdict a backend gets no session.
+//!    Tests: `unknown_is_not_healthy`.
+//! 4. The new table is published before sessions are fenced; no session is admitted with an epoch below
+//!    the last fence, checked again after the dial; when a fence returns, no byte of a fenced session
+//!    reaches its client.
+//!    Tests: `the_table_is_published_before_sessions_are_fenced`,
+//!    `no_session_is_admitted_with_an_epoch_below_the_last_fence`,
+//!    `a_session_fenced_while_it_dialled_is_stale`, `when_a_fence_returns_no_byte_reaches_the_client`.
+//! 5. A failing source of health is not a dead backend, and closes no session by default.
+//!    Tests: `a_failing_source_of_health_closes_no_session`.
+//! 6. The byte path takes no lock, allocates nothing, and waits for nothing but its two sockets.
+//!    Tests: `the_byte_path_allocates_nothing`.
+//! 7. Every byte read is delivered or its loss is reported: half-close passes through, and a reset is
+//!    passed on only after the flush.
+//!    Tests: `every_byte_before_a_reset_is_delivered`.
+//! 8. Everything has a limit, and reaching it is counted.
+//!    Tests: `every_limit_is_counted_with_its_reason`.
+//! 9. Bad input never panics, and names what is wrong; a panic in one task ends no other.
+//!    Tests: `a_malformed_file_never_panics`, `a_panic_in_one_task_ends_no_other`.
+//! 10. A reload that fails changes nothing, and no secret is ever printed.
+//!     Tests: `a_reload_that_fails_changes_nothing`, `no_secret_is_ever_printed`.
 
+pub mod admin;
+pub mod cli;
+pub mod config;
 pub mod control;
+pub mod daemon;
+pub mod demo;
 pub mod failover;
 pub mod listener;
 pub mod model;
@@ -10,4 +64,3 @@ pub mod routing;
 pub mod session;
 pub mod sys;
 pub mod telemetry;
-pub mod admin;

@@ -1,3 +1,130 @@
-//! The binary: its entry, and nothing else.
+//! The command line: what was asked, who does it, and with which code it ends.
+#![allow(clippy::print_stderr, reason = "errors of a command go to standard error")]
 
-fn main() {}
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::mpsc;
+
+use changeover::cli::{self, ClientCommand, DEFAULT_CONFIG, Exit};
+use changeover::daemon::{self, RunError};
+use changeover::demo::{self, DemoArgs};
+use changeover::sys::{Signal, on_signals};
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+/// The automatic changeover switch for TCP: a local proxy that moves new connections to a healthy
+/// backend in milliseconds, and holds them while there is none.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon
+    Run {
+        /// The configuration file
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
+    /// Validate a configuration file: print every error, or else the plan as understood
+    Check {
+        /// The configuration file
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
+    /// Watch failover happen: the real daemon over backends that are killed and restored by turns
+    Demo(DemoArgs),
+    #[command(flatten)]
+    Client(ClientCommand),
+    /// Print the JSON schema of the configuration file
+    Schema,
+    /// A backend of the demo: says its name, then echoes; ends with its standard input
+    #[command(hide = true)]
+    DemoBackend {
+        #[arg(long)]
+        bind: SocketAddr,
+        #[arg(long)]
+        name: String,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match cli.command {
+        Command::Run { config } => run(&config),
+        Command::Check { config } => finish(cli::check(&config)),
+        Command::Demo(args) => demo(&args),
+        Command::Client(command) => finish(cli::run(&command)),
+        Command::Schema => {
+            cli::schema();
+            Exit::Done
+        }
+        Command::DemoBackend { bind, name } => internal(demo::backend::serve(bind, &name).map(|()| Exit::Done)),
+    }
+    .into()
+}
+
+/// Help and version are what was asked for; anything else is a wrong use.
+fn usage(error: &clap::Error) -> ExitCode {
+    let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    // Nobody reads on: then there is nobody to tell.
+    let _unread = error.print();
+    if asked_for { Exit::Done } else { Exit::Usage }.into()
+}
+
+fn run(config: &std::path::Path) -> Exit {
+    match daemon::run(config) {
+        Ok(()) => Exit::Done,
+        Err(RunError::Config(errors)) => {
+            eprintln!("{errors}");
+            Exit::Config
+        }
+        Err(error @ RunError::Start(daemon::StartError::Bind { .. })) => told(&error, Exit::Unavailable),
+        Err(error @ (RunError::Start(_) | RunError::Signals(_) | RunError::Died(_))) => told(&error, Exit::Internal),
+    }
+}
+
+fn demo(args: &DemoArgs) -> Exit {
+    let (stop, stopped) = mpsc::channel();
+    let signals = on_signals(move |signal| signal != Signal::Terminate || stop.send(()).is_ok());
+    internal(signals.map_err(Into::into).and_then(|()| {
+        let all_served = demo::run(args.options(), &stopped)?;
+        Ok(if all_served { Exit::Done } else { Exit::No })
+    }))
+}
+
+fn finish(done: Result<(), cli::CliError>) -> Exit {
+    match done {
+        Ok(()) => Exit::Done,
+        // These begin with the file's name and position, which editors and scripts look for.
+        Err(cli::CliError::Config(errors)) => {
+            eprintln!("{errors}");
+            Exit::Config
+        }
+        Err(error) => told(&error, error.exit()),
+    }
+}
+
+fn internal(done: anyhow::Result<Exit>) -> Exit {
+    done.unwrap_or_else(|error| {
+        eprintln!("changeover: {error:#}");
+        Exit::Internal
+    })
+}
+
+fn told(error: &dyn std::error::Error, exit: Exit) -> Exit {
+    eprintln!("changeover: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        eprintln!("  because: {error}");
+        cause = error.source();
+    }
+    exit
+}

@@ -34,6 +34,9 @@ const CUT_MAX: Duration = Duration::from_secs(2);
 /// How often the end of a drain is looked for.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
 
+/// Is told the name of what has ended and should not have.
+pub type OnDeath = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// Who is told what while the daemon runs.
 #[derive(Default)]
 pub struct Options {
@@ -42,7 +45,7 @@ pub struct Options {
     /// Called once, when the first verdicts are in.
     pub on_ready: Option<Box<dyn FnOnce() + Send>>,
     /// Called with a name when a thread or a listener that should not end has ended.
-    pub on_death: Option<Arc<dyn Fn(&str) + Send + Sync>>,
+    pub on_death: Option<OnDeath>,
 }
 
 /// Why the daemon could not start.
@@ -74,7 +77,7 @@ impl StartError {
 
 /// Tells of ends that nobody asked for.
 #[derive(Clone)]
-struct Mourn(Option<Arc<dyn Fn(&str) + Send + Sync>>);
+struct Mourn(Option<OnDeath>);
 
 impl Mourn {
     fn now(&self, who: &str) {

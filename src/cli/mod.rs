@@ -1,0 +1,113 @@
+//! Floor 7: the client commands. They talk HTTP to a running daemon and import nothing of it.
+#![allow(clippy::print_stdout, reason = "standard output is what these commands are for")]
+
+mod client;
+mod exit;
+mod table;
+mod views;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use crate::config;
+
+use client::Client;
+pub use exit::{CliError, Exit};
+
+/// Where the configuration lies if nobody says otherwise.
+pub const DEFAULT_CONFIG: &str = "/etc/changeover/changeover.toml";
+
+/// The commands that ask a running daemon.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// How the daemon and its pools stand, in a few lines
+    Status(ClientArgs),
+    /// One line a pool: its state, what serves, what stands by
+    Pools(ClientArgs),
+    /// One line a backend: its health, its sessions, and why it does not serve if it does not
+    Backends(ClientArgs),
+}
+
+/// How to find the daemon, and how to print.
+#[derive(Debug, Args)]
+pub struct ClientArgs {
+    /// The daemon's admin address: http://HOST:PORT or unix:PATH [default: the config's admin.bind]
+    #[arg(long, env = "CHANGEOVER_ADMIN", value_name = "ADDRESS")]
+    admin: Option<String>,
+    /// The daemon's configuration file, for its admin address
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+    /// Print JSON, for scripts
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs one client command.
+///
+/// # Errors
+///
+/// [`CliError`], which knows its exit code.
+pub fn run(command: &ClientCommand) -> Result<(), CliError> {
+    match command {
+        ClientCommand::Status(args) => status(args),
+        ClientCommand::Pools(args) => listing(args, views::pools),
+        ClientCommand::Backends(args) => listing(args, views::backends),
+    }
+}
+
+/// Validates the file at `path` and prints the plan as understood.
+///
+/// # Errors
+///
+/// Every error of the file.
+pub fn check(path: &Path) -> Result<(), CliError> {
+    let plan = config::load(path).map_err(|errors| CliError::Config(errors.to_string()))?;
+    print!("{}", config::describe(&plan));
+    Ok(())
+}
+
+/// Prints the JSON schema of the configuration file.
+pub fn schema() {
+    println!("{:#}", config::json_schema());
+}
+
+fn status(args: &ClientArgs) -> Result<(), CliError> {
+    let client = connect(args)?;
+    let ready = client.get("/readyz")?;
+    let pools = client.get_ok("/api/v1/pools")?;
+    let code = ready.body.get("code").and_then(Value::as_str).unwrap_or("ready").to_owned();
+    if args.json {
+        println!("{:#}", json!({ "ready": ready.status == 200, "status": code, "pools": pools["pools"] }));
+    } else {
+        println!("changeover at {}: {code}\n", client.address());
+        print!("{}", views::status(&pools));
+    }
+    Ok(())
+}
+
+fn listing(args: &ClientArgs, view: fn(&Value) -> String) -> Result<(), CliError> {
+    let pools = connect(args)?.get_ok("/api/v1/pools")?;
+    if args.json {
+        println!("{pools:#}");
+    } else {
+        print!("{}", view(&pools));
+    }
+    Ok(())
+}
+
+/// By `--admin` or the environment, else by the configuration file, else at the default address.
+fn connect(args: &ClientArgs) -> Result<Client, CliError> {
+    if let Some(address) = &args.admin {
+        return Client::new(address);
+    }
+    let file_is_meant = args.config.exists() || args.config != Path::new(DEFAULT_CONFIG);
+    let address = if file_is_meant {
+        let plan = config::load(&args.config).map_err(|errors| CliError::Config(errors.to_string()))?;
+        plan.admin.bind.first().map(client::dialable).unwrap_or_default()
+    } else {
+        format!("http://{}", config::DEFAULT_ADMIN_BIND)
+    };
+    Client::new(&address)
+}

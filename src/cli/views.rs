@@ -1,0 +1,75 @@
+//! What the tables show of the daemon's answers.
+
+use serde_json::Value;
+
+use super::table::layout;
+
+fn items(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text(value: &Value, key: &str) -> String {
+    match value.get(key) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Null) | None => "-".to_owned(),
+        Some(other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_))) => other.to_string(),
+    }
+}
+
+fn names(value: &Value, key: &str) -> String {
+    let names: Vec<&str> = items(&value[key]).iter().filter_map(Value::as_str).collect();
+    if names.is_empty() { "-".to_owned() } else { names.join(",") }
+}
+
+fn sessions(pool: &Value) -> String {
+    items(&pool["backends"]).iter().filter_map(|backend| backend["sessions"].as_i64()).sum::<i64>().to_string()
+}
+
+/// A line a pool, in short.
+pub(super) fn status(answer: &Value) -> String {
+    let row = |pool: &Value| {
+        vec![text(pool, "name"), text(pool, "state"), names(pool, "active"), text(pool, "held"), sessions(pool)]
+    };
+    let rows: Vec<Vec<String>> = items(&answer["pools"]).iter().map(row).collect();
+    layout(&["POOL", "STATE", "ACTIVE", "HELD", "SESSIONS"], &rows)
+}
+
+/// A line a pool, in full.
+pub(super) fn pools(answer: &Value) -> String {
+    let row = |pool: &Value| {
+        vec![
+            text(pool, "name"),
+            text(pool, "kind"),
+            text(pool, "state"),
+            text(pool, "redundancy"),
+            names(pool, "active"),
+            names(pool, "standby"),
+            text(pool, "held"),
+            sessions(pool),
+        ]
+    };
+    let rows: Vec<Vec<String>> = items(&answer["pools"]).iter().map(row).collect();
+    layout(&["POOL", "KIND", "STATE", "REDUNDANCY", "ACTIVE", "STANDBY", "HELD", "SESSIONS"], &rows)
+}
+
+/// A line a backend.
+pub(super) fn backends(answer: &Value) -> String {
+    let mut rows = Vec::new();
+    for pool in items(&answer["pools"]) {
+        for backend in items(&pool["backends"]) {
+            let latency = backend["latency_ms"].as_f64().map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}ms"));
+            rows.push(vec![
+                format!("{}/{}", text(pool, "name"), text(backend, "name")),
+                text(backend, "address"),
+                text(backend, "priority"),
+                text(backend, "weight"),
+                text(backend, "health"),
+                if backend["active"] == true { "active" } else { "-" }.to_owned(),
+                text(backend, "sessions"),
+                latency,
+                text(backend, "reason"),
+            ]);
+        }
+    }
+    layout(&["BACKEND", "ADDRESS", "PRIO", "WEIGHT", "HEALTH", "SERVES", "SESSIONS", "LATENCY", "REASON"], &rows)
+}
