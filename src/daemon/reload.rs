@@ -90,6 +90,12 @@ impl Daemon {
 /// What a reload changes, one line each.
 fn differences(old: &Plan, new: &Plan) -> Vec<String> {
     let mut lines = Vec::new();
+    if old.daemon != new.daemon {
+        lines.push("daemon changed".to_owned());
+    }
+    if old.admin != new.admin {
+        lines.push("admin changed".to_owned());
+    }
     for name in new.listeners.keys().filter(|name| !old.listeners.contains_key(*name)) {
         lines.push(format!("listener {name} added"));
     }
