@@ -1,3 +1,4 @@
 //! changeover: the automatic changeover switch for TCP.
 
+pub mod config;
 pub mod model;
