@@ -107,7 +107,7 @@ fn connect(args: &ClientArgs) -> Result<Client, CliError> {
         let plan = config::load(&args.config).map_err(|errors| CliError::Config(errors.to_string()))?;
         plan.admin.bind.first().map(client::dialable).unwrap_or_default()
     } else {
-        format!("http://{}", config::DEFAULT_ADMIN_BIND)
+        format!("http://{}", config::default_admin_bind())
     };
     Client::new(&address)
 }

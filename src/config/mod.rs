@@ -36,6 +36,7 @@ pub use schema::json_schema;
 pub use source::{OsSources, SourceError, Sources};
 
 use fault::Faults;
+use key::Preset;
 use read::{Reader, View};
 
 /// Reads the configuration file at `path`, with the process's own environment and files.
@@ -95,6 +96,15 @@ pub fn parse(file: &str, text: &str, sources: &dyn Sources) -> Result<Plan, Conf
     };
     dismantle(table);
     if reader.faults.is_empty() { Ok(plan) } else { Err(reader.faults.into_errors(file, text)) }
+}
+
+/// Where the admin server listens if no file says otherwise.
+#[must_use]
+pub const fn default_admin_bind() -> &'static str {
+    match keys::ADMIN_BIND.preset {
+        Preset::Text(address) => address,
+        Preset::Required(_) | Preset::Optional(_) | Preset::Flag(_) | Preset::Integer(_) | Preset::Section => "",
+    }
 }
 
 fn build(reader: &mut Reader<'_>, root: &View<'_>) -> Plan {

@@ -81,8 +81,7 @@ impl Daemon {
     fn arrange(&self, plan: &Plan, shares: Vec<Vec<(SocketKey, BoundSocket)>>, close: &[SocketKey]) {
         let plans: Vec<_> = plan.listeners.values().cloned().collect();
         let order = |open| Order::Arrange { plans: plans.clone(), open, close: close.to_vec() };
-        let answers: Vec<_> =
-            self.workers.iter().zip(shares).map(|(worker, open)| worker.give(order(open))).collect();
+        let answers: Vec<_> = self.workers.iter().zip(shares).map(|(worker, open)| worker.give(order(open))).collect();
         wait_for(answers);
     }
 }
