@@ -1,6 +1,11 @@
 //! Whole lives of a controller in virtual time: backends that flap, die, hang, lie and answer late, operators, reloads
 //! and clients, all from one seed. `SIM_SEED=N` replays one run, `SIM_SEEDS=N` sets how many there are.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on shall panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that cannot go on shall panic"
+)]
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -175,7 +175,7 @@ impl Schedule {
     /// Asks `id` soon because a client could not reach it, unless that is being asked already.
     pub(super) fn suspect(&mut self, now: MonoTime, id: TargetId) {
         let Some(target) = self.targets.get(&id) else { return };
-        if target.in_flight.is_some_and(|current| current.hastened) || self.hastened.contains(&id) {
+        if target.in_flight.is_some_and(|current| current.hastened) {
             return;
         }
         let earliest = target.last_start.map_or(now, |start| (start + SUSPICION_GAP).max(now));

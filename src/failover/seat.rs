@@ -15,7 +15,7 @@ impl Pool {
         let policy = &self.plan.failover;
         let Some(active) = self.active else { return self.first_seat(&tiers) };
         let active_is_fit = tiers.contains_key(&active);
-        if !policy.automatic && self.has_tier(active) {
+        if !policy.automatic {
             return active_is_fit.then_some(active);
         }
         if !active_is_fit {

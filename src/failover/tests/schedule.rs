@@ -2,8 +2,8 @@ use std::collections::BTreeSet;
 
 use super::build::{ms, plan};
 use super::rig::{Rig, bad_answer, inconclusive, passed, refused};
-use crate::failover::{Command, Event};
-use crate::model::{DialError, Epoch, HealthState, MonoTime, ProbeId};
+use crate::failover::{Command, Controller, Event};
+use crate::model::{AdminState, DialError, Epoch, HealthState, MonoTime, ProbeId};
 
 fn one() -> Rig {
     Rig::new(plan().pool("pg").backend("a", 1))
@@ -368,4 +368,33 @@ fn a_thousand_backends_in_need_are_not_asked_in_one_moment() {
         rig.tick();
     }
     assert!(moments.len() > 15, "{} moments", moments.len());
+}
+
+#[test]
+fn a_pool_in_need_does_not_break_off_the_questions_it_has_open() {
+    let mut rig = Rig::new(plan().pool("pg").backend("a", 1).backend("b", 2));
+    rig.fit(&["a", "b"]);
+    rig.until_asked("a");
+    let target = rig.target("a");
+    let (probe, _) = rig.open[&target].clone();
+    rig.order("b", AdminState::Drain);
+    rig.order("a", AdminState::Drain);
+    for _ in 0..10 {
+        rig.pass(ms(200));
+        rig.order("b", AdminState::Maintenance);
+        rig.order("b", AdminState::Drain);
+    }
+    assert_eq!(rig.open[&target].0, probe);
+}
+
+#[test]
+fn the_first_probe_of_a_shared_target_comes_within_the_shortest_interval() {
+    let quick = ms(1) / 50;
+    for seed in 0..20 {
+        let shared = plan().pool("p").backend("a", 1).at("x:1").check(|check| check.interval = ms(60_000));
+        let shared = shared.backend("b", 1).at("x:1").check(|check| check.interval = quick);
+        let mut core = Controller::new(seed);
+        core.handle(MonoTime::ZERO, Event::PlanReplaced(shared.build()), &mut Vec::new());
+        assert!(core.next_deadline().unwrap() <= MonoTime::ZERO + quick);
+    }
 }
