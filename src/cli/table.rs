@@ -3,6 +3,9 @@
 /// The widest a line may be, in characters.
 const WIDTH_MAX: usize = 100;
 
+/// Fewer characters of prose are of no use to anybody.
+const PROSE_MIN: usize = 9;
+
 /// What stands between two columns.
 const GAP: &str = "  ";
 
@@ -21,7 +24,8 @@ pub(super) fn layout(header: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Each column as wide as its widest cell; the widest columns give way until the line fits.
+/// Each column as wide as its widest cell. If the line does not fit, the last column, which is prose,
+/// gives way first, and then the widest of the others.
 fn widths(header: &[&str], rows: &[Vec<String>]) -> Vec<usize> {
     let natural = |index: usize| {
         let cells = rows.iter().filter_map(|row| row.get(index)).map(|cell| cell.chars().count());
@@ -29,7 +33,13 @@ fn widths(header: &[&str], rows: &[Vec<String>]) -> Vec<usize> {
     };
     let mut widths: Vec<usize> = (0..header.len()).map(natural).collect();
     let gaps = GAP.len() * header.len().saturating_sub(1);
-    while widths.iter().sum::<usize>() + gaps > WIDTH_MAX {
+    let mut excess = (widths.iter().sum::<usize>() + gaps).saturating_sub(WIDTH_MAX);
+    if let Some(last) = widths.last_mut() {
+        let given = excess.min(last.saturating_sub(PROSE_MIN));
+        *last -= given;
+        excess -= given;
+    }
+    for _ in 0..excess {
         let Some(widest) = widths.iter_mut().max() else { break };
         *widest -= 1;
     }

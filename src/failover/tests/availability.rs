@@ -1,3 +1,5 @@
+//! The truth table, row by row.
+
 use crate::failover::Availability;
 use crate::model::{AdminState, HealthState};
 

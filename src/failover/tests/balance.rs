@@ -1,3 +1,5 @@
+//! The shares of a tier, and how evenly they are spread.
+
 use proptest::prelude::*;
 
 use crate::failover::balance::round;

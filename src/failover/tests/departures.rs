@@ -1,3 +1,5 @@
+//! Sessions that may go on for a while: when they are fenced, and when they are not after all.
+
 use super::build::ms;
 use crate::failover::departures::{Departure, Departures};
 use crate::model::{BackendId, Epoch, MonoTime, OutReason};

@@ -1,3 +1,5 @@
+//! The thresholds: every state against every piece of evidence.
+
 use std::time::Duration;
 
 use super::build::{check, ms};

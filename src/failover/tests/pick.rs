@@ -1,3 +1,5 @@
+//! The pick from a table: turns, tiers, and why there is no route.
+
 use super::build::{ms, plan};
 use super::rig::Rig;
 use crate::failover::table::Tier;

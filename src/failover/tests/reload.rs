@@ -1,3 +1,5 @@
+//! A new plan over a running one.
+
 use super::build::{ms, plan};
 use super::rig::{Rig, bad_answer, passed};
 use crate::failover::{Change, Command, Controller, Event};

@@ -1,3 +1,5 @@
+//! When targets are asked.
+
 use std::collections::BTreeSet;
 
 use super::build::{ms, plan};

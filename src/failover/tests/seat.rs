@@ -1,3 +1,5 @@
+//! Which tier is active: the first seat, failover, failback.
+
 use super::build::{ms, plan};
 use super::rig::{Rig, bad_answer, inconclusive, passed, refused};
 use crate::failover::{Change, NoRoute};

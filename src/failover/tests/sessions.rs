@@ -1,3 +1,5 @@
+//! Evidence from sessions, and what becomes of sessions.
+
 use super::build::{ms, plan};
 use super::rig::{Rig, bad_answer, passed, refused, timed_out};
 use crate::failover::{Command, Event};
