@@ -1,5 +1,6 @@
 //! What moving bytes costs inside the process, counted, not timed.
 #![allow(unsafe_code, reason = "an allocator that counts can only be written with it")]
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

@@ -1,5 +1,7 @@
 //! The invariants that `src/lib.rs` lists: each has tests, and those tests exist.
 
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+
 use std::fs;
 use std::path::Path;
 
