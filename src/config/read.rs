@@ -162,9 +162,14 @@ impl<'a> Reader<'a> {
             let text: &'t str = name.get_ref();
             let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-');
             if text.is_empty() || text.len() > NAME_MAX || !text.bytes().all(fits) {
-                self.faults.wrong(name.span(), format!(
-                    "{} is no name for an entry of [{label}]; a name has 1 to {NAME_MAX} letters, digits or . _ : -", quote(text)
-                ));
+                self.faults.wrong(
+                    name.span(),
+                    format!(
+                        "{} is no name for an entry of [{label}]; \
+                     a name has 1 to {NAME_MAX} letters, digits or . _ : -",
+                        quote(text)
+                    ),
+                );
             }
             let label = join(&label, &bare(text));
             let table = self.as_table(value, &label);
@@ -255,9 +260,15 @@ impl<'a> Reader<'a> {
                 } else {
                     ""
                 };
-                self.faults.wrong(node.span(), format!(
-                    "`{}` takes {}, or {{ env = \"NAME\" }} or {{ file = \"PATH\" }} in its place, and no other table{more}", key.name, key.kind.wanted()
-                ));
+                self.faults.wrong(
+                    node.span(),
+                    format!(
+                        "`{}` takes {}, or {{ env = \"NAME\" }} or {{ file = \"PATH\" }} \
+                     in its place, and no other table{more}",
+                        key.name,
+                        key.kind.wanted()
+                    ),
+                );
                 return None;
             }
         };

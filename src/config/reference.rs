@@ -10,7 +10,8 @@ const HEAD: &str = "\
 # Every key of changeover's configuration, with its default and why it is that.
 #
 # A key that is left out takes the value that stands here, so a real file is much shorter: see the
-# other files beside this one. Keys with a # before them have no default; an example stands there.
+# other files beside this one. Keys with a # before them have no default, so that an example stands
+# there, or would not go together with another line.
 # Listeners, pools and backends have names of your choice: orders, pg1.
 #
 # Durations and sizes are strings with a unit: \"250ms\", \"1m 30s\", \"64KiB\". Any string may be
@@ -25,7 +26,11 @@ const HEAD: &str = "\
 pub fn reference() -> String {
     let mut text = String::from(HEAD);
     for part in Part::ALL.iter().copied().filter(|part| *part != Part::Root) {
-        text.push_str(&format!("\n[{}]\n", header(part)));
+        if part == Part::Http {
+            text.push_str(&format!("\n# With kind = \"http\" above:\n# [{}]\n", header(part)));
+        } else {
+            text.push_str(&format!("\n[{}]\n", header(part)));
+        }
         for key in keys::of(part) {
             write(&mut text, key);
         }
@@ -46,17 +51,12 @@ fn write(text: &mut String, key: &Key) {
             text.push_str("# check = { interval = \"5s\", http = { port = 8009 } }\n");
         }
         (Kind::Table(_) | Kind::Tables(_), _) => {}
-        (Kind::Backends, _) => {
+        (kind, preset) => {
             comment(text, &format!("{} {}", key.doc, key.reason));
-            text.push_str(&format!("# {} = {literal}\n", key.name));
-        }
-        (_, Preset::Optional(_)) => {
-            comment(text, &format!("{} {}", key.doc, key.reason));
-            text.push_str(&format!("# {} = {literal}\n", key.name));
-        }
-        (_, Preset::Required(_) | Preset::Flag(_) | Preset::Integer(_) | Preset::Text(_) | Preset::Section) => {
-            comment(text, &format!("{} {}", key.doc, key.reason));
-            text.push_str(&format!("{} = {literal}\n", key.name));
+            // What has no default, and what would contradict another line, is shown as a comment.
+            let is_example = kind == Kind::Backends || key.part == Part::Http || matches!(preset, Preset::Optional(_));
+            let mark = if is_example { "# " } else { "" };
+            text.push_str(&format!("{mark}{} = {literal}\n", key.name));
         }
     }
 }

@@ -97,8 +97,8 @@ fn draw(shown: &str, line: usize, mark: Range<usize>) -> String {
     drawn.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
-/// What a snippet of a text that is no TOML must not show. With no tree to say where the secrets are, the only values shown
-/// are those that stand, in one line, behind keys known to hold none.
+/// What a snippet of a text that is no TOML must not show. With no tree to say where the secrets
+/// are, the only values shown are those that stand, in one line, behind keys known to hold none.
 pub(super) fn lexical_masks(text: &str) -> Vec<Range<usize>> {
     let mut masks = Vec::new();
     let mut at = 0;
@@ -138,6 +138,7 @@ fn is_open(key: &str) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::{HIDDEN, Lines, lexical_masks};
 

@@ -76,6 +76,7 @@ pub(super) fn read(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use std::io::Write;
 

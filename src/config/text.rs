@@ -106,7 +106,11 @@ impl Value for Vec<StatusRange> {
         let text = given.text(key)?;
         let ranges: Option<Self> = text.split(',').take(RANGES_MAX + 1).map(|part| range(part.trim())).collect();
         ranges.filter(|ranges| ranges.len() <= RANGES_MAX).ok_or_else(|| {
-            given.but(key, "is no list of statuses; write numbers from 100 to 599 and ranges of them, such as \"200-399\" or \"200,204\"")
+            given.but(
+                key,
+                "is no list of statuses; write numbers from 100 to 599 and ranges of them, \
+                 such as \"200-399\" or \"200,204\"",
+            )
         })
     }
 }
@@ -125,6 +129,7 @@ fn range(text: &str) -> Option<StatusRange> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::{Given, Value};
     use crate::config::key::Key;

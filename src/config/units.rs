@@ -74,12 +74,14 @@ fn duration(text: &str) -> Result<Duration, String> {
         return Err("is negative; a duration is zero or more, such as \"250ms\"".to_owned());
     }
     SpanParser::new().parse_unsigned_duration(trimmed).map_err(|_| {
-        "is no duration; write numbers with their units (ms, s, m, h; no days, months or years), such as \"250ms\" or \"1m 30s\""
+        "is no duration; write numbers with their units (ms, s, m, h; no days, months or years), \
+         such as \"250ms\" or \"1m 30s\""
             .to_owned()
     })
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use std::time::Duration;
 

@@ -174,6 +174,7 @@ macro_rules! words {
 words!(LogFormat, LogLevel, PoolKind, Balance, WhenDown, Failback, SessionPolicy);
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use std::borrow::Cow;
     use std::time::Duration;
