@@ -64,7 +64,9 @@ pub fn run(command: &ClientCommand) -> Result<(), CliError> {
 /// Every error of the file.
 pub fn check(path: &Path) -> Result<(), CliError> {
     let plan = config::load(path).map_err(|errors| CliError::Config(errors.to_string()))?;
-    print!("{}", config::describe(&plan));
+    for line in config::describe(&plan).lines() {
+        print!("{}", table::wrapped(line));
+    }
     Ok(())
 }
 

@@ -83,7 +83,7 @@ fn write_pool(out: &mut String, pool: &PoolPlan, used: bool) -> fmt::Result {
     let sessions = &failover.sessions;
     writeln!(
         out,
-        "  sessions of a backend that is dead: {}, unreachable: {}, check failed: {}, drained: {}, left by failback: {}",
+        "  sessions: dead {}, unreachable {}, check failed {}, drained {}, left by failback {}",
         sessions.dead, sessions.unreachable, sessions.check_failed, sessions.drained, sessions.failed_back
     )?;
     write_tiers(out, pool)

@@ -11,12 +11,11 @@ pub fn json_schema() -> Value {
     let mut definitions: Map<String, Value> =
         Part::ALL.iter().map(|part| (part.names().0.to_owned(), table(*part))).collect();
     definitions.insert("lookup".to_owned(), lookup());
-    json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "changeover.toml",
-        "$ref": "#/$defs/root",
-        "$defs": definitions,
-    })
+    let mut schema = definitions.remove(Part::Root.names().0).unwrap_or_default();
+    schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+    schema["title"] = json!("changeover.toml");
+    schema["$defs"] = Value::Object(definitions);
+    schema
 }
 
 fn lookup() -> Value {

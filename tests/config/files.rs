@@ -163,7 +163,7 @@ pool orders: tcp, round-robin within a tier
   connect: up to 3 backends, 2s each
   when down: hold up to 1000 clients for 30s
   failover: automatic; failback: automatic after 10s
-  sessions of a backend that is dead: close, unreachable: close, check failed: close, drained: drain, left by failback: keep
+  sessions: dead close, unreachable close, check failed close, drained drain, left by failback keep
   tier 1 (priority 100)
     pg1 at 10.0.0.1:5432; check: GET /primary at port 8008 expecting 200, authorization [secret] every 1s, timeout 3s, unhealthy after 2, healthy after 1
 ";
