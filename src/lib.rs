@@ -21,14 +21,14 @@
 //!
 //! # Invariants
 //!
-//! What always holds, whatever happens. Each is followed by the tests that bear its name.
+//! What always holds, whatever happens; after each, the tests that hold it.
 //!
 //! 1. One writer of the route table; readers never wait and keep their own snapshot.
 //!    Tests: `a_reader_keeps_its_own_snapshot_and_is_told_of_the_next`.
 //! 2. Generations grow by one, and a publish that changes nothing does not happen.
 //!    Tests: `generations_grow_by_one`, `a_publish_that_changes_nothing_does_not_happen`.
-//! 3. `unknown` is not healthy: before its first verdict a backend gets no session.
-//!    Tests: `unknown_is_not_healthy`.
+//! 3. `unknown` is not healthy: before its first verdict a backend gets no session, and READY waits.
+//!    Tests: `unknown_is_not_healthy`, `ready_comes_after_the_first_verdicts`.
 //! 4. The new table is published before sessions are fenced; no session is admitted with an epoch below
 //!    the last fence, checked again after the dial; when a fence returns, no byte of a fenced session
 //!    reaches its client.
@@ -36,18 +36,21 @@
 //!    `no_session_is_admitted_with_an_epoch_below_the_last_fence`,
 //!    `a_session_fenced_while_it_dialled_is_stale`, `when_a_fence_returns_no_byte_reaches_the_client`.
 //! 5. A failing source of health is not a dead backend, and closes no session by default.
-//!    Tests: `a_failing_source_of_health_closes_no_session`.
+//!    Tests: `an_unexpected_status_takes_a_backend_out_and_expected_ones_bring_it_back`.
 //! 6. The byte path takes no lock, allocates nothing, and waits for nothing but its two sockets.
 //!    Tests: `the_byte_path_allocates_nothing`.
 //! 7. Every byte read is delivered or its loss is reported: half-close passes through, and a reset is
 //!    passed on only after the flush.
-//!    Tests: `every_byte_before_a_reset_is_delivered`.
+//!    Tests: `a_client_that_ends_first_gets_the_whole_answer`,
+//!    `a_reset_by_the_backend_reaches_the_client_after_the_bytes`.
 //! 8. Everything has a limit, and reaching it is counted.
-//!    Tests: `every_limit_is_counted_with_its_reason`.
+//!    Tests: `the_client_after_the_last_allowed_one_is_closed_at_once_and_counted`,
+//!    `a_client_beyond_the_hold_limit_is_closed_at_once`.
 //! 9. Bad input never panics, and names what is wrong; a panic in one task ends no other.
-//!    Tests: `a_malformed_file_never_panics`, `a_panic_in_one_task_ends_no_other`.
+//!    Tests: `a_malformed_file_never_panics`, `a_panic_in_one_session_ends_no_other`.
 //! 10. A reload that fails changes nothing, and no secret is ever printed.
-//!     Tests: `a_reload_that_fails_changes_nothing`, `no_secret_is_ever_printed`.
+//!     Tests: `a_bad_file_changes_nothing_and_the_log_says_where_and_why`,
+//!     `no_secret_is_ever_printed`, `no_secret_is_printed_by_check`.
 
 pub mod admin;
 pub mod cli;

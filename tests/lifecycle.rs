@@ -9,7 +9,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use support::net::{echo, ends, meet, refused};
+use support::net::{echo, ends, meet, read_line, refused};
 use support::{Backend, DEADLINE, Daemon, changeover, fresh_addr, http, visit, wait_until};
 
 /// Exit codes of the contract (sysexits.h).
@@ -83,10 +83,25 @@ fn a_second_signal_ends_the_daemon_at_once() {
 }
 
 #[test]
-fn held_clients_are_let_go_when_the_daemon_stops() {
+fn a_held_client_is_still_served_while_the_daemon_drains() {
+    let mut backend = Backend::absent("a");
+    let mut daemon =
+        Daemon::start(&format!("{}[pools.orders]\nhold = \"10m\"\n", config("127.0.0.1:0", &backend, "10m")));
+    let mut client = support::dial(daemon.listener("orders")).expect("accepted");
+    daemon.wait_held("orders", 1);
+    daemon.signal(Signal::TERM);
+    wait_until("it is stopping", DEADLINE, || daemon.notified("STOPPING=1") == 1);
+    backend.restart();
+    assert_eq!(read_line(&mut client).expect("served"), "a");
+    drop(client);
+    assert_eq!(daemon.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn held_clients_are_let_go_when_the_drain_timeout_is_up() {
     let absent = Backend::absent("a");
     let mut daemon =
-        Daemon::start(&format!("{}[pools.orders]\nhold = \"10m\"\n", config("127.0.0.1:0", &absent, "10m")));
+        Daemon::start(&format!("{}[pools.orders]\nhold = \"10m\"\n", config("127.0.0.1:0", &absent, "300ms")));
     let mut client = support::dial(daemon.listener("orders")).expect("accepted");
     daemon.wait_held("orders", 1);
     daemon.signal(Signal::TERM);

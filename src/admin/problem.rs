@@ -39,7 +39,8 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, code, title) = self.parts();
-        let body = serde_json::json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "code": code });
+        let body =
+            serde_json::json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "code": code });
         (status, [(CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
     }
 }

@@ -83,7 +83,7 @@ impl Client {
             .map_err(|error| CliError::Internal(error.to_string()))?;
         let unreachable = |cause: String| CliError::Unreachable { address: self.shown.clone(), cause };
         runtime
-            .block_on(timeout(LIMIT, self.exchange(path)))
+            .block_on(async { timeout(LIMIT, self.exchange(path)).await })
             .map_err(|_| unreachable(format!("no answer within {LIMIT:?}")))?
             .map_err(|error| unreachable(error.to_string()))
     }

@@ -64,7 +64,9 @@ pub fn run(command: &ClientCommand) -> Result<(), CliError> {
 /// Every error of the file.
 pub fn check(path: &Path) -> Result<(), CliError> {
     let plan = config::load(path).map_err(|errors| CliError::Config(errors.to_string()))?;
-    print!("{}", config::describe(&plan));
+    for line in config::describe(&plan).lines() {
+        print!("{}", table::wrapped(line));
+    }
     Ok(())
 }
 
@@ -107,7 +109,7 @@ fn connect(args: &ClientArgs) -> Result<Client, CliError> {
         let plan = config::load(&args.config).map_err(|errors| CliError::Config(errors.to_string()))?;
         plan.admin.bind.first().map(client::dialable).unwrap_or_default()
     } else {
-        format!("http://{}", config::DEFAULT_ADMIN_BIND)
+        format!("http://{}", config::default_admin_bind())
     };
     Client::new(&address)
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::table::layout;
+use super::table::{layout, wrapped};
 
 fn items(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
@@ -52,24 +52,33 @@ pub(super) fn pools(answer: &Value) -> String {
     layout(&["POOL", "KIND", "STATE", "REDUNDANCY", "ACTIVE", "STANDBY", "HELD", "SESSIONS"], &rows)
 }
 
-/// A line a backend.
+/// A line a backend, and below the table why those do not serve that do not.
 pub(super) fn backends(answer: &Value) -> String {
-    let mut rows = Vec::new();
+    let (mut rows, mut reasons) = (Vec::new(), String::new());
     for pool in items(&answer["pools"]) {
         for backend in items(&pool["backends"]) {
-            let latency = backend["latency_ms"].as_f64().map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}ms"));
-            rows.push(vec![
-                format!("{}/{}", text(pool, "name"), text(backend, "name")),
-                text(backend, "address"),
-                text(backend, "priority"),
-                text(backend, "weight"),
-                text(backend, "health"),
-                if backend["active"] == true { "active" } else { "-" }.to_owned(),
-                text(backend, "sessions"),
-                latency,
-                text(backend, "reason"),
-            ]);
+            let name = format!("{}/{}", text(pool, "name"), text(backend, "name"));
+            if let Some(reason) = backend["reason"].as_str().filter(|reason| !reason.is_empty()) {
+                reasons.push_str(&wrapped(&format!("{name}: {reason}")));
+            }
+            rows.push(backend_row(name, backend));
         }
     }
-    layout(&["BACKEND", "ADDRESS", "PRIO", "WEIGHT", "HEALTH", "SERVES", "SESSIONS", "LATENCY", "REASON"], &rows)
+    let header = ["BACKEND", "ADDRESS", "PRIO", "WT", "HEALTH", "SERVES", "SESS", "LATENCY"];
+    let gap = if reasons.is_empty() { "" } else { "\n" };
+    format!("{}{gap}{reasons}", layout(&header, &rows))
+}
+
+fn backend_row(name: String, backend: &Value) -> Vec<String> {
+    let latency = backend["latency_ms"].as_f64().map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}ms"));
+    vec![
+        name,
+        text(backend, "address"),
+        text(backend, "priority"),
+        text(backend, "weight"),
+        text(backend, "health"),
+        if backend["active"] == true { "yes" } else { "no" }.to_owned(),
+        text(backend, "sessions"),
+        latency,
+    ]
 }

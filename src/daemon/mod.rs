@@ -180,8 +180,18 @@ pub fn start(plan: Plan, options: Options) -> Result<Daemon, StartError> {
         let worker = WorkerThread::start(index, make, Arc::clone(&metrics), mourn.clone());
         workers.push(worker.map_err(StartError::Thread)?);
     }
-    let mut daemon =
-        Daemon { plan: Arc::clone(&plan), clock, control, control_thread, workers, sockets, seats, readiness, metrics, ready };
+    let mut daemon = Daemon {
+        plan: Arc::clone(&plan),
+        clock,
+        control,
+        control_thread,
+        workers,
+        sockets,
+        seats,
+        readiness,
+        metrics,
+        ready,
+    };
     daemon.put_in_force(plan, opening);
     Ok(daemon)
 }

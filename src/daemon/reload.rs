@@ -81,8 +81,7 @@ impl Daemon {
     fn arrange(&self, plan: &Plan, shares: Vec<Vec<(SocketKey, BoundSocket)>>, close: &[SocketKey]) {
         let plans: Vec<_> = plan.listeners.values().cloned().collect();
         let order = |open| Order::Arrange { plans: plans.clone(), open, close: close.to_vec() };
-        let answers: Vec<_> =
-            self.workers.iter().zip(shares).map(|(worker, open)| worker.give(order(open))).collect();
+        let answers: Vec<_> = self.workers.iter().zip(shares).map(|(worker, open)| worker.give(order(open))).collect();
         wait_for(answers);
     }
 }
@@ -90,6 +89,12 @@ impl Daemon {
 /// What a reload changes, one line each.
 fn differences(old: &Plan, new: &Plan) -> Vec<String> {
     let mut lines = Vec::new();
+    if old.daemon != new.daemon {
+        lines.push("daemon changed".to_owned());
+    }
+    if old.admin != new.admin {
+        lines.push("admin changed".to_owned());
+    }
     for name in new.listeners.keys().filter(|name| !old.listeners.contains_key(*name)) {
         lines.push(format!("listener {name} added"));
     }

@@ -108,12 +108,7 @@ async fn obey(
 }
 
 impl Doors {
-    fn arrange(
-        &mut self,
-        plans: Vec<Arc<ListenerPlan>>,
-        open: Vec<(SocketKey, BoundSocket)>,
-        close: &[SocketKey],
-    ) {
+    fn arrange(&mut self, plans: Vec<Arc<ListenerPlan>>, open: Vec<(SocketKey, BoundSocket)>, close: &[SocketKey]) {
         let names: Vec<ListenerName> = plans.iter().map(|plan| plan.name.clone()).collect();
         for plan in plans {
             match self.entrances.get(&plan.name) {

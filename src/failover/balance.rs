@@ -1,52 +1,35 @@
 //! How the sessions of a tier are shared: smooth weighted round-robin, laid out once when the table
 //! is built, so that a pick is one look into an array.
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
-
 /// The longest round that is laid out; heavier weights are scaled down to fit. 64 Ki slots of four
 /// bytes are 256 KiB a tier at worst, and shares stay true to within 1 in 65,536.
 const ROUND_MAX: u64 = 65_536;
 
-/// One backend's next turn: at (2k + 1) / 2w of the round, for its k-th turn at weight w. Turns in
-/// that order are spread as evenly as whole turns can be (the divisor method of Sainte-Laguë).
-#[derive(PartialEq, Eq)]
-struct Turn {
-    odd: u64,
-    weight: u64,
-    index: u32,
-}
+/// Turns are compared as whole numbers: their place in the round times 2^40. Two places at weights of at most 2^20
+/// differ by 2^-40 or not at all, so that rounding down keeps their order.
+const PLACE_BITS: u32 = 40;
 
-impl Ord for Turn {
-    fn cmp(&self, other: &Self) -> Ordering {
-        // odd / weight, compared by cross-multiplication; among equals the heavier, then the first.
-        (self.odd * other.weight)
-            .cmp(&(other.odd * self.weight))
-            .then(other.weight.cmp(&self.weight))
-            .then(self.index.cmp(&other.index))
-    }
-}
-
-impl PartialOrd for Turn {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
+/// The bits that a weight may have.
+const WEIGHT_MASK: u64 = 0xffff_ffff;
 
 /// The order in which backends of these weights take turns: indices into `weights`, each as often in
 /// a round as its weight says. Empty only if `weights` is.
+///
+/// The k-th turn at weight w comes at (2k + 1) / 2w of the round. Turns in that order are spread as evenly as whole
+/// turns can be (the divisor method of Sainte-Laguë). Among equals the heavier goes first, then the first.
 pub(super) fn round(weights: &[u32]) -> Vec<u32> {
     let weights = reduced(weights);
-    let total: u64 = weights.iter().sum();
-    let mut turns: BinaryHeap<Reverse<Turn>> =
-        (0u32..).zip(&weights).map(|(index, &weight)| Reverse(Turn { odd: 1, weight, index })).collect();
-    let mut order = Vec::with_capacity(usize::try_from(total).unwrap_or(0));
-    for _ in 0..total {
-        let Some(Reverse(turn)) = turns.pop() else { break };
-        order.push(turn.index);
-        turns.push(Reverse(Turn { odd: turn.odd + 2, ..turn }));
-    }
-    order
+    // One number holds all that turns are ordered by: place, then weight from the heaviest, then index.
+    let turns_of = |(index, &weight): (u32, &u64)| {
+        let tie = u128::from(!weight & WEIGHT_MASK) << u32::BITS | u128::from(index);
+        let place = move |k: u64| u128::from(((2 * k + 1) << PLACE_BITS) / weight);
+        (0..weight).map(move |k| place(k) << u64::BITS | tie)
+    };
+    let mut turns = Vec::with_capacity(usize::try_from(weights.iter().sum::<u64>()).unwrap_or(0));
+    turns.extend((0u32..).zip(&weights).flat_map(turns_of));
+    turns.sort_unstable();
+    let index = |turn: u128| u32::try_from(turn & u128::from(u32::MAX)).unwrap_or(0);
+    turns.into_iter().map(index).collect()
 }
 
 /// Divides the weights by what they have in common, and further if the round would be too long.

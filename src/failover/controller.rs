@@ -9,8 +9,9 @@ use crate::model::{
     ProbeOutcome, SessionPolicy, TargetId,
 };
 
+use super::departures::{Departure, Departures};
 use super::event::{Command, Event, Transition};
-use super::pool::{Effects, Eviction, Pool};
+use super::pool::{Effects, Eviction, Next, Pool};
 use super::schedule::Schedule;
 use super::table::RouteTable;
 
@@ -25,17 +26,14 @@ pub struct Controller {
     pub(super) homes: BTreeMap<BackendId, PoolName>,
     pub(super) schedule: Schedule,
     /// Sessions that may go on until the time is up.
-    pub(super) departures: BTreeMap<(MonoTime, BackendId), Departure>,
+    pub(super) departures: Departures,
+    /// When a pool wants to decide though nothing happens; as each pool says, for looking up by time.
+    pub(super) deadlines: BTreeSet<(MonoTime, PoolName)>,
+    /// Whether there has been a plan.
+    pub(super) planned: bool,
     pub(super) last_backend: BackendId,
     pub(super) drain_timeout: Duration,
     table: Arc<RouteTable>,
-}
-
-/// The sessions of a backend that is drained.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Departure {
-    epoch: Epoch,
-    reason: OutReason,
 }
 
 /// What one turn has gathered so far.
@@ -62,7 +60,9 @@ impl Controller {
             pools: BTreeMap::new(),
             homes: BTreeMap::new(),
             schedule: Schedule::new(seed),
-            departures: BTreeMap::new(),
+            departures: Departures::default(),
+            deadlines: BTreeSet::new(),
+            planned: false,
             last_backend: BackendId::default(),
             drain_timeout: Duration::ZERO,
             table: Arc::new(RouteTable::default()),
@@ -90,9 +90,8 @@ impl Controller {
     /// When to come back with [`Event::Tick`] if nothing happens before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<MonoTime> {
-        let pools = self.pools.values().filter_map(Pool::next_deadline);
-        let departures = self.departures.keys().next().map(|&(at, _)| at);
-        pools.chain(departures).chain(self.schedule.next_due()).min()
+        let pool = self.deadlines.first().map(|&(at, _)| at);
+        pool.into_iter().chain(self.departures.next_due()).chain(self.schedule.next_due()).min()
     }
 
     /// The table last published.
@@ -144,10 +143,14 @@ impl Controller {
             let Some((name, pool)) = self.home_mut(id) else { continue };
             let mut effects = Effects::default();
             let Some(next) = pool.observe(now, id, outcome, &mut effects) else { continue };
-            at_once |= next.at_once;
-            interval = Some(interval.map_or(next.interval, |least: Duration| least.min(next.interval)));
-            if next.decided {
+            let Next { at_once: again, interval: wait, decided, recovered } = next;
+            at_once |= again;
+            interval = Some(interval.map_or(wait, |least: Duration| least.min(wait)));
+            if decided {
                 turn.touched.insert(name.clone());
+            }
+            if recovered {
+                self.departures.cancel(id, OutReason::is_verdict);
             }
             self.take(now, &name, effects, turn);
         }
@@ -175,7 +178,7 @@ impl Controller {
         let mut effects = Effects::default();
         pool.set_admin(now, backend, state, &mut effects);
         if state == AdminState::Ready {
-            self.departures.retain(|&(_, id), leaving| id != backend || leaving.reason != OutReason::Drained);
+            self.departures.cancel(backend, |reason| reason == OutReason::Drained);
         }
         turn.touched.insert(name.clone());
         self.take(now, &name, effects, turn);
@@ -183,14 +186,9 @@ impl Controller {
 
     /// What is due by now.
     fn pass_time(&mut self, now: MonoTime, turn: &mut Turn) {
-        let due = self.pools.iter().filter(|(_, pool)| pool.next_deadline().is_some_and(|at| at <= now));
-        turn.touched.extend(due.map(|(name, _)| name.clone()));
-        while let Some(entry) = self.departures.first_entry() {
-            let (at, backend) = *entry.key();
-            if at > now {
-                break;
-            }
-            let Departure { epoch, reason } = entry.remove();
+        let due = self.deadlines.iter().take_while(|(at, _)| *at <= now);
+        turn.touched.extend(due.map(|(_, name)| name.clone()));
+        while let Some(Departure { backend, epoch, reason, .. }) = self.departures.pop_due(now) {
             turn.fences.push(Command::FenceSessions { backend, epoch, reason });
         }
     }
@@ -213,6 +211,11 @@ impl Controller {
             let evictions = std::mem::take(&mut effects.evictions);
             turn.report(&name, &mut effects);
             let routes = pool.routes();
+            let deadline = pool.next_deadline();
+            if let Some(before) = std::mem::replace(&mut pool.deadline, deadline) {
+                self.deadlines.remove(&(before, name.clone()));
+            }
+            self.deadlines.extend(deadline.map(|at| (at, name.clone())));
             self.evict(now, evictions, &mut turn);
             if self.table.pools.get(&name).is_none_or(|published| **published != routes) {
                 pools.get_or_insert_with(|| self.table.pools.clone()).insert(name, Arc::new(routes));
@@ -236,9 +239,12 @@ impl Controller {
         for Eviction { backend, epoch, reason, policy } in evictions {
             match policy {
                 SessionPolicy::Keep => {}
-                SessionPolicy::Close => turn.fences.push(Command::FenceSessions { backend, epoch, reason }),
+                SessionPolicy::Close => {
+                    self.departures.are_fenced(backend, epoch);
+                    turn.fences.push(Command::FenceSessions { backend, epoch, reason });
+                }
                 SessionPolicy::Drain => {
-                    self.departures.insert((now + self.drain_timeout, backend), Departure { epoch, reason });
+                    self.departures.add(Departure { at: now + self.drain_timeout, backend, epoch, reason });
                 }
             }
         }

@@ -23,7 +23,7 @@ pub(super) enum Verdict {
     Unhealthy {
         /// Why.
         reason: OutReason,
-        /// From the first evidence of the present streak to now.
+        /// From the first evidence for this verdict to now.
         detect: Duration,
     },
 }
@@ -52,6 +52,7 @@ pub(super) struct Health {
 struct Streak {
     reason: OutReason,
     length: u32,
+    began: MonoTime,
 }
 
 impl Health {
@@ -95,7 +96,7 @@ impl Health {
         }
         self.first_failure.get_or_insert(now);
         if error == DialError::Refused && self.streak.is_none_or(|streak| streak.reason != OutReason::Dead) {
-            self.streak = Some(Streak { reason: OutReason::Dead, length: 1 });
+            self.streak = Some(Streak { reason: OutReason::Dead, length: 1, began: now });
         }
         true
     }
@@ -129,18 +130,21 @@ impl Health {
         self.last_error = Some(detail.to_owned());
         self.successes = 0;
         self.failures = self.failures.saturating_add(1);
-        let began = *self.first_failure.get_or_insert(now);
-        let length = match self.streak {
-            Some(streak) if streak.reason == reason => streak.length.saturating_add(1),
-            Some(_) | None => 1,
+        let first_failure = *self.first_failure.get_or_insert(now);
+        let (length, began) = match self.streak {
+            Some(streak) if streak.reason == reason => (streak.length.saturating_add(1), streak.began),
+            Some(_) | None => (1, now),
         };
-        self.streak = Some(Streak { reason, length });
+        self.streak = Some(Streak { reason, length, began });
         if self.is_enough(reason, length, check) {
+            // What made it unhealthy in the first place is no evidence for the worse that came later.
+            let evidence = if self.state == HealthState::Unhealthy { began } else { first_failure };
             self.turn(now, HealthState::Unhealthy, Some(reason));
-            return Verdict::Unhealthy { reason, detect: now.since(began) };
+            return Verdict::Unhealthy { reason, detect: now.since(evidence) };
         }
         let one_short_of_proof = reason == OutReason::Dead && length < REFUSALS_FOR_DEATH;
-        if one_short_of_proof && self.state == HealthState::Healthy { Verdict::AskAgain } else { Verdict::None }
+        let would_be_news = self.reason.is_none_or(|held| severity(reason) > severity(held));
+        if one_short_of_proof && would_be_news { Verdict::AskAgain } else { Verdict::None }
     }
 
     /// Whether `length` failures in a row for `reason` change what we hold of the backend.

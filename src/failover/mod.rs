@@ -30,24 +30,29 @@
 //!
 //! **An empty seat is filled at once.** When the active tier has nothing fit left, the best fit tier
 //! takes over in the same turn. While nothing at all is fit, backends are asked again every
-//! [`EMPTY_POOL_PROBE_INTERVAL`], and a success is followed up at once.
+//! [`EMPTY_POOL_PROBE_INTERVAL`], unless their `recovery_interval` is set, and a success is followed up
+//! at once.
 //!
 //! **Return is a policy.** A better tier that is fit again takes over only after it has been so for
-//! `failback_after`, and only if `failback` and `automatic` allow it.
+//! `failback_after`, and only if `failback` and `automatic` allow it. A reload that renumbers tiers moves nothing: the backends that
+//! serve go on serving, and what is better by the new numbers is returned to like any better tier.
 //!
 //! **Sessions go by the reason.** What becomes of the sessions of a backend that is taken out depends
 //! on why: keep, drain until `drain_timeout`, or close at once. The table is published before
-//! sessions are fenced.
+//! sessions are fenced. Sessions that drain stay after all if their backend is healthy, or made ready, again.
 
 mod availability;
 mod balance;
 mod controller;
+mod departures;
 mod event;
 mod health;
+mod invariants;
 mod member;
 mod pool;
 mod replan;
 mod schedule;
+mod seat;
 mod status;
 mod table;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    AdminState, BackendId, BackendName, Epoch, Failback, HealthState, MonoTime, OutReason, PoolPlan, PoolState,
-    ProbeOutcome, SessionPolicy, WhenDown,
+    AdminState, BackendId, BackendName, Epoch, HealthState, MonoTime, OutReason, PoolPlan, PoolState, ProbeOutcome,
+    SessionPolicy, WhenDown,
 };
 
 use super::availability::Availability;
@@ -42,6 +42,8 @@ pub(super) struct Next {
     pub(super) at_once: bool,
     pub(super) interval: Duration,
     pub(super) decided: bool,
+    /// Whether it is healthy by this answer and was not before.
+    pub(super) recovered: bool,
 }
 
 /// The last change of the active tier.
@@ -71,9 +73,13 @@ pub(super) struct Pool {
     pub(super) active: Option<u32>,
     pub(super) state: PoolState,
     pub(super) last_move: Option<Move>,
+    /// What `next_deadline` said when the pool last decided.
+    pub(super) deadline: Option<MonoTime>,
     serving: Vec<BackendName>,
     loss: Loss,
+    /// Since when nothing serves, if people were told so.
     down_since: Option<MonoTime>,
+    empty_since: Option<MonoTime>,
 }
 
 impl Pool {
@@ -85,9 +91,11 @@ impl Pool {
             active: None,
             state: PoolState::Unknown,
             last_move: None,
+            deadline: None,
             serving: Vec::new(),
             loss: Loss { reason: OutReason::Unreachable, detect: Duration::ZERO },
             down_since: None,
+            empty_since: None,
         }
     }
 
@@ -112,6 +120,10 @@ impl Pool {
         self.by_id.get(&id).and_then(|&index| self.members.get_mut(index))
     }
 
+    pub(super) fn member(&self, id: BackendId) -> Option<&Member> {
+        self.by_id.get(&id).and_then(|&index| self.members.get(index))
+    }
+
     /// Takes a probe's answer as evidence on member `id`, and says whether and how soon to ask again.
     pub(super) fn observe(
         &mut self,
@@ -127,12 +139,13 @@ impl Pool {
         let nearly_back = empty && passed && member.health.state == HealthState::Unhealthy;
         let at_once = nearly_back || verdict == Verdict::AskAgain;
         self.judge(now, id, &verdict, effects);
-        let member = self.by_id.get(&id).and_then(|&index| self.members.get(index))?;
+        let member = self.member(id)?;
         let interval = match outcome {
             ProbeOutcome::Inconclusive { .. } => self.probe_interval(member).min(INCONCLUSIVE_RETRY),
             ProbeOutcome::Passed { .. } | ProbeOutcome::Failed { .. } => self.probe_interval(member),
         };
-        Some(Next { at_once, interval, decided: !matches!(verdict, Verdict::None | Verdict::AskAgain) })
+        let decided = !matches!(verdict, Verdict::None | Verdict::AskAgain);
+        Some(Next { at_once, interval, decided, recovered: matches!(verdict, Verdict::Healthy { .. }) })
     }
 
     /// Acts on the verdict that a piece of evidence brought for member `id`.
@@ -146,7 +159,8 @@ impl Pool {
             Verdict::Unhealthy { reason, detect } => {
                 let detail = member.health.last_error.clone().unwrap_or_default();
                 effects.changes.push(Change::BackendUnhealthy { backend, reason, detail, detect });
-                self.loss = Loss { reason, detect };
+                let priority = member.plan.priority;
+                self.lose(priority, reason, detect);
                 self.evict(id, reason, effects);
             }
         }
@@ -163,9 +177,31 @@ impl Pool {
         let backend = member.plan.name.clone();
         effects.changes.push(Change::BackendAdminState { backend, from, to });
         if from == AdminState::Ready {
-            self.loss = Loss { reason: OutReason::Drained, detect: Duration::ZERO };
+            let priority = member.plan.priority;
+            self.lose(priority, OutReason::Drained, Duration::ZERO);
             self.evict(id, OutReason::Drained, effects);
         }
+    }
+
+    /// Member `id` is no longer part of the plan. The caller takes it out.
+    pub(super) fn retire(&mut self, id: BackendId, effects: &mut Effects) {
+        let Some(member) = self.member_mut(id) else { return };
+        let priority = member.plan.priority;
+        effects.changes.push(Change::BackendRemoved { backend: member.plan.name.clone() });
+        self.lose(priority, OutReason::Drained, Duration::ZERO);
+        self.evict(id, OutReason::Drained, effects);
+    }
+
+    /// Remembers why a backend was lost, if that is why the seat may be empty: losses of other tiers explain nothing.
+    fn lose(&mut self, priority: u32, reason: OutReason, detect: Duration) {
+        if self.active.or_else(|| self.preferred()) == Some(priority) {
+            self.loss = Loss { reason, detect };
+        }
+    }
+
+    /// The best tier there is, fit or not.
+    fn preferred(&self) -> Option<u32> {
+        self.members.first().map(|member| member.plan.priority)
     }
 
     /// Lets the sessions of member `id` go by the policy for `reason`.
@@ -193,47 +229,6 @@ impl Pool {
         self.report_state(now, chosen.is_some(), effects);
     }
 
-    /// The tier that should be active; none while nothing that may be is fit.
-    fn choose(&self, now: MonoTime) -> Option<u32> {
-        let tiers = self.fit_tiers();
-        let policy = &self.plan.failover;
-        let Some(active) = self.active else { return self.first_seat(&tiers) };
-        let active_is_fit = tiers.contains_key(&active);
-        if !policy.automatic && self.members.iter().any(|member| member.plan.priority == active) {
-            return active_is_fit.then_some(active);
-        }
-        let (&best, &since) = tiers.first_key_value()?;
-        if !active_is_fit {
-            return Some(best);
-        }
-        let may_return = policy.failback == Failback::Automatic && now >= since + policy.failback_after;
-        Some(if best < active && may_return { best } else { active })
-    }
-
-    /// The first tier ever: the best fit one, but not before every better one has its verdict.
-    fn first_seat(&self, tiers: &BTreeMap<u32, MonoTime>) -> Option<u32> {
-        let allowed = |member: &&Member| member.availability().is_allowed();
-        let preferred = self.members.iter().filter(allowed).map(|member| member.plan.priority).min()?;
-        let best = tiers.keys().next().copied()?;
-        if !self.plan.failover.automatic {
-            return (best == preferred).then_some(best);
-        }
-        let pending = self.members.iter().filter(|member| member.availability() == Availability::Pending);
-        pending.map(|member| member.plan.priority).all(|priority| priority >= best).then_some(best)
-    }
-
-    /// Each tier with a fit backend, and since when it has had one.
-    fn fit_tiers(&self) -> BTreeMap<u32, MonoTime> {
-        let mut tiers = BTreeMap::new();
-        for member in &self.members {
-            if let Some(since) = member.eligible_since {
-                let tier = tiers.entry(member.plan.priority).or_insert(since);
-                *tier = since.min(*tier);
-            }
-        }
-        tiers
-    }
-
     fn eligible_names(&self, priority: u32) -> Vec<BackendName> {
         let serves = |member: &&Member| member.plan.priority == priority && member.is_eligible();
         self.members.iter().filter(serves).map(|member| member.plan.name.clone()).collect()
@@ -242,7 +237,7 @@ impl Pool {
     /// The active tier changed from `before` to the present one, in which `to` serve.
     fn moved(&mut self, now: MonoTime, before: Option<u32>, to: &[BackendName], effects: &mut Effects) {
         let Some(active) = self.active else { return };
-        let preferred = self.members.first().map(|member| member.plan.priority);
+        let preferred = self.preferred();
         let (from, left) = match before {
             Some(left) => (self.serving.clone(), left),
             None if preferred == Some(active) => return,
@@ -266,7 +261,7 @@ impl Pool {
     }
 
     fn preferred_names(&self) -> Vec<BackendName> {
-        let preferred = self.members.first().map(|member| member.plan.priority);
+        let preferred = self.preferred();
         let tier = self.members.iter().take_while(|member| Some(member.plan.priority) == preferred);
         tier.map(|member| member.plan.name.clone()).collect()
     }
@@ -278,14 +273,19 @@ impl Pool {
             if let Some(since) = self.down_since.take() {
                 effects.changes.push(Change::PoolRecovered { downtime: now.since(since) });
             }
+            self.empty_since = None;
         } else if self.active.is_some() || state == PoolState::Down {
-            self.down_since.get_or_insert(now);
+            self.empty_since.get_or_insert(now);
         }
         if state == before {
             return;
         }
         if state == PoolState::Down {
-            effects.changes.push(Change::PoolDown { reason: self.loss.reason });
+            // Told once an outage, though a backend that is still asked for the first time may interrupt it.
+            if self.down_since.is_none() {
+                self.down_since = self.empty_since;
+                effects.changes.push(Change::PoolDown { reason: self.loss.reason });
+            }
         } else if state == PoolState::Degraded && before == PoolState::Healthy {
             effects.changes.push(Change::PoolDegraded);
         }
@@ -312,11 +312,11 @@ impl Pool {
     }
 
     /// Whether a backend that could serve has no verdict yet. Without automatic failover, only the active tier counts.
-    fn is_pending(&self) -> bool {
+    pub(super) fn is_pending(&self) -> bool {
         self.members.iter().any(|member| member.availability() == Availability::Pending && self.may_serve(member))
     }
 
-    fn may_serve(&self, member: &Member) -> bool {
+    pub(super) fn may_serve(&self, member: &Member) -> bool {
         self.plan.failover.automatic || self.active.is_none_or(|active| member.plan.priority == active)
     }
 
@@ -328,15 +328,6 @@ impl Pool {
     /// Whether every backend has had its first verdict or is not allowed to serve anyway.
     pub(super) fn has_first_verdicts(&self) -> bool {
         self.members.iter().all(|member| member.availability() != Availability::Pending)
-    }
-
-    /// When the stable time of a better tier ends, if one runs.
-    pub(super) fn next_deadline(&self) -> Option<MonoTime> {
-        let policy = &self.plan.failover;
-        if self.state != PoolState::RecoveryInProgress || policy.failback == Failback::Manual || !policy.automatic {
-            return None;
-        }
-        self.fit_tiers().values().next().map(|&since| since + policy.failback_after)
     }
 
     /// The routes as they should be published now.

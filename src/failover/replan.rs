@@ -1,11 +1,10 @@
 //! A new plan over a running one: what stays the same keeps its health, its sessions and its number.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::model::{
-    Address, AdminState, BackendId, BackendName, BackendPlan, Epoch, MonoTime, OutReason, Plan, PoolName, PoolPlan,
+    Address, AdminState, BackendId, BackendName, BackendPlan, Epoch, HealthState, MonoTime, Plan, PoolName, PoolPlan,
     TargetId,
 };
 
@@ -14,6 +13,7 @@ use super::event::{Change, Command, ProbeSpec};
 use super::health::Health;
 use super::member::Member;
 use super::pool::{Effects, Pool};
+use super::schedule::Wanted;
 
 /// What makes a backend the same across plans. At another address it is another backend.
 type Identity = (BackendName, Address);
@@ -21,13 +21,14 @@ type Identity = (BackendName, Address);
 impl Controller {
     /// Goes over to `plan`.
     pub(super) fn replace_plan(&mut self, now: MonoTime, plan: &Arc<Plan>, turn: &mut Turn, out: &mut Vec<Command>) {
-        let first = self.pools.is_empty();
+        let first = !std::mem::replace(&mut self.planned, true);
         self.drain_timeout = plan.daemon.drain_timeout;
         let gone: Vec<PoolName> = self.pools.keys().filter(|name| !plan.pools.contains_key(*name)).cloned().collect();
         for name in gone {
             let Some(mut pool) = self.pools.remove(&name) else { continue };
             let mut effects = Effects::default();
             remove_members(&mut pool, &|_| true, &mut effects);
+            self.deadlines.retain(|(_, of)| *of != name);
             turn.touched.insert(name.clone());
             self.take(now, &name, effects, turn);
         }
@@ -49,7 +50,9 @@ impl Controller {
         let mut last_backend = self.last_backend;
         let pool = self.pools.entry(plan.name.clone()).or_insert_with(|| Pool::new(Arc::clone(plan)));
         // Sessions of removed backends go by the policy under which they began.
-        remove_members(pool, &|member| !plan.backends.iter().any(|b| identity(b) == identity(&member.plan)), effects);
+        let seated = pool.seated();
+        let planned: BTreeSet<Identity> = plan.backends.iter().map(identity).collect();
+        remove_members(pool, &|member| !planned.contains(&identity(&member.plan)), effects);
         pool.plan = Arc::clone(plan);
         let mut known: BTreeMap<Identity, Member> =
             pool.take_members().into_iter().map(|member| (identity(&member.plan), member)).collect();
@@ -65,18 +68,19 @@ impl Controller {
             }
         }
         pool.set_members(members);
+        pool.keep_seated(&seated);
         self.last_backend = last_backend;
     }
 
     /// Has every address asked once in each way that is wanted, however many backends share the answer.
     fn retarget(&mut self, now: MonoTime, out: &mut Vec<Command>) {
-        let mut wanted: BTreeMap<ProbeSpec, (Duration, Vec<BackendId>)> = BTreeMap::new();
+        let mut wanted: BTreeMap<ProbeSpec, Wanted> = BTreeMap::new();
         for member in self.pools.values().flat_map(Pool::members) {
-            let check = &member.plan.check;
-            let (interval, subscribers) =
-                wanted.entry(probe_spec(&member.plan)).or_insert_with(|| (check.interval, Vec::new()));
-            *interval = check.interval.min(*interval);
-            subscribers.push(member.id);
+            let interval = member.plan.check.interval;
+            let wanted = wanted.entry(probe_spec(&member.plan)).or_insert_with(|| Wanted::every(interval));
+            wanted.interval = interval.min(wanted.interval);
+            wanted.is_urgent |= member.health.state == HealthState::Unknown;
+            wanted.subscribers.push(member.id);
         }
         self.schedule.replace(now, wanted, out);
         for pool in self.pools.values_mut() {
@@ -115,12 +119,9 @@ fn new_member(now: MonoTime, id: BackendId, plan: &BackendPlan) -> Member {
 
 /// Takes the members that `is_gone` out of `pool`; their sessions go by the `drained` policy.
 fn remove_members(pool: &mut Pool, is_gone: &dyn Fn(&Member) -> bool, effects: &mut Effects) {
-    let gone: Vec<BackendId> = pool.members().iter().filter(|m| is_gone(m)).map(|m| m.id).collect();
+    let gone: BTreeSet<BackendId> = pool.members().iter().filter(|m| is_gone(m)).map(|m| m.id).collect();
     for &id in &gone {
-        pool.evict(id, OutReason::Drained, effects);
-        if let Some(member) = pool.member_mut(id) {
-            effects.changes.push(Change::BackendRemoved { backend: member.plan.name.clone() });
-        }
+        pool.retire(id, effects);
     }
     let mut members = pool.take_members();
     members.retain(|member| !gone.contains(&member.id));

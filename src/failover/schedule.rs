@@ -8,7 +8,8 @@ use crate::model::{BackendId, MonoTime, ProbeId, TargetId};
 
 use super::event::{Command, ProbeSpec};
 
-/// While a pool has nothing fit, its backends are asked this often (or as their interval says, if that is shorter).
+/// While a pool has nothing fit, its backends are asked this often, or as their interval says if that is shorter,
+/// or as their recovery interval says if they have one.
 pub const EMPTY_POOL_PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Clients' failed dials start no more than one probe of a target in this time.
@@ -19,6 +20,21 @@ const FIRST_PROBE_SPREAD: Duration = Duration::from_micros(100);
 
 /// Each wait is up to this share of the interval shorter or longer, so that targets drift apart.
 const JITTER: f64 = 0.1;
+
+/// How one thing is to be probed.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) interval: Duration,
+    pub(super) subscribers: Vec<BackendId>,
+    /// Whether one of them has no verdict yet, and so is asked as soon as if it were new.
+    pub(super) is_urgent: bool,
+}
+
+impl Wanted {
+    pub(super) const fn every(interval: Duration) -> Self {
+        Self { interval, subscribers: Vec::new(), is_urgent: false }
+    }
+}
 
 /// One thing that is probed.
 #[derive(Debug)]
@@ -64,12 +80,7 @@ impl Schedule {
     }
 
     /// Asks exactly what `wanted` says from now on. What was asked before goes on undisturbed.
-    pub(super) fn replace(
-        &mut self,
-        now: MonoTime,
-        wanted: BTreeMap<ProbeSpec, (Duration, Vec<BackendId>)>,
-        out: &mut Vec<Command>,
-    ) {
+    pub(super) fn replace(&mut self, now: MonoTime, wanted: BTreeMap<ProbeSpec, Wanted>, out: &mut Vec<Command>) {
         let gone: Vec<(Arc<ProbeSpec>, TargetId)> = self
             .by_spec
             .iter()
@@ -85,12 +96,16 @@ impl Schedule {
             out.push(Command::StopProbe { target: id });
         }
         let count = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
-        for (spec, (interval, subscribers)) in wanted {
-            if let Some(target) = self.by_spec.get(&spec).and_then(|id| self.targets.get_mut(id)) {
+        for (spec, Wanted { interval, subscribers, is_urgent }) in wanted {
+            let spread = FIRST_PROBE_SPREAD.saturating_mul(count).min(interval);
+            let due = now + spread.mul_f64(self.rng.f64());
+            let known = self.by_spec.get(&spec).copied();
+            if let Some((id, target)) = known.and_then(|id| self.targets.get_mut(&id).map(|target| (id, target))) {
                 target.subscribers = subscribers;
+                if is_urgent && target.in_flight.is_none() && due < target.due {
+                    self.set_due(id, due);
+                }
             } else {
-                let spread = FIRST_PROBE_SPREAD.saturating_mul(count).min(interval);
-                let due = now + spread.mul_f64(self.rng.f64());
                 self.add(spec, subscribers, due);
             }
         }
@@ -145,7 +160,10 @@ impl Schedule {
         let factor = 1.0 + JITTER * (2.0 * self.rng.f64() - 1.0);
         let Some(target) = self.targets.get(&id) else { return };
         let began = target.last_start.unwrap_or(now);
-        self.set_due(id, (began + interval.mul_f64(factor)).max(now));
+        let due = (began + interval.mul_f64(factor)).max(now);
+        // An answer to a question older than the suspicion does not allay it.
+        let due = if self.hastened.contains(&id) { due.min(target.due) } else { due };
+        self.set_due(id, due);
     }
 
     /// Asks `id` again at once.
@@ -157,11 +175,11 @@ impl Schedule {
     /// Asks `id` soon because a client could not reach it, unless that is being asked already.
     pub(super) fn suspect(&mut self, now: MonoTime, id: TargetId) {
         let Some(target) = self.targets.get(&id) else { return };
-        if target.in_flight.is_some_and(|current| current.hastened) || self.hastened.contains(&id) {
+        if target.in_flight.is_some_and(|current| current.hastened) {
             return;
         }
         let earliest = target.last_start.map_or(now, |start| (start + SUSPICION_GAP).max(now));
-        self.set_due(id, earliest);
+        self.set_due(id, earliest.min(target.due));
         self.hastened.insert(id);
     }
 
@@ -169,7 +187,9 @@ impl Schedule {
     pub(super) fn no_later_than(&mut self, now: MonoTime, id: TargetId, interval: Duration) {
         let Some(target) = self.targets.get(&id) else { return };
         if target.in_flight.is_none() && target.due > now + interval {
-            self.set_due(id, now + interval);
+            // Many may be in need at once: they are not asked in one moment.
+            let factor = 1.0 - JITTER * self.rng.f64();
+            self.set_due(id, now + interval.mul_f64(factor));
         }
     }
 
@@ -188,5 +208,31 @@ impl Schedule {
     /// The target that asks `spec`.
     pub(super) fn target(&self, spec: &ProbeSpec) -> Option<TargetId> {
         self.by_spec.get(spec).copied()
+    }
+
+    /// Whether `id` is asked on behalf of `backend`.
+    pub(super) fn asks(&self, id: TargetId, backend: BackendId) -> bool {
+        self.targets.get(&id).is_some_and(|target| target.subscribers.contains(&backend))
+    }
+
+    /// Whether all that it keeps is of one mind.
+    ///
+    /// # Errors
+    ///
+    /// Says in words what is not.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let agree = self.targets.len() == self.by_spec.len() && self.targets.len() == self.due.len();
+        let queued = self.targets.iter().all(|(&id, target)| self.due.contains(&(target.due, id)));
+        let found = self.targets.iter().all(|(id, target)| self.by_spec.get(&target.spec) == Some(id));
+        if !(agree && queued && found) {
+            return Err("a target is not in every index".to_owned());
+        }
+        if self.targets.values().any(|target| target.subscribers.is_empty()) {
+            return Err("a target is asked for nobody".to_owned());
+        }
+        match self.hastened.iter().find(|id| !self.targets.contains_key(id)) {
+            Some(id) => Err(format!("target {id} is hastened and gone")),
+            None => Ok(()),
+        }
     }
 }

@@ -61,8 +61,10 @@ impl Pool {
         match member.availability() {
             Availability::Eligible if active => String::new(),
             Availability::Eligible => match self.active {
+                Some(_) if !self.may_serve(member) => "standby: automatic failover is off".to_owned(),
                 Some(active) if member.plan.priority < active => "fit again, waiting for failback".to_owned(),
                 Some(active) => format!("standby: priority {active} serves"),
+                None if !self.plan.failover.automatic => "standby: automatic failover is off".to_owned(),
                 None => "waiting for first verdicts of a better tier".to_owned(),
             },
             Availability::Pending => "no verdict yet".to_owned(),

@@ -118,6 +118,7 @@ impl fmt::Debug for Address {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 mod tests {
     use super::{Address, AddressError};
 

@@ -110,6 +110,17 @@ labelled! {
     }
 }
 
+impl OutReason {
+    /// Whether probes said so, rather than people or a policy.
+    #[must_use]
+    pub const fn is_verdict(self) -> bool {
+        match self {
+            Self::Dead | Self::Unreachable | Self::CheckFailed => true,
+            Self::Drained | Self::FailedBack => false,
+        }
+    }
+}
+
 labelled! {
     /// Why a client was turned away before it reached a backend.
     RejectReason {

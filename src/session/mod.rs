@@ -1,8 +1,8 @@
 //! Floor 5: one client, from accept to end.
 //!
-//! The way of a session: [`establish`](establish::establish) picks a backend from the table, is
+//! The way of a session: `establish` picks a backend from the table, is
 //! admitted to the registry, dials, goes on to the next backend if that fails, and holds while there
-//! is none; then [`relay`] moves bytes until the end, whose reason is logged and counted once.
+//! is none; then `relay` moves bytes until the end, whose reason is logged and counted once.
 
 mod establish;
 mod hold;

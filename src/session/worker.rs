@@ -189,3 +189,87 @@ impl Drop for Seat {
         self.0.0.taken.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Seats, Worker};
+    use crate::model::{BackendId, Epoch};
+    use crate::relay::{Pulse, relay};
+    use crate::routing::{Registry, mailbox, route_cell};
+    use crate::sys::{Clock, connect};
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener};
+    use std::rc::Rc;
+    use std::time::Duration;
+    use tokio::task::{LocalSet, spawn_local};
+
+    fn worker(seats: &Seats, registry: &Registry) -> Worker {
+        let (_, routes) = route_cell();
+        let (_, feedback, _) = mailbox();
+        Worker::new(0, Clock::start(), routes, registry.clone(), feedback, seats.clone(), 4096)
+    }
+
+    #[test]
+    fn there_are_as_many_seats_as_the_limit_says() {
+        let seats = Seats::new(2);
+        let (first, second) = (seats.take(), seats.take());
+        assert!(first.is_some() && second.is_some() && seats.take().is_none());
+        drop(first);
+        assert_eq!(seats.taken(), 1);
+        seats.set_limit(1);
+        assert!(seats.take().is_none());
+        drop(second);
+        assert!(seats.take().is_some());
+    }
+
+    #[test]
+    fn a_limit_in_ticks_is_never_shorter_than_in_time() {
+        let worker = worker(&Seats::new(1), &Registry::new(1));
+        assert_eq!(worker.ticks(Duration::ZERO), 0);
+        assert_eq!(worker.ticks(Duration::from_millis(1)), 2);
+        assert_eq!(worker.ticks(Duration::from_secs(1)), 5);
+        assert_eq!(worker.ticks(Duration::MAX), u32::MAX);
+    }
+
+    /// One end of a connection for the relay, and the other end.
+    async fn pair() -> (crate::sys::Stream, std::net::TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = connect(&listener.local_addr().unwrap().to_string().parse().unwrap()).await.unwrap();
+        (ours, listener.accept().unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_one_session_ends_no_other() {
+        let (seats, registry) = (Seats::new(2), Registry::new(1));
+        let worker = Rc::new(worker(&seats, &registry));
+        let ((client, mut person), (backend, mut server)) = (pair().await, pair().await);
+        let local = LocalSet::new();
+        let healthy = Rc::clone(&worker);
+        let relayed = local.spawn_local(async move {
+            let seat = healthy.seats.take();
+            let end = relay(&client, &backend, &Pulse::new(0, 0), &healthy.buffers).await;
+            drop(seat);
+            end
+        });
+        local
+            .run_until(async {
+                let broken = spawn_local(async move {
+                    let _seat = worker.seats.take();
+                    let _admission = worker.registry.admit(0, BackendId(1), Epoch(0)).unwrap();
+                    panic!("a fault of ours");
+                });
+                assert!(broken.await.unwrap_err().is_panic());
+            })
+            .await;
+        // It gave back what it held, and the other goes on.
+        assert_eq!(seats.taken(), 1);
+        assert_eq!(registry.fence(BackendId(1), Epoch(1), crate::model::OutReason::Dead), 0);
+        person.write_all(b"still here?").unwrap();
+        person.shutdown(Shutdown::Write).unwrap();
+        server.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(local.run_until(relayed).await.unwrap(), crate::model::SessionEnd::Completed);
+        let mut heard = String::new();
+        server.read_to_string(&mut heard).unwrap();
+        assert_eq!(heard, "still here?");
+    }
+}

@@ -269,7 +269,10 @@ impl Daemon {
     /// How many file descriptors it has open.
     #[track_caller]
     pub fn descriptors(&self) -> usize {
-        std::fs::read_dir(self.proc("fd")).expect("it runs").count()
+        let numbers =
+            std::fs::read_dir(self.proc("fd")).expect("it runs").map(|entry| entry.expect("listed").file_name());
+        // What the test itself inherited has a number above any limit that is set here.
+        numbers.filter(|number| number.to_string_lossy().parse::<usize>().is_ok_and(|number| number < 64)).count()
     }
 
     fn proc(&self, file: &str) -> PathBuf {

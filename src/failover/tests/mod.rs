@@ -1,1 +1,21 @@
+//! The rules of the core, one test a rule.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that cannot go on shall panic"
+)]
 
+mod availability;
+mod balance;
+mod build;
+mod departures;
+mod health;
+mod pick;
+mod property;
+mod reload;
+mod rig;
+mod schedule;
+mod seat;
+mod sessions;

@@ -1,0 +1,119 @@
+//! Addresses that get in each other's way: two that listen on the same one, and a pool that would
+//! connect to its own listener.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use crate::model::{Address, BackendPlan};
+
+use super::fault::Faults;
+use super::listeners::{Bind, ListenerDraft};
+use super::pools::PoolDraft;
+
+/// An address that is listened on, and by whom.
+struct Claim<'a> {
+    bind: &'a Bind,
+    who: String,
+}
+
+/// The addresses of one port and one IP version.
+#[derive(Default)]
+struct Port {
+    exact: HashMap<IpAddr, usize>,
+    first: Option<usize>,
+    wildcard: Option<usize>,
+}
+
+/// No address is listened on twice.
+pub(super) fn binds(faults: &mut Faults, admin: &[Bind], listeners: &[ListenerDraft]) {
+    let mut claims: Vec<Claim<'_>> = listeners
+        .iter()
+        .flat_map(|listener| {
+            listener.binds.iter().map(|bind| Claim { bind, who: format!("[listeners.{}]", listener.plan.name) })
+        })
+        .chain(admin.iter().map(|bind| Claim { bind, who: "[admin]".to_owned() }))
+        .collect();
+    // The default of [admin] has no place of its own; the other side of the conflict is shown then.
+    claims.sort_by_key(|claim| (claim.bind.place.start, claim.bind.place.end));
+    let mut ports: HashMap<(u16, bool), Port> = HashMap::new();
+    let mut paths: HashMap<&Path, usize> = HashMap::new();
+    for (at, claim) in claims.iter().enumerate() {
+        let other = match &claim.bind.address {
+            Address::Ip(addr) if addr.port() != 0 => claim_port(&mut ports, *addr, at),
+            Address::Unix(path) => paths.insert(path, at),
+            Address::Ip(_) | Address::Name { .. } => None,
+        };
+        if let Some(other) = other.and_then(|other| claims.get(other)) {
+            let (mine, theirs) = (&claim.bind.address, &other.bind.address);
+            let clash = if mine == theirs {
+                format!("{} listens on {theirs} already", other.who)
+            } else {
+                format!("{} listens on {theirs} already, which takes in {mine} or is part of it", other.who)
+            };
+            faults.wrong(
+                claim.bind.place.clone(),
+                format!("`bind` of {}: {clash}; give each listener an address of its own", claim.who),
+            );
+        }
+    }
+}
+
+/// Notes that claim number `at` is on `addr`; answers with the number of an earlier one in its way.
+fn claim_port(ports: &mut HashMap<(u16, bool), Port>, addr: SocketAddr, at: usize) -> Option<usize> {
+    let ip = addr.ip().to_canonical();
+    let port = ports.entry((addr.port(), ip.is_ipv4())).or_default();
+    let other = match port.exact.get(&ip) {
+        Some(same) => Some(*same),
+        None if ip.is_unspecified() => port.first,
+        None => port.wildcard,
+    };
+    port.exact.entry(ip).or_insert(at);
+    port.first.get_or_insert(at);
+    if ip.is_unspecified() {
+        port.wildcard.get_or_insert(at);
+    }
+    other
+}
+
+/// No pool connects to a listener that it serves.
+pub(super) fn loops(faults: &mut Faults, listeners: &[ListenerDraft], pools: &[&PoolDraft]) {
+    for pool in pools {
+        let serving: Vec<&ListenerDraft> =
+            listeners.iter().filter(|listener| listener.plan.pool == pool.plan.name).collect();
+        for (backend, place) in pool.plan.backends.iter().zip(&pool.places) {
+            let own = serving.iter().find(|listener| listener.binds.iter().any(|bind| reaches(backend, &bind.address)));
+            if let Some(listener) = own {
+                faults.wrong(
+                    place.clone(),
+                    format!(
+                        "backend `{}` is at {}, where [listeners.{}] itself listens: it would connect to itself; \
+                         write the address of the real backend",
+                        backend.name, backend.address, listener.plan.name
+                    ),
+                );
+            }
+        }
+    }
+}
+
+/// Whether who dials `backend` arrives at the listener on `bind`, as far as the addresses tell.
+fn reaches(backend: &BackendPlan, bind: &Address) -> bool {
+    match (&backend.address, bind) {
+        (Address::Unix(dialled), Address::Unix(bound)) => dialled == bound,
+        (Address::Ip(dialled), Address::Ip(bound)) => {
+            let (to, on) = (dialled.ip().to_canonical(), bound.ip().to_canonical());
+            let local = to.is_loopback() || to.is_unspecified();
+            let same_family = to.is_ipv4() == on.is_ipv4();
+            dialled.port() == bound.port()
+                && (to == on
+                    || (on.is_unspecified() && local && same_family)
+                    || (to.is_unspecified() && on.is_loopback() && same_family))
+        }
+        (Address::Name { host, port }, Address::Ip(bound)) => {
+            let on = bound.ip();
+            host.eq_ignore_ascii_case("localhost") && *port == bound.port() && (on.is_loopback() || on.is_unspecified())
+        }
+        (Address::Unix(_) | Address::Ip(_) | Address::Name { .. }, _) => false,
+    }
+}

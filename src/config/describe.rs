@@ -1,0 +1,141 @@
+//! The plan as it was understood, for people.
+
+use std::fmt::{self, Write};
+use std::time::Duration;
+
+use jiff::fmt::friendly::SpanPrinter;
+
+use crate::model::{
+    Address, BackendPlan, CheckKind, CheckPlan, Failback, HttpCheck, ListenerPlan, Plan, PoolPlan, StatusRange,
+    WhenDown,
+};
+
+/// What the plan comes to: listeners, their pools, the tiers of those, and by what rules. No secret
+/// is in it.
+#[must_use]
+pub fn describe(plan: &Plan) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    match write(&mut text, plan) {
+        Ok(()) | Err(fmt::Error) => text,
+    }
+}
+
+fn write(out: &mut String, plan: &Plan) -> fmt::Result {
+    let daemon = &plan.daemon;
+    let or = |number: usize, zero: &str| if number == 0 { zero.to_owned() } else { number.to_string() };
+    writeln!(
+        out,
+        "daemon: workers {}, max sessions {}, drain timeout {}, relay buffer {} KiB",
+        or(daemon.workers, "one per core"),
+        or(daemon.max_sessions, "by the descriptor limit"),
+        time(daemon.drain_timeout),
+        daemon.relay_buffer >> 10,
+    )?;
+    writeln!(out, "admin: {}", addresses(&plan.admin.bind))?;
+    writeln!(out, "log: {} from level {}", plan.log.format, plan.log.level)?;
+    for listener in plan.listeners.values() {
+        write_listener(out, listener)?;
+    }
+    for pool in plan.pools.values() {
+        let used = plan.listeners.values().any(|listener| listener.pool == pool.name);
+        write_pool(out, pool, used)?;
+    }
+    Ok(())
+}
+
+fn write_listener(out: &mut String, listener: &ListenerPlan) -> fmt::Result {
+    let never =
+        |timeout: Duration| if timeout.is_zero() { "never".to_owned() } else { format!("after {}", time(timeout)) };
+    writeln!(out, "\nlistener {} on {} -> pool {}", listener.name, addresses(&listener.bind), listener.pool)?;
+    writeln!(
+        out,
+        "  closes idle sessions {}, half-closed ones {}",
+        never(listener.idle_timeout),
+        never(listener.half_close_timeout)
+    )
+}
+
+fn write_pool(out: &mut String, pool: &PoolPlan, used: bool) -> fmt::Result {
+    let unused = if used { "" } else { ", used by no listener" };
+    writeln!(out, "\npool {}: {}, {} within a tier{unused}", pool.name, pool.kind, pool.balance)?;
+    writeln!(
+        out,
+        "  connect: up to {} backends, {} each",
+        pool.dial.connect_attempts,
+        time(pool.dial.connect_timeout)
+    )?;
+    let hold = &pool.hold;
+    match hold.when_down {
+        WhenDown::Hold => {
+            writeln!(out, "  when down: hold up to {} clients for {}", hold.hold_limit, time(hold.hold))?;
+        }
+        WhenDown::Refuse | WhenDown::UsePreferred => writeln!(out, "  when down: {}", hold.when_down)?,
+    }
+    let failover = &pool.failover;
+    let leave = if failover.automatic { "automatic" } else { "on order" };
+    match failover.failback {
+        Failback::Automatic => {
+            writeln!(out, "  failover: {leave}; failback: automatic after {}", time(failover.failback_after))?;
+        }
+        Failback::Manual => writeln!(out, "  failover: {leave}; failback: on order")?,
+    }
+    let sessions = &failover.sessions;
+    writeln!(
+        out,
+        "  sessions: dead {}, unreachable {}, check failed {}, drained {}, left by failback {}",
+        sessions.dead, sessions.unreachable, sessions.check_failed, sessions.drained, sessions.failed_back
+    )?;
+    write_tiers(out, pool)
+}
+
+fn write_tiers(out: &mut String, pool: &PoolPlan) -> fmt::Result {
+    let mut backends: Vec<&BackendPlan> = pool.backends.iter().collect();
+    backends.sort_by(|a, b| (a.priority, &a.name).cmp(&(b.priority, &b.name)));
+    for (at, tier) in backends.chunk_by(|a, b| a.priority == b.priority).enumerate() {
+        let priority = tier.first().map_or(0, |backend| backend.priority);
+        writeln!(out, "  tier {} (priority {priority})", at + 1)?;
+        for backend in tier {
+            let (name, address) = (backend.name.to_string(), backend.address.to_string());
+            let place = if name == address { name } else { format!("{name} at {address}") };
+            let weight = if backend.weight == 1 { String::new() } else { format!(", weight {}", backend.weight) };
+            writeln!(out, "    {place}{weight}; check: {}", check(&backend.check))?;
+        }
+    }
+    Ok(())
+}
+
+fn check(check: &CheckPlan) -> String {
+    let what = match &check.kind {
+        CheckKind::Tcp => "tcp connect".to_owned(),
+        CheckKind::Http(http) => request(http),
+    };
+    let recovery = check.recovery_interval.map(|every| format!(", every {} while unhealthy", time(every)));
+    format!(
+        "{what} every {}{}, timeout {}, unhealthy after {}, healthy after {}",
+        time(check.interval),
+        recovery.unwrap_or_default(),
+        time(check.timeout),
+        check.unhealthy_threshold,
+        check.healthy_threshold
+    )
+}
+
+fn request(http: &HttpCheck) -> String {
+    let port = if http.port == 0 { String::new() } else { format!(" at port {}", http.port) };
+    let authorization = http.authorization.as_ref().map(|secret| format!(", authorization {secret:?}"));
+    let range = |range: &StatusRange| {
+        if range.first == range.last { range.first.to_string() } else { format!("{}-{}", range.first, range.last) }
+    };
+    let expect: Vec<String> = http.expect.iter().map(range).collect();
+    let expect = expect.join(",");
+    format!("{} {}{port} expecting {expect}{}", http.method, http.path, authorization.unwrap_or_default())
+}
+
+fn addresses(list: &[Address]) -> String {
+    list.iter().map(Address::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn time(duration: Duration) -> String {
+    SpanPrinter::new().unsigned_duration_to_string(&duration)
+}

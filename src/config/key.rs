@@ -1,0 +1,192 @@
+//! What a key is: where it stands, what it takes, what it is when it is left out, and why.
+
+use std::time::Duration;
+
+/// A kind of table in the file. Each has its own keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The file itself.
+    Root,
+    /// `[daemon]`.
+    Daemon,
+    /// `[admin]`.
+    Admin,
+    /// `[log]`.
+    Log,
+    /// `[listeners.NAME]`.
+    Listener,
+    /// `[pools.NAME]`.
+    Pool,
+    /// `[pools.NAME.check]`, and `check` of a backend.
+    Check,
+    /// `http` of a check.
+    Http,
+    /// `[pools.NAME.failover]`.
+    Failover,
+    /// `[pools.NAME.failover.sessions]`.
+    Sessions,
+    /// `[pools.NAME.backends.NAME]`.
+    Backend,
+}
+
+impl Part {
+    /// Every part, in the order of the reference.
+    pub(super) const ALL: &'static [Self] = &[
+        Self::Root,
+        Self::Daemon,
+        Self::Admin,
+        Self::Log,
+        Self::Listener,
+        Self::Pool,
+        Self::Check,
+        Self::Http,
+        Self::Failover,
+        Self::Sessions,
+        Self::Backend,
+    ];
+
+    /// Its name in the schema, and its pattern in the file.
+    pub(super) const fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Root => ("root", ""),
+            Self::Daemon => ("daemon", "daemon"),
+            Self::Admin => ("admin", "admin"),
+            Self::Log => ("log", "log"),
+            Self::Listener => ("listener", "listeners.NAME"),
+            Self::Pool => ("pool", "pools.NAME"),
+            Self::Check => ("check", "pools.NAME.check"),
+            Self::Http => ("http", "pools.NAME.check.http"),
+            Self::Failover => ("failover", "pools.NAME.failover"),
+            Self::Sessions => ("sessions", "pools.NAME.failover.sessions"),
+            Self::Backend => ("backend", "pools.NAME.backends.NAME"),
+        }
+    }
+}
+
+/// What a key takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// `true` or `false`.
+    Flag,
+    /// A whole number within bounds.
+    Integer {
+        /// The least.
+        min: u32,
+        /// The most.
+        max: u32,
+    },
+    /// A duration with its unit, at least so long.
+    Duration {
+        /// The shortest.
+        min: Duration,
+    },
+    /// A number of bytes with its unit, within bounds.
+    Size {
+        /// The least, in bytes.
+        min: u32,
+        /// The most, in bytes.
+        max: u32,
+    },
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// An HTTP method.
+    Method,
+    /// The path of an HTTP request.
+    UrlPath,
+    /// HTTP statuses and ranges of them.
+    Statuses,
+    /// A text that is never printed.
+    Secret,
+    /// The name of a pool.
+    Pool,
+    /// One address to listen on, or a list of them.
+    Binds,
+    /// An address to connect to.
+    Address,
+    /// A list of addresses, or tables by name.
+    Backends,
+    /// A table of this part.
+    Table(Part),
+    /// Tables of this part by name.
+    Tables(Part),
+}
+
+/// What a key is when it is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Preset {
+    /// It may not be left out. With an example, as it stands in the file.
+    Required(&'static str),
+    /// It may, and then there is nothing. With an example, as it stands in the file.
+    Optional(&'static str),
+    /// This.
+    Flag(bool),
+    /// This.
+    Integer(u32),
+    /// This text.
+    Text(&'static str),
+    /// A table whose keys have their own.
+    Section,
+}
+
+/// One key of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Key {
+    /// The table it stands in.
+    pub(super) part: Part,
+    /// The key.
+    pub(super) name: &'static str,
+    /// What it takes.
+    pub(super) kind: Kind,
+    /// What it is when it is left out.
+    pub(super) preset: Preset,
+    /// What it does, in a sentence.
+    pub(super) doc: &'static str,
+    /// Why it is what it is when it is left out; for a required key, what to write.
+    pub(super) reason: &'static str,
+}
+
+impl Key {
+    /// The default, or else the example, as it stands in the file.
+    pub(super) fn literal(&self) -> String {
+        match self.preset {
+            Preset::Required(example) | Preset::Optional(example) => example.to_owned(),
+            Preset::Flag(flag) => flag.to_string(),
+            Preset::Integer(number) => number.to_string(),
+            Preset::Text(text) => format!("\"{text}\""),
+            Preset::Section => String::new(),
+        }
+    }
+}
+
+impl Kind {
+    /// What would be right, for the end of "it takes …".
+    pub(super) fn wanted(self) -> String {
+        match self {
+            Self::Flag => "true or false".to_owned(),
+            Self::Integer { min, max } => format!("a whole number from {min} to {max}"),
+            Self::Duration { .. } => "a duration in quotes with its unit, such as \"250ms\" or \"1m 30s\"".to_owned(),
+            Self::Size { .. } => "a size in quotes with its unit, such as \"64KiB\"".to_owned(),
+            Self::Word(words) => format!("one of {}", listed(words.iter().copied())),
+            Self::Method => "an HTTP method in quotes, such as \"HEAD\" or \"GET\"".to_owned(),
+            Self::UrlPath => "the path of a URL in quotes, such as \"/health\"".to_owned(),
+            Self::Statuses => "HTTP statuses in quotes, such as \"200-399\" or \"200,204\"".to_owned(),
+            Self::Secret => "a string, or better { file = \"PATH\" } or { env = \"NAME\" }".to_owned(),
+            Self::Pool => "the name of a pool in quotes".to_owned(),
+            Self::Binds => "\"IP:PORT\", \"unix:PATH\" or a list of them".to_owned(),
+            Self::Address => "\"HOST:PORT\" or \"unix:PATH\"".to_owned(),
+            Self::Backends => "a list of addresses such as [\"10.0.0.1:5432\"], or tables by name".to_owned(),
+            Self::Table(_) => "a table".to_owned(),
+            Self::Tables(_) => "tables by name".to_owned(),
+        }
+    }
+}
+
+/// Words in quotes, with commas and a last "or".
+pub(super) fn listed<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    let quoted: Vec<String> = words.map(|word| format!("\"{word}\"")).collect();
+    match quoted.split_last() {
+        None => String::new(),
+        Some((only, [])) => only.clone(),
+        Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
+    }
+}

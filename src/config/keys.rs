@@ -1,0 +1,234 @@
+//! The table of keys: each one's place, kind, default, purpose and reason, once. The reader, the
+//! schema, the reference file and the messages are all made from it.
+
+use std::time::Duration;
+
+use crate::model::{Balance, Failback, LogFormat, LogLevel, PoolKind, SessionPolicy, WhenDown};
+
+use super::key::{Key, Kind, Part, Preset};
+
+macro_rules! keys {
+    ($($part:ident { $($(#[$meta:meta])* $id:ident = $name:literal, $kind:expr, $preset:expr, $doc:literal, $reason:literal;)+ })+) => {
+        $($(
+            #[doc = $doc]
+            pub(super) const $id: Key = Key {
+                part: Part::$part, name: $name, kind: $kind, preset: $preset, doc: $doc, reason: $reason,
+            };
+        )+)+
+
+        /// Every key, in the order of the reference.
+        pub(super) const KEYS: &[&Key] = &[$($(&$id,)+)+];
+    };
+}
+
+/// Any duration.
+const ANY: Kind = Kind::Duration { min: Duration::ZERO };
+/// A duration in which something must be able to happen.
+const SOME: Kind = Kind::Duration { min: Duration::from_millis(1) };
+/// A duration from one probe to the next.
+const PERIOD: Kind = Kind::Duration { min: Duration::from_millis(10) };
+/// What becomes of sessions.
+const POLICY: Kind = Kind::Word(SessionPolicy::LABELS);
+/// A number of probes in a row.
+const ROW: Kind = Kind::Integer { min: 1, max: 1000 };
+/// The words for what a check asks.
+pub(super) const CHECKS: &[&str] = &["tcp", "http"];
+
+keys! {
+    Root {
+        DAEMON = "daemon", Kind::Table(Part::Daemon), Preset::Section,
+            "The process as a whole.", "";
+        ADMIN = "admin", Kind::Table(Part::Admin), Preset::Section,
+            "The admin server: status, metrics, operator's orders.", "";
+        LOG = "log", Kind::Table(Part::Log), Preset::Section,
+            "What is written to standard error.", "";
+        LISTENERS = "listeners", Kind::Tables(Part::Listener), Preset::Section,
+            "Where clients connect.", "";
+        POOLS = "pools", Kind::Tables(Part::Pool), Preset::Section,
+            "What clients are connected to.", "";
+    }
+    Daemon {
+        WORKERS = "workers", Kind::Integer { min: 0, max: 1024 }, Preset::Integer(0),
+            "Threads that move bytes; 0 is one per core.",
+            "One per core uses the machine without threads waiting for each other.";
+        DRAIN_TIMEOUT = "drain_timeout", ANY, Preset::Text("30s"),
+            "How long sessions may go on once their backend is drained or the daemon is told to stop.",
+            "Long enough for a transaction, short enough for a restart.";
+        MAX_SESSIONS = "max_sessions", Kind::Integer { min: 0, max: 10_000_000 }, Preset::Integer(0),
+            "Sessions at once; 0 is what the limit of file descriptors allows.",
+            "The limit of descriptors is the real one; a second number would only disagree with it.";
+        RELAY_BUFFER = "relay_buffer", Kind::Size { min: 4096, max: 1 << 20 }, Preset::Text("64KiB"),
+            "The size of the buffers that are lent to sessions while data moves, from 4KiB to 1MiB.",
+            "Few system calls a megabyte, and idle sessions hold none.";
+    }
+    Admin {
+        ADMIN_BIND = "bind", Kind::Binds, Preset::Text("127.0.0.1:7072"),
+            "Where the admin server listens: \"IP:PORT\", \"unix:PATH\" or a list of them.",
+            "Loopback, so that nobody else reaches it until you say so.";
+    }
+    Log {
+        LOG_FORMAT = "format", Kind::Word(LogFormat::LABELS), Preset::Text("auto"),
+            "How lines are written: auto, text or json.",
+            "Auto is text on a terminal, for people, and JSON elsewhere, for programs.";
+        LOG_LEVEL = "level", Kind::Word(LogLevel::LABELS), Preset::Text("info"),
+            "The least important level that is written: error, warn, info, debug or trace.",
+            "Info tells what changed; nothing is written per session.";
+    }
+    Listener {
+        BIND = "bind", Kind::Binds, Preset::Required("\"127.0.0.1:6432\""),
+            "Where clients connect: \"IP:PORT\", \"unix:PATH\" or a list of them.",
+            "No default, because only you know.";
+        POOL = "pool", Kind::Pool, Preset::Required("\"orders\""),
+            "The pool that serves them.",
+            "No default, because only you know.";
+        IDLE_TIMEOUT = "idle_timeout", ANY, Preset::Text("0s"),
+            "A session in which nothing moves for so long is closed; \"0s\" is never.",
+            "Pooled database connections rest for hours and are still wanted.";
+        HALF_CLOSE_TIMEOUT = "half_close_timeout", ANY, Preset::Text("60s"),
+            "The same once one side has said that it sends no more; \"0s\" is never.",
+            "A last answer comes within a minute; what comes later is a peer that went away.";
+    }
+    Pool {
+        POOL_KIND = "kind", Kind::Word(PoolKind::LABELS), Preset::Text("tcp"),
+            "What the pool is made of: tcp.",
+            "Everything that speaks TCP.";
+        BALANCE = "balance", Kind::Word(Balance::LABELS), Preset::Text("round-robin"),
+            "How new sessions are shared within a tier, by weight: round-robin.",
+            "Even, and nobody has to be asked.";
+        CONNECT_TIMEOUT = "connect_timeout", SOME, Preset::Text("2s"),
+            "The longest that one dial may take.",
+            "One lost SYN is sent again after a second; a second loss is a reason to try the next.";
+        CONNECT_ATTEMPTS = "connect_attempts", Kind::Integer { min: 1, max: 16 }, Preset::Integer(3),
+            "How many backends a client is tried on, each another one, before it is held or refused.",
+            "Two may fail at once; more would be the whole pool, and then waiting is better.";
+        WHEN_DOWN = "when_down", Kind::Word(WhenDown::LABELS), Preset::Text("hold"),
+            "What a new client gets while no backend is fit: hold, refuse or use-preferred.",
+            "A failover then is a pause for clients and no error.";
+        HOLD = "hold", ANY, Preset::Text("10s"),
+            "How long an accepted client waits for a backend.",
+            "Longer than a failover takes, shorter than most clients' own patience.";
+        HOLD_LIMIT = "hold_limit", Kind::Integer { min: 0, max: 1_000_000 }, Preset::Integer(1000),
+            "How many clients of the pool may wait at once.",
+            "A backend that comes back must not be met by everyone.";
+        CHECK = "check", Kind::Table(Part::Check), Preset::Section,
+            "How the health of the backends is found out.", "";
+        FAILOVER = "failover", Kind::Table(Part::Failover), Preset::Section,
+            "When a tier is left, and when the pool returns to it.", "";
+        BACKENDS = "backends", Kind::Backends, Preset::Required("[\"10.0.0.1:5432\", \"10.0.0.2:5432\"]"),
+            "The backends in order of preference (priority 1, 2, …; each is named by its address), or tables by name.",
+            "No default, because only you know.";
+    }
+    Check {
+        CHECK_KIND = "kind", Kind::Word(CHECKS), Preset::Text("tcp"),
+            "What a probe asks: tcp (does the address accept) or http (and is the answer's status expected).",
+            "It works with everything.";
+        INTERVAL = "interval", PERIOD, Preset::Text("1s"),
+            "From one probe to the next; at least \"10ms\".",
+            "A failure is seen within seconds, and a probe a second is no load.";
+        TIMEOUT = "timeout", SOME, Preset::Text("5s"),
+            "The longest that one probe may take.",
+            "A busy backend is late, and late is not dead.";
+        UNHEALTHY_THRESHOLD = "unhealthy_threshold", ROW, Preset::Integer(3),
+            "Failures in a row that make a backend unhealthy; proof of death does not wait for it.",
+            "One lost packet must not move anybody.";
+        HEALTHY_THRESHOLD = "healthy_threshold", ROW, Preset::Integer(2),
+            "Successes in a row that make it healthy again.",
+            "One good answer may be luck.";
+        RECOVERY_INTERVAL = "recovery_interval", PERIOD, Preset::Optional("\"60s\""),
+            "From one probe of an unhealthy backend to the next.",
+            "Left out: as `interval`, so that a backend is back as soon as it can be.";
+        HTTP = "http", Kind::Table(Part::Http), Preset::Section,
+            "The request of an http check; not for others.", "";
+    }
+    Http {
+        METHOD = "method", Kind::Method, Preset::Text("HEAD"),
+            "The request's method.",
+            "The status is all that counts, so no body is asked for.";
+        PATH = "path", Kind::UrlPath, Preset::Text("/health"),
+            "The request's path, with its query.",
+            "The usual place.";
+        PORT = "port", Kind::Integer { min: 0, max: 65535 }, Preset::Integer(0),
+            "The port to ask at; 0 is the backend's own.",
+            "What serves is asked, unless you say that something else knows better.";
+        EXPECT = "expect", Kind::Statuses, Preset::Text("200-399"),
+            "The statuses that are good news, with ranges and commas.",
+            "Success and redirects: something is there and works.";
+        AUTHORIZATION = "authorization", Kind::Secret,
+            Preset::Optional("{ file = \"/etc/changeover/check-authorization\" }"),
+            "The value of an Authorization header to send. Never printed.",
+            "Left out: none is sent.";
+    }
+    Failover {
+        AUTOMATIC = "automatic", Kind::Flag, Preset::Flag(true),
+            "Whether new sessions may leave the active tier without an operator's order.",
+            "It is what the daemon is for.";
+        FAILBACK = "failback", Kind::Word(Failback::LABELS), Preset::Text("automatic"),
+            "How the pool returns to a better tier: automatic or manual.",
+            "The order of preference is what you asked for.";
+        FAILBACK_AFTER = "failback_after", ANY, Preset::Text("10s"),
+            "How long a better tier must have been fit before the pool returns to it.",
+            "A backend that comes and goes must not take the clients along.";
+        SESSIONS = "sessions", Kind::Table(Part::Sessions), Preset::Section,
+            "What becomes of established sessions, by the reason their backend is out.", "";
+    }
+    Sessions {
+        DEAD = "dead", POLICY, Preset::Text("close"),
+            "When the backend is dead: keep, drain or close.",
+            "Nobody will answer; the sooner clients know, the sooner they come back.";
+        UNREACHABLE = "unreachable", POLICY, Preset::Text("close"),
+            "When it cannot be reached.",
+            "The same, but for the proof.";
+        CHECK_FAILED = "check_failed", POLICY, Preset::Text("keep"),
+            "When it can be reached and its check fails.",
+            "What is established may well work; a broken health page must cut off nobody.";
+        DRAINED = "drained", POLICY, Preset::Text("drain"),
+            "When it is drained, put in maintenance or removed.",
+            "You asked for it to be gone, and not for anybody to be cut off at once.";
+        FAILED_BACK = "failed_back", POLICY, Preset::Text("keep"),
+            "When the pool went back to a better tier.",
+            "They work where they are.";
+    }
+    Backend {
+        ADDRESS = "address", Kind::Address, Preset::Required("\"10.0.0.1:5432\""),
+            "Where it listens: \"HOST:PORT\" or \"unix:PATH\"; a host name is looked up at each dial.",
+            "No default, because only you know.";
+        PRIORITY = "priority", Kind::Integer { min: 0, max: 1_000_000 }, Preset::Integer(100),
+            "Its tier: the lower number is tried first, equal numbers share.",
+            "Room below and above.";
+        WEIGHT = "weight", ROW, Preset::Integer(1),
+            "Its share within the tier, from 1 to 1000.",
+            "All alike.";
+        BACKEND_CHECK = "check", Kind::Table(Part::Check), Preset::Section,
+            "Keys of the pool's check that are different for this backend.", "";
+    }
+}
+
+/// The keys of one part, in the order of the reference.
+pub(super) fn of(part: Part) -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().copied().filter(move |key| key.part == part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{KEYS, Kind, Part, Preset, of};
+
+    #[test]
+    fn no_key_stands_twice_and_every_part_has_keys() {
+        for (at, key) in KEYS.iter().enumerate() {
+            assert!(!KEYS[..at].iter().any(|other| (other.part, other.name) == (key.part, key.name)), "{}", key.name);
+        }
+        for part in Part::ALL {
+            assert!(of(*part).next().is_some(), "{part:?}");
+        }
+    }
+
+    #[test]
+    fn every_key_says_what_it_does_and_why_it_is_so() {
+        for key in KEYS {
+            assert!(key.doc.ends_with('.'), "{}", key.name);
+            let is_table = matches!(key.kind, Kind::Table(_) | Kind::Tables(_));
+            assert_eq!(is_table, key.preset == Preset::Section, "{}", key.name);
+            assert_eq!(is_table, key.reason.is_empty(), "{}", key.name);
+        }
+    }
+}

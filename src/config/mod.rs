@@ -1,0 +1,154 @@
+//! Floor 2: the configuration file becomes a [`Plan`](crate::model::Plan), or a list of everything
+//! that is wrong with it, each with its line and column and what would be right.
+//!
+//! There is one table of keys (`keys`). The reader (`read`) walks the file along it; the JSON schema
+//! and the reference file are printed from it. Files and the environment are read in `source` alone.
+//! Nothing here logs or prints, and no message shows a secret.
+
+mod check;
+mod conflict;
+mod describe;
+mod fault;
+mod key;
+mod keys;
+mod listeners;
+mod pools;
+mod read;
+mod reference;
+mod schema;
+mod snippet;
+mod source;
+mod text;
+mod units;
+mod value;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use toml::de::{DeTable, DeValue};
+
+use crate::model::{AdminPlan, DaemonPlan, LogPlan, Plan};
+
+pub use describe::describe;
+pub use fault::{ConfigError, ConfigErrors};
+pub use reference::reference;
+pub use schema::json_schema;
+pub use source::{OsSources, SourceError, Sources};
+
+use fault::Faults;
+use key::Preset;
+use read::{Reader, View};
+
+/// Reads the configuration file at `path`, with the process's own environment and files.
+///
+/// # Errors
+/// Everything that is wrong with it; a single error if it cannot be read at all.
+pub fn load(path: &Path) -> Result<Plan, ConfigErrors> {
+    let file = path.display().to_string();
+    let whole = |message: String| ConfigErrors::whole(&file, message);
+    let bytes = source::read(path, source::FILE_MAX).map_err(|error| {
+        let mend = if error.kind() == std::io::ErrorKind::NotFound {
+            "create it, or name another one with --config"
+        } else {
+            "let the daemon's user read it, or name another one with --config"
+        };
+        whole(format!("cannot read the configuration: {error}; {mend}"))
+    })?;
+    if bytes.len() > source::FILE_MAX {
+        return Err(whole(format!(
+            "the file is larger than {} MiB, which no configuration is",
+            source::FILE_MAX >> 20
+        )));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => parse(&file, &text, &OsSources),
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            let mut faults = Faults::default();
+            faults.syntax(at..at, "this is not UTF-8; save the file in that encoding".to_owned());
+            Err(faults.into_errors(&file, &String::from_utf8_lossy(error.as_bytes())))
+        }
+    }
+}
+
+/// Reads a configuration from `text`; `file` is what messages call it.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse(file: &str, text: &str, sources: &dyn Sources) -> Result<Plan, ConfigErrors> {
+    if text.len() > source::FILE_MAX {
+        let most = source::FILE_MAX >> 20;
+        return Err(ConfigErrors::whole(
+            file,
+            format!("the text is larger than {most} MiB, which no configuration is"),
+        ));
+    }
+    let mut reader = Reader::new(sources);
+    let (tree, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let span = error.span().unwrap_or(0..0);
+        // The parser takes nothing for a string without quotes.
+        let nothing = span.is_empty() && error.message().starts_with("string values must be quoted");
+        let message = if nothing { "a value is missing" } else { error.message() };
+        reader.faults.syntax(span, format!("this is not TOML: {message}"));
+    }
+    let table = tree.into_inner();
+    let plan = {
+        let root = reader.root(&table);
+        build(&mut reader, &root)
+    };
+    dismantle(table);
+    if reader.faults.is_empty() { Ok(plan) } else { Err(reader.faults.into_errors(file, text)) }
+}
+
+/// Where the admin server listens if no file says otherwise.
+#[must_use]
+pub const fn default_admin_bind() -> &'static str {
+    match keys::ADMIN_BIND.preset {
+        Preset::Text(address) => address,
+        Preset::Required(_) | Preset::Optional(_) | Preset::Flag(_) | Preset::Integer(_) | Preset::Section => "",
+    }
+}
+
+fn build(reader: &mut Reader<'_>, root: &View<'_>) -> Plan {
+    let daemon = reader.table(root, &keys::DAEMON);
+    let daemon = DaemonPlan {
+        workers: reader.get(&daemon, &keys::WORKERS),
+        drain_timeout: reader.get(&daemon, &keys::DRAIN_TIMEOUT),
+        max_sessions: reader.get(&daemon, &keys::MAX_SESSIONS),
+        relay_buffer: reader.get(&daemon, &keys::RELAY_BUFFER),
+    };
+    let log = reader.table(root, &keys::LOG);
+    let log = LogPlan { format: reader.get(&log, &keys::LOG_FORMAT), level: reader.get(&log, &keys::LOG_LEVEL) };
+    let admin = reader.table(root, &keys::ADMIN);
+    let admin = listeners::binds(reader, &admin, &keys::ADMIN_BIND);
+    let pools = pools::all(reader, root);
+    let listeners = listeners::all(reader, root, &pools);
+    conflict::binds(&mut reader.faults, &admin, &listeners);
+    conflict::loops(&mut reader.faults, &listeners, &pools.values().collect::<Vec<_>>());
+    Plan {
+        daemon,
+        admin: AdminPlan { bind: admin.into_iter().map(|bind| bind.address).collect() },
+        log,
+        listeners: listeners.into_iter().map(|draft| (draft.plan.name.clone(), Arc::new(draft.plan))).collect(),
+        pools: pools.into_iter().map(|(name, draft)| (name, Arc::new(draft.plan))).collect(),
+    }
+}
+
+/// Drops a tree level by level. Its own drop goes down once for every level, and dotted keys within
+/// inline tables make 6,000 of them in spite of the parser's limit of 80 for each of the two: more
+/// than 1 MiB of stack in a debug build, against less than 256 KiB this way.
+fn dismantle(table: DeTable<'_>) {
+    let mut rest: Vec<DeValue<'_>> = vec![DeValue::Table(table)];
+    while let Some(value) = rest.pop() {
+        match value {
+            DeValue::Table(table) => rest.extend(table.into_iter().map(|(_, value)| value.into_inner())),
+            DeValue::Array(list) => rest.extend(list.into_iter().map(toml::Spanned::into_inner)),
+            DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_) => {}
+        }
+    }
+}

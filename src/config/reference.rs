@@ -1,0 +1,78 @@
+//! The reference file: every key with its default and its reason, printed from the table of keys.
+
+use super::key::{Key, Kind, Part, Preset};
+use super::keys;
+
+/// The longest line of a comment.
+const WIDTH: usize = 110;
+
+const HEAD: &str = "\
+# Every key of changeover's configuration, with its default and why it is that.
+#
+# A key that is left out takes the value that stands here, so a real file is much shorter: see the
+# other files beside this one. Keys with a # before them have no default, so that an example stands
+# there, or would not go together with another line.
+# Listeners, pools and backends have names of your choice: orders, pg1.
+#
+# Durations and sizes are strings with a unit: \"250ms\", \"1m 30s\", \"64KiB\". Any string may be
+# { env = \"NAME\" } or { file = \"PATH\" } (less one newline at its end); a relative PATH starts where
+# the daemon was started. Unknown keys are errors. `changeover check` shows every error at once.
+#
+# This file is printed from the program's own table of keys, and a test holds it to it.
+";
+
+/// The text of `config/reference.toml`.
+#[must_use]
+pub fn reference() -> String {
+    let mut text = String::from(HEAD);
+    for part in Part::ALL.iter().copied().filter(|part| *part != Part::Root) {
+        if part == Part::Http {
+            text.push_str(&format!("\n# With kind = \"http\" above:\n# [{}]\n", header(part)));
+        } else {
+            text.push_str(&format!("\n[{}]\n", header(part)));
+        }
+        for key in keys::of(part) {
+            write(&mut text, key);
+        }
+    }
+    text
+}
+
+/// The header of a part, with the names of the example.
+fn header(part: Part) -> String {
+    part.names().1.replace("backends.NAME", "backends.pg1").replace("NAME", "orders")
+}
+
+fn write(text: &mut String, key: &Key) {
+    let literal = key.literal();
+    match (key.kind, key.preset) {
+        (Kind::Table(_), _) if key.part == Part::Backend => {
+            comment(text, key.doc);
+            text.push_str("# check = { interval = \"5s\", http = { port = 8009 } }\n");
+        }
+        (Kind::Table(_) | Kind::Tables(_), _) => {}
+        (kind, preset) => {
+            comment(text, &format!("{} {}", key.doc, key.reason));
+            // What has no default, and what would contradict another line, is shown as a comment.
+            let is_example = kind == Kind::Backends || key.part == Part::Http || matches!(preset, Preset::Optional(_));
+            let mark = if is_example { "# " } else { "" };
+            text.push_str(&format!("{mark}{} = {literal}\n", key.name));
+        }
+    }
+}
+
+/// A comment in lines of bearable length.
+fn comment(text: &mut String, words: &str) {
+    let mut line = String::from("#");
+    for word in words.split_whitespace() {
+        if line.len() + 1 + word.len() > WIDTH {
+            text.push_str(&line);
+            text.push('\n');
+            line = String::from("#");
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    text.push_str(&line);
+    text.push('\n');
+}

@@ -1,0 +1,149 @@
+//! Durations and sizes: numbers that have their unit with them.
+
+use std::time::Duration;
+
+use jiff::fmt::friendly::SpanParser;
+
+use super::key::{Key, Kind};
+use super::value::{Given, Raw, Value};
+
+/// The longest duration: a year.
+const DURATION_MAX: Duration = Duration::from_secs(365 * 86_400);
+
+/// A size in bytes.
+pub(super) fn size(given: &Given<'_>, key: &Key) -> Result<u32, String> {
+    let Kind::Size { min, max } = key.kind else { return Err(given.mismatch(key)) };
+    let text = given.text(key)?;
+    let bytes = bytes(text).map_err(|why| given.but(key, why))?;
+    let fits = u32::try_from(bytes).ok().filter(|bytes| (min..=max).contains(bytes));
+    fits.ok_or_else(|| given.but(key, &format!("is not between \"{}KiB\" and \"{}KiB\"", min >> 10, max >> 10)))
+}
+
+/// The bytes that a text such as "64KiB" means.
+fn bytes(text: &str) -> Result<u64, &'static str> {
+    const WANTED: &str =
+        "is no size; write a whole number with its unit (B, KB, KiB, MB, MiB, GB, GiB), such as \"64KiB\"";
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let factor: u64 = match text.get(digits.len()..).unwrap_or_default().trim() {
+        "" => return Err("has no unit; write B, KiB, MiB or GiB behind it, such as \"64KiB\""),
+        "B" => 1,
+        "KB" | "kB" => 1000,
+        "KiB" => 1 << 10,
+        "MB" => 1_000_000,
+        "MiB" => 1 << 20,
+        "GB" => 1_000_000_000,
+        "GiB" => 1 << 30,
+        _ => return Err(WANTED),
+    };
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(WANTED);
+    }
+    digits.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).ok_or("is larger than anything")
+}
+
+impl Value for Duration {
+    fn blank() -> Self {
+        Self::ZERO
+    }
+
+    fn read(given: &Given<'_>, key: &Key) -> Result<Self, String> {
+        let Kind::Duration { min } = key.kind else { return Err(given.mismatch(key)) };
+        let parsed = match &given.raw {
+            Raw::Text(text) => duration(text).map_err(|why| given.but(key, &why)),
+            Raw::Integer(digits) if digits.bytes().all(|b| b.is_ascii_digit()) && digits.len() < 10 => Err(given
+                .but(key, &format!("has no unit; write \"{digits}s\" for seconds, \"{digits}ms\" for milliseconds"))),
+            Raw::Integer(_) | Raw::Flag(_) => Err(given.mismatch(key)),
+        }?;
+        if parsed < min {
+            return Err(given.but(key, &format!("is too short; it must be at least \"{}ms\"", min.as_millis())));
+        }
+        if parsed > DURATION_MAX {
+            return Err(given.but(key, "is too long; a year (\"8760h\") is the most"));
+        }
+        Ok(parsed)
+    }
+}
+
+/// The duration that a text such as "1m 30s" means.
+fn duration(text: &str) -> Result<Duration, String> {
+    let trimmed = text.trim();
+    if !trimmed.is_empty() && trimmed.bytes().all(|b| b.is_ascii_digit()) {
+        return Err("has no unit; write ms, s, m or h behind it, such as \"250ms\"".to_owned());
+    }
+    if trimmed.starts_with('-') || trimmed.ends_with("ago") {
+        return Err("is negative; a duration is zero or more, such as \"250ms\"".to_owned());
+    }
+    SpanParser::new().parse_unsigned_duration(trimmed).map_err(|_| {
+        "is no duration; write numbers with their units (ms, s, m, h; no days, months or years), \
+         such as \"250ms\" or \"1m 30s\""
+            .to_owned()
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::{Given, Value, bytes, duration};
+    use crate::config::key::Key;
+    use crate::config::keys;
+
+    fn text<T: Value>(text: &str, key: &Key) -> Result<T, String> {
+        T::read(&Given::literal(text), key)
+    }
+
+    #[test]
+    fn a_duration_has_a_unit() {
+        for (text, millis) in
+            [("250ms", 250), ("1s 500ms", 1500), ("5m", 300_000), ("0s", 0), (" 1h30m ", 5_400_000), ("1.5s", 1500)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for (text, why) in [
+            ("5", "has no unit"),
+            ("-5s", "is negative"),
+            ("5s ago", "is negative"),
+            ("1mo", "no days, months or years"),
+            ("1y", "no days"),
+            ("1d", "no days"),
+            ("", "is no duration"),
+            ("soon", "is no duration"),
+            ("99999999999999999999s", "is no duration"),
+        ] {
+            let error = duration(text).unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+        assert!(text::<Duration>("5ms", &keys::INTERVAL).unwrap_err().contains("at least \"10ms\""));
+        assert!(text::<Duration>("8761h", &keys::INTERVAL).unwrap_err().contains("a year"));
+    }
+
+    #[test]
+    fn a_size_has_a_unit() {
+        for (text, count) in [("64KiB", 65536), ("16 MiB", 16 << 20), ("1GB", 1_000_000_000), ("7B", 7), ("1kB", 1000)]
+        {
+            assert_eq!(bytes(text), Ok(count), "{text}");
+        }
+        for (text, why) in [
+            ("64", "has no unit"),
+            ("64K", "is no size"),
+            ("KiB", "is no size"),
+            ("-1KiB", "is no size"),
+            ("1.5MiB", "is no size"),
+            ("99999999999GiB", "larger"),
+            ("é", "is no size"),
+        ] {
+            assert!(bytes(text).unwrap_err().contains(why), "{text}");
+        }
+        assert!(text::<usize>("1KiB", &keys::RELAY_BUFFER).unwrap_err().contains("between \"4KiB\" and \"1024KiB\""));
+    }
+
+    proptest! {
+        #[test]
+        fn a_duration_in_milliseconds_reads_back(millis in 0u64..31_536_000_000) {
+            prop_assert_eq!(duration(&format!("{millis}ms")), Ok(Duration::from_millis(millis)));
+        }
+    }
+}

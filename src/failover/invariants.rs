@@ -1,0 +1,105 @@
+//! What must hold after every event, written down so that tests and simulations can ask.
+
+use std::collections::BTreeSet;
+
+use crate::model::{BackendId, HealthState, PoolName, PoolState, WhenDown};
+
+use super::controller::Controller;
+use super::member::Member;
+use super::pool::Pool;
+
+/// Fails with `broken` unless `holds`.
+fn rule(holds: bool, broken: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(broken()) }
+}
+
+impl Controller {
+    /// Looks through everything for what must never be so. Slow: for tests and simulations.
+    ///
+    /// # Errors
+    ///
+    /// Says in words which rule is broken, and where.
+    pub fn check_invariants(&self) -> Result<(), String> {
+        let mut backends = BTreeSet::new();
+        for (name, pool) in &self.pools {
+            let fail = |what: String| format!("pool {name}: {what}");
+            pool.check_members().map_err(fail)?;
+            pool.check_seat().map_err(fail)?;
+            self.check_pool(name, pool).map_err(fail)?;
+            for member in pool.members() {
+                rule(backends.insert(member.id), || format!("backend {} is in two pools", member.id))?;
+            }
+        }
+        let homes: BTreeSet<BackendId> = self.homes.keys().copied().collect();
+        rule(homes == backends, || "homes are not those of the members".to_owned())?;
+        rule(self.table().pools.keys().eq(self.pools.keys()), || "the table has other pools than the plan".to_owned())?;
+        rule(self.departures.is_consistent(), || "departures differ by time and by backend".to_owned())?;
+        let deadlines = self.pools.values().filter(|pool| pool.deadline.is_some()).count();
+        rule(self.deadlines.len() == deadlines, || "a deadline is left over".to_owned())?;
+        for departure in self.departures.iter() {
+            let home = self.homes.get(&departure.backend).and_then(|name| self.pools.get(name));
+            let epoch = home.and_then(|pool| pool.member(departure.backend)).map(|member| member.epoch);
+            let to_come = epoch.is_some_and(|epoch| departure.epoch > epoch);
+            rule(!to_come, || format!("sessions of {} to come are to be fenced", departure.backend))?;
+        }
+        self.schedule.check()
+    }
+
+    fn check_pool(&self, name: &PoolName, pool: &Pool) -> Result<(), String> {
+        let published = self.table().pools.get(name).ok_or("not published")?;
+        rule(**published == pool.routes(), || "the table published is not the table decided".to_owned())?;
+        rule(pool.deadline == pool.next_deadline(), || "its deadline is out of date".to_owned())?;
+        let known = pool.deadline.is_none_or(|at| self.deadlines.contains(&(at, name.clone())));
+        rule(known, || "nobody waits for its deadline".to_owned())?;
+        for member in pool.members() {
+            let home = self.homes.get(&member.id) == Some(name);
+            rule(home, || format!("backend {} has another home", member.plan.name))?;
+            let asked = self.schedule.asks(member.target, member.id);
+            rule(asked, || format!("backend {} is asked by nobody", member.plan.name))?;
+        }
+        Ok(())
+    }
+}
+
+impl Pool {
+    fn check_members(&self) -> Result<(), String> {
+        let sorted = self.members().is_sorted_by_key(|m| (m.plan.priority, m.plan.name.clone()));
+        rule(sorted, || "its members are out of order".to_owned())?;
+        for member in self.members() {
+            let Member { health, plan, .. } = member;
+            let since = member.eligible_since.is_some() == member.is_eligible();
+            rule(since, || format!("{} has the wrong idea since when it is eligible", plan.name))?;
+            let reason = health.reason.is_some() == (health.state == HealthState::Unhealthy);
+            rule(reason, || format!("{} is {} for {:?}", plan.name, health.state, health.reason))?;
+            let counts = health.failures == 0 || health.successes == 0;
+            rule(counts, || format!("{} both fails and succeeds in a row", plan.name))?;
+        }
+        Ok(())
+    }
+
+    fn check_seat(&self) -> Result<(), String> {
+        let routes = self.routes();
+        let is_fit = |id: BackendId| self.member(id).is_some_and(Member::is_eligible);
+        let priority = |id: BackendId| self.member(id).map(|m| m.plan.priority);
+        let all_fit = routes.tiers.iter().flat_map(|tier| tier.routes()).all(|route| is_fit(route.backend));
+        let serves = !matches!(self.state, PoolState::Unknown | PoolState::Down | PoolState::FailoverInProgress);
+        let seat_is_fit = self.members().iter().any(|m| Some(m.plan.priority) == self.active && m.is_eligible());
+        rule(serves == seat_is_fit, || {
+            format!("{} with the seat of {:?} fit: {seat_is_fit}", self.state, self.active)
+        })?;
+        if serves {
+            rule(all_fit && !routes.tiers.is_empty(), || "routes lead to what is not fit".to_owned())?;
+            let first = routes.tiers.first().and_then(|tier| tier.routes().first());
+            let seated = first.and_then(|route| priority(route.backend)) == self.active;
+            rule(seated, || "another tier than the active one is tried first".to_owned())?;
+            let leaves = !self.plan.failover.automatic && routes.tiers.len() > 1;
+            rule(!leaves, || "new sessions may leave the active tier though automatic is off".to_owned())
+        } else {
+            let allowed = self.plan.hold.when_down == WhenDown::UsePreferred && !self.is_pending();
+            rule(routes.tiers.is_empty() || allowed, || format!("{} and yet there are routes", self.state))?;
+            let somebody_may = self.plan.failover.automatic && self.members().iter().any(Member::is_eligible);
+            let waits = self.active.is_none() && self.is_pending();
+            rule(!somebody_may || waits, || "a fit backend stands by while the seat is empty".to_owned())
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Who sits in the pool's one seat: which tier is active, and when that may change.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{BackendId, Failback, MonoTime, PoolState};
+
+use super::availability::Availability;
+use super::member::Member;
+use super::pool::Pool;
+
+impl Pool {
+    /// The tier that should be active; none while nothing that may be is fit.
+    pub(super) fn choose(&self, now: MonoTime) -> Option<u32> {
+        let tiers = self.fit_tiers();
+        let policy = &self.plan.failover;
+        let Some(active) = self.active else { return self.first_seat(&tiers) };
+        let active_is_fit = tiers.contains_key(&active);
+        if !policy.automatic {
+            return active_is_fit.then_some(active);
+        }
+        if !active_is_fit {
+            return tiers.keys().next().copied();
+        }
+        let may_return = policy.failback == Failback::Automatic;
+        // The best tier may be fit for too short a time and a lesser one, still better than the active, long enough.
+        let mut better =
+            tiers.range(..active).filter(|&(_, &since)| may_return && now >= since + policy.failback_after);
+        Some(better.next().map_or(active, |(&priority, _)| priority))
+    }
+
+    /// The first tier ever: the best fit one, but not before every better one has its verdict.
+    fn first_seat(&self, tiers: &BTreeMap<u32, MonoTime>) -> Option<u32> {
+        let allowed = |member: &&Member| member.availability().is_allowed();
+        let preferred = self.members().iter().filter(allowed).map(|member| member.plan.priority).min()?;
+        let best = tiers.keys().next().copied()?;
+        if !self.plan.failover.automatic {
+            return (best == preferred).then_some(best);
+        }
+        let pending = self.members().iter().filter(|member| member.availability() == Availability::Pending);
+        pending.map(|member| member.plan.priority).all(|priority| priority >= best).then_some(best)
+    }
+
+    /// Each tier with a fit backend, and since when those of them that are fit have been so.
+    pub(super) fn fit_tiers(&self) -> BTreeMap<u32, MonoTime> {
+        let mut tiers = BTreeMap::new();
+        for member in self.members() {
+            if let Some(since) = member.eligible_since {
+                let tier = tiers.entry(member.plan.priority).or_insert(since);
+                *tier = since.min(*tier);
+            }
+        }
+        tiers
+    }
+
+    fn has_tier(&self, priority: u32) -> bool {
+        self.members().iter().any(|member| member.plan.priority == priority)
+    }
+
+    /// The backends of the active tier.
+    pub(super) fn seated(&self) -> BTreeSet<BackendId> {
+        let sits = |member: &&Member| Some(member.plan.priority) == self.active;
+        self.members().iter().filter(sits).map(|member| member.id).collect()
+    }
+
+    /// After a new plan: the backends that sat in the seat keep it, whatever their tier is numbered now.
+    pub(super) fn keep_seated(&mut self, seated: &BTreeSet<BackendId>) {
+        let Some(active) = self.active else { return };
+        let stayed: Vec<&Member> = self.members().iter().filter(|member| seated.contains(&member.id)).collect();
+        let fit = stayed.iter().filter(|member| member.is_eligible()).map(|member| member.plan.priority).min();
+        let any = stayed.iter().map(|member| member.plan.priority).min();
+        if let Some(priority) = fit.or(any) {
+            self.active = Some(priority);
+        } else if !self.plan.failover.automatic && !self.has_tier(active) {
+            // Nothing is left that new sessions could be kept on: the seat is given out as if for the first time.
+            self.active = None;
+        }
+    }
+
+    /// When the stable time of a better tier ends, if one runs.
+    pub(super) fn next_deadline(&self) -> Option<MonoTime> {
+        let policy = &self.plan.failover;
+        if self.state != PoolState::RecoveryInProgress || policy.failback == Failback::Manual || !policy.automatic {
+            return None;
+        }
+        let better = |&(priority, _): &(u32, MonoTime)| Some(priority) < self.active;
+        self.fit_tiers().into_iter().filter(better).map(|(_, since)| since + policy.failback_after).min()
+    }
+}

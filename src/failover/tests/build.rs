@@ -1,0 +1,135 @@
+//! Plans in a line: `plan().pool("pg").backend("a", 1).backend("b", 2)`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::{
+    AdminPlan, BackendPlan, Balance, CheckKind, CheckPlan, DaemonPlan, DialPlan, Failback, FailoverPlan, HoldPlan,
+    LogFormat, LogLevel, LogPlan, Plan, PoolKind, PoolName, PoolPlan, SessionPolicies, SessionPolicy, WhenDown,
+};
+
+pub(super) const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// The contract's defaults.
+pub(super) fn check() -> CheckPlan {
+    CheckPlan {
+        kind: CheckKind::Tcp,
+        interval: ms(1000),
+        timeout: ms(5000),
+        unhealthy_threshold: 3,
+        healthy_threshold: 2,
+        recovery_interval: None,
+    }
+}
+
+/// The contract's defaults.
+pub(super) const fn policies() -> SessionPolicies {
+    SessionPolicies {
+        dead: SessionPolicy::Close,
+        unreachable: SessionPolicy::Close,
+        check_failed: SessionPolicy::Keep,
+        drained: SessionPolicy::Drain,
+        failed_back: SessionPolicy::Keep,
+    }
+}
+
+pub(super) struct PlanBuilder {
+    drain_timeout: Duration,
+    pools: Vec<PoolPlan>,
+}
+
+pub(super) fn plan() -> PlanBuilder {
+    PlanBuilder { drain_timeout: ms(30_000), pools: Vec::new() }
+}
+
+impl PlanBuilder {
+    pub(super) fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout;
+        self
+    }
+
+    /// Begins a pool; what follows is about it.
+    pub(super) fn pool(mut self, name: &str) -> Self {
+        self.pools.push(PoolPlan {
+            name: PoolName::from(name),
+            kind: PoolKind::Tcp,
+            balance: Balance::RoundRobin,
+            dial: DialPlan { connect_timeout: ms(2000), connect_attempts: 3 },
+            hold: HoldPlan { when_down: WhenDown::Hold, hold: ms(10_000), hold_limit: 1000 },
+            failover: FailoverPlan {
+                automatic: true,
+                failback: Failback::Automatic,
+                failback_after: ms(10_000),
+                sessions: policies(),
+            },
+            backends: Vec::new(),
+        });
+        self
+    }
+
+    fn last(&mut self) -> &mut PoolPlan {
+        self.pools.last_mut().unwrap()
+    }
+
+    /// Adds a backend at its own address; what follows may be about it.
+    pub(super) fn backend(mut self, name: &str, priority: u32) -> Self {
+        let address = format!("{name}:5432").parse().unwrap();
+        self.last().backends.push(BackendPlan { name: name.into(), address, priority, weight: 1, check: check() });
+        self
+    }
+
+    pub(super) fn at(mut self, address: &str) -> Self {
+        self.last().backends.last_mut().unwrap().address = address.parse().unwrap();
+        self
+    }
+
+    pub(super) fn weight(mut self, weight: u32) -> Self {
+        self.last().backends.last_mut().unwrap().weight = weight;
+        self
+    }
+
+    pub(super) fn check(mut self, change: impl Fn(&mut CheckPlan)) -> Self {
+        change(&mut self.last().backends.last_mut().unwrap().check);
+        self
+    }
+
+    pub(super) fn sessions(mut self, change: impl Fn(&mut SessionPolicies)) -> Self {
+        change(&mut self.last().failover.sessions);
+        self
+    }
+
+    pub(super) fn manual_failover(mut self) -> Self {
+        self.last().failover.automatic = false;
+        self
+    }
+
+    pub(super) fn manual_failback(mut self) -> Self {
+        self.last().failover.failback = Failback::Manual;
+        self
+    }
+
+    pub(super) fn failback_after(mut self, time: Duration) -> Self {
+        self.last().failover.failback_after = time;
+        self
+    }
+
+    pub(super) fn use_preferred(mut self) -> Self {
+        self.last().hold.when_down = WhenDown::UsePreferred;
+        self
+    }
+
+    pub(super) fn build(self) -> Arc<Plan> {
+        let pools: BTreeMap<PoolName, Arc<PoolPlan>> =
+            self.pools.into_iter().map(|pool| (pool.name.clone(), Arc::new(pool))).collect();
+        Arc::new(Plan {
+            daemon: DaemonPlan { workers: 0, drain_timeout: self.drain_timeout, max_sessions: 0, relay_buffer: 65_536 },
+            admin: AdminPlan { bind: Vec::new() },
+            log: LogPlan { format: LogFormat::Auto, level: LogLevel::Info },
+            listeners: BTreeMap::new(),
+            pools,
+        })
+    }
+}

@@ -1,0 +1,230 @@
+//! Any sequence of events keeps the invariants, and the seat is where a simple, slow model says it must be.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::build::{PlanBuilder, ms, plan};
+use super::rig::{Rig, bad_answer, inconclusive, passed, refused, timed_out};
+use crate::failover::Event;
+use crate::model::{
+    AdminState, BackendId, BackendStatus, DialError, Epoch, Failback, HealthState, MonoTime, PoolStatus, ProbeId,
+    ProbeOutcome, TargetId, WhenDown,
+};
+
+#[derive(Debug, Clone)]
+enum Op {
+    /// Lets so many milliseconds pass, with a turn at each deadline.
+    Pass(u64),
+    /// Answers the n-th open probe.
+    Answer(usize, u8),
+    /// Answers any target with any number.
+    Stray(u32, u64, u8),
+    Dial(usize, u8, u64),
+    Order(usize, u8),
+    Replan(u8),
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![
+        4 => prop_oneof![0u64..20, 0u64..3000, 0u64..40_000].prop_map(Op::Pass),
+        14 => (any::<prop::sample::Index>(), 0u8..8).prop_map(|(n, o)| Op::Answer(n.index(16), o)),
+        1 => (0u32..12, 0u64..60, 0u8..8).prop_map(|(t, p, o)| Op::Stray(t, p, o)),
+        2 => (0usize..8, 0u8..6, 0u64..3).prop_map(|(b, e, epoch)| Op::Dial(b, e, epoch)),
+        1 => (0usize..8, 0u8..3).prop_map(|(b, s)| Op::Order(b, s)),
+        1 => (0u8..FAMILY).prop_map(Op::Replan),
+    ];
+    prop::collection::vec(op, 1..120)
+}
+
+const FAMILY: u8 = 9;
+
+fn family(which: u8) -> PlanBuilder {
+    let three = plan().drain_timeout(ms(5000)).pool("p").failback_after(ms(3000));
+    match which {
+        0 => three.backend("a", 1).backend("b", 2).backend("c", 3),
+        1 => three.backend("a", 2).backend("b", 2).backend("c", 1),
+        2 => three.manual_failover().backend("a", 1).backend("b", 1).backend("c", 2),
+        3 => three.manual_failback().backend("a", 1).backend("c", 5).use_preferred(),
+        4 => plan()
+            .pool("p")
+            .use_preferred()
+            .backend("a", 1)
+            .at("x:1")
+            .backend("b", 2)
+            .pool("q")
+            .backend("a", 1)
+            .at("x:1"),
+        5 => plan().pool("q").backend("a", 1).backend("b", 2),
+        6 => three.manual_failover().use_preferred().backend("d", 7).backend("e", 8).pool("q").backend("c", 3),
+        7 => three.failback_after(ms(0)).backend("a", 1).weight(3).backend("b", 1).backend("c", 2).weight(1000),
+        _ => plan(),
+    }
+}
+
+fn outcome(which: u8) -> ProbeOutcome {
+    match which {
+        0 => bad_answer(),
+        1 => refused(),
+        2 => timed_out(),
+        3 => inconclusive(),
+        _ => passed(),
+    }
+}
+
+/// What the model remembers of a pool: the seat, who sat in it, and since when whom is eligible.
+#[derive(Default, Clone)]
+struct Seat {
+    active: Option<u32>,
+    seated: Vec<BackendId>,
+    since: BTreeMap<BackendId, MonoTime>,
+}
+
+/// Which tier is active: the rules once more, from what the controller says of its backends alone.
+fn model(rig: &Rig, status: &PoolStatus, mut seat: Seat) -> Seat {
+    let policy = rig.core.pools[&status.name].plan.failover;
+    let all = &status.backends;
+    seat.since.retain(|id, _| all.iter().any(|b| b.id == *id && b.eligible));
+    for backend in all.iter().filter(|b| b.eligible) {
+        seat.since.entry(backend.id).or_insert(rig.now);
+    }
+    // A new plan: those who sat keep the seat, the fit among them first. Without a new plan they are all one tier.
+    let stayed: Vec<&BackendStatus> = all.iter().filter(|b| seat.seated.contains(&b.id)).collect();
+    let was_fit = |b: &&&BackendStatus| b.eligible;
+    if seat.active.is_some() {
+        let best = stayed.iter().filter(was_fit).map(|b| b.priority).min();
+        seat.active = best.or_else(|| stayed.iter().map(|b| b.priority).min()).or(seat.active);
+    }
+    if !policy.automatic && all.iter().all(|b| Some(b.priority) != seat.active) {
+        seat.active = None;
+    }
+    let fit = |priority: u32| all.iter().any(|b| b.priority == priority && b.eligible);
+    let ready = |b: &&BackendStatus| b.admin_state == AdminState::Ready;
+    let best = all.iter().filter(|b| b.eligible).map(|b| b.priority).min();
+    let preferred = all.iter().filter(ready).map(|b| b.priority).min();
+    let unasked = all.iter().filter(ready).filter(|b| b.health == HealthState::Unknown).map(|b| b.priority).min();
+    seat.active = match seat.active {
+        None if policy.automatic => best.filter(|&best| unasked.is_none_or(|unasked| unasked >= best)),
+        None => best.filter(|_| best == preferred),
+        Some(active) if !policy.automatic => Some(active),
+        Some(active) if !fit(active) => Some(best.unwrap_or(active)),
+        Some(active) if policy.failback == Failback::Manual => Some(active),
+        Some(active) => {
+            let stable = |b: &&BackendStatus| {
+                b.eligible && rig.now >= seat.since[&b.id] + policy.failback_after && b.priority < active
+            };
+            Some(all.iter().filter(stable).map(|b| b.priority).min().unwrap_or(active))
+        }
+    };
+    seat.seated = all.iter().filter(|b| Some(b.priority) == seat.active).map(|b| b.id).collect();
+    seat
+}
+
+struct Bench {
+    rig: Rig,
+    seats: BTreeMap<String, Seat>,
+}
+
+impl Bench {
+    fn feed(&mut self, event: Event) {
+        let is_plan = matches!(event, Event::PlanReplaced(_));
+        let before = self.rig.core.table().clone();
+        self.rig.feed(event);
+        let unchanged = self.rig.published().is_none();
+        assert_eq!(unchanged, before.generation == self.rig.generation());
+        assert!(unchanged || before.pools != self.rig.core.table().pools, "a publish that changes nothing");
+        let statuses = self.rig.core.pool_statuses(self.rig.now);
+        self.seats.retain(|name, _| statuses.iter().any(|status| status.name.as_str() == name));
+        for status in &statuses {
+            let seat = self.seats.get(status.name.as_str()).cloned().unwrap_or_default();
+            let seat = model(&self.rig, status, seat);
+            let active = self.rig.core.pools[&status.name].active;
+            assert_eq!(
+                active,
+                seat.active,
+                "{} after {}: {status:#?}",
+                status.name,
+                if is_plan { "a plan" } else { "an event" }
+            );
+            self.check_routes(status, &seat);
+            self.seats.insert(status.name.to_string(), seat);
+        }
+    }
+
+    fn check_routes(&self, status: &PoolStatus, seat: &Seat) {
+        let pool = &self.rig.core.pools[&status.name].plan;
+        let routes = self.rig.routes(status.name.as_str());
+        let find = |name: &String| status.backends.iter().find(|b| b.name.as_str() == name).unwrap();
+        let serves = status.backends.iter().any(|b| b.eligible && Some(b.priority) == seat.active);
+        let flat: Vec<&BackendStatus> = routes.iter().flatten().map(find).collect();
+        if serves {
+            assert!(flat.iter().all(|b| b.eligible), "{routes:?}");
+            let reachable =
+                |b: &&BackendStatus| b.eligible && (pool.failover.automatic || Some(b.priority) == seat.active);
+            assert_eq!(flat.len(), status.backends.iter().filter(reachable).count(), "{routes:?}");
+            assert_eq!(Some(flat[0].priority), seat.active);
+        } else if pool.hold.when_down == WhenDown::UsePreferred {
+            assert!(flat.len() <= 1 && flat.iter().all(|b| b.admin_state == AdminState::Ready));
+        } else {
+            assert!(routes.is_empty(), "{routes:?}");
+        }
+    }
+
+    fn pass(&mut self, millis: u64) {
+        let end = self.rig.now + ms(millis);
+        while let Some(at) = self.rig.core.next_deadline().filter(|&at| at <= end) {
+            self.rig.now = at;
+            self.feed(Event::Tick);
+        }
+        self.rig.now = end;
+    }
+
+    fn backend(&self, n: usize) -> Option<(BackendId, Epoch)> {
+        let members: Vec<_> = self.rig.core.pools.values().flat_map(|pool| pool.members()).collect();
+        (!members.is_empty()).then(|| members[n % members.len()]).map(|member| (member.id, member.epoch))
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Pass(millis) => self.pass(millis),
+            Op::Answer(n, which) => {
+                if self.rig.open.is_empty() {
+                    self.pass(300);
+                }
+                let count = self.rig.open.len();
+                let Some(&target) = self.rig.open.keys().nth(n % count.max(1)) else { return };
+                let (probe, _) = self.rig.open.remove(&target).unwrap();
+                self.feed(Event::ProbeFinished { target, probe, outcome: outcome(which) });
+            }
+            Op::Stray(target, probe, which) => {
+                let (target, probe) = (TargetId(target), ProbeId(probe));
+                if self.rig.open.get(&target).is_none_or(|(open, _)| *open != probe) {
+                    self.feed(Event::ProbeFinished { target, probe, outcome: outcome(which) });
+                }
+            }
+            Op::Dial(n, error, back) => {
+                let Some((backend, epoch)) = self.backend(n) else { return };
+                let epoch = Epoch(epoch.0.saturating_sub(back));
+                self.feed(Event::DialFailed { backend, epoch, error: DialError::ALL[usize::from(error)] });
+            }
+            Op::Order(n, state) => {
+                let Some((backend, _)) = self.backend(n) else { return };
+                self.feed(Event::SetAdminState { backend, state: AdminState::ALL[usize::from(state)] });
+            }
+            Op::Replan(which) => self.feed(Event::PlanReplaced(family(which).build())),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_sequence_of_events_keeps_the_rules(ops in ops()) {
+        let mut bench = Bench { rig: Rig::new(plan()), seats: BTreeMap::new() };
+        bench.feed(Event::PlanReplaced(family(0).build()));
+        for op in &ops {
+            bench.apply(op);
+        }
+    }
+}

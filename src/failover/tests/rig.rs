@@ -1,0 +1,253 @@
+//! A controller on the bench: answers for its probes by backend, time by hand, invariants after every turn.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::build::{PlanBuilder, ms};
+use crate::failover::{Change, Command, Controller, Event, ProbeSpec, RouteTable};
+use crate::model::{
+    AdminState, BackendId, BackendStatus, CheckError, DialError, Epoch, Generation, MonoTime, OutReason, PoolName,
+    PoolState, PoolStatus, ProbeError, ProbeId, ProbeOutcome, TargetId,
+};
+
+pub(super) fn passed() -> ProbeOutcome {
+    ProbeOutcome::Passed { latency: ms(1) }
+}
+
+pub(super) fn failed(error: ProbeError) -> ProbeOutcome {
+    ProbeOutcome::Failed { error, detail: error.label().to_owned() }
+}
+
+pub(super) fn refused() -> ProbeOutcome {
+    failed(ProbeError::Dial(DialError::Refused))
+}
+
+pub(super) fn timed_out() -> ProbeOutcome {
+    failed(ProbeError::Dial(DialError::TimedOut))
+}
+
+pub(super) fn bad_answer() -> ProbeOutcome {
+    failed(ProbeError::Check(CheckError::UnexpectedStatus))
+}
+
+pub(super) fn inconclusive() -> ProbeOutcome {
+    ProbeOutcome::Inconclusive { detail: "no descriptor".to_owned() }
+}
+
+pub(super) struct Rig {
+    pub(super) core: Controller,
+    pub(super) now: MonoTime,
+    /// What the last turn wanted done.
+    pub(super) last: Vec<Command>,
+    /// Every change ever reported.
+    pub(super) told: Vec<Change>,
+    /// The latest open question to each target.
+    pub(super) open: BTreeMap<TargetId, (ProbeId, Arc<ProbeSpec>)>,
+}
+
+impl Rig {
+    pub(super) fn new(plan: PlanBuilder) -> Self {
+        let core = Controller::new(7);
+        let open = BTreeMap::new();
+        let mut rig = Self { core, now: MonoTime::ZERO + ms(1000), last: Vec::new(), told: Vec::new(), open };
+        rig.replan(plan);
+        rig
+    }
+
+    pub(super) fn replan(&mut self, plan: PlanBuilder) {
+        self.feed(Event::PlanReplaced(plan.build()));
+    }
+
+    /// One turn, with the order of its commands and the invariants checked.
+    pub(super) fn feed(&mut self, event: Event) {
+        let before = self.core.table().generation;
+        self.last.clear();
+        self.core.handle(self.now, event, &mut self.last);
+        let rank = |command: &Command| match command {
+            Command::StopProbe { .. } => 0,
+            Command::PublishTable(_) => 1,
+            Command::FenceSessions { .. } => 2,
+            Command::Report(_) => 3,
+            Command::StartProbe { .. } => 4,
+        };
+        assert!(self.last.is_sorted_by_key(rank), "out of order: {:?}", self.last);
+        for command in &self.last {
+            match command {
+                Command::StartProbe { target, probe, spec } => {
+                    self.open.insert(*target, (*probe, Arc::clone(spec)));
+                }
+                Command::StopProbe { target } => {
+                    self.open.remove(target);
+                }
+                Command::Report(transition) => self.told.push(transition.change.clone()),
+                Command::PublishTable(table) => assert_eq!(table.generation, before.next()),
+                Command::FenceSessions { .. } => {}
+            }
+        }
+        self.core.check_invariants().unwrap();
+        assert!(self.core.next_deadline().is_none_or(|at| at > self.now), "it wants to be woken in the past");
+    }
+
+    pub(super) fn status(&self, pool: &str) -> PoolStatus {
+        self.core.pool_status(self.now, &PoolName::from(pool)).unwrap()
+    }
+
+    pub(super) fn state(&self) -> PoolState {
+        self.core.pool_statuses(self.now)[0].state
+    }
+
+    /// The first backend of that name in any pool.
+    pub(super) fn backend(&self, name: &str) -> BackendStatus {
+        let pools = self.core.pool_statuses(self.now);
+        pools.into_iter().flat_map(|pool| pool.backends).find(|backend| backend.name.as_str() == name).unwrap()
+    }
+
+    pub(super) fn id(&self, name: &str) -> BackendId {
+        self.backend(name).id
+    }
+
+    pub(super) fn target(&self, name: &str) -> TargetId {
+        let id = self.id(name);
+        let members = self.core.pools.values().flat_map(|pool| pool.members());
+        members.into_iter().find(|member| member.id == id).unwrap().target
+    }
+
+    pub(super) fn epoch(&self, name: &str) -> Epoch {
+        let id = self.id(name);
+        let members = self.core.pools.values().flat_map(|pool| pool.members());
+        members.into_iter().find(|member| member.id == id).unwrap().epoch
+    }
+
+    pub(super) fn generation(&self) -> Generation {
+        self.core.table().generation
+    }
+
+    pub(super) fn tick(&mut self) {
+        self.feed(Event::Tick);
+    }
+
+    /// Lets time pass with a turn at every deadline on the way.
+    pub(super) fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(at) = self.core.next_deadline().filter(|&at| at <= end) {
+            self.now = at;
+            self.tick();
+        }
+        self.now = end;
+    }
+
+    /// Lets time pass until the backend is being asked.
+    pub(super) fn until_asked(&mut self, name: &str) {
+        let target = self.target(name);
+        for _ in 0..1000 {
+            if self.open.contains_key(&target) {
+                return;
+            }
+            self.now = self.core.next_deadline().unwrap();
+            self.tick();
+        }
+        panic!("{name} is never asked");
+    }
+
+    /// The backend's next or open probe gets this answer.
+    pub(super) fn answer(&mut self, name: &str, outcome: ProbeOutcome) {
+        self.until_asked(name);
+        let target = self.target(name);
+        let (probe, _) = self.open.remove(&target).unwrap();
+        self.feed(Event::ProbeFinished { target, probe, outcome });
+    }
+
+    /// The next answers of these backends are good.
+    pub(super) fn fit(&mut self, names: &[&str]) {
+        for name in names {
+            self.answer(name, passed());
+        }
+    }
+
+    /// Refused for good: as often as it takes.
+    pub(super) fn kill(&mut self, name: &str) {
+        for _ in 0..2 {
+            self.answer(name, refused());
+        }
+        assert_eq!(self.backend(name).health.label(), "unhealthy");
+    }
+
+    pub(super) fn revive(&mut self, name: &str) {
+        for _ in 0..2 {
+            self.answer(name, passed());
+        }
+        assert_eq!(self.backend(name).health.label(), "healthy");
+    }
+
+    /// As `pass`, with a good answer to every probe at once except those to `dead`, which are refused.
+    pub(super) fn live(&mut self, time: Duration, dead: &[&str]) {
+        let end = self.now + time;
+        loop {
+            while let Some((target, (probe, spec))) = self.open.pop_first() {
+                let outcome = if dead.contains(&spec.address.host().as_str()) { refused() } else { passed() };
+                self.feed(Event::ProbeFinished { target, probe, outcome });
+            }
+            let Some(at) = self.core.next_deadline().filter(|&at| at <= end) else { break };
+            self.now = at;
+            self.tick();
+        }
+        self.now = end;
+    }
+
+    pub(super) fn dial_failed(&mut self, name: &str, error: DialError) {
+        let (backend, epoch) = (self.id(name), self.epoch(name));
+        self.feed(Event::DialFailed { backend, epoch, error });
+    }
+
+    pub(super) fn order(&mut self, name: &str, state: AdminState) {
+        self.feed(Event::SetAdminState { backend: self.id(name), state });
+    }
+
+    /// The published tiers of a pool, by names.
+    pub(super) fn routes(&self, pool: &str) -> Vec<Vec<String>> {
+        let routes = &self.core.table().pools[&PoolName::from(pool)];
+        let names = |tier: &crate::failover::table::Tier| {
+            tier.routes().iter().map(|route| route.name.to_string()).collect::<Vec<_>>()
+        };
+        routes.tiers.iter().map(names).collect()
+    }
+
+    /// The published tiers of a pool as text: `a b | c`.
+    pub(super) fn way(&self, pool: &str) -> String {
+        self.routes(pool).iter().map(|tier| tier.join(" ")).collect::<Vec<_>>().join(" | ")
+    }
+
+    pub(super) fn fences(&self) -> Vec<(BackendId, Epoch, OutReason)> {
+        let fence = |command: &Command| match command {
+            Command::FenceSessions { backend, epoch, reason } => Some((*backend, *epoch, *reason)),
+            _ => None,
+        };
+        self.last.iter().filter_map(fence).collect()
+    }
+
+    pub(super) fn published(&self) -> Option<Arc<RouteTable>> {
+        self.last.iter().find_map(|command| match command {
+            Command::PublishTable(table) => Some(Arc::clone(table)),
+            _ => None,
+        })
+    }
+
+    /// The kinds of the changes that the last turn reported.
+    pub(super) fn kinds(&self) -> Vec<&'static str> {
+        let kind = |command: &Command| match command {
+            Command::Report(transition) => Some(transition.change.kind()),
+            _ => None,
+        };
+        self.last.iter().filter_map(kind).collect()
+    }
+
+    pub(super) fn count(&self, kind: &str) -> usize {
+        self.told.iter().filter(|change| change.kind() == kind).count()
+    }
+
+    pub(super) fn started(&self, name: &str) -> bool {
+        let asked = self.target(name);
+        self.last.iter().any(|command| matches!(command, Command::StartProbe { target, .. } if *target == asked))
+    }
+}

@@ -1,0 +1,95 @@
+//! What moving bytes costs inside the process, counted, not timed.
+#![allow(unsafe_code, reason = "an allocator that counts can only be written with it")]
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::mpsc;
+use std::thread;
+
+use changeover::model::SessionEnd;
+use changeover::relay::{BufferPool, Pulse, relay};
+use changeover::sys::{Stream, connect};
+use tokio::task::{LocalSet, spawn_local};
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The system's allocator, counting for each thread.
+struct Counting;
+
+// SAFETY: every call is passed on unchanged to the system's allocator, which upholds the contract.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promises hold for the callee.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises hold for the callee.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// A socket of the relay's, and its other end.
+async fn pair() -> (Stream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ours = connect(&listener.local_addr().unwrap().to_string().parse().unwrap()).await.unwrap();
+    (ours, listener.accept().unwrap().0)
+}
+
+/// `rounds` messages there and back through both ends, as a client and a backend would.
+fn converse(client: &mut TcpStream, backend: &mut TcpStream, rounds: usize) {
+    let mut message = [7; 200];
+    for _ in 0..rounds {
+        client.write_all(&message).unwrap();
+        backend.read_exact(&mut message).unwrap();
+        backend.write_all(&message).unwrap();
+        client.read_exact(&mut message).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn the_byte_path_allocates_nothing() {
+    let local = LocalSet::new();
+    let counted = local.run_until(async {
+        let ((client, mut person), (backend, mut server)) = (pair().await, pair().await);
+        let (ask, asked) = mpsc::channel::<usize>();
+        let (told, mut done) = tokio::sync::mpsc::channel(1);
+        let talker = thread::spawn(move || {
+            for rounds in asked {
+                converse(&mut person, &mut server, rounds);
+                told.blocking_send(()).unwrap();
+            }
+            person.shutdown(Shutdown::Write).unwrap();
+            server.shutdown(Shutdown::Write).unwrap();
+            // Kept open until the relay has seen both ends.
+            (person, server)
+        });
+        let relayed = spawn_local(async move {
+            let (pulse, buffers) = (Pulse::new(0, 0), BufferPool::new(64 * 1024));
+            let end = relay(&client, &backend, &pulse, &buffers).await;
+            (end, pulse.total())
+        });
+        ask.send(10).unwrap();
+        done.recv().await.unwrap();
+        let before = ALLOCATIONS.with(Cell::get);
+        ask.send(1000).unwrap();
+        done.recv().await.unwrap();
+        let after = ALLOCATIONS.with(Cell::get);
+        drop(ask);
+        assert_eq!(relayed.await.unwrap(), (SessionEnd::Completed, [202_000, 202_000]));
+        talker.join().unwrap();
+        after - before
+    });
+    // The test itself sends one message and waits for one.
+    let counted = counted.await;
+    assert!(counted <= 8, "2,000 messages cost {counted} allocations");
+}

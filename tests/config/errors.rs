@@ -1,0 +1,230 @@
+//! Bad files, and where and how their errors are reported.
+
+use std::fmt::Write;
+
+use super::{SECRET, read};
+
+/// A file that is right, to put something wrong into.
+const LISTENER: &str = "[listeners.l]\nbind = '127.0.0.1:1000'\npool = 'p'\n";
+const POOL: &str = "[pools.p]\nbackends = ['10.0.0.1:1']\n";
+
+/// The errors as `LINE:COLUMN message`.
+fn errors(text: &str) -> Vec<String> {
+    let Err(errors) = read(text) else { return Vec::new() };
+    errors.errors().iter().map(|e| format!("{}:{} {}", e.line, e.column, e.message)).collect()
+}
+
+/// Each is put behind a right file of five lines, so that it begins in line 6.
+const BEHIND: &[(&str, &[&str])] = &[
+    ("[deamon]", &["6:2 unknown key `deamon`; did you mean `daemon`?"]),
+    ("[daemon]\nworker = 1", &["7:1 unknown key `worker` in [daemon]; did you mean `workers`?"]),
+    ("[daemon]\nstate_dir = '/x'", &["7:1 unknown key `state_dir` in [daemon]; known are `workers`, "]),
+    ("[pools.p.postgres]", &["6:10 unknown key `postgres` in [pools.p]; known are "]),
+    ("[daemon]\nworkers = 'x'", &["7:11 `workers` takes a whole number from 0 to 1024, not `x`"]),
+    ("[daemon]\nworkers = 1025", &["7:11 `workers` takes a whole number from 0 to 1024, not `1025`"]),
+    ("[daemon]\nworkers = -1", &["not `-1`"]),
+    ("[daemon]\nworkers = 0xffff", &["not `65535`"]),
+    ("[daemon]\nworkers = 99999999999999999999", &["not `99999999999999999999`"]),
+    ("[daemon]\nworkers = 1.5", &["7:11 `workers` takes a whole number from 0 to 1024, not a float"]),
+    ("[daemon]\nworkers = { env = 'N' }", &["7:11 `workers` takes a whole number"]),
+    ("[daemon]\ndrain_timeout = 30", &["7:17 `drain_timeout`: `30` has no unit; write \"30s\" for seconds"]),
+    ("[daemon]\ndrain_timeout = '30'", &["7:17 `drain_timeout`: `30` has no unit; write ms, s, m or h"]),
+    ("[daemon]\ndrain_timeout = '-1s'", &["is negative"]),
+    ("[daemon]\nrelay_buffer = '2MiB'", &["7:16 `relay_buffer`: `2MiB` is not between \"4KiB\" and \"1024KiB\""]),
+    ("[log]\nformat = 'journald'", &["7:10 `format` takes one of \"auto\", \"text\" or \"json\", not `journald`"]),
+    ("[log]\nlevel = 'inof'", &["did you mean \"info\"?"]),
+    ("[log]\nlevel = { env = 'NO' }", &["7:9 `level`: the environment variable `NO` is not set; set it, or"]),
+    ("[log]\nlevel = { file = '/no' }", &["7:9 `level`: the file `/no` cannot be read: No such file"]),
+    ("[log]\nlevel = { file = '/binary' }", &["the file `/binary` is not UTF-8 text"]),
+    ("[log]\nlevel = { enw = 'NO' }", &["7:9 `level` takes one of"]),
+    ("[log]\nlevel = { env = 'NO', file = 'x' }", &["{ env = \"NAME\" } or { file = \"PATH\" } in its place"]),
+    ("[admin]\nbind = 'localhost:80'", &["7:8 `bind`: `localhost:80` is a host name", "write \"127.0.0.1:80\""]),
+    ("[admin]\nbind = '127.0.0.1'", &["has no port; write HOST:PORT"]),
+    ("[admin]\nbind = 'unix:run'", &["begins with /"]),
+    ("[admin]\nbind = []", &["7:8 `bind` has 0 addresses"]),
+    ("[admin]\nbind = ['127.0.0.1:1', 5]", &["7:24 `bind` takes \"IP:PORT\""]),
+    ("[admin]\nbind = '127.0.0.1:1000'", &["7:8 `bind` of [admin]: [listeners.l] listens on 127.0.0.1:1000 already"]),
+    ("[admin]\nbind = '0.0.0.0:1000'", &["7:8 `bind` of [admin]: [listeners.l] listens on 127.0.0.1:1000 already"]),
+    ("[listeners.m]\nbind = '127.0.0.1:7072'\npool = 'p'", &["7:8 `bind` of [listeners.m]: [admin] listens on"]),
+    ("[listeners.m]\nbind = '[::ffff:127.0.0.1]:1000'\npool = 'p'", &["7:8 `bind` of [listeners.m]: [listeners.l]"]),
+    ("[listeners.m]\npool = 'p'", &["6:1 [listeners.m] has no `bind`; write bind = \"127.0.0.1:6432\""]),
+    ("[listeners.m]\nbind = '127.0.0.1:2'", &["6:1 [listeners.m] has no `pool`; write pool = "]),
+    ("[listeners.m]\nbind = '127.0.0.1:2'\npool = 'q'", &["8:8 `pool`: there is no pool `q`; did you mean \"p\"?"]),
+    ("[listeners.m]\nbind = '127.0.0.1:2'\npool = 'other'", &["8:8 `pool`: there is no pool `other`; there is \"p\""]),
+    ("[listeners.'a b']\nbind = '127.0.0.1:2'\npool = 'p'", &["6:12 `a b` is no name for an entry of [listeners]"]),
+    ("[listeners.'']\nbind = '127.0.0.1:2'\npool = 'p'", &["6:12 `` is no name"]),
+    ("[[listeners.m]]", &["6:1 `listeners.m` is a table, not an array"]),
+    ("[pools.q]", &["6:1 [pools.q] has no `backends`; write backends = "]),
+    ("[pools.q]\nbackends = []", &["7:12 [pools.q] has no backends"]),
+    ("[pools.q]\nbackends = '10.0.0.1:1'", &["7:12 `backends` takes a list of addresses"]),
+    ("[pools.q]\nbackends = [{ address = 'a:1' }]", &["7:13 `backends` takes", "[pools.NAME.backends.NAME]"]),
+    (
+        "[pools.q]\nbackends = ['a:1', 'é', 'A:1', 'a:0']",
+        &[
+            "7:20 `backends`: `é` is no address",
+            "7:25 `a:1` is already the address of backend `a:1` in [pools.q]",
+            "7:32 `backends`: `a:0` has port 0",
+        ],
+    ),
+    ("[pools.q.backends.a]", &["6:1 [pools.q.backends.a] has no `address`"]),
+    ("[pools.q.backends]\na = '10.0.0.1:1'", &["7:5 `pools.q.backends.a` is a table, not a string"]),
+    (
+        "[pools.q.backends.a]\naddress = 'a:1'\nweight = 0",
+        &["8:10 `weight` takes a whole number from 1 to 1000, not `0`"],
+    ),
+    ("[pools.q]\nkind = 'postgres'\nbackends = ['a:1']", &["7:8 `kind` takes one of \"tcp\", not `postgres`"]),
+    ("[pools.p.check]\nkind = 'command'", &["7:8 `kind` takes one of \"tcp\" or \"http\", not `command`"]),
+    (
+        "[pools.p.check]\nkind = 'htpt'\nhttp = { path = '/' }",
+        &["7:8 `kind` takes one of \"tcp\" or \"http\", not `htpt`; did you mean \"http\"?"],
+    ),
+    ("[pools.p.check]\nhttp = { path = '/' }", &["7:8 [pools.p.check.http] is given, but the check's kind is \"tcp\""]),
+    (
+        "[pools.p.check]\nkind = 'http'\nhttp = { tls = true }",
+        &["8:10 unknown key `tls` in [pools.p.check.http]; known are `method`"],
+    ),
+    (
+        "[pools.p.check]\nkind = 'http'\nhttp = { method = 'get', path = 'x', expect = '2xx' }",
+        &["8:19 `method`: `get` is no HTTP", "8:33 `path`: `x` is no path", "8:47 `expect`: `2xx` is no list"],
+    ),
+    (
+        "[pools.p.check]\nkind = 'http'\nhttp = { path = \"/a\\r\\nX: y\" }",
+        &["8:17 `path`: `/a\\r\\nX: y` is no path of a URL"],
+    ),
+    ("[pools.p.check]\ninterval = '1ms'", &["7:12 `interval`: `1ms` is too short; it must be at least \"10ms\""]),
+    ("[pools.p.check]\nunhealthy_threshold = 0", &["7:23 `unhealthy_threshold` takes a whole number from 1 to 1000"]),
+    ("[pools.p.failover]\nautomatic = 'yes'", &["7:13 `automatic` takes true or false, not `yes`"]),
+    ("[pools.p.failover.sessions]\ndemoted = 'close'", &["7:1 unknown key `demoted` in [pools.p.failover.sessions]"]),
+    (
+        "[pools.p.failover.sessions]\ndead = 'kill'",
+        &["7:8 `dead` takes one of \"keep\", \"drain\" or \"close\", not `kill`"],
+    ),
+    ("[daemon]\nworkers = 1\nworkers = 2", &["8:1 this is not TOML: duplicate key"]),
+    (
+        "[daemon]\nworkers = \n[log]\nlevel = 'x",
+        &["7:11 this is not TOML: a value is missing", "9:11 this is not TOML: invalid literal string"],
+    ),
+];
+
+#[test]
+fn every_error_is_at_its_place_and_says_what_would_be_right() {
+    assert_eq!(errors(&format!("{LISTENER}{POOL}")), Vec::<String>::new());
+    let mut wrong = String::new();
+    for (text, wanted) in BEHIND {
+        let found = errors(&format!("{LISTENER}{POOL}{text}"));
+        let matched = wanted.iter().all(|part| found.iter().any(|error| error.contains(part)));
+        // Parts of one message may be wanted; there are never more messages than parts.
+        if !matched || found.len() > wanted.len() {
+            let _ = writeln!(wrong, "{text}\n  wanted {wanted:#?}\n  found {found:#?}");
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn a_file_without_listeners_has_nothing_to_do() {
+    for text in ["", "\n\n", POOL, "# only a comment"] {
+        let found = errors(text);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with("1:1 nothing to do: there is no [listeners.NAME]"), "{found:?}");
+    }
+}
+
+#[test]
+fn all_errors_come_at_once_in_order() {
+    let text = "\
+[listeners.l]
+bind = 'localhost:1'
+pool = 'orderz'
+
+[daemon]
+workers = 'many'
+drain_timeout = '30'
+
+[pools.orders]
+backends = ['10.0.0.1']
+hodl = '5s'
+[pools.orders.check]
+interval = 'fast'
+";
+    let found = errors(text);
+    let places: Vec<&str> = found.iter().map(|error| error.split(' ').next().unwrap()).collect();
+    assert_eq!(places, ["2:8", "3:8", "6:11", "7:17", "10:13", "11:1", "13:12"], "{found:#?}");
+    assert!(found[1].ends_with("there is no pool `orderz`; did you mean \"orders\"?"), "{}", found[1]);
+    assert!(found[5].ends_with("did you mean `hold`?"), "{}", found[5]);
+}
+
+#[test]
+fn an_error_is_shown_with_its_line() {
+    let printed = read(&format!("{LISTENER}{POOL}[daemon]\nworkers = 'é' # two\n")).unwrap_err().to_string();
+    assert_eq!(
+        printed,
+        "test.toml:7:11: `workers` takes a whole number from 0 to 1024, not `é`\n  |\n7 | workers = 'é' # two\n  |           ^^^"
+    );
+}
+
+#[test]
+fn a_pool_does_not_connect_to_its_own_listener() {
+    let cases = [
+        ("127.0.0.1:1000", "127.0.0.1:1000", true),
+        ("0.0.0.0:1000", "127.0.0.1:1000", true),
+        ("127.0.0.1:1000", "localhost:1000", true),
+        ("[::]:1000", "[::1]:1000", true),
+        ("unix:/run/a", "unix:/run/a", true),
+        ("unix:/run/a", "unix:/run/b", false),
+        ("0.0.0.0:1000", "10.0.0.1:1000", false),
+        ("127.0.0.1:1000", "127.0.0.1:1001", false),
+        ("127.0.0.1:1000", "127.0.0.2:1000", false),
+    ];
+    for (bind, backend, is_loop) in cases {
+        let text = format!("[listeners.l]\nbind = '{bind}'\npool = 'p'\n[pools.p]\nbackends = ['{backend}']");
+        let found = errors(&text);
+        assert_eq!(found.len(), usize::from(is_loop), "{bind} {backend}: {found:?}");
+        assert!(!is_loop || found[0].contains("5:13 ") && found[0].contains("connect to itself"), "{found:?}");
+    }
+    let chained = "[listeners.a]\nbind = '127.0.0.1:1'\npool = 'a'\n[listeners.b]\nbind = '127.0.0.1:2'\npool = 'b'\n\
+                   [pools.a]\nbackends = ['127.0.0.1:2']\n[pools.b]\nbackends = ['10.0.0.1:1']";
+    assert_eq!(errors(chained), Vec::<String>::new());
+}
+
+#[test]
+fn port_0_is_listened_on_as_often_as_one_likes() {
+    let text = "[listeners.a]\nbind = ['127.0.0.1:0', '127.0.0.1:0']\npool = 'p'\n[listeners.b]\nbind = '0.0.0.0:0'\npool = 'p'\n";
+    assert_eq!(errors(&format!("{text}{POOL}")), Vec::<String>::new());
+}
+
+#[test]
+fn texts_may_come_from_elsewhere() {
+    let text = "[listeners.l]\nbind = '127.0.0.1:1'\npool = { env = 'POOL' }\n[pools.orders]\nbackends = ['a:1']";
+    assert_eq!(errors(text), Vec::<String>::new());
+}
+
+#[test]
+fn no_secret_is_ever_printed() {
+    let http = "[pools.p.check]\nkind = 'http'\n";
+    let broken = [
+        format!("{http}http = {{ path = 'x', authorization = 'Bearer {SECRET}' }}"),
+        format!("{http}http = {{ authorization = 'Bearer {SECRET}', port = 'x' }}"),
+        format!("{http}http = {{ authorisation = 'Bearer {SECRET}' }}"),
+        format!("{http}http = {{ authorization = \"Bearer {SECRET}\\r\\nX: y\" }}"),
+        format!("{http}http = {{ authorization = ['{SECRET}', {{ env = '{SECRET}' }}] }}"),
+        format!("{http}http = {{ authorization = {{ secret = '{SECRET}' }} }}"),
+        format!("{http}http = 'authorization: {SECRET}'"),
+        format!("{http}[pools.p.check.http]\nauthorization = 'Bearer {SECRET}"),
+        format!("{http}[pools.p.check.http]\nauthorization = Bearer {SECRET}"),
+        format!("{http}[pools.p.check.http]\nauthorization 'Bearer {SECRET}'"),
+        format!("{http}[pools.p.check.http]\nauthorization = '''Bearer\n{SECRET}"),
+        format!("{http}[pools.p.check.http]\nauthorization = \"\"\"\nBearer {SECRET} \\q\n\"\"\""),
+        format!("{http}[pools.p.check.http]\npasword = '{SECRET}' x"),
+        format!("[[[\n{http}http = {{ authorization = '{SECRET}' }}"),
+        "[daemon]\ndrain_timeout = { env = 'DATABASE_URL' }".to_owned(),
+        "[listeners.m]\nbind = { env = 'DATABASE_URL' }\npool = { env = 'DATABASE_URL' }".to_owned(),
+        "[pools.q]\nbackends = [{ env = 'DATABASE_URL' }]".to_owned(),
+        format!("{http}http = {{ path = {{ file = '/etc/changeover/patroni-authorization' }} }}"),
+    ];
+    for text in broken {
+        let errors = read(&format!("{LISTENER}{POOL}{text}")).unwrap_err();
+        assert!(!errors.to_string().contains(SECRET), "{errors}");
+        assert!(!format!("{errors:?}").contains(SECRET), "{errors:?}");
+    }
+}

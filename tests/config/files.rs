@@ -1,0 +1,188 @@
+//! The files in `config/`, the reference and the schema.
+
+use changeover::config::{describe, json_schema, load, reference};
+use changeover::model::{Address, BackendName, CheckKind, Failback, ListenerName, PoolName, StatusRange, WhenDown};
+
+use super::{SECRET, file, good_files, read};
+
+#[test]
+fn every_file_that_comes_with_the_program_is_right() {
+    let files = good_files();
+    assert_eq!(files.len(), 6);
+    for (path, text) in files {
+        let plan = read(&text).unwrap_or_else(|errors| panic!("{}:\n{errors}", path.display()));
+        assert!(text.starts_with("# "), "{} says what it is for", path.display());
+        let described = describe(&plan);
+        for (name, pool) in &plan.pools {
+            assert!(described.contains(&format!("pool {name}: ")), "{described}");
+            for backend in &pool.backends {
+                assert!(described.contains(&backend.address.to_string()), "{described}");
+            }
+        }
+        assert!(!described.contains(SECRET));
+    }
+}
+
+#[test]
+fn the_reference_file_is_the_table_of_keys() {
+    if std::env::var_os("CHANGEOVER_WRITE_REFERENCE").is_some() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/reference.toml");
+        std::fs::write(path, reference()).unwrap();
+    }
+    assert!(
+        file("reference.toml") == reference(),
+        "config/reference.toml is not what the table of keys says; run this test once with CHANGEOVER_WRITE_REFERENCE=1"
+    );
+}
+
+#[test]
+fn the_reference_file_changes_nothing() {
+    let left_out = "
+        [listeners.orders]
+        bind = '127.0.0.1:6432'
+        pool = 'orders'
+        [pools.orders.backends.pg1]
+        address = '10.0.0.1:5432'
+    ";
+    // The request of an http check stands behind # and may be given only if the check is one.
+    let full = ["[pools.orders.check.http]", "method =", "path =", "port =", "expect ="]
+        .iter()
+        .fold(reference(), |text, line| text.replace(&format!("\n# {line}"), &format!("\n{line}")))
+        .replace("kind = \"tcp\"\n# From one", "kind = \"http\"\n# From one");
+    assert!(full.contains("\nexpect = \"200-399\"\n"), "{full}");
+    let left_out_http = format!("{left_out}\n[pools.orders.check]\nkind = 'http'");
+    assert_eq!(read(&full).map_err(|e| e.to_string()), read(&left_out_http).map_err(|e| e.to_string()));
+    assert_eq!(read(&reference()).map_err(|e| e.to_string()), read(left_out).map_err(|e| e.to_string()));
+}
+
+/// The keys of the part that the schema calls `part`.
+fn properties(part: &str) -> Vec<(String, serde_json::Value)> {
+    let schema = json_schema();
+    let properties = schema["$defs"][part]["properties"].as_object().unwrap();
+    properties.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+#[test]
+fn the_schema_knows_the_keys_of_the_reference_and_no_others() {
+    let parts = [
+        ("daemon", "[daemon]"),
+        ("admin", "[admin]"),
+        ("log", "[log]"),
+        ("listener", "[listeners.orders]"),
+        ("pool", "[pools.orders]"),
+        ("check", "[pools.orders.check]"),
+        ("http", "[pools.orders.check.http]"),
+        ("failover", "[pools.orders.failover]"),
+        ("sessions", "[pools.orders.failover.sessions]"),
+        ("backend", "[pools.orders.backends.pg1]"),
+    ];
+    let text = reference();
+    for (part, header) in parts {
+        // A header may stand behind a # too, where the part is none of the defaults.
+        let lines: Vec<&str> = text.lines().map(|line| line.trim_start_matches("# ")).collect();
+        let start = lines.iter().position(|line| *line == header).unwrap_or_else(|| panic!("{header}"));
+        let written: Vec<&str> = lines[start + 1..]
+            .iter()
+            .take_while(|line| !line.starts_with('['))
+            .filter_map(|line| line.split_once(" = ").map(|(key, _)| key))
+            .filter(|key| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+            .collect();
+        let known = properties(part);
+        for key in &written {
+            assert!(known.iter().any(|(name, _)| name == key), "{key} of {header} is not in the schema");
+        }
+        for (name, schema) in known {
+            let is_table = schema.get("$ref").is_some() && part != "backend";
+            assert!(is_table || written.contains(&name.as_str()), "{name} is not in {header}");
+            assert!(schema["description"].is_string(), "{name}");
+        }
+    }
+    assert_eq!(json_schema()["$schema"], "https://json-schema.org/draft/2020-12/schema");
+}
+
+#[test]
+fn every_reference_in_the_schema_leads_somewhere() {
+    let schema = json_schema();
+    let mut rest = vec![&schema];
+    let mut found = 0;
+    while let Some(value) = rest.pop() {
+        if let Some(object) = value.as_object() {
+            if let Some(target) = object.get("$ref").and_then(|target| target.as_str()) {
+                found += 1;
+                assert!(schema.pointer(target.trim_start_matches('#')).is_some(), "{target}");
+            }
+            rest.extend(object.values());
+        }
+        rest.extend(value.as_array().into_iter().flatten());
+    }
+    assert!(found > 20, "{found}");
+}
+
+#[test]
+fn a_backend_changes_single_keys_of_its_pools_check() {
+    let plan = read(&file("http-check.toml")).unwrap();
+    let pool = &plan.pools[&PoolName::from("orders")];
+    let http = |at: usize| match &pool.backends[at].check.kind {
+        CheckKind::Http(http) => http.clone(),
+        CheckKind::Tcp => panic!("an http check"),
+    };
+    assert_eq!(pool.backends.iter().map(|b| b.name.as_str()).collect::<Vec<_>>(), ["pg1", "pg2", "pg3"]);
+    assert_eq!((http(0).port, http(2).port), (8008, 8009));
+    assert_eq!((http(2).method.as_str(), http(2).path.as_str()), ("GET", "/primary"));
+    assert_eq!(http(2).expect, [StatusRange { first: 200, last: 200 }]);
+    assert_eq!(http(2).authorization.map(|secret| secret.expose().to_owned()), Some(format!("Bearer {SECRET}")));
+    assert_eq!(pool.backends[2].check.timeout.as_secs(), 5);
+    assert_eq!(pool.backends[2].check.healthy_threshold, 1);
+}
+
+#[test]
+fn the_short_form_is_an_order_of_preference() {
+    let plan = read(&file("unix-sockets.toml")).unwrap();
+    let pool = &plan.pools[&PoolName::from("local")];
+    let mut backends: Vec<_> = pool.backends.iter().map(|b| (b.priority, b.name.clone())).collect();
+    backends.sort();
+    assert_eq!(
+        backends,
+        [(1, BackendName::from("unix:/run/postgresql/.s.PGSQL.5432")), (2, BackendName::from("db2.internal:5432"))]
+    );
+    assert_eq!(pool.hold.when_down, WhenDown::Refuse);
+    assert_eq!(plan.admin.bind[1], "127.0.0.1:7073".parse::<Address>().unwrap());
+    assert_eq!(plan.listeners[&ListenerName::from("local")].idle_timeout.as_secs(), 8 * 3600);
+    let plan = read(&file("weighted.toml")).unwrap();
+    assert_eq!(plan.pools[&PoolName::from("api")].failover.failback, Failback::Manual);
+}
+
+#[test]
+fn a_plan_is_described_for_people() {
+    let described = describe(&read(&file("http-check.toml")).unwrap());
+    let wanted = "\
+listener orders on 127.0.0.1:6432 -> pool orders
+  closes idle sessions never, half-closed ones after 1m
+
+pool orders: tcp, round-robin within a tier
+  connect: up to 3 backends, 2s each
+  when down: hold up to 1000 clients for 30s
+  failover: automatic; failback: automatic after 10s
+  sessions: dead close, unreachable close, check failed close, drained drain, left by failback keep
+  tier 1 (priority 100)
+    pg1 at 10.0.0.1:5432; check: GET /primary at port 8008 expecting 200, authorization [secret] every 1s, timeout 3s, unhealthy after 2, healthy after 1
+";
+    assert!(described.contains(wanted), "{described}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_an_error_that_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("none.toml");
+    let message = load(&path).unwrap_err().to_string();
+    assert!(message.starts_with(&format!("{}:1:1: cannot read", path.display())), "{message}");
+    assert!(message.contains("--config"), "{message}");
+    assert!(load(folder.path()).unwrap_err().to_string().contains("cannot read"));
+    std::fs::write(&path, b"# caf\xc3\xa9\n[daemon]\nx = \"\xff\"\n").unwrap();
+    let message = load(&path).unwrap_err().to_string();
+    assert!(message.starts_with(&format!("{}:3:6: this is not UTF-8", path.display())), "{message}");
+    std::fs::write(&path, file("two-backends.toml")).unwrap();
+    assert!(load(&path).is_ok());
+    std::fs::write(&path, vec![b'#'; (16 << 20) + 1]).unwrap();
+    assert!(load(&path).unwrap_err().to_string().contains("larger than 16 MiB"));
+}

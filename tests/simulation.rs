@@ -1,0 +1,488 @@
+//! Whole lives of a controller in virtual time: backends that flap, die, hang, lie and answer late, operators, reloads
+//! and clients, all from one seed. `SIM_SEED=N` replays one run, `SIM_SEEDS=N` sets how many there are.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that cannot go on shall panic"
+)]
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use changeover::failover::{Command, Controller, Event, RouteTable};
+use changeover::model::{
+    AdminPlan, AdminState, BackendId, BackendPlan, BackendStatus, Balance, CheckError, CheckKind, CheckPlan,
+    DaemonPlan, DialError, DialPlan, Epoch, Failback, FailoverPlan, HealthState, HoldPlan, LogFormat, LogLevel,
+    LogPlan, MonoTime, OutReason, Plan, PoolKind, PoolName, PoolPlan, PoolState, ProbeError, ProbeId, ProbeOutcome,
+    SessionPolicies, SessionPolicy, TargetId, WhenDown,
+};
+
+const SEEDS: u64 = 256;
+/// Steps of trouble in one run, before the world calms down.
+const STEPS: usize = 200;
+/// Turns that the controller may ask for in one instant: one, as all that is due is done in it.
+const TURNS_AT_ONCE: usize = 1;
+/// Lines of the trace that a failure prints.
+const TAIL: usize = 60;
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// What a host does when it is asked or dialled.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Host {
+    Up,
+    /// Refuses everything.
+    Dead,
+    /// Never answers; the probe's own deadline does.
+    Hangs,
+    /// Accepts, and its check is bad.
+    Sick,
+    /// Good or bad by the toss of a coin.
+    Flaps,
+    /// Its probes pass, its dials are refused.
+    Lies,
+    /// Answers, but after the deadline, or never.
+    Late,
+    /// The daemon cannot ask.
+    Blind,
+}
+
+const MOODS: [Host; 8] =
+    [Host::Up, Host::Dead, Host::Hangs, Host::Sick, Host::Flaps, Host::Lies, Host::Late, Host::Blind];
+
+/// A virtual session as the registry knows it.
+#[derive(Debug)]
+struct Session {
+    backend: BackendId,
+    epoch: Epoch,
+}
+
+struct World {
+    rng: fastrand::Rng,
+    core: Controller,
+    now: MonoTime,
+    plan: Arc<Plan>,
+    /// What data-plane threads see.
+    table: Arc<RouteTable>,
+    hosts: BTreeMap<String, Host>,
+    /// Answers on their way.
+    answers: BTreeMap<(MonoTime, u64), (TargetId, ProbeId, ProbeOutcome)>,
+    sent: u64,
+    /// The open question to each target.
+    open: BTreeMap<TargetId, ProbeId>,
+    last_probe: ProbeId,
+    fences: BTreeMap<BackendId, Epoch>,
+    sessions: Vec<Session>,
+    turns: u64,
+    trace: VecDeque<String>,
+    hash: DefaultHasher,
+    failovers: u64,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let core = Controller::new(rng.u64(..));
+        let plan = draw_plan(&mut rng);
+        let table = Arc::clone(core.table());
+        let mut world = Self {
+            rng,
+            core,
+            now: MonoTime::ZERO + ms(1),
+            plan: Arc::clone(&plan),
+            table,
+            hosts: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            sent: 0,
+            open: BTreeMap::new(),
+            last_probe: ProbeId::default(),
+            fences: BTreeMap::new(),
+            sessions: Vec::new(),
+            turns: 0,
+            trace: VecDeque::new(),
+            hash: DefaultHasher::new(),
+            failovers: 0,
+        };
+        world.feed(Event::PlanReplaced(plan));
+        world
+    }
+
+    fn note(&mut self, line: String) {
+        line.hash(&mut self.hash);
+        if self.trace.len() == TAIL {
+            self.trace.pop_front();
+        }
+        self.trace.push_back(line);
+    }
+
+    /// One turn of the control task, with its commands carried out and all rules checked.
+    fn feed(&mut self, event: Event) {
+        self.turns += 1;
+        let line = match &event {
+            Event::PlanReplaced(plan) => format!("{:?} PlanReplaced {:?}", self.now, plan.pools.keys()),
+            other => format!("{:?} {other:?}", self.now),
+        };
+        self.note(line);
+        let mut out = Vec::new();
+        self.core.handle(self.now, event, &mut out);
+        let mut fenced = false;
+        let mut told = false;
+        for command in out {
+            if let Command::PublishTable(table) = &command {
+                assert!(!fenced && !told, "a table is published after a fence or a report");
+                assert_eq!(table.generation, self.table.generation.next(), "generations grow by one");
+                assert!(table.pools != self.table.pools, "a publish that changes nothing");
+                self.check_epochs(table);
+            }
+            fenced |= matches!(command, Command::FenceSessions { .. });
+            told |= matches!(command, Command::Report(_));
+            assert!(!(told && matches!(command, Command::FenceSessions { .. })), "a fence after a report");
+            self.carry_out(command);
+        }
+        assert!(Arc::ptr_eq(&self.table, self.core.table()), "the table decided was not published");
+        self.core.check_invariants().unwrap_or_else(|broken| panic!("{broken}"));
+        assert!(self.core.next_deadline().is_none_or(|at| at > self.now), "it wants to be woken in the past");
+        let targets: BTreeSet<(_, _, _)> =
+            self.plan.pools.values().flat_map(|pool| &pool.backends).map(question).collect();
+        assert!(self.open.len() <= targets.len(), "more than one probe of a target");
+    }
+
+    /// No route may carry an epoch that was fenced off, or its sessions could not be admitted.
+    fn check_epochs(&self, table: &RouteTable) {
+        for route in table.pools.values().flat_map(|pool| &pool.tiers).flat_map(|tier| tier.routes()) {
+            let fence = self.fences.get(&route.backend).copied().unwrap_or_default();
+            assert!(route.epoch >= fence, "{} is routed under {} and fenced at {fence}", route.name, route.epoch);
+        }
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::StartProbe { target, probe, spec } => {
+                assert!(probe > self.last_probe, "a probe's number is used again");
+                self.last_probe = probe;
+                self.open.insert(target, probe);
+                self.note(format!("  start {probe} of {target} at {}", spec.address));
+                let host = self.host(&spec.address.host());
+                self.ask(host, target, probe, spec.timeout);
+            }
+            Command::StopProbe { target } => {
+                self.open.remove(&target);
+                self.note(format!("  stop {target}"));
+            }
+            Command::PublishTable(table) => {
+                self.note(format!("  publish {}", table.generation));
+                self.table = table;
+            }
+            Command::FenceSessions { backend, epoch, reason } => {
+                self.note(format!("  fence {backend} below {epoch} for {reason}"));
+                let before = self.fences.insert(backend, epoch).unwrap_or_default();
+                assert!(epoch > before, "the fences of {backend} go from {before} to {epoch}");
+                self.sessions.retain(|session| session.backend != backend || session.epoch >= epoch);
+            }
+            Command::Report(transition) => {
+                self.failovers += u64::from(transition.change.kind() == "pool.failover");
+                self.note(format!("  {}: {}", transition.pool, transition.change));
+            }
+        }
+    }
+
+    fn host(&mut self, name: &str) -> Host {
+        *self.hosts.entry(name.to_owned()).or_insert(Host::Up)
+    }
+
+    /// Sends a question off; its answer comes as the host feels.
+    fn ask(&mut self, host: Host, target: TargetId, probe: ProbeId, timeout: Duration) {
+        let quick = Duration::from_micros(self.rng.u64(50..20_000));
+        let failed = |error: ProbeError| ProbeOutcome::Failed { error, detail: error.label().to_owned() };
+        let passed = ProbeOutcome::Passed { latency: quick };
+        let sick = failed(ProbeError::Check(CheckError::UnexpectedStatus));
+        let (after, outcome) = match host {
+            Host::Up | Host::Lies => (quick, passed),
+            Host::Dead => (quick / 10, failed(ProbeError::Dial(DialError::Refused))),
+            Host::Hangs => (timeout, failed(ProbeError::Dial(DialError::TimedOut))),
+            Host::Sick => (quick, sick),
+            Host::Flaps if self.rng.bool() => (quick, passed),
+            Host::Flaps => (quick, sick),
+            Host::Late if self.rng.bool() => return,
+            Host::Late => (timeout * self.rng.u32(1..5), passed),
+            Host::Blind => (quick, ProbeOutcome::Inconclusive { detail: "no descriptor".to_owned() }),
+        };
+        self.sent += 1;
+        self.answers.insert((self.now + after, self.sent), (target, probe, outcome));
+    }
+
+    /// Lets time pass with every answer and deadline on its way.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        let mut at_once = 0;
+        loop {
+            let answer = self.answers.first_key_value().map(|(&(at, _), _)| at);
+            let Some(next) = answer.into_iter().chain(self.core.next_deadline()).min().filter(|&at| at <= end) else {
+                break;
+            };
+            let is_answer = answer == Some(next);
+            at_once = if next > self.now || is_answer { 0 } else { at_once + 1 };
+            assert!(at_once <= TURNS_AT_ONCE, "a busy loop");
+            self.now = self.now.max(next);
+            if is_answer {
+                let (_, (target, probe, outcome)) = self.answers.pop_first().unwrap();
+                let counts = self.open.get(&target) == Some(&probe);
+                if counts {
+                    self.open.remove(&target);
+                }
+                let before = (!counts).then(|| self.statuses());
+                self.feed(Event::ProbeFinished { target, probe, outcome });
+                // Downtime alone goes on by itself, and what was due anyway is no effect of the answer.
+                if let Some(before) = before.filter(|_| self.core.next_deadline().is_some_and(|at| at > self.now)) {
+                    assert_eq!(before, self.statuses(), "a late probe answer is ignored");
+                }
+            } else {
+                self.feed(Event::Tick);
+            }
+        }
+        self.now = end;
+    }
+
+    /// Health and its counts of every backend.
+    fn statuses(&self) -> Vec<(BackendId, HealthState, u32, u32)> {
+        let all = self.core.pool_statuses(self.now).into_iter().flat_map(|pool| pool.backends);
+        all.map(|b| (b.id, b.health, b.consecutive_failures, b.consecutive_successes)).collect()
+    }
+
+    /// A client comes: it picks from the table, dials, tries the next, and is admitted if no fence forbids.
+    fn client(&mut self) {
+        let names: Vec<PoolName> = self.table.pools.keys().cloned().collect();
+        let Some(name) = self.rng.choice(names) else { return };
+        let table = Arc::clone(&self.table);
+        let routes = &table.pools[&name];
+        let status = self.core.pool_status(self.now, &name).unwrap();
+        let policy = Arc::clone(&self.plan.pools[&name]);
+        let mut tried = Vec::new();
+        let turn = self.rng.u64(..);
+        while tried.len() < routes.dial.connect_attempts {
+            let Ok(route) = routes.pick(turn, &tried) else { break };
+            let chosen = status.backends.iter().find(|b| b.id == route.backend).expect("a route to nobody");
+            check_choice(&policy, &status.backends, chosen, status.state);
+            assert!(!tried.contains(&route.backend), "tried twice");
+            tried.push(route.backend);
+            let host = self.host(&route.address.host());
+            let error = match host {
+                Host::Up | Host::Sick | Host::Late | Host::Flaps => None,
+                Host::Dead | Host::Lies => Some(DialError::Refused),
+                Host::Hangs => Some(DialError::TimedOut),
+                Host::Blind => Some(DialError::Local),
+            };
+            let Some(error) = error else {
+                let fence = self.fences.get(&route.backend).copied().unwrap_or_default();
+                assert!(route.epoch >= fence, "the present table leads behind a fence");
+                self.sessions.push(Session { backend: route.backend, epoch: route.epoch });
+                break;
+            };
+            self.feed(Event::DialFailed { backend: route.backend, epoch: route.epoch, error });
+        }
+    }
+
+    fn step(&mut self) {
+        match self.rng.u8(..100) {
+            0..45 => self.client(),
+            45..60 => {
+                let host = ["a", "b", "c", "d", "e", "f"][self.rng.usize(..6)].to_owned();
+                let mood = if self.rng.bool() { Host::Up } else { MOODS[self.rng.usize(..MOODS.len())] };
+                self.note(format!("{host} is {mood:?}"));
+                self.hosts.insert(host, mood);
+            }
+            60..65 => {
+                let all: Vec<BackendId> = self.backends().iter().map(|b| b.id).collect();
+                if let Some(backend) = self.rng.choice(all) {
+                    let state = AdminState::ALL[self.rng.usize(..3)];
+                    self.feed(Event::SetAdminState { backend, state });
+                }
+            }
+            65..67 => {
+                let plan = draw_plan(&mut self.rng);
+                self.plan = Arc::clone(&plan);
+                self.feed(Event::PlanReplaced(plan));
+            }
+            67..95 => {
+                let time = ms(self.rng.u64(1..400));
+                self.pass(time);
+            }
+            _ => {
+                let time = ms(self.rng.u64(1000..8000));
+                self.pass(time);
+            }
+        }
+    }
+
+    fn backends(&self) -> Vec<BackendStatus> {
+        self.core.pool_statuses(self.now).into_iter().flat_map(|pool| pool.backends).collect()
+    }
+
+    /// Everything is well again: within a bounded time the pools are too.
+    fn calm(&mut self) {
+        self.hosts.clear();
+        for backend in self.backends() {
+            self.feed(Event::SetAdminState { backend: backend.id, state: AdminState::Ready });
+        }
+        // A probe that hangs, the one after it, its thresholds, and the way back tier by tier.
+        self.pass(ms(45_000));
+        for status in self.core.pool_statuses(self.now) {
+            let policy = self.plan.pools[&status.name].failover;
+            assert!(status.backends.iter().all(|b| b.eligible), "not all are fit again: {status:#?}");
+            if policy.automatic && policy.failback == Failback::Automatic {
+                assert_eq!(status.state, PoolState::Healthy, "{status:#?}");
+                let active = status.backends.iter().find(|b| b.active).unwrap();
+                assert_eq!(active.priority, status.backends[0].priority, "the preferred tier does not serve");
+            } else {
+                let serves = status.backends.iter().any(|b| b.active);
+                assert!(serves, "nothing serves: {status:#?}");
+            }
+        }
+        assert!(self.core.has_first_verdicts());
+    }
+}
+
+/// Whom a session may be sent to at the time of its pick.
+fn check_choice(policy: &PoolPlan, all: &[BackendStatus], chosen: &BackendStatus, state: PoolState) {
+    let is_down = matches!(state, PoolState::Unknown | PoolState::Down | PoolState::FailoverInProgress);
+    if is_down {
+        assert_eq!(policy.hold.when_down, WhenDown::UsePreferred, "{} serves while the pool is {state}", chosen.name);
+        assert_eq!(chosen.admin_state, AdminState::Ready, "people took {} out", chosen.name);
+        return;
+    }
+    assert!(chosen.eligible, "{} is not eligible", chosen.name);
+    if !policy.failover.automatic {
+        let active = all.iter().find(|b| b.active).map(|b| b.priority);
+        assert_eq!(Some(chosen.priority), active, "a session leaves the active tier though automatic is off");
+    }
+}
+
+fn question(backend: &BackendPlan) -> (String, CheckKind, Duration) {
+    (backend.address.to_string(), backend.check.kind.clone(), backend.check.timeout)
+}
+
+/// Backends may share hosts, pools may share backends, and the next plan is likely to keep some of each.
+fn draw_plan(rng: &mut fastrand::Rng) -> Arc<Plan> {
+    let mut pools = BTreeMap::new();
+    for name in ["p", "q"].into_iter().take(rng.usize(1..=2)) {
+        let automatic = rng.u8(..4) > 0;
+        let failback = if rng.u8(..4) > 0 { Failback::Automatic } else { Failback::Manual };
+        let mut names: Vec<&str> = ["a", "b", "c", "d", "e", "f"].into();
+        rng.shuffle(&mut names);
+        names.truncate(rng.usize(1..=4));
+        names.sort_unstable();
+        let backends = names.into_iter().map(|name| draw_backend(rng, name)).collect();
+        let pool = PoolPlan {
+            name: name.into(),
+            kind: PoolKind::Tcp,
+            balance: Balance::RoundRobin,
+            dial: DialPlan { connect_timeout: ms(500), connect_attempts: rng.usize(1..4) },
+            hold: HoldPlan { when_down: WhenDown::ALL[rng.usize(..3)], hold: ms(1000), hold_limit: 10 },
+            failover: FailoverPlan {
+                automatic,
+                failback,
+                failback_after: ms(rng.u64(0..4000)),
+                sessions: draw_policies(rng),
+            },
+            backends,
+        };
+        pools.insert(PoolName::from(name), Arc::new(pool));
+    }
+    Arc::new(Plan {
+        daemon: DaemonPlan { workers: 1, drain_timeout: ms(rng.u64(0..5000)), max_sessions: 0, relay_buffer: 65_536 },
+        admin: AdminPlan { bind: Vec::new() },
+        log: LogPlan { format: LogFormat::Auto, level: LogLevel::Info },
+        listeners: BTreeMap::new(),
+        pools,
+    })
+}
+
+fn draw_policies(rng: &mut fastrand::Rng) -> SessionPolicies {
+    let mut policy = |_: OutReason| SessionPolicy::ALL[rng.usize(..3)];
+    SessionPolicies {
+        dead: policy(OutReason::Dead),
+        unreachable: policy(OutReason::Unreachable),
+        check_failed: policy(OutReason::CheckFailed),
+        drained: policy(OutReason::Drained),
+        failed_back: policy(OutReason::FailedBack),
+    }
+}
+
+fn draw_backend(rng: &mut fastrand::Rng, name: &str) -> BackendPlan {
+    let port = if rng.u8(..8) == 0 { 2 } else { 1 };
+    let check = CheckPlan {
+        kind: CheckKind::Tcp,
+        interval: if rng.u8(..4) == 0 { ms(250) } else { ms(1000) },
+        timeout: if rng.u8(..8) == 0 { ms(300) } else { ms(800) },
+        unhealthy_threshold: rng.u32(1..5),
+        healthy_threshold: rng.u32(1..4),
+        recovery_interval: (rng.u8(..4) == 0).then(|| ms(3000)),
+    };
+    let address = format!("{name}:{port}").parse().unwrap();
+    BackendPlan { name: name.into(), address, priority: rng.u32(1..4), weight: rng.u32(1..=4), check }
+}
+
+/// What a run came to: the hash of its trace, its turns and failovers.
+#[derive(Debug, PartialEq, Eq)]
+struct Outcome {
+    hash: u64,
+    turns: u64,
+    failovers: u64,
+}
+
+fn run(seed: u64) -> Outcome {
+    let mut world = World::new(seed);
+    let mut step = 0;
+    let lived = catch_unwind(AssertUnwindSafe(|| {
+        while step < STEPS {
+            world.step();
+            step += 1;
+        }
+        world.calm();
+    }));
+    if let Err(panic) = lived {
+        let tail = world.trace.make_contiguous().join("\n");
+        let said = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+        resume_unwind(Box::new(format!("{tail}\nSIM_SEED={seed} fails at step {step}: {said}")));
+    }
+    Outcome { hash: world.hash.finish(), turns: world.turns, failovers: world.failovers }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
+}
+
+#[test]
+fn whatever_happens_the_rules_hold_and_the_pools_recover() {
+    if let Some(seed) = number("SIM_SEED") {
+        let lived = catch_unwind(|| run(seed));
+        assert!(lived.is_ok(), "{}", lived.unwrap_err().downcast_ref::<String>().cloned().unwrap_or_default());
+        return;
+    }
+    let (mut turns, mut failovers) = (0, 0);
+    for seed in 0..number("SIM_SEEDS").unwrap_or(SEEDS) {
+        match catch_unwind(|| run(seed)) {
+            Ok(outcome) => {
+                turns += outcome.turns;
+                failovers += outcome.failovers;
+            }
+            Err(panic) => panic!("{}", panic.downcast_ref::<String>().cloned().unwrap_or_default()),
+        }
+    }
+    assert!(turns > 0 && failovers > 0, "a world in which nothing happens: {turns} turns, {failovers} failovers");
+}
+
+#[test]
+fn the_same_seed_is_the_same_life() {
+    for seed in [1, 77, 4242] {
+        assert_eq!(run(seed), run(seed), "seed {seed}");
+    }
+    assert_ne!(run(1).hash, run(2).hash);
+}
