@@ -47,7 +47,7 @@
 //!    Tests: `the_client_after_the_last_allowed_one_is_closed_at_once_and_counted`,
 //!    `a_client_beyond_the_hold_limit_is_closed_at_once`.
 //! 9. Bad input never panics, and names what is wrong; a panic in one task ends no other.
-//!    Tests: `a_malformed_file_never_panics`, `a_panic_in_one_session_ends_no_other`.
+//!    Tests: `a_thousand_malformed_files_never_panic_and_always_name_a_place`, `a_panic_in_one_session_ends_no_other`.
 //! 10. A reload that fails changes nothing, and no secret is ever printed.
 //!     Tests: `a_bad_file_changes_nothing_and_the_log_says_where_and_why`,
 //!     `no_secret_is_ever_printed`, `no_secret_is_printed_by_check`.

@@ -13,7 +13,7 @@ use anyhow::Context;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections at once; more are closed as they come.
-const CONNECTIONS: usize = 1024;
+const CONNECTIONS: usize = 4096;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
 /// How long to wait after an accept that failed, say for want of a descriptor.
