@@ -7,12 +7,12 @@ use toml::de::DeValue;
 
 use crate::model::{Address, ListenerName, ListenerPlan, PoolName};
 
-use super::fault::{nearest, quote};
 use super::key::{Key, Part, listed};
 use super::keys;
 use super::pools::PoolDraft;
 use super::read::{Reader, View};
 use super::value::Value;
+use super::wording::{nearest, quote};
 
 /// The most listeners in a file.
 const LISTENERS_MAX: usize = 1000;

@@ -21,6 +21,7 @@ mod source;
 mod text;
 mod units;
 mod value;
+mod wording;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -11,11 +11,11 @@ use crate::model::{
 };
 
 use super::check::{self, Draft};
-use super::fault::quote;
 use super::key::Part;
 use super::keys;
 use super::read::{Reader, View};
 use super::value::Value;
+use super::wording::quote;
 
 /// The most pools in a file.
 const POOLS_MAX: usize = 1000;

@@ -7,11 +7,12 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::fault::{Faults, nearest, quote};
+use super::fault::Faults;
 use super::key::{Key, Kind, Part, listed};
 use super::keys;
 use super::source::{SourceError, Sources};
 use super::value::{Given, Raw, Value};
+use super::wording::{nearest, quote};
 
 /// The longest name of a listener, pool or backend.
 const NAME_MAX: usize = 64;

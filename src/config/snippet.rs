@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
-use super::fault::is_unprintable;
 use super::key::Kind;
 use super::keys::KEYS;
+use super::wording::is_unprintable;
 
 /// How much of a long line is shown before and behind the place in question, in characters.
 const BEFORE: usize = 60;

@@ -11,13 +11,36 @@ use super::value::{Given, Raw, Value};
 const DURATION_MAX: Duration = Duration::from_secs(365 * 86_400);
 
 /// A size in bytes.
-pub(super) fn size(given: &Given<'_>, key: &Key) -> Result<u32, String> {
+fn size(given: &Given<'_>, key: &Key) -> Result<u32, String> {
     let Kind::Size { min, max } = key.kind else { return Err(given.mismatch(key)) };
     let text = given.text(key)?;
     let bytes = bytes(text).map_err(|why| given.but(key, why))?;
     let fits = u32::try_from(bytes).ok().filter(|bytes| (min..=max).contains(bytes));
     fits.ok_or_else(|| given.but(key, &format!("is not between \"{}KiB\" and \"{}KiB\"", min >> 10, max >> 10)))
 }
+
+/// Numbers that the plan holds in another width than the file's.
+macro_rules! widths {
+    ($($int:ty),+) => {$(
+        impl Value for $int {
+            fn blank() -> Self {
+                0
+            }
+
+            fn read(given: &Given<'_>, key: &Key) -> Result<Self, String> {
+                let number = match key.kind {
+                    Kind::Size { .. } => size(given, key)?,
+                    Kind::Flag | Kind::Integer { .. } | Kind::Duration { .. } | Kind::Word(_) | Kind::Method
+                    | Kind::UrlPath | Kind::Statuses | Kind::Secret | Kind::Pool | Kind::Binds | Kind::Address
+                    | Kind::Backends | Kind::Table(_) | Kind::Tables(_) => u32::read(given, key)?,
+                };
+                Self::try_from(number).map_err(|_| given.mismatch(key))
+            }
+        }
+    )+};
+}
+
+widths!(u16, usize);
 
 /// The bytes that a text such as "64KiB" means.
 fn bytes(text: &str) -> Result<u64, &'static str> {

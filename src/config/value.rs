@@ -5,9 +5,8 @@ use std::borrow::Cow;
 
 use crate::model::{Balance, Failback, LogFormat, LogLevel, PoolKind, SessionPolicy, WhenDown};
 
-use super::fault::{nearest, quote};
 use super::key::{Key, Kind, Preset};
-use super::units::size;
+use super::wording::{nearest, quote};
 
 /// A plain value as it stands in the file, or as its default.
 #[derive(Debug, Clone)]
@@ -119,29 +118,6 @@ impl Value for u32 {
         number.ok_or_else(|| given.mismatch(key))
     }
 }
-
-/// Numbers that the plan holds in another width than the file's.
-macro_rules! widths {
-    ($($int:ty),+) => {$(
-        impl Value for $int {
-            fn blank() -> Self {
-                0
-            }
-
-            fn read(given: &Given<'_>, key: &Key) -> Result<Self, String> {
-                let number = match key.kind {
-                    Kind::Size { .. } => size(given, key)?,
-                    Kind::Flag | Kind::Integer { .. } | Kind::Duration { .. } | Kind::Word(_) | Kind::Method
-                    | Kind::UrlPath | Kind::Statuses | Kind::Secret | Kind::Pool | Kind::Binds | Kind::Address
-                    | Kind::Backends | Kind::Table(_) | Kind::Tables(_) => u32::read(given, key)?,
-                };
-                Self::try_from(number).map_err(|_| given.mismatch(key))
-            }
-        }
-    )+};
-}
-
-widths!(u16, usize);
 
 /// A word that is none of those known, and the one that was probably meant.
 pub(super) fn unknown_word(given: &Given<'_>, key: &Key, words: &[&str]) -> String {

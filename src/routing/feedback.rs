@@ -4,7 +4,7 @@ use tokio::sync::mpsc;
 
 use crate::model::{BackendId, DialError, Epoch};
 
-use super::mailbox::Message;
+use super::message::Message;
 
 /// Reports failed dials. A full queue drops them: the control plane has enough to think about, and
 /// its probes find out all the same.

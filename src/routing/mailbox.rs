@@ -4,34 +4,13 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::model::{BackendId, DialError, Epoch, Plan, PoolName, PoolStatus};
+use crate::model::{Plan, PoolName, PoolStatus};
 
 use super::feedback::Feedback;
+use super::message::Message;
 
 /// Messages that may wait. A thousand failed dials tell no more than the first few did.
 const CAPACITY: usize = 1024;
-
-/// A message to the control plane.
-#[derive(Debug)]
-pub enum Message {
-    /// A session could not connect to a backend.
-    DialFailed {
-        /// The backend.
-        backend: BackendId,
-        /// The epoch of the route that it had picked.
-        epoch: Epoch,
-        /// Why.
-        error: DialError,
-    },
-    /// How does every pool stand?
-    Pools(oneshot::Sender<Vec<PoolStatus>>),
-    /// How does this pool stand?
-    Pool(PoolName, oneshot::Sender<Option<PoolStatus>>),
-    /// Go by this plan from now on; answered once it is in force.
-    Replace(Arc<Plan>, oneshot::Sender<()>),
-    /// Work no more.
-    Stop,
-}
 
 /// Speaks to the control plane and waits for its answer. Not for the data plane, which has [`Feedback`].
 #[derive(Debug, Clone)]

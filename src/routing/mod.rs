@@ -4,13 +4,15 @@
 mod feedback;
 mod live;
 mod mailbox;
+mod message;
 mod readiness;
 mod registry;
 mod table_cell;
 
 pub use feedback::Feedback;
 pub use live::{BackendLive, Live, PoolLive};
-pub use mailbox::{ControlHandle, Message, mailbox};
+pub use mailbox::{ControlHandle, mailbox};
+pub use message::Message;
 pub use readiness::{Phase, Readiness};
 pub use registry::{Admission, Registry, Stale};
 pub use table_cell::{Published, RouteReader, RouteWriter, route_cell};

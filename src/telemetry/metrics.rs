@@ -2,20 +2,15 @@
 
 use std::time::Duration;
 
-use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use prometheus::{Encoder, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
 use crate::model::{
-    BackendName, BackendStatus, DialError, Direction, Generation, ListenerName, PoolName, PoolState, PoolStatus,
-    Redundancy, RejectReason, SessionEnd,
+    BackendName, BackendStatus, Generation, ListenerName, OutReason, PoolName, PoolState, PoolStatus, Redundancy,
+    SessionEnd,
 };
 
+use super::family::Maker;
 use super::series::{BackendMetrics, BackendVecs, ListenerMetrics, ListenerVecs, PoolMetrics};
-
-/// From 100 µs to 10 s, three steps a decade: a dial on loopback and a check that runs into its timeout both show.
-const SECONDS: [f64; 16] =
-    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// A part of the time from a backend's death to the first session elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +63,7 @@ impl Metrics {
     /// If two families had one name: a fault in the program that any start would show.
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
-        let make = Maker { registry: &registry };
+        let make = Maker::new(&registry);
         let build = make.gauges("build_info", "What is running; always 1.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let generation = IntGauge::new("changeover_route_table_generation", "Number of the route table in force.")?;
@@ -158,7 +153,7 @@ impl Metrics {
         for reason in SessionEnd::LABELS {
             drop(self.sessions_closed.remove_label_values(&[name, *reason]));
         }
-        for reason in crate::model::OutReason::LABELS {
+        for reason in OutReason::LABELS {
             drop(self.failovers.remove_label_values(&[name, *reason]));
         }
     }
@@ -224,50 +219,3 @@ impl Metrics {
         self.backends.show(pool, backend);
     }
 }
-
-/// Makes families under the project's prefix and registers them.
-pub(super) struct Maker<'a> {
-    registry: &'a Registry,
-}
-
-impl Maker<'_> {
-    pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
-        let family = IntCounterVec::new(Opts::new(full(name), help), labels)?;
-        self.registry.register(Box::new(family.clone()))?;
-        Ok(family)
-    }
-
-    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
-        let family = IntGaugeVec::new(Opts::new(full(name), help), labels)?;
-        self.registry.register(Box::new(family.clone()))?;
-        Ok(family)
-    }
-
-    pub(super) fn float_gauges(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> prometheus::Result<prometheus::GaugeVec> {
-        let family = prometheus::GaugeVec::new(Opts::new(full(name), help), labels)?;
-        self.registry.register(Box::new(family.clone()))?;
-        Ok(family)
-    }
-
-    pub(super) fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<HistogramVec> {
-        let family = HistogramVec::new(HistogramOpts::new(full(name), help).buckets(SECONDS.to_vec()), labels)?;
-        self.registry.register(Box::new(family.clone()))?;
-        Ok(family)
-    }
-}
-
-fn full(name: &str) -> String {
-    format!("changeover_{name}")
-}
-
-/// The labels of the enums that appear in families, so that a series is there before it is first counted.
-pub(super) const REJECT_LABELS: &[&str] = RejectReason::LABELS;
-/// As above.
-pub(super) const DIAL_LABELS: &[&str] = DialError::LABELS;
-/// As above.
-pub(super) const DIRECTION_LABELS: &[&str] = Direction::LABELS;

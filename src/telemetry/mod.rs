@@ -1,6 +1,7 @@
 //! Floor 2: metrics and logs. Handles are made once for each listener, pool and backend and then
 //! only counted on; labels come from the configuration and from enums, never from clients.
 
+mod family;
 mod log;
 mod metrics;
 mod series;

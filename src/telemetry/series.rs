@@ -9,7 +9,7 @@ use crate::model::{
     SessionEnd,
 };
 
-use super::metrics::{DIAL_LABELS, DIRECTION_LABELS, Maker, REJECT_LABELS};
+use super::family::Maker;
 
 /// How probes end, as the `result` label has it.
 const RESULTS: [&str; 3] = ["passed", "failed", "inconclusive"];
@@ -156,7 +156,10 @@ impl ListenerVecs {
             connections: self.connections.with_label_values(&[name]),
             active: self.active.with_label_values(&[name]),
             held: self.held.with_label_values(&[name]),
-            rejected: REJECT_LABELS.iter().map(|reason| self.rejected.with_label_values(&[name, *reason])).collect(),
+            rejected: RejectReason::LABELS
+                .iter()
+                .map(|reason| self.rejected.with_label_values(&[name, *reason]))
+                .collect(),
         }
     }
 
@@ -165,7 +168,7 @@ impl ListenerVecs {
         drop(self.connections.remove_label_values(&[name]));
         drop(self.active.remove_label_values(&[name]));
         drop(self.held.remove_label_values(&[name]));
-        for reason in REJECT_LABELS {
+        for reason in RejectReason::LABELS {
             drop(self.rejected.remove_label_values(&[name, *reason]));
         }
     }
@@ -237,8 +240,8 @@ impl BackendVecs {
             active: self.active.with_label_values(&of),
             connect_seconds: self.connect_seconds.with_label_values(&of),
             last_active: self.last_active.with_label_values(&of),
-            connect_failures: each(&self.connect_failures, DIAL_LABELS),
-            bytes: each(&self.bytes, DIRECTION_LABELS),
+            connect_failures: each(&self.connect_failures, DialError::LABELS),
+            bytes: each(&self.bytes, Direction::LABELS),
             checks: each(&self.checks, &RESULTS),
             check_failures: self.check_failures.with_label_values(&of),
             check_seconds: self.check_seconds.with_label_values(&of),
@@ -269,7 +272,7 @@ impl BackendVecs {
             drop(family.remove_label_values(&of));
         }
         let labelled: [(&IntCounterVec, &[&str]); 3] =
-            [(&self.connect_failures, DIAL_LABELS), (&self.bytes, DIRECTION_LABELS), (&self.checks, &RESULTS)];
+            [(&self.connect_failures, DialError::LABELS), (&self.bytes, Direction::LABELS), (&self.checks, &RESULTS)];
         for (family, labels) in labelled {
             for label in labels {
                 drop(family.remove_label_values(&[pool, backend, *label]));
