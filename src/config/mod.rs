@@ -1,4 +1,4 @@
-//! Floor 2: the configuration file becomes a [`Plan`](crate::model::Plan), or a list of everything
+//! Floor 2: the configuration file becomes a [`crate::model::Plan`], or a list of everything
 //! that is wrong with it, each with its line and column and what would be right.
 //!
 //! There is one table of keys (`keys`). The reader (`read`) walks the file along it; the JSON schema
