@@ -1,6 +1,6 @@
 //! The command line: what was asked, who does it, and with which code it ends.
-#![allow(clippy::print_stderr, reason = "errors of a command go to standard error")]
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -62,10 +62,7 @@ fn main() -> ExitCode {
         Command::Check { config } => finish(cli::check(&config)),
         Command::Demo(args) => demo(&args),
         Command::Client(command) => finish(cli::run(&command)),
-        Command::Schema => {
-            cli::schema();
-            Exit::Done
-        }
+        Command::Schema => finish(cli::schema()),
         Command::DemoBackend { bind, name } => internal(demo::backend::serve(bind, &name).map(|()| Exit::Done)),
     }
     .into()
@@ -83,11 +80,11 @@ fn run(config: &std::path::Path) -> Exit {
     match daemon::run(config) {
         Ok(()) => Exit::Done,
         Err(RunError::Config(errors)) => {
-            eprintln!("{errors}");
+            complain(&errors.to_string());
             Exit::Config
         }
         Err(error @ RunError::Start(daemon::StartError::Bind { .. })) => told(&error, Exit::Unavailable),
-        Err(error @ (RunError::Start(_) | RunError::Signals(_) | RunError::Died(_))) => told(&error, Exit::Internal),
+        Err(error @ (RunError::Start(_) | RunError::SetUp(_) | RunError::Died(_))) => told(&error, Exit::Internal),
     }
 }
 
@@ -105,7 +102,7 @@ fn finish(done: Result<(), cli::CliError>) -> Exit {
         Ok(()) => Exit::Done,
         // These begin with the file's name and position, which editors and scripts look for.
         Err(cli::CliError::Config(errors)) => {
-            eprintln!("{errors}");
+            complain(&errors);
             Exit::Config
         }
         Err(error) => told(&error, error.exit()),
@@ -114,17 +111,22 @@ fn finish(done: Result<(), cli::CliError>) -> Exit {
 
 fn internal(done: anyhow::Result<Exit>) -> Exit {
     done.unwrap_or_else(|error| {
-        eprintln!("changeover: {error:#}");
+        complain(&format!("changeover: {error:#}"));
         Exit::Internal
     })
 }
 
 fn told(error: &dyn std::error::Error, exit: Exit) -> Exit {
-    eprintln!("changeover: {error}");
+    complain(&format!("changeover: {error}"));
     let mut cause = error.source();
     while let Some(error) = cause {
-        eprintln!("  because: {error}");
+        complain(&format!("  because: {error}"));
         cause = error.source();
     }
     exit
+}
+
+/// To standard error; if nobody listens there, the exit code says enough.
+fn complain(line: &str) {
+    let _unheard = writeln!(std::io::stderr(), "{line}");
 }

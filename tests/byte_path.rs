@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use changeover::model::SessionEnd;
 use changeover::relay::{BufferPool, Pulse, relay};
@@ -41,7 +42,8 @@ static ALLOCATOR: Counting = Counting;
 /// A socket of the relay's, and its other end.
 async fn pair() -> (Stream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let ours = connect(&listener.local_addr().unwrap().to_string().parse().unwrap()).await.unwrap();
+    let ours =
+        connect(&listener.local_addr().unwrap().to_string().parse().unwrap(), Duration::from_secs(10)).await.unwrap();
     (ours, listener.accept().unwrap().0)
 }
 

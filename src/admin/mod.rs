@@ -5,6 +5,7 @@ mod json;
 mod problem;
 mod routes;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,16 +13,20 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::spawn_local;
-use tokio::time::sleep;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, spawn_local};
+use tokio::time::{sleep, timeout};
 
 use crate::routing::{ControlHandle, Readiness, RouteReader};
 use crate::sys::{Clock, Listener, Stream};
 use crate::telemetry::Metrics;
 
-/// Admin clients served at once; more wait in the socket's queue.
+/// Admin clients served at once. One more, and the one that came first has to go: whoever only holds
+/// connections open must not keep a health check from being answered.
 const CLIENTS_MAX: usize = 128;
+
+/// A client that has not been served within this time, from accept to the end of the answer, is cut.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client that has not sent its request's head within this time is cut.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,9 +55,8 @@ pub struct Admin {
 /// Serves at `listener` until `stop` turns true or its sender is gone.
 pub async fn serve(admin: Admin, listener: Listener, mut stop: watch::Receiver<bool>) {
     let router = routes::router(admin);
-    let permits = Arc::new(Semaphore::new(CLIENTS_MAX));
+    let mut clients: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         // Cancel-safety: accept leaves a client in the queue or returns it; the watch keeps its value.
         let accepted = tokio::select! {
             biased;
@@ -60,8 +64,15 @@ pub async fn serve(admin: Admin, listener: Listener, mut stop: watch::Receiver<b
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((Stream::Tcp(stream), _)) => drop(spawn_local(serve_client(router.clone(), stream, permit))),
-            Ok((Stream::Unix(stream), _)) => drop(spawn_local(serve_client(router.clone(), stream, permit))),
+            Ok((stream, _)) => {
+                clients.retain(|client| !client.is_finished());
+                if clients.len() >= CLIENTS_MAX
+                    && let Some(oldest) = clients.pop_front()
+                {
+                    oldest.abort();
+                }
+                clients.push_back(spawn_local(serve_stream(router.clone(), stream)).abort_handle());
+            }
             Err(error) => {
                 tracing::debug!(%error, "an admin client was not accepted");
                 sleep(ACCEPT_PAUSE).await;
@@ -70,7 +81,19 @@ pub async fn serve(admin: Admin, listener: Listener, mut stop: watch::Receiver<b
     }
 }
 
-async fn serve_client<S>(router: axum::Router, stream: S, permit: OwnedSemaphorePermit)
+async fn serve_stream(router: axum::Router, stream: Stream) {
+    let served = async {
+        match stream {
+            Stream::Tcp(stream) => serve_client(router, stream).await,
+            Stream::Unix(stream) => serve_client(router, stream).await,
+        }
+    };
+    if timeout(CLIENT_TIMEOUT, served).await.is_err() {
+        tracing::debug!("an admin client took too long");
+    }
+}
+
+async fn serve_client<S>(router: axum::Router, stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -83,5 +106,4 @@ where
     if let Err(error) = served {
         tracing::debug!(%error, "an admin client was cut");
     }
-    drop(permit);
 }

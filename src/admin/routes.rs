@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
+use tokio::task::spawn_blocking;
 
 use crate::model::PoolName;
 use crate::routing::Phase;
@@ -45,7 +46,9 @@ async fn ready(State(admin): State<Admin>) -> Response {
 
 async fn metrics(State(admin): State<Admin>) -> Response {
     let Some(pools) = admin.control.pools().await else { return Problem::Internal.into_response() };
-    match admin.metrics.encode(&pools) {
+    // Many backends make much text, and the control plane has better things to do meanwhile.
+    let encoded = spawn_blocking(move || admin.metrics.encode(&pools)).await;
+    match encoded.map_err(|error| error.to_string()).and_then(|text| text.map_err(|error| error.to_string())) {
         Ok(text) => ([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "the metrics could not be written");

@@ -89,7 +89,7 @@ impl Client {
     }
 
     async fn exchange(&self, path: &str) -> anyhow::Result<Answer> {
-        match connect(&self.address).await? {
+        match connect(&self.address, LIMIT).await? {
             Stream::Tcp(stream) => self.ask(path, TokioIo::new(stream)).await,
             Stream::Unix(stream) => self.ask(path, TokioIo::new(stream)).await,
         }

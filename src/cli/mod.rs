@@ -1,11 +1,11 @@
 //! Floor 7: the client commands. They talk HTTP to a running daemon and import nothing of it.
-#![allow(clippy::print_stdout, reason = "standard output is what these commands are for")]
 
 mod client;
 mod exit;
 mod table;
 mod views;
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -64,15 +64,27 @@ pub fn run(command: &ClientCommand) -> Result<(), CliError> {
 /// Every error of the file.
 pub fn check(path: &Path) -> Result<(), CliError> {
     let plan = config::load(path).map_err(|errors| CliError::Config(errors.to_string()))?;
-    for line in config::describe(&plan).lines() {
-        print!("{}", table::wrapped(line));
-    }
-    Ok(())
+    print(&config::describe(&plan).lines().map(table::wrapped).collect::<String>())
 }
 
 /// Prints the JSON schema of the configuration file.
-pub fn schema() {
-    println!("{:#}", config::json_schema());
+///
+/// # Errors
+///
+/// If standard output cannot be written.
+pub fn schema() -> Result<(), CliError> {
+    print(&format!("{:#}\n", config::json_schema()))
+}
+
+/// Writes to standard output. A reader that has read enough and gone, such as `head`, is no error.
+fn print(text: &str) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(CliError::Internal(format!("standard output cannot be written: {error}")))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 fn status(args: &ClientArgs) -> Result<(), CliError> {
@@ -81,22 +93,16 @@ fn status(args: &ClientArgs) -> Result<(), CliError> {
     let pools = client.get_ok("/api/v1/pools")?;
     let code = ready.body.get("code").and_then(Value::as_str).unwrap_or("ready").to_owned();
     if args.json {
-        println!("{:#}", json!({ "ready": ready.status == 200, "status": code, "pools": pools["pools"] }));
+        let status = json!({ "ready": ready.status == 200, "status": code, "pools": pools["pools"] });
+        print(&format!("{status:#}\n"))
     } else {
-        println!("changeover at {}: {code}\n", client.address());
-        print!("{}", views::status(&pools));
+        print(&format!("changeover at {}: {code}\n\n{}", client.address(), views::status(&pools)))
     }
-    Ok(())
 }
 
 fn listing(args: &ClientArgs, view: fn(&Value) -> String) -> Result<(), CliError> {
     let pools = connect(args)?.get_ok("/api/v1/pools")?;
-    if args.json {
-        println!("{pools:#}");
-    } else {
-        print!("{}", view(&pools));
-    }
-    Ok(())
+    if args.json { print(&format!("{pools:#}\n")) } else { print(&view(&pools)) }
 }
 
 /// By `--admin` or the environment, else by the configuration file, else at the default address.

@@ -22,8 +22,14 @@ pub(super) struct Executor {
     pub(super) observer: Option<Observer>,
     live: Arc<Live>,
     names: BTreeMap<BackendId, (PoolName, BackendName)>,
-    /// Backends that went with the last plan: nobody can hold a table with them any more by the next.
-    gone: Vec<BackendId>,
+    departed: Departed,
+}
+
+/// What went with a plan, until the last session that counts on it has ended and no table names it.
+#[derive(Default)]
+struct Departed {
+    backends: Vec<(BackendId, (PoolName, BackendName), Arc<BackendLive>)>,
+    pools: Vec<(PoolName, Arc<PoolLive>)>,
 }
 
 impl Executor {
@@ -34,41 +40,66 @@ impl Executor {
         metrics: Arc<Metrics>,
         observer: Option<Observer>,
     ) -> Self {
-        let (live, names, gone) = Default::default();
-        Self { clock, writer, registry, metrics, observer, live, names, gone }
+        let (live, names, departed) = Default::default();
+        Self { clock, writer, registry, metrics, observer, live, names, departed }
     }
 
-    /// Makes counters for what came with a new plan, and forgets those of what went.
+    /// Makes counters for what came with a new plan. Those of what went stay for as long as a session counts on them.
     pub(super) fn adopt(&mut self, controller: &Controller) {
-        for backend in std::mem::take(&mut self.gone) {
-            self.registry.forget(backend);
+        let mut live = Live::default();
+        let mut names = BTreeMap::new();
+        for (id, pool, backend) in controller.backends() {
+            let counters = self.live.backends.get(&id).cloned();
+            let counters =
+                counters.unwrap_or_else(|| Arc::new(BackendLive { metrics: self.metrics.backend(pool, backend) }));
+            live.backends.insert(id, counters);
+            if !live.pools.contains_key(pool) {
+                let counters = self.live.pools.get(pool).cloned();
+                let counters = counters.unwrap_or_else(|| Arc::new(PoolLive::new(self.metrics.pool(pool))));
+                live.pools.insert(pool.clone(), counters);
+            }
+            names.insert(id, (pool.clone(), backend.clone()));
         }
-        let names: BTreeMap<BackendId, (PoolName, BackendName)> =
-            controller.backends().map(|(id, pool, backend)| (id, (pool.clone(), backend.clone()))).collect();
-        let in_use: BTreeSet<&(PoolName, BackendName)> = names.values().collect();
-        for (id, name) in self.names.iter().filter(|(id, _)| !names.contains_key(id)) {
-            self.gone.push(*id);
+        let old = std::mem::replace(&mut self.live, Arc::new(live));
+        for (id, counters) in old.backends.iter().filter(|(id, _)| !names.contains_key(id)) {
+            if let Some(name) = self.names.get(id) {
+                self.departed.backends.push((*id, name.clone(), Arc::clone(counters)));
+            }
+        }
+        for (pool, counters) in old.pools.iter().filter(|(pool, _)| !self.live.pools.contains_key(*pool)) {
+            self.departed.pools.push((pool.clone(), Arc::clone(counters)));
+        }
+        self.names = names;
+    }
+
+    /// Forgets what went and is counted on by nobody any more: its series, and what is known of its fences.
+    fn forget_departed(&mut self) {
+        let in_use: BTreeSet<&(PoolName, BackendName)> = self.names.values().collect();
+        self.departed.backends.retain(|(id, name, counters)| {
+            if Arc::strong_count(counters) > 1 {
+                return true;
+            }
+            self.registry.forget(*id);
             if !in_use.contains(name) {
                 self.metrics.forget_backend(&name.0, &name.1);
             }
-        }
-        let mut live = Live::default();
-        for (id, (pool, backend)) in &names {
-            let known = self.live.backends.get(id).cloned();
-            let counters =
-                known.unwrap_or_else(|| Arc::new(BackendLive { metrics: self.metrics.backend(pool, backend) }));
-            live.backends.insert(*id, counters);
-            if !live.pools.contains_key(pool) {
-                let known = self.live.pools.get(pool).cloned();
-                let counters = known.unwrap_or_else(|| Arc::new(PoolLive::new(self.metrics.pool(pool))));
-                live.pools.insert(pool.clone(), counters);
+            false
+        });
+        self.departed.pools.retain(|(pool, counters)| {
+            if Arc::strong_count(counters) > 1 {
+                return true;
             }
-        }
-        for pool in self.live.pools.keys().filter(|pool| !live.pools.contains_key(*pool)) {
-            self.metrics.forget_pool(pool);
-        }
-        self.live = Arc::new(live);
-        self.names = names;
+            if !self.live.pools.contains_key(pool) {
+                self.metrics.forget_pool(pool);
+            }
+            false
+        });
+    }
+
+    /// The names of a backend that is there, or was until lately.
+    fn name_of(&self, id: BackendId) -> Option<&(PoolName, BackendName)> {
+        let departed = || self.departed.backends.iter().find(|(departed, ..)| *departed == id).map(|(_, name, _)| name);
+        self.names.get(&id).or_else(departed)
     }
 
     /// Counts a probe's answer for each backend that it is for.
@@ -89,11 +120,11 @@ impl Executor {
                     self.writer.publish(Published { table, live: Arc::clone(&self.live) });
                 }
                 Command::FenceSessions { backend, epoch, reason } => {
+                    // One that is forgotten has no session left to cut.
+                    let Some((pool, name)) = self.name_of(backend) else { continue };
                     let cut = self.registry.fence(backend, epoch, reason);
                     if cut > 0 {
-                        let (pool, name) = self.names.get(&backend).cloned().unzip();
-                        let (pool, name) = (pool.map(|p| p.to_string()), name.map(|n| n.to_string()));
-                        tracing::warn!(pool, backend = name, %reason, sessions = cut, "sessions closed");
+                        tracing::warn!(%pool, backend = %name, %reason, sessions = cut, "sessions closed");
                     }
                 }
                 Command::StartProbe { target, probe, spec } => probes.start(target, probe, spec),
@@ -102,6 +133,7 @@ impl Executor {
             }
         }
         let published = self.clock.now();
+        self.forget_departed();
         for transition in &reports {
             self.measure(transition, decided.since(began), published.since(decided), published);
             self.report(transition);

@@ -3,7 +3,6 @@
 use std::io;
 use std::thread::JoinHandle;
 
-use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
 
@@ -12,6 +11,7 @@ use crate::control::{self, Control};
 use crate::sys::{BoundSocket, Listener};
 
 use super::Mourn;
+use super::thread::spawn_with_runtime;
 
 /// Admin sockets that may wait to be served.
 const ORDERS: usize = 16;
@@ -28,16 +28,9 @@ pub(super) struct ControlThread {
 impl ControlThread {
     pub(super) fn start(control: Control, admin: Admin, mourn: Mourn) -> io::Result<Self> {
         let (admin_sockets, inbox) = mpsc::channel(ORDERS);
-        let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
-            let death = mourn.watch("the control plane".to_owned());
-            match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-                Ok(runtime) => runtime.block_on(async move {
-                    drop(spawn_local(serve_sockets(admin, inbox)));
-                    control::run(control).await;
-                }),
-                Err(error) => tracing::error!(%error, "the control plane's runtime could not be made"),
-            }
-            drop(death);
+        let thread = spawn_with_runtime("control".to_owned(), mourn, move || async move {
+            drop(spawn_local(serve_sockets(admin, inbox)));
+            control::run(control).await;
         })?;
         Ok(Self { admin_sockets, thread })
     }

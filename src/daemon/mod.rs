@@ -5,6 +5,7 @@ mod control_thread;
 mod reload;
 mod run;
 mod sockets;
+mod thread;
 mod worker_thread;
 
 use std::io;
@@ -59,7 +60,7 @@ pub enum StartError {
         /// Where.
         address: Address,
         /// Why not.
-        cause: io::Error,
+        cause: String,
     },
     /// A thread could not be started.
     #[error("a thread could not be started")]
@@ -67,12 +68,6 @@ pub enum StartError {
     /// The metrics could not be set up.
     #[error("the metrics could not be set up")]
     Metrics(#[source] Box<dyn std::error::Error + Send + Sync>),
-}
-
-impl StartError {
-    fn bind(what: &str, address: &Address, cause: io::Error) -> Self {
-        Self::Bind { what: what.to_owned(), address: address.clone(), cause }
-    }
 }
 
 /// Tells of ends that nobody asked for.
@@ -202,9 +197,7 @@ fn first_verdicts(
     then: Option<Box<dyn FnOnce() + Send>>,
 ) -> Box<dyn FnOnce() + Send> {
     Box::new(move || {
-        if readiness.phase() == Phase::Starting {
-            readiness.set(Phase::Ready);
-        }
+        readiness.set_ready();
         let _nobody_waits = ready.send(());
         if let Some(then) = then {
             then();
@@ -254,12 +247,13 @@ impl Daemon {
         self.finish();
     }
 
-    /// Has every listener stop; sessions and held clients go on, and so does failover.
+    /// Has every listener stop; sessions and held clients go on, and so does failover. Our own handles
+    /// go first: a socket that nobody accepts from must not take anybody in.
     fn begin_drain(&mut self) {
         self.readiness.set(Phase::Draining);
-        self.everywhere(|| Order::StopAccepting);
         let all: Vec<_> = self.sockets.listeners.keys().cloned().collect();
         self.sockets.close(&all);
+        self.everywhere(|| Order::StopAccepting);
     }
 
     /// Looks for the last session's end for at most `limit`, with a `pause` between looks that may say

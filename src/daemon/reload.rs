@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::model::{ListenerName, Plan};
 use crate::sys::BoundSocket;
 
-use super::sockets::Opening;
+use super::sockets::{Opened, Opening};
 use super::worker_thread::{Order, SocketKey};
 use super::{Daemon, StartError, session_limit, wait_for};
 
@@ -58,7 +58,7 @@ impl Daemon {
     /// Goes over to `plan`, whose new sockets are open already. Pools come first, so that no client
     /// ever comes through a listener whose pool is not known.
     pub(super) fn put_in_force(&mut self, plan: Arc<Plan>, opening: Opening) {
-        let Opening { listeners, shares, admin } = opening;
+        let Opened { listeners, shares, admin } = opening.keep();
         self.open_admin(admin);
         self.sockets.close_admin(&plan);
         self.seats.set_limit(session_limit(&plan));
@@ -72,8 +72,9 @@ impl Daemon {
         }
         let close = self.sockets.to_close(&plan);
         self.sockets.listeners.extend(listeners);
-        self.arrange(&plan, shares, &close);
+        // Our handles go first: a socket that nobody accepts from must not take anybody in.
         self.sockets.close(&close);
+        self.arrange(&plan, shares, &close);
         self.plan = plan;
     }
 

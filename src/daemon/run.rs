@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use crate::config;
 use crate::model::Plan;
-use crate::sys::{Signal, notify, on_signals};
-use crate::telemetry::init_log;
+use crate::sys::{Notifier, Signal, on_signals};
+use crate::telemetry::Log;
+
+use crate::routing::Phase;
 
 use super::{DRAIN_LOOK, Daemon, Options, StartError, start};
 
@@ -21,9 +23,9 @@ pub enum RunError {
     /// It could not start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// Signals cannot be handled.
-    #[error("signals cannot be handled")]
-    Signals(#[source] std::io::Error),
+    /// Signals cannot be handled, or the log or the word to systemd not be set up.
+    #[error("the process cannot be set up")]
+    SetUp(#[source] std::io::Error),
     /// Something that should not end has ended.
     #[error("{0} has ended, which it never should")]
     Died(String),
@@ -36,6 +38,9 @@ enum Wake {
     Died(String),
 }
 
+/// How long the last lines of the log may take to be written.
+const LAST_LINES: Duration = Duration::from_millis(500);
+
 /// Runs the daemon by the file at `config` until it is told to stop.
 ///
 /// # Errors
@@ -43,31 +48,45 @@ enum Wake {
 /// [`RunError`].
 pub fn run(config: &Path) -> Result<(), RunError> {
     let plan = config::load(config)?;
-    init_log(plan.log);
+    let log = Log::start(plan.log).map_err(RunError::SetUp)?;
+    let ended = run_plan(plan, config);
+    if let Err(error) = &ended {
+        tracing::error!(%error, "ended");
+    }
+    log.flush(LAST_LINES);
+    ended
+}
+
+fn run_plan(plan: Plan, config: &Path) -> Result<(), RunError> {
     let (sender, wakes) = mpsc::channel();
     let signals = sender.clone();
-    on_signals(move |signal| signals.send(Wake::Signal(signal)).is_ok()).map_err(RunError::Signals)?;
+    on_signals(move |signal| signals.send(Wake::Signal(signal)).is_ok()).map_err(RunError::SetUp)?;
     let (readiness, death) = (sender.clone(), sender);
     let options = Options {
         observer: None,
         on_ready: Some(Box::new(move || drop(readiness.send(Wake::Ready)))),
         on_death: Some(Arc::new(move |who: &str| drop(death.send(Wake::Died(who.to_owned()))))),
     };
-    notify::status("waiting for the first verdicts");
+    let notifier = Notifier::start().map_err(RunError::SetUp)?;
+    notifier.status("waiting for the first verdicts");
     let mut daemon = start(plan, options)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %config.display(), "started");
     loop {
         match wakes.recv() {
             Ok(Wake::Ready) => {
                 tracing::info!("ready");
-                notify::ready(&status(&daemon));
+                notifier.ready(&status(&daemon));
             }
-            Ok(Wake::Signal(Signal::Reload)) => reload(&mut daemon, config),
+            Ok(Wake::Signal(Signal::Reload)) => reload(&mut daemon, config, &notifier),
+            Ok(Wake::Signal(Signal::HandOver)) => {
+                tracing::warn!("SIGUSR2: this version cannot hand over to a new binary; nothing was done");
+            }
             Ok(Wake::Signal(Signal::Terminate)) | Err(_) => break,
             Ok(Wake::Died(who)) => return Err(RunError::Died(who)),
         }
     }
-    drain(daemon, &wakes)
+    drain(daemon, &wakes, &notifier);
+    Ok(())
 }
 
 fn status(daemon: &Daemon) -> String {
@@ -75,8 +94,11 @@ fn status(daemon: &Daemon) -> String {
 }
 
 /// Reads the file again and goes over to it, if it has no errors.
-fn reload(daemon: &mut Daemon, config: &Path) {
-    notify::reloading();
+fn reload(daemon: &mut Daemon, config: &Path, notifier: &Notifier) {
+    let ready = daemon.readiness.phase() == Phase::Ready;
+    if ready {
+        notifier.reloading();
+    }
     let done = config::load(config).map_err(|error| error.to_string()).and_then(|plan: Plan| {
         let told = daemon.reload(plan);
         told.map_err(|error| error.to_string())
@@ -87,14 +109,17 @@ fn reload(daemon: &mut Daemon, config: &Path) {
         Ok(changes) => tracing::info!(changes = changes.join("; "), "reloaded"),
         Err(error) => tracing::error!(error, "reload rejected, everything stays as it was"),
     }
-    notify::ready(&status(daemon));
+    // Before the first verdicts it is not ready, and a reload does not make it so.
+    if ready {
+        notifier.ready(&status(daemon));
+    }
 }
 
 /// Drains until nobody is left, the time is up, or a second signal comes.
-fn drain(mut daemon: Daemon, wakes: &Receiver<Wake>) -> Result<(), RunError> {
+fn drain(mut daemon: Daemon, wakes: &Receiver<Wake>, notifier: &Notifier) {
     let limit = daemon.plan.daemon.drain_timeout;
     tracing::info!(sessions = daemon.seats.taken(), timeout = ?limit, "stopping: sessions may end by themselves");
-    notify::stopping("draining");
+    notifier.stopping("draining");
     daemon.begin_drain();
     let hurried = wait_drained(&daemon, limit, wakes);
     if hurried {
@@ -102,7 +127,6 @@ fn drain(mut daemon: Daemon, wakes: &Receiver<Wake>) -> Result<(), RunError> {
     }
     daemon.finish();
     tracing::info!("stopped");
-    Ok(())
 }
 
 /// Waits for the end of the drain. `true` if a second signal cut it short.
@@ -111,7 +135,8 @@ fn wait_drained(daemon: &Daemon, limit: Duration, wakes: &Receiver<Wake>) -> boo
     daemon.wait_drained(limit, || {
         match wakes.recv_timeout(DRAIN_LOOK) {
             Ok(Wake::Signal(Signal::Terminate)) => hurried = true,
-            Ok(Wake::Signal(Signal::Reload) | Wake::Ready | Wake::Died(_)) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(Wake::Signal(Signal::Reload | Signal::HandOver) | Wake::Ready | Wake::Died(_))
+            | Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => hurried = true,
         }
         !hurried

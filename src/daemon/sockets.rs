@@ -2,6 +2,7 @@
 //! each, so that a reload can hand a socket from one listener to another without a gap.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use tokio::sync::watch;
 
@@ -30,13 +31,40 @@ pub(super) struct Sockets {
     pub(super) admin: BTreeMap<Address, OpenAdmin>,
 }
 
-/// What a new plan opens. Nothing that is open already is touched by making it.
-pub(super) struct Opening {
+/// What a new plan opens.
+#[derive(Default)]
+pub(super) struct Opened {
     /// The daemon's own handles.
     pub(super) listeners: BTreeMap<SocketKey, OpenListener>,
     /// Each worker's handles, by its number.
-    pub(super) shares: Vec<Vec<(SocketKey, BoundSocket)>>,
+    pub(super) shares: Vec<Shares>,
     pub(super) admin: Vec<(Address, BoundSocket)>,
+}
+
+/// One worker's handles.
+pub(super) type Shares = Vec<(SocketKey, BoundSocket)>;
+
+/// What a new plan is about to open. Nothing that is open already is touched by making it, and if it
+/// is dropped before it is kept, nothing of it is left.
+#[derive(Default)]
+pub(super) struct Opening {
+    opened: Opened,
+    /// The files of Unix sockets that it made.
+    files: Vec<Address>,
+}
+
+impl Opening {
+    /// Takes what was opened.
+    pub(super) fn keep(mut self) -> Opened {
+        self.files.clear();
+        std::mem::take(&mut self.opened)
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.files.iter().for_each(remove_file);
+    }
 }
 
 /// The sockets that `plan` wants for its listeners.
@@ -47,26 +75,42 @@ fn wanted(plan: &Plan) -> impl Iterator<Item = SocketKey> {
 impl Sockets {
     /// Binds whatever `plan` wants that is not open yet, in `workers` copies.
     pub(super) fn open_missing(&self, plan: &Plan, workers: usize) -> Result<Opening, StartError> {
-        let mut listeners = BTreeMap::new();
-        let mut shares: Vec<Vec<(SocketKey, BoundSocket)>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut opening = Opening::default();
+        opening.opened.shares.resize_with(workers, Vec::new);
         for key in wanted(plan).filter(|key| !self.listeners.contains_key(key)) {
-            let sockets = match self.to_hand_over(&key, plan) {
-                Some(open) => open.sockets.iter().map(BoundSocket::share).collect(),
-                None => bind(&key.1, workers),
+            let failed = |cause| self.cannot_bind(&format!("listener {}", key.0), &key.1, cause);
+            let sockets: Vec<BoundSocket> = match self.to_hand_over(&key, plan) {
+                Some(open) => open.sockets.iter().map(BoundSocket::share).collect::<Result<_, _>>().map_err(failed)?,
+                None => {
+                    let bound = bind(&key.1, workers).map_err(failed)?;
+                    opening.files.push(key.1.clone());
+                    bound
+                }
             };
-            let failed = |cause| StartError::bind(&format!("listener {}", key.0), &key.1, cause);
-            let sockets: Vec<BoundSocket> = sockets.map_err(failed)?;
-            for (worker, socket) in shares.iter_mut().zip(&sockets) {
+            for (worker, socket) in opening.opened.shares.iter_mut().zip(&sockets) {
                 worker.push((key.clone(), socket.share().map_err(failed)?));
             }
-            listeners.insert(key, OpenListener { sockets });
+            opening.opened.listeners.insert(key, OpenListener { sockets });
         }
-        let mut admin = Vec::new();
         for address in plan.admin.bind.iter().filter(|address| !self.admin.contains_key(*address)) {
-            let bound = bind(address, 1).map_err(|cause| StartError::bind("the admin server", address, cause))?;
-            admin.extend(bound.into_iter().map(|socket| (address.clone(), socket)));
+            let bound = bind(address, 1).map_err(|cause| self.cannot_bind("the admin server", address, cause))?;
+            opening.files.push(address.clone());
+            opening.opened.admin.extend(bound.into_iter().map(|socket| (address.clone(), socket)));
         }
-        Ok(Opening { listeners, shares, admin })
+        Ok(opening)
+    }
+
+    /// Says why, and if it is we ourselves who listen there in another way, that too.
+    fn cannot_bind(&self, what: &str, address: &Address, cause: io::Error) -> StartError {
+        let port = |address: &Address| match address {
+            Address::Ip(addr) => Some(addr.port()),
+            Address::Name { .. } | Address::Unix(_) => None,
+        };
+        let ours = self.listeners.keys().map(|(_, at)| at).chain(self.admin.keys());
+        let clash = ours.into_iter().find(|at| *at == address || (port(at).is_some() && port(at) == port(address)));
+        let hint = clash.map(|at| format!("; the running daemon itself listens at {at}: this change needs a restart"));
+        let cause = format!("{cause}{}", hint.unwrap_or_default());
+        StartError::Bind { what: what.to_owned(), address: address.clone(), cause }
     }
 
     /// The socket at `key`'s address, if another listener has it now and `plan` takes it from that one.

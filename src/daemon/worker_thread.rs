@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
-use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::spawn_local;
+use tokio::task::{JoinHandle, spawn_local};
 
 use crate::listener::{ListenerEnd, accept_until_stopped};
 use crate::model::{Address, ListenerName, ListenerPlan};
@@ -17,6 +15,7 @@ use crate::sys::{BoundSocket, Listener};
 use crate::telemetry::{ListenerMetrics, Metrics};
 
 use super::Mourn;
+use super::thread::spawn_with_runtime;
 
 /// Orders that may wait for a thread; the daemon gives one and waits for its answer.
 const ORDERS: usize = 16;
@@ -37,7 +36,7 @@ pub(super) enum Order {
 /// A running thread.
 pub(super) struct WorkerThread {
     orders: mpsc::Sender<(Order, oneshot::Sender<()>)>,
-    thread: JoinHandle<()>,
+    thread: std::thread::JoinHandle<()>,
 }
 
 impl WorkerThread {
@@ -49,13 +48,9 @@ impl WorkerThread {
         mourn: Mourn,
     ) -> io::Result<Self> {
         let (orders, inbox) = mpsc::channel(ORDERS);
-        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            let death = mourn.watch(format!("worker-{index}"));
-            match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-                Ok(runtime) => runtime.block_on(obey(Rc::new(make()), metrics, inbox, mourn)),
-                Err(error) => tracing::error!(%error, "a worker's runtime could not be made"),
-            }
-            drop(death);
+        let name = format!("worker-{index}");
+        let thread = spawn_with_runtime(name, mourn.clone(), move || async move {
+            obey(Rc::new(make()), metrics, inbox, mourn).await;
         })?;
         Ok(Self { orders, thread })
     }
@@ -76,13 +71,19 @@ impl WorkerThread {
     }
 }
 
+/// One open socket: what stops it when dropped, and the task that accepts there.
+struct Door {
+    stop: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
+}
+
 /// One thread's listeners.
 struct Doors {
     worker: Rc<Worker>,
     metrics: Arc<Metrics>,
     mourn: Mourn,
     entrances: BTreeMap<ListenerName, Rc<Entrance>>,
-    stops: BTreeMap<SocketKey, watch::Sender<bool>>,
+    doors: BTreeMap<SocketKey, Door>,
 }
 
 /// Carries orders out until nobody can give any more.
@@ -96,11 +97,11 @@ async fn obey(
     drop(spawn_local(async move { ticking.tick_forever().await }));
     let releasing = Rc::clone(&worker);
     drop(spawn_local(async move { releasing.release_held_forever().await }));
-    let mut doors = Doors { worker, metrics, mourn, entrances: BTreeMap::new(), stops: BTreeMap::new() };
+    let mut doors = Doors { worker, metrics, mourn, entrances: BTreeMap::new(), doors: BTreeMap::new() };
     while let Some((order, done)) = inbox.recv().await {
         match order {
-            Order::Arrange { plans, open, close } => doors.arrange(plans, open, &close),
-            Order::StopAccepting => doors.stops.clear(),
+            Order::Arrange { plans, open, close } => doors.arrange(plans, open, &close).await,
+            Order::StopAccepting => doors.close_all().await,
             Order::Cut => doors.worker.cut(),
         }
         let _giver_gone = done.send(());
@@ -108,7 +109,12 @@ async fn obey(
 }
 
 impl Doors {
-    fn arrange(&mut self, plans: Vec<Arc<ListenerPlan>>, open: Vec<(SocketKey, BoundSocket)>, close: &[SocketKey]) {
+    async fn arrange(
+        &mut self,
+        plans: Vec<Arc<ListenerPlan>>,
+        open: Vec<(SocketKey, BoundSocket)>,
+        close: &[SocketKey],
+    ) {
         let names: Vec<ListenerName> = plans.iter().map(|plan| plan.name.clone()).collect();
         for plan in plans {
             match self.entrances.get(&plan.name) {
@@ -122,10 +128,24 @@ impl Doors {
         for (key, socket) in open {
             self.open(key, socket);
         }
-        for key in close {
-            self.stops.remove(key);
-        }
+        self.close(close).await;
         self.entrances.retain(|name, _| names.contains(name));
+        self.worker.look_again();
+    }
+
+    /// Accepts no more at these sockets; returns when whoever was in their queues has been accepted.
+    async fn close(&mut self, keys: &[SocketKey]) {
+        let doors: Vec<Door> = keys.iter().filter_map(|key| self.doors.remove(key)).collect();
+        for Door { stop, accepting } in doors {
+            drop(stop);
+            // A panic there ends this listener only, and it is ending anyway.
+            let _panicked = accepting.await;
+        }
+    }
+
+    async fn close_all(&mut self) {
+        let keys: Vec<SocketKey> = self.doors.keys().cloned().collect();
+        self.close(&keys).await;
     }
 
     fn open(&mut self, key: SocketKey, socket: BoundSocket) {
@@ -134,16 +154,17 @@ impl Doors {
             Ok(listener) => listener,
             Err(error) => {
                 tracing::error!(listener = %key.0, %error, "a socket cannot be watched");
-                return;
+                return self.mourn.now(&format!("listener {}", key.0));
             }
         };
         let (stop, stopped) = watch::channel(false);
-        self.stops.insert(key.clone(), stop);
         let (worker, mourn) = (Rc::clone(&self.worker), self.mourn.clone());
-        drop(spawn_local(async move {
+        let name = key.0.clone();
+        let accepting = spawn_local(async move {
             if accept_until_stopped(worker, entrance, listener, stopped).await == ListenerEnd::Broken {
-                mourn.now(&format!("listener {}", key.0));
+                mourn.now(&format!("listener {name}"));
             }
-        }));
+        });
+        self.doors.insert(key, Door { stop, accepting });
     }
 }

@@ -1,6 +1,7 @@
 //! Floor 6: accept. One loop for each listening socket of each thread: takes a seat, accepts, and
 //! starts a session. Errors are classed; none of them ends the daemon or makes it spin.
 
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,6 +17,9 @@ use crate::sys::{AcceptErrorClass, Listener, Stream};
 const PAUSE_FIRST: Duration = Duration::from_millis(5);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// After so many clients' errors in a row, something else is wrong: pause, as when the host is short.
+const CLIENT_ERRORS_MAX: u32 = 64;
 
 /// Why a loop ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +37,7 @@ pub async fn accept_until_stopped(
     listener: Listener,
     mut stop: watch::Receiver<bool>,
 ) -> ListenerEnd {
-    let mut pause = None;
+    let (mut pause, mut in_a_row) = (None, 0);
     loop {
         // Cancel-safety: accept leaves a client in the queue or returns it; the watch keeps its value.
         let accepted = tokio::select! {
@@ -43,19 +47,19 @@ pub async fn accept_until_stopped(
         };
         let error = match accepted {
             Ok((client, peer)) => {
-                pause = None;
+                (pause, in_a_row) = (None, 0);
                 start(&worker, &entrance, client, peer);
                 continue;
             }
             Err(error) => error,
         };
         match AcceptErrorClass::of(&error) {
-            AcceptErrorClass::Client => {}
+            AcceptErrorClass::Client if in_a_row < CLIENT_ERRORS_MAX => in_a_row += 1,
             AcceptErrorClass::Fatal => {
                 tracing::error!(listener = %entrance.plan().name, %error, "the listening socket is broken");
                 return ListenerEnd::Broken;
             }
-            AcceptErrorClass::Exhausted => {
+            AcceptErrorClass::Client | AcceptErrorClass::Exhausted => {
                 if pause.is_none() {
                     tracing::warn!(listener = %entrance.plan().name, %error, "no client can be accepted for now");
                 }
@@ -69,21 +73,16 @@ pub async fn accept_until_stopped(
             }
         }
     }
-    accept_queued(&worker, &entrance, &listener).await;
+    accept_queued(&worker, &entrance, &listener);
     ListenerEnd::Stopped
 }
 
 /// Closing a socket resets whoever is in its queue: they are accepted first.
-async fn accept_queued(worker: &Rc<Worker>, entrance: &Rc<Entrance>, listener: &Listener) {
+fn accept_queued(worker: &Rc<Worker>, entrance: &Rc<Entrance>, listener: &Listener) {
     loop {
-        // Cancel-safety: accept leaves a client in the queue or returns it.
-        let accepted = tokio::select! {
-            biased;
-            accepted = listener.accept() => accepted,
-            () = std::future::ready(()) => return,
-        };
-        match accepted {
+        match listener.accept_now() {
             Ok((client, peer)) => start(worker, entrance, client, peer),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) if AcceptErrorClass::of(&error) == AcceptErrorClass::Client => {}
             Err(_) => return,
         }

@@ -60,14 +60,11 @@ impl ProbeError {
     pub const fn out_reason(self) -> OutReason {
         match self {
             Self::Dial(DialError::Refused) => OutReason::Dead,
-            Self::Dial(
-                DialError::TimedOut
-                | DialError::Unreachable
-                | DialError::Unresolved
-                | DialError::Local
-                | DialError::Other,
-            ) => OutReason::Unreachable,
-            Self::Check(_) => OutReason::CheckFailed,
+            Self::Dial(DialError::TimedOut | DialError::Unreachable | DialError::Local | DialError::Other) => {
+                OutReason::Unreachable
+            }
+            // A name that cannot be looked up is the resolver's failure, not the backend's.
+            Self::Dial(DialError::Unresolved) | Self::Check(_) => OutReason::CheckFailed,
         }
     }
 }
@@ -132,6 +129,8 @@ labelled! {
         HoldTimeout = "hold_timeout",
         /// No backend is fit and the pool refuses.
         NoEligibleBackend = "no_eligible_backend",
+        /// It went away while it was held.
+        ClientLeft = "client_left",
         /// Every dial failed and the pool refuses.
         DialFailed = "dial_failed",
         /// The daemon is going down.

@@ -59,13 +59,22 @@ where
     };
     let (mut sender, connection) = http1::handshake(io).await.map_err(closed)?;
     let answer = sender.send_request(request);
-    // Cancel-safety: the connection does the reading and writing and must not be dropped before the
-    // answer is there; if it ends first, the answer's future knows why.
-    let response = tokio::select! {
+    tokio::pin!(answer);
+    let mut connection = Box::pin(connection);
+    // Cancel-safety: the connection does the reading and writing, and neither is dropped half done but
+    // with the whole probe.
+    let ended = tokio::select! {
         biased;
-        response = answer => response.map_err(closed)?,
-        Err(error) = connection => return Err(closed(error)),
-        else => return Err(Failure::check(CheckError::ClosedEarly, format!("{what}: closed without an answer"))),
+        response = &mut answer => Ok(response),
+        ended = &mut connection => Err(ended),
+    };
+    let response = match ended {
+        Ok(response) => response.map_err(closed)?,
+        Err(ended) => {
+            // An answer that came before the end counts, whatever the end was like.
+            drop(connection);
+            answer.await.map_err(|error| closed(ended.err().unwrap_or(error)))?
+        }
     };
     let status = response.status().as_u16();
     if check.expect.iter().any(|range| range.contains(status)) {

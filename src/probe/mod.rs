@@ -42,17 +42,10 @@ pub async fn probe(clock: Clock, address: &Address, kind: &CheckKind, limit: Dur
 }
 
 async fn ask(address: &Address, kind: &CheckKind, deadline: Instant, limit: Duration) -> Result<(), Failure> {
-    let stream = match timeout_at(deadline, connect(address)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            let detail = format!("connecting to {address}: {error}");
-            return Err(Failure { error: ProbeError::Dial(dial_error(&error)), detail });
-        }
-        Err(_) => {
-            let detail = format!("connecting to {address}: no answer within {limit:?}");
-            return Err(Failure { error: ProbeError::Dial(DialError::TimedOut), detail });
-        }
-    };
+    let stream = connect(address, limit).await.map_err(|error| {
+        let detail = format!("connecting to {address}: {error}");
+        Failure { error: ProbeError::Dial(dial_error(&error)), detail }
+    })?;
     match kind {
         CheckKind::Tcp => {
             // In order, not by a reset: many servers log a reset as an error, probe after probe.
@@ -60,7 +53,7 @@ async fn ask(address: &Address, kind: &CheckKind, deadline: Instant, limit: Dura
             Ok(())
         }
         CheckKind::Http(check) => {
-            let asked = timeout_at(deadline, ask_http(address, check, stream)).await;
+            let asked = timeout_at(deadline, ask_http(address, check, stream, limit)).await;
             asked.unwrap_or_else(|_| {
                 let detail = format!("{} {}: no answer within {limit:?}", check.method, check.path);
                 Err(Failure::check(CheckError::AnswerTimedOut, detail))
@@ -71,13 +64,13 @@ async fn ask(address: &Address, kind: &CheckKind, deadline: Instant, limit: Dura
 
 /// Asks over `stream` or, if the check has a port of its own, there: a good answer from a side port says
 /// nothing of the port that clients use, so both have to be open.
-async fn ask_http(address: &Address, check: &HttpCheck, stream: Stream) -> Result<(), Failure> {
+async fn ask_http(address: &Address, check: &HttpCheck, stream: Stream, limit: Duration) -> Result<(), Failure> {
     let (asked, stream) = if check.port == 0 {
         (address.clone(), stream)
     } else {
         let source = address.with_port(check.port);
         drop(stream.end_writing());
-        let connected = connect(&source).await.map_err(|error| {
+        let connected = connect(&source, limit).await.map_err(|error| {
             let class = match dial_error(&error) {
                 DialError::Local => ProbeError::Dial(DialError::Local),
                 DialError::Refused => ProbeError::Check(CheckError::SourceRefused),

@@ -55,17 +55,19 @@ impl<'a> Half<'a> {
         self.state = State::Ended;
     }
 
-    /// Moves what can be moved now. Ready once the direction has ended, in order or not.
+    /// Moves what can be moved now. Ready once the direction has ended, in order or not. Once the source
+    /// is known to have broken (`source_broke`), its end is no end in order.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         pulse: &Pulse,
         buffers: &BufferPool,
+        source_broke: bool,
     ) -> Poll<Result<(), Broken>> {
         for _ in 0..ROUNDS_BEFORE_YIELD {
             match &mut self.state {
                 State::Ended => return Poll::Ready(Ok(())),
-                State::Reading => ready!(self.read(cx, buffers))?,
+                State::Reading => ready!(self.read(cx, buffers, source_broke))?,
                 State::Writing { buffer, start, end } => {
                     let pending = buffer.get(*start..*end).unwrap_or_default();
                     let Ok(written) = ready!(self.sink.poll_send(cx, pending)) else {
@@ -85,7 +87,7 @@ impl<'a> Half<'a> {
     }
 
     /// Waits for bytes, then borrows a buffer and receives into it once.
-    fn read(&mut self, cx: &mut Context<'_>, buffers: &BufferPool) -> Poll<Result<(), Broken>> {
+    fn read(&mut self, cx: &mut Context<'_>, buffers: &BufferPool, broke: bool) -> Poll<Result<(), Broken>> {
         loop {
             if ready!(self.source.poll_readable(cx)).is_err() {
                 return self.source_broke();
@@ -94,7 +96,8 @@ impl<'a> Half<'a> {
             match self.source.try_recv(&mut buffer) {
                 Ok(0) => {
                     buffers.give_back(buffer);
-                    return self.source_ended();
+                    // The kernel told of the reset already, to a write, and now reports a plain end.
+                    return if broke { self.source_broke() } else { self.source_ended() };
                 }
                 Ok(end) => {
                     self.state = State::Writing { buffer, start: 0, end };

@@ -35,8 +35,8 @@ pub async fn relay(client: &Stream, backend: &Stream, pulse: &Pulse, buffers: &B
     drop(relay);
     match end {
         SessionEnd::Completed => {}
-        SessionEnd::ClientReset => reset::pass_on(backend).await,
-        SessionEnd::BackendReset => reset::pass_on(client).await,
+        SessionEnd::ClientReset => reset::pass_on(backend, pulse).await,
+        SessionEnd::BackendReset => reset::pass_on(client, pulse).await,
         // A stream that is cut short must not look complete.
         SessionEnd::IdleTimeout
         | SessionEnd::HalfCloseTimeout
@@ -67,13 +67,15 @@ impl Relay<'_> {
             return Poll::Ready(end);
         }
         // Up: reads from the client, writes to the backend. Down: the reverse.
-        if let Poll::Ready(Err(broken)) = self.up.poll(cx, pulse, buffers) {
+        let client_broke = self.broken == Some(SessionEnd::ClientReset);
+        if let Poll::Ready(Err(broken)) = self.up.poll(cx, pulse, buffers, client_broke) {
             self.note(match broken {
                 Broken::Source => SessionEnd::ClientReset,
                 Broken::Sink => SessionEnd::BackendReset,
             });
         }
-        if let Poll::Ready(Err(broken)) = self.down.poll(cx, pulse, buffers) {
+        let backend_broke = self.broken == Some(SessionEnd::BackendReset);
+        if let Poll::Ready(Err(broken)) = self.down.poll(cx, pulse, buffers, backend_broke) {
             self.note(match broken {
                 Broken::Source => SessionEnd::BackendReset,
                 Broken::Sink => SessionEnd::ClientReset,

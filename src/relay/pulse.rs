@@ -80,8 +80,16 @@ impl Pulse {
         total.set(total.get() + u64::try_from(bytes).unwrap_or(0));
     }
 
+    /// One direction has ended or not; the quiet before that does not count against the other.
     pub(super) fn set_half_closed(&self, half_closed: bool) {
-        self.half_closed.set(half_closed);
+        if half_closed && !self.half_closed.replace(true) {
+            self.quiet_ticks.set(0);
+        }
+    }
+
+    /// Whether the relay has been told to end.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.get().is_some()
     }
 
     /// Why the relay must end, if it must; else it is woken when it must.
@@ -122,10 +130,12 @@ mod tests {
         }
         assert_eq!(pulse.stop.get(), None);
         pulse.moved(Direction::BackendToClient, 1);
+        pulse.tick();
+        pulse.tick();
+        pulse.tick();
         pulse.set_half_closed(true);
         pulse.tick();
-        pulse.tick();
-        assert_eq!(pulse.stop.get(), None);
+        assert_eq!(pulse.stop.get(), None, "the quiet before the half-close does not count");
         pulse.tick();
         assert_eq!(pulse.stop.get(), Some(SessionEnd::HalfCloseTimeout));
     }

@@ -2,25 +2,30 @@
 
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::sys::Stream;
 
-/// How long what the kernel has still to send may take before the reset overtakes it.
-const FLUSH_MAX: Duration = Duration::from_secs(5);
+use super::pulse::Pulse;
+
+/// How long the other side may take nothing of what the kernel has still to send before the reset
+/// overtakes it. One that goes on reading, however slowly, gets everything.
+const STALLED_MAX: Duration = Duration::from_secs(5);
+
+/// The longest pause between two looks.
+const PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// Resets `sink` on close, once the kernel has delivered what was sent to it before: a reset discards
 /// the send queue, and bytes that came before the other side's reset were meant to arrive.
-pub(super) async fn pass_on(sink: &Stream) {
-    let flushed = async {
-        let mut pause = Duration::from_millis(1);
-        // The kernel tells nobody when the last byte is acknowledged, so it has to be asked.
-        while sink.unsent() > 0 {
-            sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(50));
-        }
-    };
-    // What was not taken in that time is lost, and the reset says so.
-    let _taken_too_late = timeout(FLUSH_MAX, flushed).await;
+pub(super) async fn pass_on(sink: &Stream, pulse: &Pulse) {
+    let (mut pause, mut stalled, mut left) = (Duration::from_millis(1), Duration::ZERO, sink.unsent());
+    // The kernel tells nobody when the last byte is acknowledged, so it has to be asked.
+    while left > 0 && stalled < STALLED_MAX && !pulse.is_stopped() {
+        sleep(pause).await;
+        let now = sink.unsent();
+        stalled = if now < left { Duration::ZERO } else { stalled + pause };
+        left = now;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
     sink.reset_on_close();
 }

@@ -29,6 +29,14 @@ impl Readiness {
         }
     }
 
+    /// Goes over to ready, unless it is going down already.
+    pub fn set_ready(&self) {
+        let was_starting = self.0.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire);
+        if was_starting.is_err() {
+            tracing::debug!("the first verdicts came too late to matter");
+        }
+    }
+
     /// Goes over to `phase`.
     pub fn set(&self, phase: Phase) {
         let number = match phase {

@@ -67,19 +67,20 @@ impl Registry {
     }
 
     fn fence_shard(&self, worker: usize, backend: BackendId, epoch: Epoch, reason: OutReason) -> usize {
+        let (mut fenced, mut sockets) = (0, Vec::new());
         let mut shard = self.shard(worker);
         let floor = shard.floors.entry(backend).or_default();
         *floor = epoch.max(*floor);
-        let mut fenced = 0;
         for (_, entry) in &mut shard.sessions {
             if entry.backend == backend && entry.epoch < epoch && entry.fenced.is_none() {
                 entry.fenced = Some(reason);
                 fenced += 1;
-                for socket in entry.sockets.iter().flatten() {
-                    socket.abort();
-                }
+                sockets.extend(entry.sockets.iter().flatten().cloned());
             }
         }
+        // Cut outside the lock, which the worker needs for every other session; the handles keep the sockets open.
+        drop(shard);
+        sockets.iter().for_each(|socket| socket.abort());
         fenced
     }
 
@@ -167,7 +168,7 @@ mod tests {
     async fn pair() -> (Arc<Stream>, std::net::TcpStream) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string().parse().unwrap();
-        let ours = connect(&address).await.unwrap();
+        let ours = connect(&address, std::time::Duration::from_secs(10)).await.unwrap();
         let theirs = listener.accept().unwrap().0;
         theirs.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
         (Arc::new(ours), theirs)

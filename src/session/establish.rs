@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::failover::{NoRoute, PoolRoutes, Route};
-use crate::model::{BackendId, BackendName, DialError, DialPlan, HoldEnd, HoldPlan, PoolName, WhenDown};
+use crate::model::{BackendId, BackendName, DialPlan, HoldEnd, HoldPlan, PoolName, WhenDown};
 use crate::routing::{Admission, BackendLive, PoolLive, Stale};
 use crate::sys::{Stream, connect, dial_error};
 
@@ -81,7 +81,9 @@ pub(super) async fn establish(worker: &Worker, entrance: &Entrance, client: Stre
                 drop(timeout(UNKNOWN_POOL_WAIT, worker.routes.next()).await);
             }
             Choice::Hold { plan, pool, retry_after } => {
-                if attempt.hold.is_none() {
+                // A reload may have given the listener another pool meanwhile.
+                if attempt.hold.as_ref().is_none_or(|hold| !hold.is_for(&pool_name)) {
+                    attempt.hold = None;
                     attempt.hold = worker.holds.begin(&pool_name, &plan, &pool, worker.clock, &entrance.metrics);
                 }
                 let Some(hold) = &attempt.hold else { return Err(Refusal::Hold(HoldEnd::LimitReached)) };
@@ -174,9 +176,8 @@ async fn connect_to(
 ) -> Result<(Admission, Arc<Stream>), Failure> {
     let admission = worker.registry.admit(worker.index, route.backend, route.epoch)?;
     let begun = worker.clock.now();
-    let dialled = timeout(plan.connect_timeout, connect(&route.address)).await;
-    let error = match dialled {
-        Ok(Ok(stream)) => {
+    let error = match connect(&route.address, plan.connect_timeout).await {
+        Ok(stream) => {
             let stream = Arc::new(stream);
             admission.attach(client, &stream)?;
             let now = worker.clock.now();
@@ -188,8 +189,7 @@ async fn connect_to(
             }
             return Ok((admission, stream));
         }
-        Ok(Err(error)) => dial_error(&error),
-        Err(_) => DialError::TimedOut,
+        Err(error) => dial_error(&error),
     };
     backend.metrics.count_connect_failure(error);
     worker.feedback.dial_failed(route.backend, route.epoch, error);

@@ -42,6 +42,13 @@ pub(super) struct Hold {
     _held: Counted,
 }
 
+impl Hold {
+    /// Whether it is `pool` that the client waits for.
+    pub(super) fn is_for(&self, pool: &PoolName) -> bool {
+        self.pool == *pool
+    }
+}
+
 impl Drop for Hold {
     fn drop(&mut self) {
         self.live.release();
@@ -121,6 +128,11 @@ impl HoldQueues {
     /// Turns everybody away, now and from now on.
     pub(super) fn close(&self) {
         self.closed.set(true);
+        self.release_all();
+    }
+
+    /// Has everybody look again, in order.
+    pub(super) fn release_all(&self) {
         for waiter in self.queues.borrow().values().flat_map(BTreeMap::values) {
             waiter.notify_one();
         }

@@ -107,10 +107,7 @@ fn refused(entrance: &Entrance, peer: Option<SocketAddr>, refusal: Refusal) {
         Refusal::Hold(HoldEnd::LimitReached) => RejectReason::HoldLimit,
         Refusal::Hold(HoldEnd::TimedOut) => RejectReason::HoldTimeout,
         Refusal::Hold(HoldEnd::ShuttingDown) => RejectReason::ShuttingDown,
-        Refusal::Hold(HoldEnd::ClientLeft | HoldEnd::Released) => {
-            tracing::debug!(client = ?peer, "client left while it was held");
-            return;
-        }
+        Refusal::Hold(HoldEnd::ClientLeft | HoldEnd::Released) => RejectReason::ClientLeft,
     };
     entrance.metrics.count_rejected(reason);
     tracing::debug!(client = ?peer, %reason, "client refused");

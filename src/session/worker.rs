@@ -100,6 +100,11 @@ impl Worker {
         }
     }
 
+    /// Has held clients look again: their listener may go by another plan now.
+    pub fn look_again(&self) {
+        self.holds.release_all();
+    }
+
     /// Ends every session, and every wait, because the daemon's time is up.
     pub fn cut(&self) {
         self.holds.close();
@@ -234,7 +239,9 @@ mod tests {
     /// One end of a connection for the relay, and the other end.
     async fn pair() -> (crate::sys::Stream, std::net::TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let ours = connect(&listener.local_addr().unwrap().to_string().parse().unwrap()).await.unwrap();
+        let ours = connect(&listener.local_addr().unwrap().to_string().parse().unwrap(), Duration::from_secs(10))
+            .await
+            .unwrap();
         (ours, listener.accept().unwrap().0)
     }
 

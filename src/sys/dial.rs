@@ -2,45 +2,92 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
 
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpSocket, UnixStream, lookup_host};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::model::{Address, DialError};
 
 use super::Stream;
 
-/// Connects to `address` with `TCP_NODELAY`. A host name is looked up now, and each of its addresses
-/// is tried in turn. Has no limit of its own in time: the caller sets one.
+/// No peer is asked whether it still lives before a connection has been silent for so long.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+/// Then it is asked this often.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
+/// After so many questions without an answer it is gone: two minutes after it fell silent.
+const KEEPALIVE_TRIES: u32 = 4;
+
+/// While a Unix socket's queue is full, it is tried again this often.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
+
+/// How every connection is kept alive.
+pub(super) const fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY).with_retries(KEEPALIVE_TRIES)
+}
+
+/// Connects to `address` within `limit`, with `TCP_NODELAY` and keepalive. A host name is looked up
+/// now, and its addresses are tried in turn, each for its share of the time that is left.
 ///
 /// # Errors
 ///
-/// What the last address tried said; [`dial_error`] grades it.
-pub async fn connect(address: &Address) -> io::Result<Stream> {
-    match address {
-        Address::Ip(addr) => connect_tcp(*addr).await,
-        Address::Unix(path) => Ok(Stream::Unix(UnixStream::connect(&**path).await?)),
-        Address::Name { host, port } => {
-            let mut last = unresolved(host, "it has no address");
-            let found = lookup_host((&**host, *port)).await.map_err(|error| unresolved(host, &error.to_string()))?;
-            for addr in found {
-                match connect_tcp(addr).await {
-                    Ok(stream) => return Ok(stream),
-                    Err(error) => last = error,
-                }
-            }
-            Err(last)
+/// What the last address tried said, or that the time was up; [`dial_error`] grades it.
+pub async fn connect(address: &Address, limit: Duration) -> io::Result<Stream> {
+    let deadline = Instant::now() + limit;
+    let connected = timeout_at(deadline, async {
+        match address {
+            Address::Ip(addr) => connect_tcp(*addr).await,
+            Address::Unix(path) => connect_unix(path).await,
+            Address::Name { host, port } => connect_by_name(host, *port, deadline).await,
+        }
+    });
+    connected.await.unwrap_or_else(|_| Err(too_late(limit)))
+}
+
+fn too_late(limit: Duration) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {limit:?}"))
+}
+
+async fn connect_by_name(host: &str, port: u16, deadline: Instant) -> io::Result<Stream> {
+    let found = lookup_host((host, port)).await.map_err(|error| unresolved(host, &error.to_string()))?;
+    let addresses: Vec<SocketAddr> = found.collect();
+    let mut last = unresolved(host, "it has no address");
+    for (tried, addr) in addresses.iter().enumerate() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(addresses.len() - tried).unwrap_or(1);
+        match timeout(share, connect_tcp(*addr)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = too_late(share),
+        }
+    }
+    Err(last)
+}
+
+/// A full queue is not an answer: the server is there and busy.
+async fn connect_unix(path: &Path) -> io::Result<Stream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(QUEUE_FULL_PAUSE).await,
+            connected => return connected.map(Stream::Unix),
         }
     }
 }
 
 async fn connect_tcp(addr: SocketAddr) -> io::Result<Stream> {
-    let stream = TcpStream::connect(addr).await?;
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // Before it connects: a peer that resets at once makes a socket that takes no options any more, and
+    // that is the session's end, not a dial that failed.
+    socket.set_nodelay(true)?;
+    SockRef::from(&socket).set_tcp_keepalive(&keepalive())?;
+    let stream = socket.connect(addr).await?;
     // On loopback, dialling a free port of the ephemeral range can meet itself: the kernel picks the
     // very port it dials as its own and opens it from both sides. Nobody listens there.
     if stream.local_addr().ok() == stream.peer_addr().ok() {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
-    stream.set_nodelay(true)?;
     Ok(Stream::Tcp(stream))
 }
 
@@ -85,6 +132,9 @@ pub fn dial_error(error: &io::Error) -> DialError {
 mod tests {
     use super::{connect, dial_error};
     use crate::model::DialError;
+    use std::time::Duration;
+
+    const LIMIT: Duration = Duration::from_secs(10);
 
     #[tokio::test]
     async fn each_way_to_fail_has_its_grade() {
@@ -94,7 +144,7 @@ mod tests {
             ("unix:/nonexistent/socket".to_owned(), DialError::Refused),
             ("no-such-host.invalid:1".to_owned(), DialError::Unresolved),
         ] {
-            let error = connect(&address.parse().unwrap()).await.unwrap_err();
+            let error = connect(&address.parse().unwrap(), LIMIT).await.unwrap_err();
             assert_eq!(dial_error(&error), grade, "{address}: {error}");
         }
     }
@@ -103,6 +153,6 @@ mod tests {
     async fn a_name_is_looked_up_and_each_address_tried() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("localhost:{}", listener.local_addr().unwrap().port());
-        assert!(connect(&address.parse().unwrap()).await.is_ok());
+        assert!(connect(&address.parse().unwrap(), LIMIT).await.is_ok());
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::thread;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 /// What a signal asks for.
@@ -13,6 +13,8 @@ pub enum Signal {
     Terminate,
     /// SIGHUP: read the configuration anew.
     Reload,
+    /// SIGUSR2: hand over to a new binary.
+    HandOver,
 }
 
 /// Has `deliver` called on a thread of its own for each signal from now on, until it says `false`.
@@ -21,10 +23,14 @@ pub enum Signal {
 ///
 /// If the handlers cannot be installed or the thread not be started.
 pub fn on_signals(mut deliver: impl FnMut(Signal) -> bool + Send + 'static) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR2])?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
-            let meaning = if signal == SIGHUP { Signal::Reload } else { Signal::Terminate };
+            let meaning = match signal {
+                SIGHUP => Signal::Reload,
+                SIGUSR2 => Signal::HandOver,
+                _ => Signal::Terminate,
+            };
             if !deliver(meaning) {
                 return;
             }

@@ -149,11 +149,8 @@ impl Stream {
     /// Cuts the connection now, from any thread: a TCP peer gets a reset, and what the kernel had
     /// still to send is discarded (connect(2) with `AF_UNSPEC`); a Unix peer reads the end.
     pub fn abort(&self) {
-        let cut = match self {
-            Self::Tcp(_) => rustix::net::connect_unspec(self).map_err(io::Error::from),
-            Self::Unix(_) => SockRef::from(self).shutdown(Shutdown::Both),
-        };
-        if let Err(error) = cut {
+        let reset = matches!(self, Self::Tcp(_)) && rustix::net::connect_unspec(self).is_ok();
+        if !reset && let Err(error) = SockRef::from(self).shutdown(Shutdown::Both) {
             tracing::debug!(%error, "a connection that should be cut was gone already");
         }
     }

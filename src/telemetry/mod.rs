@@ -6,6 +6,6 @@ mod log;
 mod metrics;
 mod series;
 
-pub use log::init as init_log;
+pub use log::Log;
 pub use metrics::{Metrics, Phase};
 pub use series::{BackendMetrics, Counted, ListenerMetrics, PoolMetrics};
