@@ -181,7 +181,10 @@ fn many_small_messages_keep_their_order(rig: &Rig, _: Transport) {
 }
 
 fn reset_travels(rig: &Rig, client_resets: bool) {
-    let (client, backend) = rig.session();
+    let (mut client, mut backend) = rig.session();
+    // A reset before the daemon has seen its dial succeed is a dial that failed: be sure that it has.
+    client.write_all(b"!").expect("sent");
+    backend.read_exact(&mut [0; 1]).expect("relayed");
     let (mut first, mut last) = if client_resets { (client, backend) } else { (backend, client) };
     let words = noise(16 * KIB, 4);
     first.write_all(&words).expect("sent");
