@@ -6,12 +6,16 @@ mod support;
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use support::net::{End, drain, refused, reset};
 use support::proc_net::established;
 use support::sock::{Listening, Sock};
 use support::{Backend, DEADLINE, Daemon, fresh_addr, fresh_ip, pace, visit, wait_until};
+
+/// How often a connection is cut: who learns of it first is a matter of chance.
+const ROUNDS: usize = 60;
 
 /// A daemon in front of a backend that this test plays itself.
 struct Rig {
@@ -57,8 +61,7 @@ fn cut_off(mut resets: TcpStream, mut sends: TcpStream, words: &[u8]) -> (Vec<u8
     let sending = std::thread::spawn(move || keep_sending(sending));
     resets.read_exact(&mut [0; 100_000]).expect("received");
     resets.write_all(words).expect("sent");
-    // What the kernel has not sent when a connection is reset is lost.
-    wait_until("the words are on their way", DEADLINE, || all_taken(&resets));
+    // So few words are sent at once, and arrive before the reset does.
     reset(resets);
     let (got, read) = drain(&mut sends);
     // The kernel tells of a reset once, to whoever asks first; after an end of file it is told as a broken pipe.
@@ -76,7 +79,7 @@ fn all_taken(stream: &TcpStream) -> bool {
 #[test]
 fn without_a_daemon_in_between_a_reset_is_always_seen() {
     let listening = Listening::bind("127.0.0.1:0");
-    for round in 0..20 {
+    for round in 0..ROUNDS {
         let Sock::Tcp(near) = Sock::connect(&listening.address()).expect("accepted") else { panic!("not TCP") };
         let Sock::Tcp(far) = listening.accept() else { panic!("not TCP") };
         assert_eq!(cut_off(far, near, b"half an answer"), (b"half an answer".to_vec(), End::Reset), "{round}");
@@ -86,7 +89,7 @@ fn without_a_daemon_in_between_a_reset_is_always_seen() {
 #[test]
 fn a_backend_that_is_cut_off_never_looks_complete_to_a_client_that_sends() {
     let rig = Rig::new("");
-    for round in 0..20 {
+    for round in 0..ROUNDS {
         let (client, backend) = rig.session();
         assert_eq!(cut_off(backend, client, b"half an answer"), (b"half an answer".to_vec(), End::Reset), "{round}");
     }
@@ -96,7 +99,7 @@ fn a_backend_that_is_cut_off_never_looks_complete_to_a_client_that_sends() {
 #[test]
 fn a_client_that_is_cut_off_never_looks_complete_to_a_backend_that_sends() {
     let rig = Rig::new("");
-    for round in 0..20 {
+    for round in 0..ROUNDS {
         let (client, backend) = rig.session();
         assert_eq!(cut_off(client, backend, b"half a request"), (b"half a request".to_vec(), End::Reset), "{round}");
     }
@@ -157,13 +160,13 @@ fn a_slow_reader_gets_every_byte_that_came_before_the_reset() {
 }
 
 /// Visits until nobody listens any more. Whoever was let in must be served.
-fn come_until_refused(addr: SocketAddr, served: &std::sync::atomic::AtomicUsize) -> io::Result<()> {
+fn come_until_refused(addr: SocketAddr, served: &AtomicUsize) -> io::Result<()> {
     loop {
         match support::dial(addr) {
             Ok(mut stream) => {
                 support::net::read_line(&mut stream)?;
                 support::net::echo(&mut stream, b"are you there?")?;
-                served.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                served.fetch_add(1, Ordering::SeqCst);
             }
             Err(e) if e.kind() == ErrorKind::ConnectionRefused => return Ok(()),
             Err(e) => return Err(e),
@@ -182,13 +185,11 @@ fn a_daemon_that_is_told_to_stop_serves_whom_it_let_in_and_refuses_the_rest() {
             a.toml("orders", 1)
         ));
         assert_eq!(visit(orders).expect("served"), "a");
-        let served = std::sync::atomic::AtomicUsize::new(0);
+        let served = AtomicUsize::new(0);
         std::thread::scope(|scope| {
-            let coming: Vec<_> =
-                (0..CLIENTS).map(|_| scope.spawn(|| come_until_refused(orders, &served))).collect();
+            let coming: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(|| come_until_refused(orders, &served))).collect();
             wait_until("they come and go", DEADLINE, || {
-                served.load(std::sync::atomic::Ordering::SeqCst) > 2 * CLIENTS
-                    || coming.iter().any(|client| client.is_finished())
+                served.load(Ordering::SeqCst) > 2 * CLIENTS || coming.iter().any(|client| client.is_finished())
             });
             daemon.signal(rustix::process::Signal::TERM);
             let ended: Vec<String> =

@@ -102,7 +102,7 @@ fn crowd(path: &Path) {
 #[test]
 fn a_service_manager_that_reads_nothing_delays_no_signal() {
     let (a, b, orders) = (Backend::start("a"), Backend::start("b"), fresh_addr());
-    let mut daemon = Bare::start(&config(orders, &a, &b), Stdio::inherit());
+    let mut daemon = Bare::start(&config(orders, &a, &b), Stdio::null());
     crowd(&daemon.notify_path());
     for reloads in 1..=3 {
         daemon.signal(Signal::HUP);
