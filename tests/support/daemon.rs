@@ -41,9 +41,13 @@ impl Daemon {
     /// The same under a limit of `nofile` file descriptors.
     #[track_caller]
     pub fn start_limited(config: &str, nofile: usize) -> Self {
-        let mut command = clean(Command::new("prlimit"));
-        command.args([&format!("--nofile={nofile}:{nofile}"), "--", PROGRAM]);
-        Self::start_with(config, command)
+        Self::start_with(config, limited(nofile))
+    }
+
+    /// One under such a limit that may never become ready.
+    #[track_caller]
+    pub fn spawn_limited(config: &str, nofile: usize) -> Self {
+        Self::spawn_with(config, limited(nofile))
     }
 
     /// Starts a daemon that may never become ready.
@@ -289,6 +293,13 @@ impl Drop for Daemon {
         let end = UnixDatagram::unbound().and_then(|socket| socket.send_to(b"", self.dir.path().join("notify")));
         end.ok();
     }
+}
+
+/// The program under a limit of file descriptors.
+fn limited(nofile: usize) -> Command {
+    let mut command = clean(Command::new("prlimit"));
+    command.args([&format!("--nofile={nofile}:{nofile}"), "--", PROGRAM]);
+    command
 }
 
 /// Adds the tables that every test needs and few care for.

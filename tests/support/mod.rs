@@ -7,11 +7,13 @@
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
 pub mod backend;
+pub mod bare;
 pub mod daemon;
 pub mod http;
 pub mod metrics;
 pub mod net;
 pub mod postgres;
+pub mod proc_net;
 pub mod process;
 pub mod servers;
 pub mod sock;

@@ -1,0 +1,133 @@
+//! Backends that are busy or in a hurry, clients that do not wait, and peers that vanish.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::print_stdout)]
+
+mod support;
+
+use std::io::{self, Write};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use support::net::{echo, meet, read_line};
+use support::proc_net::established;
+use support::servers::Server;
+use support::{Backend, DEADLINE, Daemon, dial, fresh_addr, fresh_ip, wait_until};
+
+/// Listens at `path` with room for hardly anybody.
+fn narrow(path: &Path) -> UnixListener {
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&socket2::SockAddr::unix(path).expect("a path")).expect("bind");
+    socket.listen(1).expect("listen");
+    UnixListener::from(socket)
+}
+
+/// Serves everybody who comes, each with its name and then an echo.
+fn serve(listener: UnixListener) {
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                stream.write_all(b"a\n")?;
+                let mut back = stream.try_clone()?;
+                io::copy(&mut stream, &mut back)
+            });
+        }
+    });
+}
+
+#[test]
+fn a_unix_backend_whose_queue_is_full_for_a_moment_is_not_dead() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("back");
+    let listener = narrow(&path);
+    let daemon = Daemon::start(&format!(
+        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n[pools.orders]\nwhen_down = \"refuse\"\n\
+         [pools.orders.check]\ninterval = \"300ms\"\ntimeout = \"2s\"\n\
+         [pools.orders.backends.a]\naddress = \"unix:{}\"\n",
+        path.display()
+    ));
+    daemon.wait_health("orders", "a", "healthy");
+    // From here on it accepts nobody, for half a second; these take what places the probes leave.
+    let crowd: Vec<_> = (0..4)
+        .map(|_| {
+            let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).expect("a socket");
+            socket.set_nonblocking(true).expect("O_NONBLOCK");
+            socket.connect(&socket2::SockAddr::unix(&path).expect("a path")).ok();
+            socket
+        })
+        .collect();
+    let start = Instant::now();
+    let mut clients: Vec<_> = (0..3).map(|_| dial(daemon.listener("orders")).expect("accepted")).collect();
+    wait_until("half a second is over", DEADLINE, || start.elapsed() >= Duration::from_millis(500));
+    drop(crowd);
+    serve(listener);
+    for client in &mut clients {
+        assert_eq!(read_line(client).expect("served"), "a");
+        echo(client, b"that was not long").expect("echoed");
+    }
+    assert_eq!(daemon.backend("orders", "a")["health"], "healthy");
+    let labels = [("pool", "orders"), ("backend", "a")];
+    assert_eq!(daemon.metric("check_failures_total", &labels).unwrap_or(0.0), 0.0);
+    assert!(daemon.logged("backend a is unhealthy").is_empty());
+}
+
+#[test]
+fn a_health_server_that_answers_before_it_reads_is_healthy() {
+    const PROBES: usize = 30;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let health = Server::start(fresh_addr(), move |_, mut stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+        drop(stream);
+        count.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    });
+    let daemon = Daemon::start(&format!(
+        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n\
+         [pools.orders.check]\nkind = \"http\"\ninterval = \"50ms\"\nhttp = {{ method = \"GET\", path = \"/\" }}\n\
+         [pools.orders.backends.a]\naddress = \"{}\"\n",
+        health.addr
+    ));
+    wait_until("it has asked often", DEADLINE, || asked.load(Ordering::SeqCst) >= PROBES);
+    let labels = [("pool", "orders"), ("backend", "a")];
+    assert_eq!(daemon.metric("check_failures_total", &labels).unwrap_or(0.0), 0.0);
+    assert_eq!(daemon.backend("orders", "a")["health"], "healthy");
+}
+
+#[test]
+fn a_held_client_that_goes_away_is_counted() {
+    let daemon = Daemon::start(&format!(
+        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n\
+         [pools.orders]\nhold = \"10m\"\nbackends = [\"{}:1\"]\n",
+        fresh_ip()
+    ));
+    let client = dial(daemon.listener("orders")).expect("accepted");
+    daemon.wait_held("orders", 1);
+    assert_eq!(daemon.rejected("orders", "client_left"), 0.0);
+    drop(client);
+    daemon.wait_held("orders", 0);
+    wait_until("it is counted", Duration::from_secs(5), || daemon.rejected("orders", "client_left") == 1.0);
+}
+
+#[test]
+fn a_peer_that_vanishes_is_noticed_by_the_kernel() {
+    let a = Backend::start("a");
+    let daemon = Daemon::start(&format!(
+        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n\
+         [pools.orders.check]\ninterval = \"1h\"\n{}",
+        a.toml("orders", 1)
+    ));
+    let orders = daemon.listener("orders");
+    let (mut client, _) = meet(orders).expect("served");
+    echo(&mut client, b"hello").expect("echoed");
+    let ours = client.local_addr().expect("bound");
+    let alive = Duration::from_secs(5);
+    wait_until("the client's connection is kept alive", alive, || {
+        established().iter().any(|row| row.local == orders && row.remote == ours && row.keepalive)
+    });
+    wait_until("the backend's connection is kept alive", alive, || {
+        established().iter().any(|row| row.remote == a.addr && row.keepalive)
+    });
+}
