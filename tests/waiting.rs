@@ -7,14 +7,11 @@ mod support;
 use std::io::{self, Write};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use support::net::{echo, meet, read_line};
 use support::proc_net::established;
-use support::servers::Server;
-use support::{Backend, DEADLINE, Daemon, dial, fresh_addr, fresh_ip, wait_until};
+use support::{Backend, DEADLINE, Daemon, dial, fresh_ip, wait_until};
 
 /// Listens at `path` with room for hardly anybody.
 fn narrow(path: &Path) -> UnixListener {
@@ -71,29 +68,6 @@ fn a_unix_backend_whose_queue_is_full_for_a_moment_is_not_dead() {
     let labels = [("pool", "orders"), ("backend", "a")];
     assert_eq!(daemon.metric("check_failures_total", &labels).unwrap_or(0.0), 0.0);
     assert!(daemon.logged("backend a is unhealthy").is_empty());
-}
-
-#[test]
-fn a_health_server_that_answers_before_it_reads_is_healthy() {
-    const PROBES: usize = 30;
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
-    let health = Server::start(fresh_addr(), move |_, mut stream| {
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
-        drop(stream);
-        count.fetch_add(1, Ordering::SeqCst);
-        Ok(())
-    });
-    let daemon = Daemon::start(&format!(
-        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n\
-         [pools.orders.check]\nkind = \"http\"\ninterval = \"50ms\"\nhttp = {{ method = \"GET\", path = \"/\" }}\n\
-         [pools.orders.backends.a]\naddress = \"{}\"\n",
-        health.addr
-    ));
-    wait_until("it has asked often", DEADLINE, || asked.load(Ordering::SeqCst) >= PROBES);
-    let labels = [("pool", "orders"), ("backend", "a")];
-    assert_eq!(daemon.metric("check_failures_total", &labels).unwrap_or(0.0), 0.0);
-    assert_eq!(daemon.backend("orders", "a")["health"], "healthy");
 }
 
 #[test]
