@@ -215,7 +215,7 @@ impl<'a, W: Write> Director<'a, '_, W> {
             lines.push(format!("  PGPASSWORD={password} psql -h {} -p {} -U {user}", at.ip(), at.port()));
         }
         lines.push(format!("  curl http://{admin}/api/v1/pools"));
-        lines.push(format!("  changeover --admin http://{admin} status"));
+        lines.push(format!("  changeover status --admin http://{admin}"));
         lines.push(String::new());
         lines.push(match options.duration {
             Some(time) => {
