@@ -85,7 +85,12 @@ impl Client {
         runtime
             .block_on(async { timeout(LIMIT, self.exchange(path)).await })
             .map_err(|_| unreachable(format!("no answer within {LIMIT:?}")))?
-            .map_err(|error| unreachable(error.to_string()))
+            .map_err(|error| match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+                Some(std::io::ErrorKind::PermissionDenied) => {
+                    CliError::Forbidden { address: self.shown.clone(), cause: error.to_string() }
+                }
+                Some(_) | None => unreachable(error.to_string()),
+            })
     }
 
     async fn exchange(&self, path: &str) -> anyhow::Result<Answer> {

@@ -54,6 +54,14 @@ pub enum CliError {
         /// Why not.
         cause: String,
     },
+    /// We may not connect there.
+    #[error("no permission to reach the daemon at {address}: {cause}")]
+    Forbidden {
+        /// Where.
+        address: String,
+        /// Why not.
+        cause: String,
+    },
     /// It answered with an error.
     #[error("the daemon said no: {title} ({code})")]
     Refused {
@@ -79,7 +87,7 @@ impl CliError {
         match self {
             Self::Address { .. } => Exit::Usage,
             Self::Unreachable { .. } => Exit::Unavailable,
-            Self::Refused { status: 401 | 403, .. } => Exit::Permission,
+            Self::Forbidden { .. } | Self::Refused { status: 401 | 403, .. } => Exit::Permission,
             Self::Refused { .. } => Exit::No,
             Self::Config(_) => Exit::Config,
             Self::Internal(_) => Exit::Internal,

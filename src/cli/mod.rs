@@ -112,7 +112,9 @@ fn connect(args: &ClientArgs) -> Result<Client, CliError> {
     }
     let file_is_meant = args.config.exists() || args.config != Path::new(DEFAULT_CONFIG);
     let address = if file_is_meant {
-        let plan = config::load(&args.config).map_err(|errors| CliError::Config(errors.to_string()))?;
+        let plan = config::load(&args.config).map_err(|errors| {
+            CliError::Config(format!("{errors}\nto ask the daemon all the same, name it with --admin"))
+        })?;
         plan.admin.bind.first().map(client::dialable).unwrap_or_default()
     } else {
         format!("http://{}", config::default_admin_bind())

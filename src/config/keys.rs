@@ -39,7 +39,7 @@ keys! {
         DAEMON = "daemon", Kind::Table(Part::Daemon), Preset::Section,
             "The process as a whole.", "";
         ADMIN = "admin", Kind::Table(Part::Admin), Preset::Section,
-            "The admin server: status, metrics, operator's orders.", "";
+            "The admin server: status and metrics.", "";
         LOG = "log", Kind::Table(Part::Log), Preset::Section,
             "What is written to standard error.", "";
         LISTENERS = "listeners", Kind::Tables(Part::Listener), Preset::Section,
@@ -102,7 +102,7 @@ keys! {
             "How many backends a client is tried on, each another one, before it is held or refused.",
             "Two may fail at once; more would be the whole pool, and then waiting is better.";
         WHEN_DOWN = "when_down", Kind::Word(WhenDown::LABELS), Preset::Text("hold"),
-            "What a new client gets while no backend is fit: hold, refuse or use-preferred.",
+            "What a new client gets while no backend is fit: hold (it waits), refuse (it is closed) or use-preferred (the best tier is dialled all the same).",
             "A failover then is a pause for clients and no error.";
         HOLD = "hold", ANY, Preset::Text("10s"),
             "How long an accepted client waits for a backend.",
@@ -124,7 +124,7 @@ keys! {
             "It works with everything.";
         INTERVAL = "interval", PERIOD, Preset::Text("1s"),
             "From one probe to the next; at least \"10ms\".",
-            "A failure is seen within seconds, and a probe a second is no load.";
+            "A refused port is dead within milliseconds; a silent host within three times interval and timeout.";
         TIMEOUT = "timeout", SOME, Preset::Text("5s"),
             "The longest that one probe may take.",
             "A busy backend is late, and late is not dead.";
@@ -160,10 +160,10 @@ keys! {
     }
     Failover {
         AUTOMATIC = "automatic", Kind::Flag, Preset::Flag(true),
-            "Whether new sessions may leave the active tier without an operator's order.",
+            "Whether new sessions may leave the active tier by themselves; if not, they are held while it is down.",
             "It is what the daemon is for.";
         FAILBACK = "failback", Kind::Word(Failback::LABELS), Preset::Text("automatic"),
-            "How the pool returns to a better tier: automatic or manual.",
+            "How the pool leaves a fit tier for a better one: automatic or manual (not by itself). A lost tier is left for whatever is fit.",
             "The order of preference is what you asked for.";
         FAILBACK_AFTER = "failback_after", ANY, Preset::Text("10s"),
             "How long a better tier must have been fit before the pool returns to it.",
@@ -182,7 +182,7 @@ keys! {
             "When it can be reached and its check fails.",
             "What is established may well work; a broken health page must cut off nobody.";
         DRAINED = "drained", POLICY, Preset::Text("drain"),
-            "When it is drained, put in maintenance or removed.",
+            "When it is taken out of the file.",
             "You asked for it to be gone, and not for anybody to be cut off at once.";
         FAILED_BACK = "failed_back", POLICY, Preset::Text("keep"),
             "When the pool went back to a better tier.",

@@ -43,6 +43,9 @@ impl Value for Address {
 const fn address_error(error: &AddressError) -> &'static str {
     match error {
         AddressError::NoPort(_) => "is no address: it has no port; write HOST:PORT, [IPV6]:PORT or unix:PATH",
+        AddressError::BarePath(_) => "is a path and no address; write unix: before it",
+        AddressError::Url(_) => "is a URL and no address; leave out what stands before HOST:PORT and behind it",
+        AddressError::NoHost(_) => "has no host; write 127.0.0.1 before it for loopback, 0.0.0.0 for every interface",
         AddressError::BadPort(_) => "is no address: behind the last colon must stand a port from 0 to 65535",
         AddressError::BadHost(_) => {
             "is no address: before the port must stand an IP address (IPv6 in brackets) or a host name"

@@ -7,7 +7,7 @@ use std::io;
 use tokio::sync::watch;
 
 use crate::model::{Address, ListenerName, Plan};
-use crate::sys::{BoundSocket, bind};
+use crate::sys::{BoundSocket, SocketMode, bind};
 
 use super::StartError;
 use super::worker_thread::SocketKey;
@@ -82,7 +82,7 @@ impl Sockets {
             let sockets: Vec<BoundSocket> = match self.to_hand_over(&key, plan) {
                 Some(open) => open.sockets.iter().map(BoundSocket::share).collect::<Result<_, _>>().map_err(failed)?,
                 None => {
-                    let bound = bind(&key.1, workers).map_err(failed)?;
+                    let bound = bind(&key.1, workers, SocketMode::Everybody).map_err(failed)?;
                     opening.files.push(key.1.clone());
                     bound
                 }
@@ -93,7 +93,8 @@ impl Sockets {
             opening.opened.listeners.insert(key, OpenListener { sockets });
         }
         for address in plan.admin.bind.iter().filter(|address| !self.admin.contains_key(*address)) {
-            let bound = bind(address, 1).map_err(|cause| self.cannot_bind("the admin server", address, cause))?;
+            let bound = bind(address, 1, SocketMode::UserAndGroup)
+                .map_err(|cause| self.cannot_bind("the admin server", address, cause))?;
             opening.files.push(address.clone());
             opening.opened.admin.extend(bound.into_iter().map(|socket| (address.clone(), socket)));
         }

@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn lines_stand_in_columns_and_are_at_most_100_wide() {
         let window = Count { served: 123_456, failed: 12, cut: 0, longest: Duration::from_millis(61) };
-        let long = "backend alpha is unhealthy (dead): connection reset; noticed within 51.2ms";
+        let long = "backend alpha is unhealthy (dead): connection reset; confirmed in 51.2ms";
         let text = written(false, |report| {
             report.head().unwrap();
             report.news(&news("failover from alpha to beta (dead)"), Count::default()).unwrap();
@@ -228,7 +228,7 @@ mod tests {
         let (words, counts) = ("failover from alpha to beta (dead)", "      0      0        -");
         assert_eq!(lines[1], format!("  12.25s  proxy  echo {words:<52}{counts}"));
         assert!(lines[2].ends_with(" 123456     12    61 ms"), "{text}");
-        assert_eq!(lines[3], format!("{:22}noticed within 51.2ms", ""), "{text}");
+        assert_eq!(lines[3], format!("{:22}confirmed in 51.2ms", ""), "{text}");
         assert!(lines.iter().all(|line| line.len() <= 100), "{text}");
     }
 

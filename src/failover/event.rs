@@ -208,7 +208,7 @@ impl fmt::Display for Change {
             }
             Self::BackendHealthy { backend, downtime: None } => write!(f, "backend {backend} is healthy"),
             Self::BackendUnhealthy { backend, reason, detail, detect } => {
-                write!(f, "backend {backend} is unhealthy ({reason}): {detail}; noticed within {detect:.1?}")
+                write!(f, "backend {backend} is unhealthy ({reason}): {detail}; confirmed in {detect:.1?}")
             }
             Self::BackendAdminState { backend, from, to } => write!(f, "backend {backend} goes from {from} to {to}"),
             Self::BackendRegistered { backend } => write!(f, "backend {backend} was added"),

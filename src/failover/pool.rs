@@ -243,7 +243,8 @@ impl Pool {
             None if preferred == Some(active) => return,
             None => (self.preferred_names(), preferred.unwrap_or(active)),
         };
-        let returns = active < left;
+        // A return is the policy's doing: the tier that is left could have gone on. Anything else fills an empty seat.
+        let returns = active < left && self.fit_tiers().contains_key(&left);
         let reason = if returns { OutReason::FailedBack } else { self.loss.reason };
         self.last_move = Some(Move { at: now, from: from.clone(), to: to.to_vec(), reason });
         let to = to.to_vec();

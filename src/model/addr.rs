@@ -53,6 +53,15 @@ pub enum AddressError {
     /// No colon, so no port.
     #[error("`{0}` has no port; write HOST:PORT, [IPV6]:PORT or unix:PATH")]
     NoPort(String),
+    /// A path that does not say that it is one.
+    #[error("`{0}` is a path; write unix:{0}")]
+    BarePath(String),
+    /// A URL.
+    #[error("`{0}` is a URL; leave out what stands before HOST:PORT, and what stands behind it")]
+    Url(String),
+    /// A port alone.
+    #[error("`{0}` has no host; write 127.0.0.1{0} for loopback, 0.0.0.0{0} for every interface")]
+    NoHost(String),
     /// What stands behind the last colon is not a port.
     #[error("`{0}` is not a port; a port is a number from 0 to 65535")]
     BadPort(String),
@@ -75,6 +84,15 @@ impl FromStr for Address {
             } else {
                 Err(AddressError::BadPath(path.to_owned()))
             };
+        }
+        if text.starts_with('/') {
+            return Err(AddressError::BarePath(text.to_owned()));
+        }
+        if text.contains("://") {
+            return Err(AddressError::Url(text.to_owned()));
+        }
+        if text.starts_with(':') && text.bytes().skip(1).all(|b| b.is_ascii_digit()) {
+            return Err(AddressError::NoHost(text.to_owned()));
         }
         if let Ok(addr) = text.parse::<SocketAddr>() {
             return Ok(Self::Ip(addr));
@@ -136,7 +154,9 @@ mod tests {
         assert_eq!(error("10.0.0.1:70000"), Some(AddressError::BadPort("70000".into())));
         assert_eq!(error("10.0.0.256:80"), Some(AddressError::BadHost("10.0.0.256".into())));
         assert_eq!(error("a b:80"), Some(AddressError::BadHost("a b".into())));
-        assert_eq!(error(":80"), Some(AddressError::BadHost(String::new())));
+        assert_eq!(error(":80"), Some(AddressError::NoHost(":80".into())));
+        assert_eq!(error("/run/x"), Some(AddressError::BarePath("/run/x".into())));
+        assert_eq!(error("http://10.0.0.1:80"), Some(AddressError::Url("http://10.0.0.1:80".into())));
         assert_eq!(error("unix:run/x"), Some(AddressError::BadPath("run/x".into())));
         assert_eq!(
             error(&format!("unix:/{}", "x".repeat(107))),

@@ -61,7 +61,8 @@ impl Registry {
     }
 
     /// Closes every session of `backend` that was admitted under an epoch below `epoch`, and admits no
-    /// more of them. When it returns, no byte of theirs reaches a client any more. Gives their number.
+    /// more of them. When it returns, no byte of theirs reaches a client any more. Gives the number of
+    /// those that were established; those that were still dialling pick again and lose nothing.
     pub fn fence(&self, backend: BackendId, epoch: Epoch, reason: OutReason) -> usize {
         (0..self.shards.len()).map(|worker| self.fence_shard(worker, backend, epoch, reason)).sum()
     }
@@ -74,7 +75,7 @@ impl Registry {
         for (_, entry) in &mut shard.sessions {
             if entry.backend == backend && entry.epoch < epoch && entry.fenced.is_none() {
                 entry.fenced = Some(reason);
-                fenced += 1;
+                fenced += usize::from(entry.sockets.is_some());
                 sockets.extend(entry.sockets.iter().flatten().cloned());
             }
         }
@@ -154,7 +155,7 @@ mod tests {
     fn no_session_is_admitted_with_an_epoch_below_the_last_fence() {
         let registry = Registry::new(2);
         let before = registry.admit(0, PG1, Epoch(4)).unwrap();
-        assert_eq!(registry.fence(PG1, Epoch(5), OutReason::Dead), 1);
+        assert_eq!(registry.fence(PG1, Epoch(5), OutReason::Dead), 0, "it was not established yet");
         assert_eq!(registry.admit(1, PG1, Epoch(4)).unwrap_err(), Stale);
         assert_eq!(before.end(), Some(OutReason::Dead));
         let after = registry.admit(0, PG1, Epoch(5)).unwrap();

@@ -16,5 +16,5 @@ pub use dial::{connect, dial_error};
 pub use limits::{Descriptors, cores, raise_descriptor_limit};
 pub use notify::Notifier;
 pub use signal::{Signal, on_signals};
-pub use socket::{BoundSocket, Listener, bind};
+pub use socket::{BoundSocket, Listener, SocketMode, bind};
 pub use stream::Stream;

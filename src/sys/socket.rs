@@ -1,8 +1,9 @@
 //! Listening sockets.
 
+use std::fs::Permissions;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -42,6 +43,24 @@ impl BoundSocket {
     }
 }
 
+/// Who may connect to a Unix socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketMode {
+    /// Everybody who can reach its directory, as with a TCP port on loopback.
+    Everybody,
+    /// The daemon's user and group.
+    UserAndGroup,
+}
+
+impl SocketMode {
+    const fn bits(self) -> u32 {
+        match self {
+            Self::Everybody => 0o666,
+            Self::UserAndGroup => 0o660,
+        }
+    }
+}
+
 /// Binds `address` and listens, in `copies` sockets among which the kernel spreads new connections.
 /// A Unix socket has one queue only: its copies share it.
 ///
@@ -50,10 +69,10 @@ impl BoundSocket {
 /// # Errors
 ///
 /// If the address is taken, not ours, or not allowed; the first socket's error.
-pub fn bind(address: &Address, copies: usize) -> io::Result<Vec<BoundSocket>> {
+pub fn bind(address: &Address, copies: usize, mode: SocketMode) -> io::Result<Vec<BoundSocket>> {
     match address {
         Address::Ip(addr) => bind_tcp(*addr, copies),
-        Address::Unix(path) => bind_unix(path, copies),
+        Address::Unix(path) => bind_unix(path, copies, mode),
         Address::Name { .. } => Err(io::Error::new(io::ErrorKind::InvalidInput, "a host name cannot be bound")),
     }
 }
@@ -91,11 +110,13 @@ fn tcp_socket(addr: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn bind_unix(path: &Path, copies: usize) -> io::Result<Vec<BoundSocket>> {
+fn bind_unix(path: &Path, copies: usize, mode: SocketMode) -> io::Result<Vec<BoundSocket>> {
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(path)?)?;
+    // Before anybody can connect, and whatever the umask: a service's is usually too strict for clients.
+    std::fs::set_permissions(path, Permissions::from_mode(mode.bits()))?;
     socket.listen(BACKLOG)?;
     let mut sockets = vec![BoundSocket { socket, address: Address::Unix(Arc::from(path)) }];
     while sockets.len() < copies {
@@ -185,7 +206,7 @@ impl Listener {
 
 #[cfg(test)]
 mod tests {
-    use super::{Listener, Stream, bind};
+    use super::{Listener, SocketMode, Stream, bind};
     use crate::model::Address;
 
     fn any_port() -> Address {
@@ -194,17 +215,17 @@ mod tests {
 
     #[test]
     fn a_bound_port_is_ours_alone_and_free_again_afterwards() {
-        let sockets = bind(&any_port(), 3).unwrap();
+        let sockets = bind(&any_port(), 3, SocketMode::Everybody).unwrap();
         let address = sockets[0].address().clone();
         assert!(sockets.iter().all(|socket| *socket.address() == address));
-        assert_eq!(bind(&address, 2).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+        assert_eq!(bind(&address, 2, SocketMode::Everybody).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
         drop(sockets);
-        assert!(bind(&address, 2).is_ok());
+        assert!(bind(&address, 2, SocketMode::Everybody).is_ok());
     }
 
     #[tokio::test]
     async fn every_copy_is_served_and_accepted_sockets_inherit_their_options() {
-        let mut sockets = bind(&any_port(), 2).unwrap();
+        let mut sockets = bind(&any_port(), 2, SocketMode::Everybody).unwrap();
         let address = sockets[0].address().to_string();
         let b = Listener::from_bound(sockets.pop().unwrap()).unwrap();
         let a = Listener::from_bound(sockets.pop().unwrap()).unwrap();
@@ -228,14 +249,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let address: Address = format!("unix:{}", path.display()).parse().unwrap();
-        let first = bind(&address, 2).unwrap();
-        assert_eq!(bind(&address, 1).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+        let first = bind(&address, 2, SocketMode::Everybody).unwrap();
+        assert_eq!(bind(&address, 1, SocketMode::Everybody).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
         drop(first);
         assert!(path.exists());
-        assert!(bind(&address, 1).is_ok());
+        assert!(bind(&address, 1, SocketMode::Everybody).is_ok());
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "precious").unwrap();
-        assert_eq!(bind(&address, 1).unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
+        assert_eq!(bind(&address, 1, SocketMode::Everybody).unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     }
 }
