@@ -174,6 +174,11 @@ fn come_until_refused(addr: SocketAddr, served: &AtomicUsize, missed: &AtomicUsi
                 served.fetch_add(1, Ordering::SeqCst);
             }
             Err(e) if e.kind() == ErrorKind::ConnectionRefused => return Ok(()),
+            // The same reset, come before connect(2) had returned.
+            Err(e) if e.kind() == ErrorKind::ConnectionReset => {
+                missed.fetch_add(1, Ordering::SeqCst);
+                return Ok(());
+            }
             Err(e) => return Err(e),
         }
     }
