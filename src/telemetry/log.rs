@@ -59,12 +59,6 @@ impl Log {
         Ok(log)
     }
 
-    /// Lines that were dropped because they could not be written in time.
-    #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-
     /// Waits until everything that was logged is written, but no longer than `limit`.
     pub fn flush(&self, limit: Duration) {
         let (done, written) = sync_channel(1);

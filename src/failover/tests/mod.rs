@@ -19,3 +19,4 @@ mod rig;
 mod schedule;
 mod seat;
 mod sessions;
+mod shared_target;

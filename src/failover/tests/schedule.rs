@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::build::{ms, plan};
 use super::rig::{Rig, bad_answer, inconclusive, passed, refused};
-use crate::failover::{Command, Controller, Event};
+use crate::failover::{Command, Event};
 use crate::model::{AdminState, DialError, Epoch, HealthState, MonoTime, ProbeId};
 
 fn one() -> Rig {
@@ -387,16 +387,4 @@ fn a_pool_in_need_does_not_break_off_the_questions_it_has_open() {
         rig.order("b", AdminState::Drain);
     }
     assert_eq!(rig.open[&target].0, probe);
-}
-
-#[test]
-fn the_first_probe_of_a_shared_target_comes_within_the_shortest_interval() {
-    let quick = ms(1) / 50;
-    for seed in 0..20 {
-        let shared = plan().pool("p").backend("a", 1).at("x:1").check(|check| check.interval = ms(60_000));
-        let shared = shared.backend("b", 1).at("x:1").check(|check| check.interval = quick);
-        let mut core = Controller::new(seed);
-        core.handle(MonoTime::ZERO, Event::PlanReplaced(shared.build()), &mut Vec::new());
-        assert!(core.next_deadline().unwrap() <= MonoTime::ZERO + quick);
-    }
 }
