@@ -34,14 +34,15 @@
 //!    reaches its client.
 //!    Tests: `the_table_is_published_before_sessions_are_fenced`,
 //!    `no_session_is_admitted_with_an_epoch_below_the_last_fence`,
-//!    `a_session_fenced_while_it_dialled_is_stale`, `when_a_fence_returns_no_byte_reaches_the_client`.
+//!    `a_session_fenced_while_it_dialled_is_stale`, `a_session_fenced_before_the_first_answer_keeps_its_client`,
+//!    `when_a_fence_returns_no_byte_reaches_the_client`.
 //! 5. A failing source of health is not a dead backend, and closes no session by default.
 //!    Tests: `an_unexpected_status_takes_a_backend_out_and_expected_ones_bring_it_back`.
 //! 6. The byte path takes no lock, allocates nothing, and waits for nothing but its two sockets.
 //!    Tests: `the_byte_path_allocates_nothing`.
 //! 7. Every byte read is delivered or its loss is reported: half-close passes through, and a reset is
-//!    passed on only after the flush.
-//!    Tests: `a_client_that_ends_first_gets_the_whole_answer`,
+//!    passed on only after the flush. What a backend may have read is sent to no other.
+//!    Tests: `what_a_backend_has_read_is_never_sent_to_another`, `a_client_that_ends_first_gets_the_whole_answer`,
 //!    `a_reset_by_the_backend_reaches_the_client_after_the_bytes`.
 //! 8. Everything has a limit, and reaching it is counted.
 //!    Tests: `the_client_after_the_last_allowed_one_is_closed_at_once_and_counted`,

@@ -29,6 +29,15 @@ const PAYLOAD_MAX: usize = 4096;
 /// The longest line with a server's name, in bytes.
 const NAME_MAX: u64 = 64;
 
+/// How an attempt failed.
+#[derive(Debug)]
+enum Mishap {
+    /// The server never said anything.
+    Unanswered(anyhow::Error),
+    /// It did, or nobody can tell.
+    CutOff(anyhow::Error),
+}
+
 /// What all clients share.
 #[derive(Debug)]
 pub(super) struct Load<'a> {
@@ -44,7 +53,7 @@ impl Load<'_> {
     /// An echo client, until it is over.
     pub(super) fn echo(&self, address: SocketAddr, news: &Sender<News>) {
         while !self.over.load(Ordering::SeqCst) {
-            self.visit(Pool::Echo, news, || echo_once(address, self.clock).context("no echo"));
+            self.visit(Pool::Echo, news, || echo_once(address, self.clock));
             thread::park_timeout(ECHO_PAUSE);
         }
     }
@@ -52,30 +61,33 @@ impl Load<'_> {
     /// A client of PostgreSQL, until it is over.
     pub(super) fn query(&self, address: SocketAddr, client: &Client, news: &Sender<News>) {
         while !self.over.load(Ordering::SeqCst) {
-            self.visit(Pool::Postgres, news, || {
-                let name = match client.ask(address, "select pg_is_in_recovery()", PATIENCE)?.as_str() {
-                    "t" => "standby",
-                    "f" => "primary",
-                    other => bail!("psql says `{other}`"),
-                };
-                Ok((name.to_owned(), self.clock.now()))
-            });
+            // psql does not tell how far it came.
+            self.visit(Pool::Postgres, news, || self.query_once(address, client).map_err(Mishap::CutOff));
             thread::park_timeout(QUERY_PAUSE);
         }
     }
 
+    fn query_once(&self, address: SocketAddr, client: &Client) -> anyhow::Result<(String, MonoTime)> {
+        let name = match client.ask(address, "select pg_is_in_recovery()", PATIENCE)?.as_str() {
+            "t" => "standby",
+            "f" => "primary",
+            other => bail!("psql says `{other}`"),
+        };
+        Ok((name.to_owned(), self.clock.now()))
+    }
+
     /// One client, from its first connection to what it came for. `attempt` tells who served, and when it had that.
     ///
-    /// A session that is open while its server is killed dies with it: no proxy can save it, so its
-    /// client comes again, and its wait goes on. Any other mishap is a failure.
-    fn visit(&self, pool: Pool, news: &Sender<News>, mut attempt: impl FnMut() -> anyhow::Result<(String, MonoTime)>) {
+    /// A client that is in conversation with a server while that is killed is cut off: no proxy can save
+    /// half a conversation, so it comes again, and its wait goes on. Any other mishap is a failure.
+    fn visit(&self, pool: Pool, news: &Sender<News>, mut attempt: impl FnMut() -> Result<(String, MonoTime), Mishap>) {
         let start = self.clock.now();
         loop {
             let kills = self.tally.kills();
             match attempt() {
                 Ok((name, at)) => return self.tally.serve(&name, at.since(start)),
-                Err(_) if self.tally.killed_since(kills) => self.tally.cut(),
-                Err(error) => {
+                Err(Mishap::CutOff(_)) if self.tally.killed_since(kills) => self.tally.cut(),
+                Err(Mishap::CutOff(error) | Mishap::Unanswered(error)) => {
                     let at = self.clock.now();
                     if self.tally.fail(at.since(start)) {
                         let text = format!("the first client that failed: {error:#}");
@@ -90,28 +102,40 @@ impl Load<'_> {
 }
 
 /// Who served, and when the echo was complete.
-fn echo_once(address: SocketAddr, clock: Clock) -> io::Result<(String, MonoTime)> {
+fn echo_once(address: SocketAddr, clock: Clock) -> Result<(String, MonoTime), Mishap> {
+    let (reader, name) = meet(address).context("no name").map_err(Mishap::Unanswered)?;
+    let at = talk(reader, clock).context("no echo").map_err(Mishap::CutOff)?;
+    Ok((name, at))
+}
+
+/// A connection to a server that has said its name.
+fn meet(address: SocketAddr) -> io::Result<(BufReader<TcpStream>, String)> {
     let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let mut reader = BufReader::new(&stream);
+    let mut reader = BufReader::new(stream);
     let mut name = String::new();
     reader.by_ref().take(NAME_MAX).read_line(&mut name)?;
     if name.pop() != Some('\n') {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed before the server said its name"));
     }
+    Ok((reader, name))
+}
+
+/// Has something echoed, and leaves. When the echo was complete.
+fn talk(mut reader: BufReader<TcpStream>, clock: Clock) -> io::Result<MonoTime> {
     let payload: Vec<u8> = (0..fastrand::usize(1..=PAYLOAD_MAX)).map(|_| fastrand::u8(..)).collect();
-    (&stream).write_all(&payload)?;
+    reader.get_mut().write_all(&payload)?;
     let mut answer = vec![0; payload.len()];
     reader.read_exact(&mut answer)?;
     let at = clock.now();
     if answer != payload {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "other bytes came back than were sent"));
     }
-    stream.shutdown(Shutdown::Write)?;
+    reader.get_ref().shutdown(Shutdown::Write)?;
     match reader.read(&mut answer)? {
-        0 => Ok((name, at)),
+        0 => Ok(at),
         count => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{count} bytes too many came back"))),
     }
 }
@@ -123,26 +147,30 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
-    use anyhow::bail;
+    use anyhow::anyhow;
 
-    use super::{Load, echo_once};
+    use super::{Load, Mishap, echo_once};
     use crate::demo::report::Pool;
     use crate::demo::tally::Tally;
     use crate::sys::Clock;
 
     #[test]
-    fn a_client_whose_server_is_killed_comes_again_and_has_not_failed() {
+    fn a_client_that_is_cut_off_by_a_kill_comes_again_and_has_not_failed() {
         let (tally, over, (news, heard)) = (Tally::default(), AtomicBool::new(false), mpsc::channel());
         let load = Load { clock: Clock::start(), over: &over, tally: &tally };
         let mut attempts = 0;
         load.visit(Pool::Echo, &news, || {
             attempts += 1;
-            if attempts == 1 { tally.kill(|| bail!("cut")) } else { Ok(("beta".to_owned(), load.clock.now())) }
+            if attempts == 1 {
+                tally.kill(|| Err(Mishap::CutOff(anyhow!("cut"))))
+            } else {
+                Ok(("beta".to_owned(), load.clock.now()))
+            }
         });
         let count = tally.count();
         assert_eq!((count.served, count.failed, count.cut), (1, 0, 1));
-        load.visit(Pool::Echo, &news, || bail!("refused"));
-        load.visit(Pool::Echo, &news, || bail!("refused"));
+        load.visit(Pool::Echo, &news, || Err(Mishap::CutOff(anyhow!("refused"))));
+        load.visit(Pool::Echo, &news, || tally.kill(|| Err(Mishap::Unanswered(anyhow!("never heard a byte")))));
         assert_eq!(tally.count().failed, 2);
         assert_eq!(heard.try_recv().unwrap().text, "the first client that failed: refused");
         assert!(heard.try_recv().is_err());
@@ -153,7 +181,7 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || drop(listener.accept()));
-        assert!(echo_once(address, Clock::start()).is_err());
+        assert!(matches!(echo_once(address, Clock::start()), Err(Mishap::Unanswered(_))));
         assert!(Duration::ZERO < super::PATIENCE);
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct Count {
     pub(super) served: u64,
     /// Clients that did not.
     pub(super) failed: u64,
-    /// Sessions that died with the server they were on; their clients came again and are counted above.
+    /// Conversations that died with the server they were with; their clients came again and are counted above.
     pub(super) cut: u64,
     /// The longest that one client waited, reconnecting included.
     pub(super) longest: Duration,

@@ -13,6 +13,8 @@ labelled! {
         Unreachable = "unreachable",
         /// The host name could not be looked up.
         Unresolved = "unresolved",
+        /// It accepted, and ended before its first byte.
+        Unanswered = "unanswered",
         /// Our own fault (no descriptor, no local port): says nothing of the backend.
         Local = "local",
         /// Anything else.
@@ -64,7 +66,8 @@ impl ProbeError {
                 OutReason::Unreachable
             }
             // A name that cannot be looked up is the resolver's failure, not the backend's.
-            Self::Dial(DialError::Unresolved) | Self::Check(_) => OutReason::CheckFailed,
+            // One that accepts and hangs up is there; probes that go no further than that never say so.
+            Self::Dial(DialError::Unresolved | DialError::Unanswered) | Self::Check(_) => OutReason::CheckFailed,
         }
     }
 }

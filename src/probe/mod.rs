@@ -74,9 +74,11 @@ async fn ask_http(address: &Address, check: &HttpCheck, stream: Stream, limit: D
             let class = match dial_error(&error) {
                 DialError::Local => ProbeError::Dial(DialError::Local),
                 DialError::Refused => ProbeError::Check(CheckError::SourceRefused),
-                DialError::TimedOut | DialError::Unreachable | DialError::Unresolved | DialError::Other => {
-                    ProbeError::Check(CheckError::AnswerTimedOut)
-                }
+                DialError::TimedOut
+                | DialError::Unreachable
+                | DialError::Unresolved
+                | DialError::Unanswered
+                | DialError::Other => ProbeError::Check(CheckError::AnswerTimedOut),
             };
             Failure { error: class, detail: format!("connecting to {source}: {error}") }
         })?;

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use crate::model::Direction;
 use crate::sys::Stream;
 
-use super::buffer::BufferPool;
+use super::buffer::{BufferPool, Filled};
 use super::pulse::Pulse;
 
 /// Rounds of read and write before a busy direction lets others run.
@@ -26,8 +26,8 @@ pub(super) enum Broken {
 enum State {
     /// Waiting for bytes; holds nothing.
     Reading,
-    /// Holds bytes that the sink has not taken yet: `buffer[start..end]`.
-    Writing { buffer: Box<[u8]>, start: usize, end: usize },
+    /// Holds bytes that the sink has not taken yet.
+    Writing(Filled),
     /// Nothing more will come.
     Ended,
 }
@@ -42,8 +42,9 @@ pub(super) struct Half<'a> {
 }
 
 impl<'a> Half<'a> {
-    pub(super) const fn new(source: &'a Stream, sink: &'a Stream, direction: Direction) -> Self {
-        Self { source, sink, direction, state: State::Reading }
+    /// A direction that begins with `first` to be written, if there is something already.
+    pub(super) fn new(source: &'a Stream, sink: &'a Stream, direction: Direction, first: Option<Filled>) -> Self {
+        Self { source, sink, direction, state: first.map_or(State::Reading, State::Writing) }
     }
 
     pub(super) const fn has_ended(&self) -> bool {
@@ -68,17 +69,14 @@ impl<'a> Half<'a> {
             match &mut self.state {
                 State::Ended => return Poll::Ready(Ok(())),
                 State::Reading => ready!(self.read(cx, buffers, source_broke))?,
-                State::Writing { buffer, start, end } => {
-                    let pending = buffer.get(*start..*end).unwrap_or_default();
-                    let Ok(written) = ready!(self.sink.poll_send(cx, pending)) else {
+                State::Writing(filled) if filled.start == filled.end => self.finish_write(buffers),
+                State::Writing(filled) => {
+                    let Ok(written) = ready!(self.sink.poll_send(cx, filled.bytes())) else {
                         self.state = State::Ended;
                         return Poll::Ready(Err(Broken::Sink));
                     };
                     pulse.moved(self.direction, written);
-                    *start += written;
-                    if start == end {
-                        self.finish_write(buffers);
-                    }
+                    filled.start += written;
                 }
             }
         }
@@ -100,7 +98,7 @@ impl<'a> Half<'a> {
                     return if broke { self.source_broke() } else { self.source_ended() };
                 }
                 Ok(end) => {
-                    self.state = State::Writing { buffer, start: 0, end };
+                    self.state = State::Writing(Filled { buffer, start: 0, end });
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) => {
@@ -114,8 +112,8 @@ impl<'a> Half<'a> {
     }
 
     fn finish_write(&mut self, buffers: &BufferPool) {
-        if let State::Writing { buffer, .. } = std::mem::replace(&mut self.state, State::Reading) {
-            buffers.give_back(buffer);
+        if let State::Writing(filled) = std::mem::replace(&mut self.state, State::Reading) {
+            buffers.give_back(filled.buffer);
         }
     }
 

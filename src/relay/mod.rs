@@ -1,6 +1,9 @@
 //! Floor 4: moves bytes between two sockets, and knows nothing else: not where the sockets came
 //! from, nor whom to tell.
 //!
+//! A session opens first ([`open`]): until the backend's first byte, what the client sent can be sent
+//! again to another backend. Then [`relay`] moves bytes to the end.
+//!
 //! One task polls both directions. A direction at rest holds nothing; when bytes come it borrows a
 //! buffer of the thread, sends at once what it received, and gives the buffer back. What a short
 //! write leaves stays in the buffer, and the direction reads no more until that is out: this is the
@@ -10,6 +13,7 @@
 
 mod buffer;
 mod half;
+mod opening;
 mod pulse;
 mod reset;
 
@@ -21,18 +25,25 @@ use crate::sys::Stream;
 
 pub use buffer::BufferPool;
 use half::{Broken, Half};
+pub use opening::{FirstChunk, Opening, Start, open};
 pub use pulse::Pulse;
 
-/// Relays until both directions ended, one side broke, or `pulse` says stop. What had to be told to
+/// Relays from `start` until both directions ended, one side broke, or `pulse` says stop. What had to be told to
 /// the two sides has been told when it returns: dropping the sockets ends or resets them as is right.
-pub async fn relay(client: &Stream, backend: &Stream, pulse: &Pulse, buffers: &BufferPool) -> SessionEnd {
+pub async fn relay(client: &Stream, backend: &Stream, start: Start, pulse: &Pulse, buffers: &BufferPool) -> SessionEnd {
     let mut relay = Relay {
-        up: Half::new(client, backend, Direction::ClientToBackend),
-        down: Half::new(backend, client, Direction::BackendToClient),
+        up: Half::new(client, backend, Direction::ClientToBackend, start.up),
+        down: Half::new(backend, client, Direction::BackendToClient, start.down),
         broken: None,
     };
     let end = poll_fn(|cx| relay.poll(cx, pulse, buffers)).await;
     drop(relay);
+    tell(end, client, backend, pulse).await;
+    end
+}
+
+/// Has the coming close of the two sockets say what is right after `end`.
+async fn tell(end: SessionEnd, client: &Stream, backend: &Stream, pulse: &Pulse) {
     match end {
         SessionEnd::Completed => {}
         SessionEnd::ClientReset => reset::pass_on(backend, pulse).await,
@@ -50,7 +61,6 @@ pub async fn relay(client: &Stream, backend: &Stream, pulse: &Pulse, buffers: &B
             backend.reset_on_close();
         }
     }
-    end
 }
 
 /// Both directions, and what is known of the two sides.

@@ -30,8 +30,19 @@ struct Entry {
     backend: BackendId,
     epoch: Epoch,
     /// None until the dial is done.
-    sockets: Option<[Arc<Stream>; 2]>,
-    fenced: Option<OutReason>,
+    server: Option<Arc<Stream>>,
+    /// None until something may be written to it: until then the session can still be given another backend.
+    client: Option<Arc<Stream>>,
+    fenced: Option<Fenced>,
+}
+
+/// What a fence did to a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fenced {
+    /// Why.
+    pub reason: OutReason,
+    /// Whether the backend had closed its connection by itself before that.
+    pub was_closed: bool,
 }
 
 /// The route that the session picked is older than the last fence of its backend: pick again.
@@ -55,14 +66,14 @@ impl Registry {
         if shard.floors.get(&backend).is_some_and(|&floor| epoch < floor) {
             return Err(Stale);
         }
-        let key = shard.sessions.insert(Entry { backend, epoch, sockets: None, fenced: None });
+        let key = shard.sessions.insert(Entry { backend, epoch, server: None, client: None, fenced: None });
         drop(shard);
         Ok(Admission { registry: self.clone(), worker, key: Some(key) })
     }
 
     /// Closes every session of `backend` that was admitted under an epoch below `epoch`, and admits no
     /// more of them. When it returns, no byte of theirs reaches a client any more. Gives the number of
-    /// those that were established; those that were still dialling pick again and lose nothing.
+    /// those that were established; those that have not been answered yet are cut from their backend only.
     pub fn fence(&self, backend: BackendId, epoch: Epoch, reason: OutReason) -> usize {
         (0..self.shards.len()).map(|worker| self.fence_shard(worker, backend, epoch, reason)).sum()
     }
@@ -74,9 +85,11 @@ impl Registry {
         *floor = epoch.max(*floor);
         for (_, entry) in &mut shard.sessions {
             if entry.backend == backend && entry.epoch < epoch && entry.fenced.is_none() {
-                entry.fenced = Some(reason);
-                fenced += usize::from(entry.sockets.is_some());
-                sockets.extend(entry.sockets.iter().flatten().cloned());
+                let was_closed =
+                    entry.client.is_none() && entry.server.as_ref().is_some_and(|server| server.is_closed());
+                entry.fenced = Some(Fenced { reason, was_closed });
+                fenced += usize::from(entry.client.is_some());
+                sockets.extend(entry.client.iter().chain(&entry.server).cloned());
             }
         }
         // Cut outside the lock, which the worker needs for every other session; the handles keep the sockets open.
@@ -107,27 +120,51 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Puts the session's sockets under the fence, once the dial is done.
+    /// Puts the session's socket to the backend under the fence, once the dial is done.
     ///
     /// # Errors
     ///
     /// [`Stale`] if the backend was fenced meanwhile.
-    pub fn attach(&self, client: &Arc<Stream>, backend: &Arc<Stream>) -> Result<(), Stale> {
+    pub fn attach_server(&self, server: &Arc<Stream>) -> Result<(), Stale> {
+        self.attach(|entry| entry.server = Some(Arc::clone(server)))
+    }
+
+    /// Puts the client's socket under the fence too and has `deliver` write the first bytes to it, without
+    /// waiting. A fence comes before both, and the client can be given another backend, or after both.
+    ///
+    /// # Errors
+    ///
+    /// [`Stale`] if the backend was fenced meanwhile: nothing it said may reach the client.
+    pub fn attach_client(&self, client: &Arc<Stream>, deliver: impl FnOnce()) -> Result<(), Stale> {
+        self.attach(|entry| {
+            entry.client = Some(Arc::clone(client));
+            deliver();
+        })
+    }
+
+    fn attach(&self, change: impl FnOnce(&mut Entry)) -> Result<(), Stale> {
         let mut shard = self.registry.shard(self.worker);
         let entry = self.key.and_then(|key| shard.sessions.get_mut(key)).ok_or(Stale)?;
         if entry.fenced.is_some() {
             return Err(Stale);
         }
-        entry.sockets = Some([Arc::clone(client), Arc::clone(backend)]);
+        change(entry);
         Ok(())
     }
 
-    /// Leaves the registry. Says why the session was fenced, if it was.
-    pub fn end(mut self) -> Option<OutReason> {
+    /// How the session was fenced, if it was.
+    #[must_use]
+    pub fn fenced(&self) -> Option<Fenced> {
+        let shard = self.registry.shard(self.worker);
+        self.key.and_then(|key| shard.sessions.get(key)?.fenced)
+    }
+
+    /// Leaves the registry. Says how the session was fenced, if it was.
+    pub fn end(mut self) -> Option<Fenced> {
         self.leave()
     }
 
-    fn leave(&mut self) -> Option<OutReason> {
+    fn leave(&mut self) -> Option<Fenced> {
         let key = self.key.take()?;
         // The entry, and with it perhaps a socket, goes only after the lock.
         let entry = self.registry.shard(self.worker).sessions.try_remove(key);
@@ -143,7 +180,7 @@ impl Drop for Admission {
 
 #[cfg(test)]
 mod tests {
-    use super::{Registry, Stale};
+    use super::{Fenced, Registry, Stale};
     use crate::model::{BackendId, Epoch, OutReason};
     use crate::sys::{Stream, connect};
     use std::io::{Read, Write};
@@ -157,7 +194,7 @@ mod tests {
         let before = registry.admit(0, PG1, Epoch(4)).unwrap();
         assert_eq!(registry.fence(PG1, Epoch(5), OutReason::Dead), 0, "it was not established yet");
         assert_eq!(registry.admit(1, PG1, Epoch(4)).unwrap_err(), Stale);
-        assert_eq!(before.end(), Some(OutReason::Dead));
+        assert_eq!(before.end().map(|fenced| fenced.reason), Some(OutReason::Dead));
         let after = registry.admit(0, PG1, Epoch(5)).unwrap();
         assert!(registry.admit(1, BackendId(2), Epoch(0)).is_ok());
         assert_eq!(registry.fence(PG1, Epoch(5), OutReason::Dead), 0);
@@ -180,8 +217,35 @@ mod tests {
         let registry = Registry::new(1);
         let admission = registry.admit(0, PG1, Epoch(0)).unwrap();
         registry.fence(PG1, Epoch(1), OutReason::Dead);
-        let ((client, _), (backend, _)) = (pair().await, pair().await);
-        assert_eq!(admission.attach(&client, &backend), Err(Stale));
+        let (server, _peer) = pair().await;
+        assert_eq!(admission.attach_server(&server), Err(Stale));
+    }
+
+    #[tokio::test]
+    async fn a_session_fenced_before_the_first_answer_keeps_its_client() {
+        let registry = Registry::new(1);
+        let admission = registry.admit(0, PG1, Epoch(0)).unwrap();
+        let ((client, mut person), (server, mut peer)) = (pair().await, pair().await);
+        admission.attach_server(&server).unwrap();
+        assert_eq!(registry.fence(PG1, Epoch(1), OutReason::Dead), 0, "it was not established yet");
+        assert_eq!(peer.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        assert_eq!(admission.attach_client(&client, || ()), Err(Stale));
+        assert_eq!(admission.end(), Some(Fenced { reason: OutReason::Dead, was_closed: false }));
+        client.try_send(b"from another").unwrap();
+        assert_eq!(person.read(&mut [0; 64]).unwrap(), 12);
+    }
+
+    #[tokio::test]
+    async fn a_fence_tells_whether_the_backend_had_closed_before() {
+        let registry = Registry::new(1);
+        let admission = registry.admit(0, PG1, Epoch(0)).unwrap();
+        let (server, peer) = pair().await;
+        admission.attach_server(&server).unwrap();
+        server.try_send(b"unread").unwrap();
+        drop(peer);
+        server.gone().await;
+        registry.fence(PG1, Epoch(1), OutReason::Dead);
+        assert_eq!(admission.end(), Some(Fenced { reason: OutReason::Dead, was_closed: true }));
     }
 
     #[tokio::test]
@@ -189,7 +253,8 @@ mod tests {
         let registry = Registry::new(1);
         let admission = registry.admit(0, PG1, Epoch(0)).unwrap();
         let ((client, mut person), (backend, mut server)) = (pair().await, pair().await);
-        admission.attach(&client, &backend).unwrap();
+        admission.attach_server(&backend).unwrap();
+        admission.attach_client(&client, || ()).unwrap();
         let registry_of_control = registry.clone();
         let control = std::thread::spawn(move || registry_of_control.fence(PG1, Epoch(1), OutReason::Dead));
         assert_eq!(control.join().unwrap(), 1);
@@ -197,6 +262,6 @@ mod tests {
         assert_eq!(person.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
         assert_eq!(server.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
         assert!(server.write_all(b"x").is_err());
-        assert_eq!(admission.end(), Some(OutReason::Dead));
+        assert_eq!(admission.end().map(|fenced| fenced.reason), Some(OutReason::Dead));
     }
 }

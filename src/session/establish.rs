@@ -1,5 +1,5 @@
 //! From an accepted client to a connected pair: pick, admit, dial, and the next backend if that
-//! fails; hold while there is none.
+//! fails or if it ends before its first byte; hold while there is none.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::failover::{NoRoute, PoolRoutes, Route};
-use crate::model::{BackendId, BackendName, DialPlan, HoldEnd, HoldPlan, PoolName, WhenDown};
+use crate::model::{BackendId, DialError, DialPlan, HoldEnd, HoldPlan, MonoTime, PoolName, WhenDown};
+use crate::relay::FirstChunk;
 use crate::routing::{Admission, BackendLive, PoolLive, Stale};
 use crate::sys::{Stream, connect, dial_error};
 
@@ -23,16 +24,19 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 const UNKNOWN_POOL_WAITS: u32 = 20;
 const UNKNOWN_POOL_WAIT: Duration = Duration::from_millis(50);
 
-/// A client with its backend.
+/// A client's backend.
 pub(super) struct Established {
     /// Its place in the registry; to be left before the sockets close.
     pub(super) admission: Admission,
-    pub(super) client: Arc<Stream>,
-    pub(super) backend: Arc<Stream>,
+    pub(super) server: Arc<Stream>,
     pub(super) backend_live: Arc<BackendLive>,
     pub(super) pool_live: Arc<PoolLive>,
-    pub(super) name: BackendName,
+    pub(super) route: Route,
     pub(super) pool: PoolName,
+    /// Until when an answer belongs to the dial.
+    pub(super) answer_by: MonoTime,
+    /// It has ended without a word, and nobody else is there for the client: whatever it does is passed on.
+    pub(super) is_last_resort: bool,
 }
 
 /// Why a client got no backend.
@@ -42,6 +46,8 @@ pub(super) enum Refusal {
     NoBackend,
     /// Every dial failed, and the pool refuses.
     DialFailed,
+    /// Whoever could be dialled reset the connection before its first byte.
+    Reset,
     /// It was held, in vain.
     Hold(HoldEnd),
 }
@@ -50,6 +56,8 @@ pub(super) enum Refusal {
 enum Choice {
     /// Try this backend.
     Dial { route: Route, plan: DialPlan, backend: Arc<BackendLive>, pool: Arc<PoolLive> },
+    /// Nobody else is left: let the client have what this one does.
+    LastResort(Box<Established>),
     /// Wait for a route or, if one is given, for the time to try again.
     Hold { plan: HoldPlan, pool: Arc<PoolLive>, retry_after: Option<Duration> },
     /// The table does not know the pool.
@@ -58,85 +66,172 @@ enum Choice {
     Refuse(Refusal),
 }
 
-/// What a client has been through so far.
+/// What a client in search of a backend has been through so far.
 #[derive(Default)]
-struct Attempt {
+pub(super) struct Search {
+    /// What it has sent already, to be sent to the next backend too.
+    pub(super) first: FirstChunk,
     turn: Option<u64>,
     tried: Vec<BackendId>,
     hold: Option<Hold>,
+    /// Since when it has been held, time at backends that then did not answer included.
+    held_since: Option<MonoTime>,
     unknown_pool: u32,
+    silent: Option<Silent>,
 }
 
-/// Finds `client` a backend.
-pub(super) async fn establish(worker: &Worker, entrance: &Entrance, client: Stream) -> Result<Established, Refusal> {
-    let mut client = Arc::new(client);
-    let mut attempt = Attempt::default();
-    loop {
-        let pool_name = entrance.plan().pool.clone();
-        match choose(worker, &pool_name, &mut attempt) {
-            Choice::Refuse(refusal) => return Err(refusal),
-            Choice::UnknownPool => {
-                attempt.unknown_pool += 1;
-                // Ready early or late, the table is looked at again.
-                drop(timeout(UNKNOWN_POOL_WAIT, worker.routes.next()).await);
-            }
-            Choice::Hold { plan, pool, retry_after } => {
-                // A reload may have given the listener another pool meanwhile.
-                if attempt.hold.as_ref().is_none_or(|hold| !hold.is_for(&pool_name)) {
-                    attempt.hold = None;
-                    attempt.hold = worker.holds.begin(&pool_name, &plan, &pool, worker.clock, &entrance.metrics);
-                }
-                let Some(hold) = &attempt.hold else { return Err(Refusal::Hold(HoldEnd::LimitReached)) };
-                let end = worker.holds.wait(hold, &client, retry_after).await;
-                if end != HoldEnd::Released {
-                    return Err(Refusal::Hold(end));
-                }
-                client = rearmed(client)?;
-                attempt.tried.clear();
-            }
-            Choice::Dial { route, plan, backend, pool } => {
-                match connect_to(worker, &route, plan, &client, &backend, &pool).await {
-                    Ok((admission, stream)) => {
-                        return Ok(Established {
-                            admission,
-                            client,
-                            backend: stream,
-                            backend_live: backend,
-                            pool_live: pool,
-                            name: route.name,
-                            pool: pool_name,
-                        });
+/// A backend that ended before its first byte, while others are tried.
+struct Silent {
+    /// The connection, unless it was reset.
+    session: Option<Box<Established>>,
+    /// Once nobody is left to try: the routes in force then, and how long to wait for others. If none
+    /// come, the backend is fit and closes on purpose.
+    doubt: Option<(Arc<PoolRoutes>, MonoTime)>,
+}
+
+impl Search {
+    /// Finds `client` a backend.
+    pub(super) async fn establish(
+        &mut self,
+        worker: &Worker,
+        entrance: &Entrance,
+        mut client: Arc<Stream>,
+    ) -> Result<(Arc<Stream>, Established), Refusal> {
+        loop {
+            let pool_name = entrance.plan().pool.clone();
+            match self.choose(worker, &pool_name) {
+                Choice::Refuse(refusal) => {
+                    if refusal == Refusal::Reset {
+                        client.reset_on_close();
                     }
-                    Err(Failure::Stale) => {}
-                    Err(Failure::Dial) => attempt.tried.push(route.backend),
+                    return Err(refusal);
+                }
+                Choice::LastResort(session) => {
+                    self.hold = None;
+                    return Ok((client, *session));
+                }
+                Choice::UnknownPool => {
+                    self.unknown_pool += 1;
+                    // Ready early or late, the table is looked at again.
+                    drop(timeout(UNKNOWN_POOL_WAIT, worker.routes.next()).await);
+                }
+                Choice::Hold { plan, pool, retry_after } => {
+                    let hold = self.hold_place(worker, entrance, &pool_name, &plan, &pool)?;
+                    let end = worker.holds.wait(hold, &client, retry_after).await;
+                    if end != HoldEnd::Released {
+                        return Err(Refusal::Hold(end));
+                    }
+                    client = rearmed(client)?;
+                    if self.silent.is_none() {
+                        self.tried.clear();
+                    }
+                }
+                Choice::Dial { route, plan, backend, pool } => {
+                    match connect_to(worker, route, plan, backend, pool, pool_name).await {
+                        Ok(session) => {
+                            self.hold = None;
+                            return Ok((client, session));
+                        }
+                        Err(Failure::Stale) => {}
+                        Err(Failure::Dial(backend)) => self.tried.push(backend),
+                    }
                 }
             }
         }
     }
+
+    /// The session was fenced before anything was exchanged on it: its backend is not to blame.
+    pub(super) const fn was_fenced(&mut self) {
+        self.first.rewind();
+    }
+
+    /// `session` ended before its backend's first byte, by a reset or in order: it counts as a failed dial.
+    pub(super) fn was_unanswered(&mut self, worker: &Worker, session: Established, reset: bool) {
+        let Route { backend, epoch, .. } = session.route;
+        session.backend_live.metrics.count_connect_failure(DialError::Unanswered);
+        worker.feedback.dial_failed(backend, epoch, DialError::Unanswered);
+        self.tried.push(backend);
+        self.first.rewind();
+        if worker.clock.now() > session.answer_by {
+            self.held_since = None;
+        }
+        let session = (!reset).then(|| Box::new(session));
+        self.silent = Some(Silent { session, doubt: None });
+    }
+
+    /// Its place among those who wait for `pool_name`.
+    fn hold_place(
+        &mut self,
+        worker: &Worker,
+        entrance: &Entrance,
+        pool_name: &PoolName,
+        plan: &HoldPlan,
+        pool: &Arc<PoolLive>,
+    ) -> Result<&Hold, Refusal> {
+        // A reload may have given the listener another pool meanwhile.
+        if self.hold.as_ref().is_none_or(|hold| !hold.is_for(pool_name)) {
+            self.hold = None;
+            let since = *self.held_since.get_or_insert_with(|| worker.clock.now());
+            self.hold = worker.holds.begin(pool_name, plan, pool, worker.clock, since, &entrance.metrics);
+        }
+        self.hold.as_ref().ok_or(Refusal::Hold(HoldEnd::LimitReached))
+    }
+
+    /// Looks at the table once and decides what to do next. Everything that outlives the look is cloned out.
+    fn choose(&mut self, worker: &Worker, pool_name: &PoolName) -> Choice {
+        let published = worker.routes.load();
+        let (routes, pool) = match (published.table.pools.get(pool_name), published.live.pools.get(pool_name)) {
+            (Some(routes), Some(pool)) => (routes, Arc::clone(pool)),
+            _ if self.unknown_pool < UNKNOWN_POOL_WAITS => return Choice::UnknownPool,
+            _ => return Choice::Refuse(Refusal::NoBackend),
+        };
+        if self.silent.as_ref().is_some_and(|silent| silent.is_outdated(routes)) {
+            self.silent = None;
+            self.tried.clear();
+        }
+        let turn = *self.turn.get_or_insert_with(|| pool.next_turn());
+        let picked = if self.tried.len() < routes.dial.connect_attempts {
+            routes.pick(turn, &self.tried)
+        } else {
+            Err(NoRoute::Exhausted)
+        };
+        match picked {
+            Ok(route) => match published.live.backends.get(&route.backend) {
+                Some(backend) => {
+                    Choice::Dial { route: route.clone(), plan: routes.dial, backend: Arc::clone(backend), pool }
+                }
+                None => Choice::Refuse(Refusal::NoBackend),
+            },
+            Err(NoRoute::Exhausted) => match self.silent.take() {
+                Some(silent) => self.doubt(silent, routes, pool, worker.clock.now()),
+                None => without_route(NoRoute::Exhausted, routes, pool),
+            },
+            Err(why) => {
+                self.silent = None;
+                without_route(why, routes, pool)
+            }
+        }
+    }
+
+    /// Nobody is left, and the last one tried ended before its first byte: it is dying, and a verdict will
+    /// come in a moment; or it does that to everybody, and the client gets what it would get without us.
+    fn doubt(&mut self, silent: Silent, routes: &Arc<PoolRoutes>, pool: Arc<PoolLive>, now: MonoTime) -> Choice {
+        let until = silent.doubt.as_ref().map_or(now + RETRY_AFTER, |&(_, until)| until);
+        if routes.hold.when_down == WhenDown::Hold && now < until {
+            self.silent = Some(Silent { doubt: Some((Arc::clone(routes), until)), ..silent });
+            return Choice::Hold { plan: routes.hold, pool, retry_after: Some(until.since(now)) };
+        }
+        silent.session.map_or(Choice::Refuse(Refusal::Reset), |mut session| {
+            session.is_last_resort = true;
+            Choice::LastResort(session)
+        })
+    }
 }
 
-/// Looks at the table once and decides what to do next. Everything that outlives the look is cloned out.
-fn choose(worker: &Worker, pool_name: &PoolName, attempt: &mut Attempt) -> Choice {
-    let published = worker.routes.load();
-    let (routes, pool) = match (published.table.pools.get(pool_name), published.live.pools.get(pool_name)) {
-        (Some(routes), Some(pool)) => (routes, Arc::clone(pool)),
-        _ if attempt.unknown_pool < UNKNOWN_POOL_WAITS => return Choice::UnknownPool,
-        _ => return Choice::Refuse(Refusal::NoBackend),
-    };
-    let turn = *attempt.turn.get_or_insert_with(|| pool.next_turn());
-    let picked = if attempt.tried.len() < routes.dial.connect_attempts {
-        routes.pick(turn, &attempt.tried)
-    } else {
-        Err(NoRoute::Exhausted)
-    };
-    match picked {
-        Ok(route) => match published.live.backends.get(&route.backend) {
-            Some(backend) => {
-                Choice::Dial { route: route.clone(), plan: routes.dial, backend: Arc::clone(backend), pool }
-            }
-            None => Choice::Refuse(Refusal::NoBackend),
-        },
-        Err(why) => without_route(why, routes, pool),
+impl Silent {
+    /// Whether there has been a verdict since nobody was left to try.
+    fn is_outdated(&self, routes: &Arc<PoolRoutes>) -> bool {
+        self.doubt.as_ref().is_some_and(|(before, _)| !Arc::ptr_eq(before, routes))
     }
 }
 
@@ -156,7 +251,7 @@ enum Failure {
     /// It was fenced since it was picked.
     Stale,
     /// It could not be connected to; reported and counted already.
-    Dial,
+    Dial(BackendId),
 }
 
 impl From<Stale> for Failure {
@@ -165,35 +260,45 @@ impl From<Stale> for Failure {
     }
 }
 
-/// Is admitted to `route`'s backend, dials it, and comes under the fence with both sockets.
+/// Is admitted to `route`'s backend, dials it, and comes under the fence with its socket.
 async fn connect_to(
     worker: &Worker,
-    route: &Route,
+    route: Route,
     plan: DialPlan,
-    client: &Arc<Stream>,
-    backend: &BackendLive,
-    pool: &PoolLive,
-) -> Result<(Admission, Arc<Stream>), Failure> {
+    backend_live: Arc<BackendLive>,
+    pool_live: Arc<PoolLive>,
+    pool: PoolName,
+) -> Result<Established, Failure> {
     let admission = worker.registry.admit(worker.index, route.backend, route.epoch)?;
     let begun = worker.clock.now();
     let error = match connect(&route.address, plan.connect_timeout).await {
-        Ok(stream) => {
-            let stream = Arc::new(stream);
-            admission.attach(client, &stream)?;
+        Ok(server) => {
+            let server = Arc::new(server);
+            admission.attach_server(&server)?;
             let now = worker.clock.now();
-            backend.metrics.connections.inc();
-            backend.metrics.connect_seconds.observe(now.since(begun).as_secs_f64());
-            backend.metrics.set_last_active(worker.clock.unix_seconds(now));
-            if let Some(since) = pool.since_failover(now) {
-                pool.metrics.first_session_seconds.observe(since.as_secs_f64());
+            backend_live.metrics.connections.inc();
+            backend_live.metrics.connect_seconds.observe(now.since(begun).as_secs_f64());
+            backend_live.metrics.set_last_active(worker.clock.unix_seconds(now));
+            if let Some(since) = pool_live.since_failover(now) {
+                pool_live.metrics.first_session_seconds.observe(since.as_secs_f64());
             }
-            return Ok((admission, stream));
+            let answer_by = now + plan.connect_timeout;
+            return Ok(Established {
+                admission,
+                server,
+                backend_live,
+                pool_live,
+                route,
+                pool,
+                answer_by,
+                is_last_resort: false,
+            });
         }
         Err(error) => dial_error(&error),
     };
-    backend.metrics.count_connect_failure(error);
+    backend_live.metrics.count_connect_failure(error);
     worker.feedback.dial_failed(route.backend, route.epoch, error);
-    Err(Failure::Dial)
+    Err(Failure::Dial(route.backend))
 }
 
 /// A client that was held, with the runtime looking afresh at what it sent meanwhile.

@@ -57,13 +57,14 @@ impl Drop for Hold {
 }
 
 impl HoldQueues {
-    /// Lets a client begin to wait for `pool`, if it still has a place for one.
+    /// Lets a client that has waited `since` then go on waiting for `pool`, if it still has a place for one.
     pub(super) fn begin(
         &self,
         pool: &PoolName,
         plan: &HoldPlan,
         live: &Arc<PoolLive>,
         clock: Clock,
+        since: MonoTime,
         listener: &ListenerMetrics,
     ) -> Option<Hold> {
         if !live.try_hold(plan.hold_limit) {
@@ -71,7 +72,6 @@ impl HoldQueues {
         }
         let ticket = Ticket(self.last_ticket.get() + 1);
         self.last_ticket.set(ticket.0);
-        let since = clock.now();
         Some(Hold {
             ticket,
             pool: pool.clone(),

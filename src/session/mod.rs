@@ -1,23 +1,25 @@
 //! Floor 5: one client, from accept to end.
 //!
-//! The way of a session: `establish` picks a backend from the table, is
-//! admitted to the registry, dials, goes on to the next backend if that fails, and holds while there
-//! is none; then `relay` moves bytes until the end, whose reason is logged and counted once.
+//! The way of a session: `establish` picks a backend from the table, is admitted to the registry,
+//! dials, goes on to the next backend if that fails, and holds while there is none. `open` waits for the
+//! backend's first byte: if it ends before that, `establish` goes on to the next. Then `relay` moves
+//! bytes until the end, whose reason is logged and counted once.
 
 mod establish;
 mod hold;
 mod worker;
 
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::model::{BackendName, Direction, HoldEnd, ListenerPlan, PoolName, RejectReason, SessionEnd};
-use crate::relay::{Pulse, relay};
+use crate::relay::{Opening, Pulse, Start, open, relay};
 use crate::sys::Stream;
 use crate::telemetry::{Counted, ListenerMetrics};
 
-use establish::{Established, Refusal, establish};
+use establish::{Established, Refusal, Search};
 pub use worker::{Seat, Seats, Worker};
 
 /// What a session knows of the listener it came through. The plan may be replaced by a reload.
@@ -52,9 +54,19 @@ impl Entrance {
 pub async fn run(worker: Rc<Worker>, entrance: Rc<Entrance>, client: Stream, peer: Option<SocketAddr>, seat: Seat) {
     entrance.metrics.connections.inc();
     let active = Counted::new(&entrance.metrics.active);
-    match establish(&worker, &entrance, client).await {
-        Ok(session) => serve(&worker, &entrance, session, peer).await,
-        Err(refusal) => refused(&entrance, peer, refusal),
+    let (mut search, mut client) = (Search::default(), Arc::new(client));
+    loop {
+        let session;
+        (client, session) = match search.establish(&worker, &entrance, client).await {
+            Ok(found) => found,
+            Err(refusal) => {
+                refused(&entrance, peer, refusal);
+                break;
+            }
+        };
+        if serve(&worker, &entrance, &mut search, &client, session, peer).await.is_break() {
+            break;
+        }
     }
     drop((active, seat));
 }
@@ -66,22 +78,98 @@ pub fn turn_away(entrance: &Entrance, client: Stream) {
     drop(client);
 }
 
-/// Relays an established session and says how it ended.
-async fn serve(worker: &Worker, entrance: &Entrance, session: Established, peer: Option<SocketAddr>) {
-    let Established { admission, client, backend, backend_live, pool_live, name, pool } = session;
+/// What became of a client at a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// Its session is over.
+    Ended(SessionEnd),
+    /// The backend ended before its first byte, by a reset or in order; the client has lost nothing.
+    Unanswered { reset: bool },
+    /// The backend was fenced before its first byte; the client has lost nothing.
+    Fenced,
+}
+
+/// Opens an established session and relays it. Breaks when the client has been served, for good or ill;
+/// goes on when it has lost nothing and can be given another backend.
+async fn serve(
+    worker: &Worker,
+    entrance: &Entrance,
+    search: &mut Search,
+    client: &Arc<Stream>,
+    session: Established,
+    peer: Option<SocketAddr>,
+) -> ControlFlow<()> {
     let plan = entrance.plan();
     let pulse = Rc::new(Pulse::new(worker.ticks(plan.idle_timeout), worker.ticks(plan.half_close_timeout)));
-    let watched = worker.watch(&pulse, &backend_live);
-    let active = Counted::new(&backend_live.metrics.active);
-    let end = relay(&client, &backend, &pulse, &worker.buffers).await;
-    // Out of the registry first: a fence must never touch a socket that is closed already.
-    let end = admission.end().map_or(end, SessionEnd::from);
-    drop((watched, client, backend, active));
+    let watched = worker.watch(&pulse, &session.backend_live);
+    let active = Counted::new(&session.backend_live.metrics.active);
+    let outcome = converse(worker, search, client, &session, &pulse).await;
+    drop((watched, active));
     let [up, down] = pulse.take_moved();
-    backend_live.metrics.count_bytes(Direction::ClientToBackend, up);
-    backend_live.metrics.count_bytes(Direction::BackendToClient, down);
-    pool_live.metrics.count_closed(end);
-    log_end(&plan, &pool, &name, peer, end, &pulse);
+    session.backend_live.metrics.count_bytes(Direction::ClientToBackend, up);
+    session.backend_live.metrics.count_bytes(Direction::BackendToClient, down);
+    match outcome {
+        Outcome::Unanswered { reset } => search.was_unanswered(worker, session, reset),
+        Outcome::Fenced => search.was_fenced(),
+        Outcome::Ended(end) => {
+            // Out of the registry first: a fence must never touch a socket that is closed already.
+            let end = session.admission.end().map_or(end, |fenced| SessionEnd::from(fenced.reason));
+            session.pool_live.metrics.count_closed(end);
+            log_end(&plan, &session.pool, &session.route.name, peer, end, &pulse);
+            return ControlFlow::Break(());
+        }
+    }
+    ControlFlow::Continue(())
+}
+
+/// Opens the session, unless it did that before, and relays it.
+async fn converse(
+    worker: &Worker,
+    search: &mut Search,
+    client: &Arc<Stream>,
+    session: &Established,
+    pulse: &Pulse,
+) -> Outcome {
+    let server = &session.server;
+    let mut start = if session.is_last_resort {
+        Start::default()
+    } else {
+        match open(client, server, &mut search.first, pulse, &worker.buffers).await {
+            Opening::Opened(start) => start,
+            Opening::Ended(end) => return Outcome::Ended(end),
+            Opening::Unanswered { reset } => return unanswered(worker, search, client, session, reset),
+        }
+    };
+    if session.admission.attach_client(client, || start.deliver(client, pulse)).is_err() {
+        return fenced(search.first.is_sent() || start.holds_client_bytes(), client);
+    }
+    let start = start.after(std::mem::take(&mut search.first));
+    Outcome::Ended(relay(client, server, start, pulse, &worker.buffers).await)
+}
+
+/// The backend ended before its first byte: whose doing was that, and is it in time to try another?
+fn unanswered(worker: &Worker, search: &Search, client: &Stream, session: &Established, reset: bool) -> Outcome {
+    let sent = search.first.is_sent();
+    match session.admission.fenced() {
+        Some(fence) if !fence.was_closed => fenced(sent, client),
+        // Long after the dial a reset may come from something between, and what was sent been read.
+        _ if sent && worker.clock.now() > session.answer_by => {
+            client.reset_on_close();
+            Outcome::Ended(SessionEnd::BackendReset)
+        }
+        _ => Outcome::Unanswered { reset },
+    }
+}
+
+/// The fence came before the first answer. What the backend was sent it may have acted on: nobody sends
+/// that again.
+fn fenced(sent: bool, client: &Stream) -> Outcome {
+    if !sent {
+        return Outcome::Fenced;
+    }
+    client.reset_on_close();
+    // Which fence it was is told by the registry.
+    Outcome::Ended(SessionEnd::BackendReset)
 }
 
 fn log_end(
@@ -103,7 +191,7 @@ fn log_end(
 fn refused(entrance: &Entrance, peer: Option<SocketAddr>, refusal: Refusal) {
     let reason = match refusal {
         Refusal::NoBackend => RejectReason::NoEligibleBackend,
-        Refusal::DialFailed => RejectReason::DialFailed,
+        Refusal::DialFailed | Refusal::Reset => RejectReason::DialFailed,
         Refusal::Hold(HoldEnd::LimitReached) => RejectReason::HoldLimit,
         Refusal::Hold(HoldEnd::TimedOut) => RejectReason::HoldTimeout,
         Refusal::Hold(HoldEnd::ShuttingDown) => RejectReason::ShuttingDown,

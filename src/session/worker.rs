@@ -199,7 +199,7 @@ impl Drop for Seat {
 mod tests {
     use super::{Seats, Worker};
     use crate::model::{BackendId, Epoch};
-    use crate::relay::{Pulse, relay};
+    use crate::relay::{Pulse, Start, relay};
     use crate::routing::{Registry, mailbox, route_cell};
     use crate::sys::{Clock, connect};
     use std::io::{Read, Write};
@@ -254,7 +254,7 @@ mod tests {
         let healthy = Rc::clone(&worker);
         let relayed = local.spawn_local(async move {
             let seat = healthy.seats.take();
-            let end = relay(&client, &backend, &Pulse::new(0, 0), &healthy.buffers).await;
+            let end = relay(&client, &backend, Start::default(), &Pulse::new(0, 0), &healthy.buffers).await;
             drop(seat);
             end
         });

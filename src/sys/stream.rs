@@ -11,6 +11,9 @@ use socket2::SockRef;
 use tokio::io::{Interest, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
+/// `TCP_CLOSE` of the kernel's `include/net/tcp_states.h`.
+const TCP_CLOSE: i32 = 7;
+
 /// A connected stream socket that belongs to a runtime.
 #[derive(Debug)]
 pub enum Stream {
@@ -135,6 +138,28 @@ impl Stream {
         #[expect(unsafe_code, reason = "no safe wrapper of SIOCOUTQ exists")]
         let status = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) };
         if status == 0 { usize::try_from(queued).unwrap_or(0) } else { 0 }
+    }
+
+    /// Whether the connection is over for good: reset by the other side, or by [`Self::abort`]. One that
+    /// the other side only ended is not. Never for Unix sockets, whose end cannot cross bytes on the way.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        let Self::Tcp(stream) = self else { return false };
+        let mut state = [0_u8; 1];
+        let mut length: libc::socklen_t = 1;
+        // SAFETY: TCP_INFO (tcp(7)) writes at most `length` bytes, here the first field, tcpi_state, to
+        // the pointer; both pointers are valid and unaliased for the call.
+        #[expect(unsafe_code, reason = "no safe wrapper of TCP_INFO exists")]
+        let status = unsafe {
+            libc::getsockopt(
+                stream.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                state.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        status == 0 && i32::from(state[0]) == TCP_CLOSE
     }
 
     /// Has the coming close reset the connection instead of ending it in order.
