@@ -15,7 +15,7 @@
 //! | 5 | [`session`], [`control`], [`admin`] |
 //! | 4 | [`relay`], [`probe`] |
 //! | 3 | [`routing`] |
-//! | 2 | [`config`], [`sys`], [`telemetry`] |
+//! | 2 | [`config`], [`sys`], [`telemetry`], [`wire`] |
 //! | 1 | [`failover`] |
 //! | 0 | [`model`] |
 //!
@@ -41,8 +41,8 @@
 //! 6. The byte path takes no lock, allocates nothing, and waits for nothing but its two sockets.
 //!    Tests: `the_byte_path_allocates_nothing`.
 //! 7. Every byte read is delivered or its loss is reported: half-close passes through, and a reset is
-//!    passed on only after the flush. What a backend may have read is sent to no other.
-//!    Tests: `what_a_backend_has_read_is_never_sent_to_another`, `a_client_that_ends_first_gets_the_whole_answer`,
+//!    passed on only after the flush. An order that a backend may have read is sent to no other.
+//!    Tests: `what_may_be_an_order_is_never_sent_twice`, `a_client_that_ends_first_gets_the_whole_answer`,
 //!    `a_reset_by_the_backend_reaches_the_client_after_the_bytes`.
 //! 8. Everything has a limit, and reaching it is counted.
 //!    Tests: `the_client_after_the_last_allowed_one_is_closed_at_once_and_counted`,
@@ -68,3 +68,4 @@ pub mod routing;
 pub mod session;
 pub mod sys;
 pub mod telemetry;
+pub mod wire;

@@ -5,10 +5,10 @@
 mod support;
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 
 use support::net::{End, drain, reset};
 use support::servers::Server;
@@ -79,76 +79,84 @@ fn a_backend_that_closes_before_its_first_byte_counts_as_a_failed_dial() {
     wait_until("the sessions are over", DEADLINE, || closed(&daemon, "completed") == 20.0);
 }
 
+/// What PostgreSQL's clients send first.
+const STARTUP: &[u8] = b"\0\0\0\x11\0\x03\0\0user\0app\0";
+
 #[test]
-fn what_a_client_sent_first_is_sent_again_if_the_backend_did_not_read_it() {
-    let (a, (b, told)) = (resets_unread(), listens());
-    let daemon = daemon("", &[a.addr, b.addr]);
+fn a_greeting_that_was_not_answered_is_sent_again() {
+    // One resets it unread, one reads it and closes in order.
+    let a = resets_unread();
+    let b = Server::start(fresh_addr(), |_, mut stream| stream.read_exact(&mut [0; STARTUP.len()]));
+    let (c, told) = listens();
+    let daemon = daemon("", &[a.addr, b.addr, c.addr]);
     let mut client = dial(daemon.listener("orders")).unwrap();
-    client.write_all(b"a startup message").unwrap();
-    wait_until("the second backend has it", DEADLINE, || {
-        daemon.metric("backend_bytes_total", &[("backend", "b")]) == Some(17.0)
+    client.write_all(STARTUP).unwrap();
+    wait_until("the third backend has it", DEADLINE, || {
+        daemon.metric("backend_bytes_total", &[("backend", "c")]) == Some(17.0)
     });
     client.write_all(b", and more").unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(drain(&mut client), (b"27".to_vec(), End::Closed));
-    assert_eq!(told.recv_timeout(DEADLINE).unwrap(), b"a startup message, and more");
+    assert_eq!(told.recv_timeout(DEADLINE).unwrap(), [STARTUP, b", and more"].concat());
+    assert_eq!(unanswered(&daemon), 2.0);
 }
 
 #[test]
-fn what_a_backend_has_read_is_never_sent_to_another() {
-    // It reads the order and goes without an answer: it may have carried it out.
-    let a = Server::start(fresh_addr(), |_, mut stream| stream.read_exact(&mut [0; 8]));
-    let (b, told) = listens();
-    let daemon = daemon("", &[a.addr, b.addr]);
-    let mut client = dial(daemon.listener("orders")).unwrap();
-    client.write_all(b"an order").unwrap();
-    assert_eq!(ends(&mut client), End::Closed);
-    drop(client);
-    wait_until("the session is over", DEADLINE, || closed(&daemon, "completed") == 1.0);
-    assert!(told.try_recv().is_err(), "nobody else got it");
-    assert_eq!(unanswered(&daemon), 0.0);
+fn what_may_be_an_order_is_never_sent_twice() {
+    // They may have carried it out: one reads it and closes in order, one reads a part of it, one closes hard.
+    let reads = Server::start(fresh_addr(), |_, mut stream| stream.read_exact(&mut [0; 18]));
+    let reads_a_part = Server::start(fresh_addr(), |_, mut stream| stream.read_exact(&mut [0; 9]));
+    let closes_hard = Server::start(fresh_addr(), |_, mut stream| {
+        stream.read_exact(&mut [0; 18])?;
+        reset(stream);
+        Ok(())
+    });
+    for (a, end) in [(reads, End::Closed), (reads_a_part, End::Reset), (closes_hard, End::Reset)] {
+        let (b, told) = listens();
+        let daemon = daemon("", &[a.addr, b.addr]);
+        let mut client = dial(daemon.listener("orders")).unwrap();
+        client.write_all(b"order #1\norder #2\n").unwrap();
+        assert_eq!(ends(&mut client), end);
+        drop(client);
+        let reason = if end == End::Closed { "completed" } else { "backend_reset" };
+        wait_until("the session is over", DEADLINE, || closed(&daemon, reason) == 1.0);
+        assert!(told.try_recv().is_err(), "nobody else got it");
+        assert_eq!(unanswered(&daemon), 0.0);
+    }
 }
 
 #[test]
 fn a_first_chunk_that_is_too_long_to_keep_is_not_sent_again() {
-    let (reads, b) = (Arc::new(AtomicUsize::new(0)), listens());
-    let count = Arc::clone(&reads);
-    let a = Server::start(fresh_addr(), move |_, mut stream| {
-        // More than is kept, and not all of what comes.
-        stream.read_exact(&mut [0; 20_000])?;
-        count.fetch_add(1, Ordering::SeqCst);
-        reset(stream);
+    let (a, (b, told)) = (resets_unread(), listens());
+    let daemon = daemon("", &[a.addr, b.addr]);
+    let mut client = dial(daemon.listener("orders")).unwrap();
+    // A greeting by its first bytes.
+    client.write_all(&[b"SSH-2.0-".as_slice(), &[b'x'; 40_000]].concat()).unwrap();
+    assert_eq!(ends(&mut client), End::Reset);
+    assert!(told.try_recv().is_err());
+}
+
+/// Keeps each connection until it is told to let all go.
+fn keeps() -> (Server, Arc<Mutex<Vec<TcpStream>>>) {
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let keeping = Arc::clone(&kept);
+    let server = Server::start(fresh_addr(), move |_, stream| {
+        keeping.lock().unwrap().push(stream);
         Ok(())
     });
-    let daemon = daemon("", &[a.addr, b.0.addr]);
-    let mut client = dial(daemon.listener("orders")).unwrap();
-    client.write_all(&[7; 40_000]).unwrap();
-    assert_eq!(ends(&mut client), End::Reset);
-    assert_eq!(reads.load(Ordering::SeqCst), 1);
-    assert!(b.1.try_recv().is_err());
+    (server, kept)
 }
 
 #[test]
-fn a_reset_long_after_the_dial_is_passed_on() {
-    let (go, wait) = channel::<()>();
-    let wait = std::sync::Mutex::new(wait);
-    let a = Server::start(fresh_addr(), move |_, stream| {
-        if stream.peek(&mut [0])? > 0 {
-            wait.lock().unwrap().recv_timeout(DEADLINE).map_err(io::Error::other)?;
-            reset(stream);
-        }
-        Ok(())
-    });
-    let (b, told) = listens();
+fn a_server_that_closes_on_a_silent_client_much_later_is_believed() {
+    let (a, kept) = keeps();
+    let b = Server::echo("b");
     let daemon = daemon("connect_timeout = \"50ms\"", &[a.addr, b.addr]);
     let mut client = dial(daemon.listener("orders")).unwrap();
-    client.write_all(b"an order").unwrap();
     let begun = std::time::Instant::now();
     wait_until("the dial is long over", DEADLINE, || begun.elapsed() > std::time::Duration::from_millis(200));
-    go.send(()).unwrap();
-    assert_eq!(ends(&mut client), End::Reset);
-    assert!(told.try_recv().is_err());
-    assert_eq!(closed(&daemon, "backend_reset"), 1.0);
+    kept.lock().unwrap().clear();
+    assert_eq!(ends(&mut client), End::Closed, "the standby is nobody's business while the first is fit");
 }
 
 #[test]
@@ -181,13 +189,19 @@ fn a_reset_is_passed_on_when_nobody_else_is_left() {
     let a = resets_unread();
     let daemon = daemon("", &[a.addr]);
     let mut client = dial(daemon.listener("orders")).unwrap();
-    client.write_all(b"hello").unwrap();
+    client.write_all(STARTUP).unwrap();
     assert_eq!(ends(&mut client), End::Reset);
     assert_eq!(daemon.metric("listener_rejected_total", &[("reason", "dial_failed")]), Some(1.0));
 }
 
 #[test]
 fn a_backend_that_only_listens_gets_everything_when_nobody_else_is_left() {
+    for pool in ["", "hold_limit = 0", "hold = \"10ms\"", "when_down = \"refuse\""] {
+        only_listens(pool);
+    }
+}
+
+fn only_listens(pool: &str) {
     let (heard, told) = channel();
     let a = Server::start(fresh_addr(), move |_, mut stream: TcpStream| {
         stream.shutdown(Shutdown::Write)?;
@@ -195,7 +209,7 @@ fn a_backend_that_only_listens_gets_everything_when_nobody_else_is_left() {
         stream.read_to_end(&mut all)?;
         if all.is_empty() { Ok(()) } else { heard.send(all).map_err(io::Error::other) }
     });
-    let daemon = daemon("", &[a.addr]);
+    let daemon = daemon(pool, &[a.addr]);
     let mut client = dial(daemon.listener("orders")).unwrap();
     assert_eq!(ends(&mut client), End::Closed);
     client.write_all(b"to the record").unwrap();
@@ -272,4 +286,41 @@ fn clients_of_a_single_backend_wait_for_it_to_come_back() {
         });
         daemon.wait_health("orders", "a", "healthy");
     }
+}
+
+#[test]
+fn a_session_keeps_nothing_of_a_backend_that_did_not_answer() {
+    let (a, b) = (closes_at_once(), Server::echo("b"));
+    let daemon = daemon("", &[a.addr, b.addr]);
+    let before = daemon.descriptors();
+    let clients: Vec<_> = (0..20).map(|_| support::net::meet(daemon.listener("orders")).expect("served")).collect();
+    wait_until("each has two descriptors", DEADLINE, || daemon.descriptors() == before + 2 * clients.len());
+}
+
+#[test]
+fn a_client_that_has_ended_its_order_is_held_with_it() {
+    let listener = TcpListener::bind(fresh_addr()).unwrap();
+    let addr = listener.local_addr().unwrap();
+    // Listens no more once a client has said something, and then resets it.
+    let dying = std::thread::spawn(move || {
+        let said = listener.incoming().map_while(Result::ok).find(|stream| stream.peek(&mut [0]).is_ok_and(|n| n > 0));
+        drop(listener);
+        drop(said);
+    });
+    let daemon = Daemon::start(&format!(
+        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n[pools.orders]\nhold = \"30s\"\n\
+         [pools.orders.check]\ninterval = \"50ms\"\n[pools.orders.backends.a]\naddress = \"{addr}\"\n"
+    ));
+    let mut client = dial(daemon.listener("orders")).unwrap();
+    client.write_all(STARTUP).unwrap();
+    dying.join().unwrap();
+    daemon.wait_held("orders", 1);
+    client.shutdown(Shutdown::Write).unwrap();
+    let back = Server::start(addr, |_, mut stream| {
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all)?;
+        write!(stream, "{}", all.len())
+    });
+    assert_eq!(drain(&mut client), (b"17".to_vec(), End::Closed));
+    drop(back);
 }

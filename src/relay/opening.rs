@@ -1,22 +1,16 @@
-//! The opening of a session: up to the backend's first byte nothing is lost if it ends, for what the
-//! client sent so far is kept and can be sent again to another.
+//! The opening of a session: up to the backend's first byte a client may be given another backend.
 //!
-//! A backend that ends in this time has
-//! - heard nothing: the next one can be tried, whatever the protocol;
-//! - heard something and reset the connection: it has not read it all (a kernel whose process had read
-//!   everything ends the connection in order), so the next one can be tried;
-//! - read all it was sent and ended in order: that may be its answer, or it may have acted on what it
-//!   read. Nobody sends that again; the end is passed on.
+//! That is so if nothing was sent to the backend, or a greeting, on which no server acts. Anything else may
+//! be an order. How the connection ended does not tell whether it was read: a server that reads a part, or
+//! all of it and closes hard, ends in a reset too. So an order is never sent twice, and the end is passed on.
 
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
-use std::time::Duration;
-
-use tokio::time::sleep;
 
 use crate::model::{Direction, SessionEnd};
 use crate::sys::Stream;
+use crate::wire::is_greeting;
 
 use super::buffer::{BufferPool, Filled};
 use super::pulse::Pulse;
@@ -24,9 +18,6 @@ use super::tell;
 
 /// So many bytes of a client are kept for another backend: more than any protocol's greeting.
 const FIRST_CHUNK_MAX: usize = 16 * 1024;
-
-/// How long it may take the network to tell whether bytes that crossed a backend's end were read.
-const CROSSING_MAX: Duration = Duration::from_secs(1);
 
 /// What a client has sent before any backend answered.
 #[derive(Debug, Default)]
@@ -37,15 +28,16 @@ pub struct FirstChunk {
 }
 
 impl FirstChunk {
-    /// Whether the present backend has been sent anything.
+    /// Whether the client has sent anything.
     #[must_use]
-    pub const fn is_sent(&self) -> bool {
-        self.sent > 0
+    pub const fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
     }
 
-    /// Is to be sent to another backend, from its first byte on.
-    pub const fn rewind(&mut self) {
-        self.sent = 0;
+    /// Whether another backend may be sent all of it.
+    #[must_use]
+    pub fn is_repeatable(&self) -> bool {
+        self.sent == 0 || is_greeting(&self.bytes)
     }
 
     /// What the present backend has not been sent.
@@ -97,18 +89,17 @@ impl Start {
 pub enum Opening {
     /// The backend has answered, or what the client sent is more than can be kept: relay on.
     Opened(Start),
-    /// The backend ended before its first byte and has not acted on anything the client sent. `reset`: it
-    /// did so by a reset, and is gone; else it may still read.
+    /// The backend ended before its first byte, and the client may be given another.
     Unanswered {
-        /// Whether the connection was reset.
+        /// Whether the connection was reset; else the backend may still read.
         reset: bool,
     },
-    /// The client ended it, or it was told to stop. Both sides have been told.
+    /// It is over. Both sides have been told.
     Ended(SessionEnd),
 }
 
-/// Sends `first` and what the client sends meanwhile to `backend`, until that answers or ends. When it is
-/// to be tried again elsewhere, `first` holds all that the client has sent.
+/// Sends `first`, from its beginning, and what the client sends meanwhile to `backend`, until that answers
+/// or ends. When the client is to be given another, `first` holds all that it has sent.
 pub async fn open(
     client: &Stream,
     backend: &Stream,
@@ -116,29 +107,12 @@ pub async fn open(
     pulse: &Pulse,
     buffers: &BufferPool,
 ) -> Opening {
+    first.sent = 0;
     let opening = poll_fn(|cx| poll(cx, client, backend, first, pulse, buffers)).await;
-    match opening {
-        Opening::Ended(end) => tell(end, client, backend, pulse).await,
-        // Its end crossed our bytes on the way, if nobody acknowledges them.
-        Opening::Unanswered { reset: false } if first.is_sent() && !is_reset_soon(backend, pulse).await => {
-            return Opening::Opened(Start::default());
-        }
-        Opening::Unanswered { reset: false } if first.is_sent() => return Opening::Unanswered { reset: true },
-        Opening::Unanswered { .. } | Opening::Opened(_) => {}
+    if let Opening::Ended(end) = opening {
+        tell(end, client, backend, pulse).await;
     }
     opening
-}
-
-/// Whether a backend that ended in order has not read what it was sent. Then its kernel resets the connection.
-async fn is_reset_soon(backend: &Stream, pulse: &Pulse) -> bool {
-    let (mut pause, mut waited) = (Duration::from_millis(1), Duration::ZERO);
-    // The kernel tells nobody of an acknowledgement, so it has to be asked.
-    while backend.unsent() > 0 && !backend.is_closed() && waited < CROSSING_MAX && !pulse.is_stopped() {
-        sleep(pause).await;
-        waited += pause;
-        pause *= 2;
-    }
-    backend.is_closed()
 }
 
 fn poll(
@@ -155,7 +129,7 @@ fn poll(
     loop {
         // The backend is looked at first: one that is gone should be sent nothing.
         if let Poll::Ready(heard) = poll_receive(cx, backend, buffers) {
-            return Poll::Ready(heard_of_backend(heard, backend, first));
+            return Poll::Ready(heard_of_backend(heard, first));
         }
         while !first.unsent().is_empty() {
             match backend.poll_send(cx, first.unsent()) {
@@ -164,13 +138,7 @@ fn poll(
                     first.sent += written;
                     pulse.moved(Direction::ClientToBackend, written);
                 }
-                // What it said before it went counts.
-                Poll::Ready(Err(_)) => {
-                    return Poll::Ready(match poll_receive(cx, backend, buffers) {
-                        Poll::Ready(Ok(Some(filled))) => heard_of_backend(Ok(Some(filled)), backend, first),
-                        Poll::Ready(_) | Poll::Pending => Opening::Unanswered { reset: true },
-                    });
-                }
+                Poll::Ready(Err(_)) => return Poll::Ready(heard_of_backend(last_words(backend, buffers), first)),
             }
         }
         match poll_receive(cx, client, buffers) {
@@ -189,13 +157,26 @@ fn poll(
     }
 }
 
-fn heard_of_backend(heard: io::Result<Option<Filled>>, backend: &Stream, first: &FirstChunk) -> Opening {
+fn heard_of_backend(heard: io::Result<Option<Filled>>, first: &FirstChunk) -> Opening {
     match heard {
         Ok(Some(filled)) => Opening::Opened(Start { up: None, down: Some(filled) }),
-        Ok(None) if backend.is_closed() => Opening::Unanswered { reset: true },
-        Ok(None) if !first.is_sent() || backend.unsent() > 0 => Opening::Unanswered { reset: false },
+        Ok(None) if first.is_repeatable() => Opening::Unanswered { reset: false },
+        // It may still read: the relay sees the end again and passes it on.
         Ok(None) => Opening::Opened(Start::default()),
-        Err(_) => Opening::Unanswered { reset: true },
+        Err(_) if first.is_repeatable() => Opening::Unanswered { reset: true },
+        Err(_) => Opening::Ended(SessionEnd::BackendReset),
+    }
+}
+
+/// What a backend that takes nothing more had said before, though the runtime may not know of it yet.
+fn last_words(backend: &Stream, buffers: &BufferPool) -> io::Result<Option<Filled>> {
+    let mut buffer = buffers.borrow();
+    match backend.recv_now(&mut buffer) {
+        Ok(end) if end > 0 => Ok(Some(Filled { buffer, start: 0, end })),
+        Ok(_) | Err(_) => {
+            buffers.give_back(buffer);
+            Err(io::ErrorKind::ConnectionReset.into())
+        }
     }
 }
 

@@ -14,5 +14,5 @@ pub use live::{BackendLive, Live, PoolLive};
 pub use mailbox::{ControlHandle, mailbox};
 pub use message::Message;
 pub use readiness::{Phase, Readiness};
-pub use registry::{Admission, Fenced, Registry, Stale};
+pub use registry::{Admission, Registry, Stale};
 pub use table_cell::{Published, RouteReader, RouteWriter, route_cell};

@@ -33,16 +33,7 @@ struct Entry {
     server: Option<Arc<Stream>>,
     /// None until something may be written to it: until then the session can still be given another backend.
     client: Option<Arc<Stream>>,
-    fenced: Option<Fenced>,
-}
-
-/// What a fence did to a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fenced {
-    /// Why.
-    pub reason: OutReason,
-    /// Whether the backend had closed its connection by itself before that.
-    pub was_closed: bool,
+    fenced: Option<OutReason>,
 }
 
 /// The route that the session picked is older than the last fence of its backend: pick again.
@@ -85,9 +76,7 @@ impl Registry {
         *floor = epoch.max(*floor);
         for (_, entry) in &mut shard.sessions {
             if entry.backend == backend && entry.epoch < epoch && entry.fenced.is_none() {
-                let was_closed =
-                    entry.client.is_none() && entry.server.as_ref().is_some_and(|server| server.is_closed());
-                entry.fenced = Some(Fenced { reason, was_closed });
+                entry.fenced = Some(reason);
                 fenced += usize::from(entry.client.is_some());
                 sockets.extend(entry.client.iter().chain(&entry.server).cloned());
             }
@@ -152,19 +141,19 @@ impl Admission {
         Ok(())
     }
 
-    /// How the session was fenced, if it was.
+    /// Why the session was fenced, if it was.
     #[must_use]
-    pub fn fenced(&self) -> Option<Fenced> {
+    pub fn fenced(&self) -> Option<OutReason> {
         let shard = self.registry.shard(self.worker);
         self.key.and_then(|key| shard.sessions.get(key)?.fenced)
     }
 
-    /// Leaves the registry. Says how the session was fenced, if it was.
-    pub fn end(mut self) -> Option<Fenced> {
+    /// Leaves the registry. Says why the session was fenced, if it was.
+    pub fn end(mut self) -> Option<OutReason> {
         self.leave()
     }
 
-    fn leave(&mut self) -> Option<Fenced> {
+    fn leave(&mut self) -> Option<OutReason> {
         let key = self.key.take()?;
         // The entry, and with it perhaps a socket, goes only after the lock.
         let entry = self.registry.shard(self.worker).sessions.try_remove(key);
@@ -180,7 +169,7 @@ impl Drop for Admission {
 
 #[cfg(test)]
 mod tests {
-    use super::{Fenced, Registry, Stale};
+    use super::{Registry, Stale};
     use crate::model::{BackendId, Epoch, OutReason};
     use crate::sys::{Stream, connect};
     use std::io::{Read, Write};
@@ -194,7 +183,7 @@ mod tests {
         let before = registry.admit(0, PG1, Epoch(4)).unwrap();
         assert_eq!(registry.fence(PG1, Epoch(5), OutReason::Dead), 0, "it was not established yet");
         assert_eq!(registry.admit(1, PG1, Epoch(4)).unwrap_err(), Stale);
-        assert_eq!(before.end().map(|fenced| fenced.reason), Some(OutReason::Dead));
+        assert_eq!(before.end(), Some(OutReason::Dead));
         let after = registry.admit(0, PG1, Epoch(5)).unwrap();
         assert!(registry.admit(1, BackendId(2), Epoch(0)).is_ok());
         assert_eq!(registry.fence(PG1, Epoch(5), OutReason::Dead), 0);
@@ -230,22 +219,9 @@ mod tests {
         assert_eq!(registry.fence(PG1, Epoch(1), OutReason::Dead), 0, "it was not established yet");
         assert_eq!(peer.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
         assert_eq!(admission.attach_client(&client, || ()), Err(Stale));
-        assert_eq!(admission.end(), Some(Fenced { reason: OutReason::Dead, was_closed: false }));
+        assert_eq!(admission.end(), Some(OutReason::Dead));
         client.try_send(b"from another").unwrap();
         assert_eq!(person.read(&mut [0; 64]).unwrap(), 12);
-    }
-
-    #[tokio::test]
-    async fn a_fence_tells_whether_the_backend_had_closed_before() {
-        let registry = Registry::new(1);
-        let admission = registry.admit(0, PG1, Epoch(0)).unwrap();
-        let (server, peer) = pair().await;
-        admission.attach_server(&server).unwrap();
-        server.try_send(b"unread").unwrap();
-        drop(peer);
-        server.gone().await;
-        registry.fence(PG1, Epoch(1), OutReason::Dead);
-        assert_eq!(admission.end(), Some(Fenced { reason: OutReason::Dead, was_closed: true }));
     }
 
     #[tokio::test]
@@ -262,6 +238,6 @@ mod tests {
         assert_eq!(person.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
         assert_eq!(server.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
         assert!(server.write_all(b"x").is_err());
-        assert_eq!(admission.end().map(|fenced| fenced.reason), Some(OutReason::Dead));
+        assert_eq!(admission.end(), Some(OutReason::Dead));
     }
 }

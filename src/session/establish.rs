@@ -12,6 +12,7 @@ use crate::relay::FirstChunk;
 use crate::routing::{Admission, BackendLive, PoolLive, Stale};
 use crate::sys::{Stream, connect, dial_error};
 
+use super::doubt::{self, Look, Silent};
 use super::hold::Hold;
 use super::{Entrance, Worker};
 
@@ -58,6 +59,8 @@ enum Choice {
     Dial { route: Route, plan: DialPlan, backend: Arc<BackendLive>, pool: Arc<PoolLive> },
     /// Nobody else is left: let the client have what this one does.
     LastResort(Box<Established>),
+    /// Wait so long for a verdict on a backend that ended before its first byte.
+    Doubt(MonoTime),
     /// Wait for a route or, if one is given, for the time to try again.
     Hold { plan: HoldPlan, pool: Arc<PoolLive>, retry_after: Option<Duration> },
     /// The table does not know the pool.
@@ -73,20 +76,10 @@ pub(super) struct Search {
     pub(super) first: FirstChunk,
     turn: Option<u64>,
     tried: Vec<BackendId>,
-    hold: Option<Hold>,
-    /// Since when it has been held, time at backends that then did not answer included.
-    held_since: Option<MonoTime>,
+    /// Its place among those who wait; kept until a backend answers or the dial's time is over.
+    pub(super) hold: Option<Hold>,
     unknown_pool: u32,
     silent: Option<Silent>,
-}
-
-/// A backend that ended before its first byte, while others are tried.
-struct Silent {
-    /// The connection, unless it was reset.
-    session: Option<Box<Established>>,
-    /// Once nobody is left to try: the routes in force then, and how long to wait for others. If none
-    /// come, the backend is fit and closes on purpose.
-    doubt: Option<(Arc<PoolRoutes>, MonoTime)>,
 }
 
 impl Search {
@@ -106,9 +99,12 @@ impl Search {
                     }
                     return Err(refusal);
                 }
-                Choice::LastResort(session) => {
-                    self.hold = None;
-                    return Ok((client, *session));
+                Choice::LastResort(session) => return Ok((client, *session)),
+                Choice::Doubt(until) => {
+                    if !doubt::wait(worker, &client, until).await {
+                        return Err(Refusal::Hold(HoldEnd::ClientLeft));
+                    }
+                    client = rearmed(client)?;
                 }
                 Choice::UnknownPool => {
                     self.unknown_pool += 1;
@@ -116,20 +112,19 @@ impl Search {
                     drop(timeout(UNKNOWN_POOL_WAIT, worker.routes.next()).await);
                 }
                 Choice::Hold { plan, pool, retry_after } => {
+                    let has_sent = !self.first.is_empty();
                     let hold = self.hold_place(worker, entrance, &pool_name, &plan, &pool)?;
-                    let end = worker.holds.wait(hold, &client, retry_after).await;
+                    let end = worker.holds.wait(hold, &client, has_sent, retry_after).await;
                     if end != HoldEnd::Released {
                         return Err(Refusal::Hold(end));
                     }
                     client = rearmed(client)?;
-                    if self.silent.is_none() {
-                        self.tried.clear();
-                    }
+                    self.tried.clear();
                 }
                 Choice::Dial { route, plan, backend, pool } => {
                     match connect_to(worker, route, plan, backend, pool, pool_name).await {
                         Ok(session) => {
-                            self.hold = None;
+                            self.silent = None;
                             return Ok((client, session));
                         }
                         Err(Failure::Stale) => {}
@@ -140,23 +135,25 @@ impl Search {
         }
     }
 
-    /// The session was fenced before anything was exchanged on it: its backend is not to blame.
-    pub(super) const fn was_fenced(&mut self) {
-        self.first.rewind();
+    /// The session was fenced before its backend's first byte. Its backend is not to blame, and it picks
+    /// again as if it had just come.
+    pub(super) fn was_fenced(&mut self) {
+        self.tried.clear();
     }
 
     /// `session` ended before its backend's first byte, by a reset or in order: it counts as a failed dial.
+    /// Later than that the backend is asked for first: servers close on those who stay silent for long.
     pub(super) fn was_unanswered(&mut self, worker: &Worker, session: Established, reset: bool) {
-        let Route { backend, epoch, .. } = session.route;
+        let Route { backend, epoch, ref name, .. } = session.route;
+        tracing::debug!(pool = %session.pool, backend = %name, reset, "a backend ended before its first byte");
         session.backend_live.metrics.count_connect_failure(DialError::Unanswered);
         worker.feedback.dial_failed(backend, epoch, DialError::Unanswered);
-        self.tried.push(backend);
-        self.first.rewind();
-        if worker.clock.now() > session.answer_by {
-            self.held_since = None;
+        let is_late = worker.clock.now() > session.answer_by;
+        if is_late {
+            self.tried.clear();
         }
-        let session = (!reset).then(|| Box::new(session));
-        self.silent = Some(Silent { session, doubt: None });
+        self.tried.push(backend);
+        self.silent = Some(Silent::new(session, reset, is_late));
     }
 
     /// Its place among those who wait for `pool_name`.
@@ -171,8 +168,7 @@ impl Search {
         // A reload may have given the listener another pool meanwhile.
         if self.hold.as_ref().is_none_or(|hold| !hold.is_for(pool_name)) {
             self.hold = None;
-            let since = *self.held_since.get_or_insert_with(|| worker.clock.now());
-            self.hold = worker.holds.begin(pool_name, plan, pool, worker.clock, since, &entrance.metrics);
+            self.hold = worker.holds.begin(pool_name, plan, pool, worker.clock, &entrance.metrics);
         }
         self.hold.as_ref().ok_or(Refusal::Hold(HoldEnd::LimitReached))
     }
@@ -185,9 +181,13 @@ impl Search {
             _ if self.unknown_pool < UNKNOWN_POOL_WAITS => return Choice::UnknownPool,
             _ => return Choice::Refuse(Refusal::NoBackend),
         };
-        if self.silent.as_ref().is_some_and(|silent| silent.is_outdated(routes)) {
-            self.silent = None;
-            self.tried.clear();
+        match self.silent.as_ref().map(|silent| silent.look(routes)) {
+            Some(Look::News) => {
+                self.silent = None;
+                self.tried.clear();
+            }
+            Some(Look::SameDoubt) => return self.doubt(routes, worker),
+            Some(Look::NoDoubt) | None => {}
         }
         let turn = *self.turn.get_or_insert_with(|| pool.next_turn());
         let picked = if self.tried.len() < routes.dial.connect_attempts {
@@ -202,10 +202,7 @@ impl Search {
                 }
                 None => Choice::Refuse(Refusal::NoBackend),
             },
-            Err(NoRoute::Exhausted) => match self.silent.take() {
-                Some(silent) => self.doubt(silent, routes, pool, worker.clock.now()),
-                None => without_route(NoRoute::Exhausted, routes, pool),
-            },
+            Err(NoRoute::Exhausted) if self.silent.is_some() => self.doubt(routes, worker),
             Err(why) => {
                 self.silent = None;
                 without_route(why, routes, pool)
@@ -213,25 +210,18 @@ impl Search {
         }
     }
 
-    /// Nobody is left, and the last one tried ended before its first byte: it is dying, and a verdict will
-    /// come in a moment; or it does that to everybody, and the client gets what it would get without us.
-    fn doubt(&mut self, silent: Silent, routes: &Arc<PoolRoutes>, pool: Arc<PoolLive>, now: MonoTime) -> Choice {
-        let until = silent.doubt.as_ref().map_or(now + RETRY_AFTER, |&(_, until)| until);
-        if routes.hold.when_down == WhenDown::Hold && now < until {
-            self.silent = Some(Silent { doubt: Some((Arc::clone(routes), until)), ..silent });
-            return Choice::Hold { plan: routes.hold, pool, retry_after: Some(until.since(now)) };
+    /// Nobody else is to be tried for now: waits for a verdict on the silent backend or, when it has waited
+    /// long enough, believes it.
+    fn doubt(&mut self, routes: &Arc<PoolRoutes>, worker: &Worker) -> Choice {
+        let Some(mut silent) = self.silent.take() else { return Choice::Refuse(Refusal::DialFailed) };
+        if let Some(until) = silent.doubt_until(routes, worker.clock.now()) {
+            self.silent = Some(silent);
+            return Choice::Doubt(until);
         }
-        silent.session.map_or(Choice::Refuse(Refusal::Reset), |mut session| {
+        silent.into_session().map_or(Choice::Refuse(Refusal::Reset), |mut session| {
             session.is_last_resort = true;
             Choice::LastResort(session)
         })
-    }
-}
-
-impl Silent {
-    /// Whether there has been a verdict since nobody was left to try.
-    fn is_outdated(&self, routes: &Arc<PoolRoutes>) -> bool {
-        self.doubt.as_ref().is_some_and(|(before, _)| !Arc::ptr_eq(before, routes))
     }
 }
 

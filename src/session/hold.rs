@@ -57,14 +57,13 @@ impl Drop for Hold {
 }
 
 impl HoldQueues {
-    /// Lets a client that has waited `since` then go on waiting for `pool`, if it still has a place for one.
+    /// Lets a client begin to wait for `pool`, if it still has a place for one.
     pub(super) fn begin(
         &self,
         pool: &PoolName,
         plan: &HoldPlan,
         live: &Arc<PoolLive>,
         clock: Clock,
-        since: MonoTime,
         listener: &ListenerMetrics,
     ) -> Option<Hold> {
         if !live.try_hold(plan.hold_limit) {
@@ -72,6 +71,7 @@ impl HoldQueues {
         }
         let ticket = Ticket(self.last_ticket.get() + 1);
         self.last_ticket.set(ticket.0);
+        let since = clock.now();
         Some(Hold {
             ticket,
             pool: pool.clone(),
@@ -84,7 +84,14 @@ impl HoldQueues {
     }
 
     /// Waits until there is a route, `retry_after` has passed, the time is up, or the client leaves.
-    pub(super) async fn wait(&self, hold: &Hold, client: &Stream, retry_after: Option<Duration>) -> HoldEnd {
+    /// `has_sent`: bytes of the client have been taken already.
+    pub(super) async fn wait(
+        &self,
+        hold: &Hold,
+        client: &Stream,
+        has_sent: bool,
+        retry_after: Option<Duration>,
+    ) -> HoldEnd {
         if self.closed.get() {
             return HoldEnd::ShuttingDown;
         }
@@ -100,7 +107,7 @@ impl HoldQueues {
         let end = tokio::select! {
             biased;
             () = place.released.notified() => HoldEnd::Released,
-            () = client.gone() => HoldEnd::ClientLeft,
+            () = client.gone(has_sent) => HoldEnd::ClientLeft,
             () = sleep_until(hold.deadline) => HoldEnd::TimedOut,
             () = retry => HoldEnd::Released,
         };

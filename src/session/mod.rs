@@ -5,14 +5,18 @@
 //! backend's first byte: if it ends before that, `establish` goes on to the next. Then `relay` moves
 //! bytes until the end, whose reason is logged and counted once.
 
+mod doubt;
 mod establish;
 mod hold;
 mod worker;
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+
+use tokio::time::timeout_at;
 
 use crate::model::{BackendName, Direction, HoldEnd, ListenerPlan, PoolName, RejectReason, SessionEnd};
 use crate::relay::{Opening, Pulse, Start, open, relay};
@@ -83,14 +87,14 @@ pub fn turn_away(entrance: &Entrance, client: Stream) {
 enum Outcome {
     /// Its session is over.
     Ended(SessionEnd),
-    /// The backend ended before its first byte, by a reset or in order; the client has lost nothing.
+    /// The backend ended before its first byte, by a reset or in order; the client may be given another.
     Unanswered { reset: bool },
-    /// The backend was fenced before its first byte; the client has lost nothing.
+    /// The backend was fenced before its first byte; the client may be given another.
     Fenced,
 }
 
 /// Opens an established session and relays it. Breaks when the client has been served, for good or ill;
-/// goes on when it has lost nothing and can be given another backend.
+/// goes on when it may be given another backend.
 async fn serve(
     worker: &Worker,
     entrance: &Entrance,
@@ -113,7 +117,7 @@ async fn serve(
         Outcome::Fenced => search.was_fenced(),
         Outcome::Ended(end) => {
             // Out of the registry first: a fence must never touch a socket that is closed already.
-            let end = session.admission.end().map_or(end, |fenced| SessionEnd::from(fenced.reason));
+            let end = session.admission.end().map_or(end, SessionEnd::from);
             session.pool_live.metrics.count_closed(end);
             log_end(&plan, &session.pool, &session.route.name, peer, end, &pulse);
             return ControlFlow::Break(());
@@ -134,42 +138,44 @@ async fn converse(
     let mut start = if session.is_last_resort {
         Start::default()
     } else {
-        match open(client, server, &mut search.first, pulse, &worker.buffers).await {
+        match opened(worker, search, client, session, pulse).await {
             Opening::Opened(start) => start,
             Opening::Ended(end) => return Outcome::Ended(end),
-            Opening::Unanswered { reset } => return unanswered(worker, search, client, session, reset),
+            Opening::Unanswered { .. } if session.admission.fenced().is_some() => return Outcome::Fenced,
+            Opening::Unanswered { reset } => return Outcome::Unanswered { reset },
         }
     };
     if session.admission.attach_client(client, || start.deliver(client, pulse)).is_err() {
-        return fenced(search.first.is_sent() || start.holds_client_bytes(), client);
-    }
-    let start = start.after(std::mem::take(&mut search.first));
-    Outcome::Ended(relay(client, server, start, pulse, &worker.buffers).await)
-}
-
-/// The backend ended before its first byte: whose doing was that, and is it in time to try another?
-fn unanswered(worker: &Worker, search: &Search, client: &Stream, session: &Established, reset: bool) -> Outcome {
-    let sent = search.first.is_sent();
-    match session.admission.fenced() {
-        Some(fence) if !fence.was_closed => fenced(sent, client),
-        // Long after the dial a reset may come from something between, and what was sent been read.
-        _ if sent && worker.clock.now() > session.answer_by => {
-            client.reset_on_close();
-            Outcome::Ended(SessionEnd::BackendReset)
+        if search.first.is_repeatable() && !start.holds_client_bytes() {
+            return Outcome::Fenced;
         }
-        _ => Outcome::Unanswered { reset },
+        // What it was sent it may have acted on. Which fence it was is told by the registry.
+        client.reset_on_close();
+        return Outcome::Ended(SessionEnd::BackendReset);
     }
+    let Search { first, .. } = std::mem::take(search);
+    Outcome::Ended(relay(client, server, start.after(first), pulse, &worker.buffers).await)
 }
 
-/// The fence came before the first answer. What the backend was sent it may have acted on: nobody sends
-/// that again.
-fn fenced(sent: bool, client: &Stream) -> Outcome {
-    if !sent {
-        return Outcome::Fenced;
+/// Waits for the backend's first byte. A client that was held keeps its place until then, but not for
+/// longer than a dial may take.
+async fn opened(
+    worker: &Worker,
+    search: &mut Search,
+    client: &Stream,
+    session: &Established,
+    pulse: &Pulse,
+) -> Opening {
+    let Search { first, hold, .. } = search;
+    let mut opening = pin!(open(client, &session.server, first, pulse, &worker.buffers));
+    if hold.is_some() {
+        let answer_by = worker.clock.instant(session.answer_by);
+        if let Ok(opening) = timeout_at(answer_by, &mut opening).await {
+            return opening;
+        }
+        *hold = None;
     }
-    client.reset_on_close();
-    // Which fence it was is told by the registry.
-    Outcome::Ended(SessionEnd::BackendReset)
+    opening.await
 }
 
 fn log_end(

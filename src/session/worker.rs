@@ -1,6 +1,6 @@
 //! What the sessions of one data-plane thread share, and its one coarse tick.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,6 +40,8 @@ pub struct Worker {
     pub(super) holds: HoldQueues,
     sessions: Rc<RefCell<Slab<Watched>>>,
     first_session: Notify,
+    /// The daemon's time is up: sessions end as they begin.
+    is_cut: Cell<bool>,
 }
 
 /// A session that moves bytes, under the eye of the tick.
@@ -72,6 +74,7 @@ impl Worker {
             holds: HoldQueues::default(),
             sessions: Rc::default(),
             first_session: Notify::new(),
+            is_cut: Cell::new(false),
         }
     }
 
@@ -107,6 +110,7 @@ impl Worker {
 
     /// Ends every session, and every wait, because the daemon's time is up.
     pub fn cut(&self) {
+        self.is_cut.set(true);
         self.holds.close();
         for (_, session) in &*self.sessions.borrow() {
             session.pulse.stop(SessionEnd::DrainDeadline);
@@ -124,6 +128,9 @@ impl Worker {
 
     /// Puts a session under the eye of the tick for as long as the result lives.
     pub(super) fn watch(&self, pulse: &Rc<Pulse>, backend: &Arc<BackendLive>) -> Watch {
+        if self.is_cut.get() {
+            pulse.stop(SessionEnd::DrainDeadline);
+        }
         let mut sessions = self.sessions.borrow_mut();
         let first = sessions.is_empty();
         let key = sessions.insert(Watched { pulse: Rc::clone(pulse), backend: Arc::clone(backend) });

@@ -11,9 +11,6 @@ use socket2::SockRef;
 use tokio::io::{Interest, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
-/// `TCP_CLOSE` of the kernel's `include/net/tcp_states.h`.
-const TCP_CLOSE: i32 = 7;
-
 /// A connected stream socket that belongs to a runtime.
 #[derive(Debug)]
 pub enum Stream {
@@ -52,6 +49,16 @@ impl Stream {
             let (_, length) = rustix::net::recv(fd, &mut *buffer, RecvFlags::empty())?;
             Ok(length)
         })
+    }
+
+    /// Reads once, whatever the runtime knows of readiness.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::try_recv`].
+    pub fn recv_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (_, length) = rustix::net::recv(self, buffer, RecvFlags::DONTWAIT)?;
+        Ok(length)
     }
 
     /// Writes once. A write that does not take all of `bytes` has filled the socket: readiness is
@@ -140,28 +147,6 @@ impl Stream {
         if status == 0 { usize::try_from(queued).unwrap_or(0) } else { 0 }
     }
 
-    /// Whether the connection is over for good: reset by the other side, or by [`Self::abort`]. One that
-    /// the other side only ended is not. Never for Unix sockets, whose end cannot cross bytes on the way.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        let Self::Tcp(stream) = self else { return false };
-        let mut state = [0_u8; 1];
-        let mut length: libc::socklen_t = 1;
-        // SAFETY: TCP_INFO (tcp(7)) writes at most `length` bytes, here the first field, tcpi_state, to
-        // the pointer; both pointers are valid and unaliased for the call.
-        #[expect(unsafe_code, reason = "no safe wrapper of TCP_INFO exists")]
-        let status = unsafe {
-            libc::getsockopt(
-                stream.as_raw_fd(),
-                libc::IPPROTO_TCP,
-                libc::TCP_INFO,
-                state.as_mut_ptr().cast(),
-                &raw mut length,
-            )
-        };
-        status == 0 && i32::from(state[0]) == TCP_CLOSE
-    }
-
     /// Has the coming close reset the connection instead of ending it in order.
     pub fn reset_on_close(&self) {
         if let Self::Tcp(_) = self
@@ -181,12 +166,12 @@ impl Stream {
     }
 
     /// Returns once the other side has gone away. One that has only finished sending, and left bytes
-    /// for us to read, has not. Takes no byte, but swallows readiness: call [`Self::rearm`] before reading.
-    pub async fn gone(&self) {
+    /// for us to read or had sent some before (`has_sent`), has not. Takes no byte, but swallows readiness: call [`Self::rearm`] before reading.
+    pub async fn gone(&self, has_sent: bool) {
         loop {
             let Ok(ready) = self.ready(Interest::READABLE).await else { return };
             if ready.is_read_closed() {
-                if self.has_bytes() {
+                if has_sent || self.has_bytes() {
                     // It waits for an answer; only an error can tell that it no longer does.
                     return match self.ready(Interest::ERROR).await {
                         Ok(_) | Err(_) => {}
