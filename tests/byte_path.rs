@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use changeover::model::SessionEnd;
-use changeover::relay::{BufferPool, Pulse, Start, relay};
+use changeover::relay::{BufferPool, Pulse, RelayEnd, Start, relay};
 use changeover::sys::{Stream, connect};
 use tokio::task::{LocalSet, spawn_local};
 
@@ -87,7 +87,7 @@ async fn the_byte_path_allocates_nothing() {
         done.recv().await.unwrap();
         let after = ALLOCATIONS.with(Cell::get);
         drop(ask);
-        assert_eq!(relayed.await.unwrap(), (SessionEnd::Completed, [202_000, 202_000]));
+        assert_eq!(relayed.await.unwrap(), (RelayEnd::Over(SessionEnd::Completed), [202_000, 202_000]));
         talker.join().unwrap();
         after - before
     });

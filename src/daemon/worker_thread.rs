@@ -94,7 +94,8 @@ async fn obey(
     mourn: Mourn,
 ) {
     let ticking = Rc::clone(&worker);
-    drop(spawn_local(async move { ticking.tick_forever().await }));
+    drop(spawn_local(ticking.tick_forever()));
+    drop(spawn_local(Rc::clone(&worker).wake_rested_forever()));
     let releasing = Rc::clone(&worker);
     drop(spawn_local(async move { releasing.release_held_forever().await }));
     let mut doors = Doors { worker, metrics, mourn, entrances: BTreeMap::new(), doors: BTreeMap::new() };

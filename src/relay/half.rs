@@ -51,6 +51,11 @@ impl<'a> Half<'a> {
         matches!(self.state, State::Ended)
     }
 
+    /// Whether it holds nothing and waits for bytes.
+    pub(super) const fn is_at_rest(&self) -> bool {
+        matches!(self.state, State::Reading)
+    }
+
     /// Its sink is gone: what it holds can go nowhere.
     pub(super) fn give_up(&mut self) {
         self.state = State::Ended;

@@ -28,9 +28,18 @@ use half::{Broken, Half};
 pub use opening::{FirstChunk, Opening, Start, open};
 pub use pulse::Pulse;
 
-/// Relays from `start` until both directions ended, one side broke, or `pulse` says stop. What had to be told to
-/// the two sides has been told when it returns: dropping the sockets ends or resets them as is right.
-pub async fn relay(client: &Stream, backend: &Stream, start: Start, pulse: &Pulse, buffers: &BufferPool) -> SessionEnd {
+/// Why a relay ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RelayEnd {
+    /// The session is over.
+    Over(SessionEnd),
+    /// It may rest: nothing is on its way, and both directions go on when something comes.
+    AtRest,
+}
+
+/// Relays from `start` until both directions ended, one side broke, or `pulse` says stop or rest. What had to be told
+/// to the two sides has been told when it is over: dropping the sockets ends or resets them as is right.
+pub async fn relay(client: &Stream, backend: &Stream, start: Start, pulse: &Pulse, buffers: &BufferPool) -> RelayEnd {
     let mut relay = Relay {
         up: Half::new(client, backend, Direction::ClientToBackend, start.up),
         down: Half::new(backend, client, Direction::BackendToClient, start.down),
@@ -38,7 +47,9 @@ pub async fn relay(client: &Stream, backend: &Stream, start: Start, pulse: &Puls
     };
     let end = poll_fn(|cx| relay.poll(cx, pulse, buffers)).await;
     drop(relay);
-    tell(end, client, backend, pulse).await;
+    if let RelayEnd::Over(end) = end {
+        tell(end, client, backend, pulse).await;
+    }
     end
 }
 
@@ -72,9 +83,9 @@ struct Relay<'a> {
 }
 
 impl Relay<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>, pulse: &Pulse, buffers: &BufferPool) -> Poll<SessionEnd> {
+    fn poll(&mut self, cx: &mut Context<'_>, pulse: &Pulse, buffers: &BufferPool) -> Poll<RelayEnd> {
         if let Some(end) = pulse.told_to_stop(cx) {
-            return Poll::Ready(end);
+            return Poll::Ready(RelayEnd::Over(end));
         }
         // Up: reads from the client, writes to the backend. Down: the reverse.
         let client_broke = self.broken == Some(SessionEnd::ClientReset);
@@ -93,7 +104,10 @@ impl Relay<'_> {
         }
         pulse.set_half_closed(self.up.has_ended() || self.down.has_ended());
         if self.up.has_ended() && self.down.has_ended() {
-            return Poll::Ready(self.broken.unwrap_or(SessionEnd::Completed));
+            return Poll::Ready(RelayEnd::Over(self.broken.unwrap_or(SessionEnd::Completed)));
+        }
+        if self.up.is_at_rest() && self.down.is_at_rest() && pulse.takes_rest() {
+            return Poll::Ready(RelayEnd::AtRest);
         }
         Poll::Pending
     }

@@ -10,7 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use slab::Slab;
 
 use crate::model::{BackendId, Epoch, OutReason};
-use crate::sys::Stream;
+use crate::sys::{Resting, Stream};
+
+/// So many sessions at rest are cut before the lock is given up for a moment: about 100 microseconds.
+const CUT_AT_ONCE: usize = 32;
 
 /// All admitted sessions.
 #[derive(Debug, Clone)]
@@ -29,11 +32,21 @@ struct Shard {
 struct Entry {
     backend: BackendId,
     epoch: Epoch,
-    /// None until the dial is done.
-    server: Option<Arc<Stream>>,
-    /// None until something may be written to it: until then the session can still be given another backend.
-    client: Option<Arc<Stream>>,
+    sockets: Sockets,
     fenced: Option<OutReason>,
+}
+
+/// The sockets of a session that are under the fence.
+#[derive(Debug)]
+enum Sockets {
+    /// It dials, or is on its way to rest or back: its thread asks again before it moves a byte.
+    None,
+    /// Nothing may be written to its client yet: it can still be given another backend.
+    Server(Arc<Stream>),
+    /// Established: its client's and its backend's.
+    Both([Arc<Stream>; 2]),
+    /// The same, kept here while nothing moves.
+    Resting([Resting; 2]),
 }
 
 /// The route that the session picked is older than the last fence of its backend: pick again.
@@ -57,7 +70,7 @@ impl Registry {
         if shard.floors.get(&backend).is_some_and(|&floor| epoch < floor) {
             return Err(Stale);
         }
-        let key = shard.sessions.insert(Entry { backend, epoch, server: None, client: None, fenced: None });
+        let key = shard.sessions.insert(Entry { backend, epoch, sockets: Sockets::None, fenced: None });
         drop(shard);
         Ok(Admission { registry: self.clone(), worker, key: Some(key) })
     }
@@ -70,20 +83,19 @@ impl Registry {
     }
 
     fn fence_shard(&self, worker: usize, backend: BackendId, epoch: Epoch, reason: OutReason) -> usize {
-        let (mut fenced, mut sockets) = (0, Vec::new());
         let mut shard = self.shard(worker);
         let floor = shard.floors.entry(backend).or_default();
         *floor = epoch.max(*floor);
-        for (_, entry) in &mut shard.sessions {
-            if entry.backend == backend && entry.epoch < epoch && entry.fenced.is_none() {
-                entry.fenced = Some(reason);
-                fenced += usize::from(entry.client.is_some());
-                sockets.extend(entry.client.iter().chain(&entry.server).cloned());
-            }
+        let (mut fenced, mut from) = (0, 0);
+        // Sessions that come from now on are not of this fence, so a key that was passed need not be looked at again.
+        while let Some(batch) = shard.mark(from, backend, epoch, reason) {
+            // Cut outside the lock, which the worker needs for every other session; the handles keep the sockets open.
+            drop(shard);
+            batch.sockets.iter().for_each(|socket| socket.abort());
+            fenced += batch.established;
+            from = batch.next;
+            shard = self.shard(worker);
         }
-        // Cut outside the lock, which the worker needs for every other session; the handles keep the sockets open.
-        drop(shard);
-        sockets.iter().for_each(|socket| socket.abort());
         fenced
     }
 
@@ -97,6 +109,53 @@ impl Registry {
     /// A panic while the lock was held cannot have left a shard half changed: every change is one step.
     fn shard(&self, worker: usize) -> MutexGuard<'_, Shard> {
         self.shards[worker % self.shards.len()].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one look at a shard has found to be fenced.
+struct Batch {
+    established: usize,
+    /// To be cut.
+    sockets: Vec<Arc<Stream>>,
+    /// Where to look on.
+    next: usize,
+}
+
+impl Shard {
+    /// Marks the sessions of a fence from key `from` on; none if there is no key left. Those at rest are cut
+    /// here, where their sockets are kept, so not too many at a time.
+    fn mark(&mut self, from: usize, backend: BackendId, epoch: Epoch, reason: OutReason) -> Option<Batch> {
+        let end = self.sessions.iter().next_back().map_or(0, |(key, _)| key + 1);
+        if from >= end {
+            return None;
+        }
+        let mut batch = Batch { established: 0, sockets: Vec::new(), next: end };
+        let mut cut = 0;
+        for key in from..end {
+            let Some(entry) = self.sessions.get_mut(key) else { continue };
+            if entry.backend != backend || entry.epoch >= epoch || entry.fenced.is_some() {
+                continue;
+            }
+            entry.fenced = Some(reason);
+            match &entry.sockets {
+                Sockets::None => {}
+                Sockets::Server(server) => batch.sockets.push(Arc::clone(server)),
+                Sockets::Both(both) => {
+                    batch.established += 1;
+                    batch.sockets.extend(both.iter().cloned());
+                }
+                Sockets::Resting(both) => {
+                    batch.established += 1;
+                    both.iter().for_each(Resting::abort);
+                    cut += 1;
+                }
+            }
+            if cut == CUT_AT_ONCE {
+                batch.next = key + 1;
+                break;
+            }
+        }
+        Some(batch)
     }
 }
 
@@ -115,7 +174,7 @@ impl Admission {
     ///
     /// [`Stale`] if the backend was fenced meanwhile.
     pub fn attach_server(&self, server: &Arc<Stream>) -> Result<(), Stale> {
-        self.attach(|entry| entry.server = Some(Arc::clone(server)))
+        self.change(|entry| entry.sockets = Sockets::Server(Arc::clone(server)))
     }
 
     /// Puts the client's socket under the fence too and has `deliver` write the first bytes to it, without
@@ -124,14 +183,50 @@ impl Admission {
     /// # Errors
     ///
     /// [`Stale`] if the backend was fenced meanwhile: nothing it said may reach the client.
-    pub fn attach_client(&self, client: &Arc<Stream>, deliver: impl FnOnce()) -> Result<(), Stale> {
-        self.attach(|entry| {
-            entry.client = Some(Arc::clone(client));
+    pub fn attach_client(
+        &self,
+        client: &Arc<Stream>,
+        server: &Arc<Stream>,
+        deliver: impl FnOnce(),
+    ) -> Result<(), Stale> {
+        self.change(|entry| {
+            entry.sockets = Sockets::Both([Arc::clone(client), Arc::clone(server)]);
             deliver();
         })
     }
 
-    fn attach(&self, change: impl FnOnce(&mut Entry)) -> Result<(), Stale> {
+    /// Lets go of the sockets: the session moves no byte until it has put them back.
+    pub fn detach(&self) {
+        // A fence that comes meanwhile is told when they are put back.
+        drop(self.replace(Sockets::None));
+    }
+
+    /// Keeps the sockets, its client's and its backend's, while nothing moves.
+    ///
+    /// # Errors
+    ///
+    /// [`Stale`] if the backend was fenced meanwhile; the sockets are cut then.
+    pub fn rest(&self, both: [Resting; 2]) -> Result<(), Stale> {
+        let mut shard = self.registry.shard(self.worker);
+        let entry = self.key.and_then(|key| shard.sessions.get_mut(key)).ok_or(Stale)?;
+        if entry.fenced.is_none() {
+            entry.sockets = Sockets::Resting(both);
+            return Ok(());
+        }
+        drop(shard);
+        both.iter().for_each(Resting::abort);
+        Err(Stale)
+    }
+
+    /// Gives the sockets back that were kept; none if none were.
+    pub fn wake(&self) -> Option<[Resting; 2]> {
+        match self.replace(Sockets::None)? {
+            Sockets::Resting(both) => Some(both),
+            Sockets::None | Sockets::Server(_) | Sockets::Both(_) => None,
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Entry)) -> Result<(), Stale> {
         let mut shard = self.registry.shard(self.worker);
         let entry = self.key.and_then(|key| shard.sessions.get_mut(key)).ok_or(Stale)?;
         if entry.fenced.is_some() {
@@ -139,6 +234,13 @@ impl Admission {
         }
         change(entry);
         Ok(())
+    }
+
+    /// What was there; for dropping after the lock.
+    fn replace(&self, sockets: Sockets) -> Option<Sockets> {
+        let mut shard = self.registry.shard(self.worker);
+        let entry = self.key.and_then(|key| shard.sessions.get_mut(key))?;
+        Some(std::mem::replace(&mut entry.sockets, sockets))
     }
 
     /// Why the session was fenced, if it was.
@@ -218,7 +320,7 @@ mod tests {
         admission.attach_server(&server).unwrap();
         assert_eq!(registry.fence(PG1, Epoch(1), OutReason::Dead), 0, "it was not established yet");
         assert_eq!(peer.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
-        assert_eq!(admission.attach_client(&client, || ()), Err(Stale));
+        assert_eq!(admission.attach_client(&client, &server, || ()), Err(Stale));
         assert_eq!(admission.end(), Some(OutReason::Dead));
         client.try_send(b"from another").unwrap();
         assert_eq!(person.read(&mut [0; 64]).unwrap(), 12);
@@ -230,7 +332,7 @@ mod tests {
         let admission = registry.admit(0, PG1, Epoch(0)).unwrap();
         let ((client, mut person), (backend, mut server)) = (pair().await, pair().await);
         admission.attach_server(&backend).unwrap();
-        admission.attach_client(&client, || ()).unwrap();
+        admission.attach_client(&client, &backend, || ()).unwrap();
         let registry_of_control = registry.clone();
         let control = std::thread::spawn(move || registry_of_control.fence(PG1, Epoch(1), OutReason::Dead));
         assert_eq!(control.join().unwrap(), 1);

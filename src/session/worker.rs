@@ -13,13 +13,17 @@ use tokio::time::sleep;
 use crate::model::{Direction, SessionEnd};
 use crate::relay::{BufferPool, Pulse};
 use crate::routing::{BackendLive, Feedback, Registry, RouteReader};
-use crate::sys::Clock;
+use crate::sys::{Clock, release_memory};
 
 use super::hold::HoldQueues;
+use super::rest::{REST_AFTER, RestingTalks};
 
 /// How often sessions are looked at for idle and half-close limits. Those are given in seconds and
 /// minutes; a quarter of a second costs next to nothing and is never noticed.
 const TICK: Duration = Duration::from_millis(250);
+
+/// Memory is given back when so many sessions have become half as many or fewer.
+const MANY_SESSIONS: usize = 512;
 
 /// One data-plane thread's share of everything.
 #[derive(Debug)]
@@ -39,7 +43,10 @@ pub struct Worker {
     pub(super) buffers: BufferPool,
     pub(super) holds: HoldQueues,
     sessions: Rc<RefCell<Slab<Watched>>>,
-    first_session: Notify,
+    pub(super) first_session: Notify,
+    pub(super) resting: RestingTalks,
+    /// How many sessions there were at most since memory was last given back to the host.
+    peaks: Cell<[usize; 2]>,
     /// The daemon's time is up: sessions end as they begin.
     is_cut: Cell<bool>,
 }
@@ -74,14 +81,17 @@ impl Worker {
             holds: HoldQueues::default(),
             sessions: Rc::default(),
             first_session: Notify::new(),
+            resting: RestingTalks::default(),
+            peaks: Cell::default(),
             is_cut: Cell::new(false),
         }
     }
 
     /// Looks at every session once a tick, for ever. A thread without sessions sleeps.
-    pub async fn tick_forever(&self) {
+    pub async fn tick_forever(self: Rc<Self>) {
         loop {
-            if self.sessions.borrow().is_empty() {
+            if self.sessions.borrow().is_empty() && !self.resting.has_limits() {
+                self.give_back_memory();
                 self.first_session.notified().await;
             }
             sleep(TICK).await;
@@ -91,7 +101,24 @@ impl Worker {
                     session.backend.metrics.count_bytes(Direction::ClientToBackend, up);
                     session.backend.metrics.count_bytes(Direction::BackendToClient, down);
                 }
+                if session.pulse.quiet_ticks() == REST_AFTER && self.resting.is_open() {
+                    session.pulse.let_rest();
+                }
             }
+            self.tick_rested();
+            self.give_back_memory();
+        }
+    }
+
+    /// When many sessions have gone, or gone to rest, has the allocator return what they took.
+    fn give_back_memory(&self) {
+        let now = [self.sessions.borrow().len(), self.resting.len()];
+        let peaks = self.peaks.get();
+        if peaks.iter().zip(&now).any(|(&peak, &now)| peak >= MANY_SESSIONS && now < peak / 2) {
+            release_memory();
+            self.peaks.set(now);
+        } else {
+            self.peaks.set([peaks[0].max(now[0]), peaks[1].max(now[1])]);
         }
     }
 
@@ -109,12 +136,13 @@ impl Worker {
     }
 
     /// Ends every session, and every wait, because the daemon's time is up.
-    pub fn cut(&self) {
+    pub fn cut(self: &Rc<Self>) {
         self.is_cut.set(true);
         self.holds.close();
         for (_, session) in &*self.sessions.borrow() {
             session.pulse.stop(SessionEnd::DrainDeadline);
         }
+        self.cut_rested();
     }
 
     /// `limit` in ticks, so that at least `limit` passes; zero stays zero.
@@ -281,7 +309,10 @@ mod tests {
         person.write_all(b"still here?").unwrap();
         person.shutdown(Shutdown::Write).unwrap();
         server.shutdown(Shutdown::Write).unwrap();
-        assert_eq!(local.run_until(relayed).await.unwrap(), crate::model::SessionEnd::Completed);
+        assert_eq!(
+            local.run_until(relayed).await.unwrap(),
+            crate::relay::RelayEnd::Over(crate::model::SessionEnd::Completed)
+        );
         let mut heard = String::new();
         server.read_to_string(&mut heard).unwrap();
         assert_eq!(heard, "still here?");

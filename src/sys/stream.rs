@@ -159,10 +159,7 @@ impl Stream {
     /// Cuts the connection now, from any thread: a TCP peer gets a reset, and what the kernel had
     /// still to send is discarded (connect(2) with `AF_UNSPEC`); a Unix peer reads the end.
     pub fn abort(&self) {
-        let reset = matches!(self, Self::Tcp(_)) && rustix::net::connect_unspec(self).is_ok();
-        if !reset && let Err(error) = SockRef::from(self).shutdown(Shutdown::Both) {
-            tracing::debug!(%error, "a connection that should be cut was gone already");
-        }
+        abort(self, matches!(self, Self::Tcp(_)));
     }
 
     /// Returns once the other side has gone away. One that has only finished sending, and left bytes
@@ -210,5 +207,13 @@ impl Stream {
     fn has_bytes(&self) -> bool {
         let mut byte = [0; 1];
         rustix::net::recv(self, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT).is_ok_and(|(_, length)| length > 0)
+    }
+}
+
+/// Cuts the connection `socket`.
+pub(super) fn abort(socket: &impl AsFd, is_tcp: bool) {
+    let reset = is_tcp && rustix::net::connect_unspec(socket).is_ok();
+    if !reset && let Err(error) = SockRef::from(socket).shutdown(Shutdown::Both) {
+        tracing::debug!(%error, "a connection that should be cut was gone already");
     }
 }
