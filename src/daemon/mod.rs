@@ -162,6 +162,7 @@ pub fn start(plan: Plan, options: Options) -> Result<Daemon, StartError> {
     let admin = Admin {
         control: control.clone(),
         routes: routes.clone(),
+        registry: registry.clone(),
         readiness: readiness.clone(),
         metrics: Arc::clone(&metrics),
         clock,

@@ -10,6 +10,7 @@ mod ids;
 mod outcome;
 mod plan;
 mod secret;
+mod session;
 mod state;
 mod status;
 mod time;
@@ -22,6 +23,7 @@ pub use plan::{
     ListenerPlan, LogPlan, Plan, PoolPlan, SessionPolicies, StatusRange,
 };
 pub use secret::Secret;
+pub use session::{SessionId, SessionState, SessionStatus};
 pub use state::{
     AdminState, Balance, Direction, Failback, HealthState, LogFormat, LogLevel, PoolKind, PoolState, Redundancy,
     SessionPolicy, WhenDown,

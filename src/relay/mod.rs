@@ -67,6 +67,7 @@ async fn tell(end: SessionEnd, client: &Stream, backend: &Stream, pulse: &Pulse)
         | SessionEnd::FencedCheckFailed
         | SessionEnd::FencedDrained
         | SessionEnd::FencedFailedBack
+        | SessionEnd::Closed
         | SessionEnd::DrainDeadline => {
             client.reset_on_close();
             backend.reset_on_close();

@@ -1,6 +1,7 @@
 //! From an accepted client to a connected pair: pick, admit, dial, and the next backend if that
 //! fails or if it ends before its first byte; hold while there is none.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio::time::timeout;
 use crate::failover::{NoRoute, PoolRoutes, Route};
 use crate::model::{BackendId, DialError, DialPlan, HoldEnd, HoldPlan, MonoTime, PoolName, WhenDown};
 use crate::relay::FirstChunk;
-use crate::routing::{Admission, BackendLive, PoolLive, Stale};
+use crate::routing::{Admission, BackendLive, PoolLive, SessionFacts, Stale};
 use crate::sys::{Stream, connect, dial_error};
 
 use super::doubt::{self, Look, Silent};
@@ -70,8 +71,11 @@ enum Choice {
 }
 
 /// What a client in search of a backend has been through so far.
-#[derive(Default)]
 pub(super) struct Search {
+    /// Where the client comes from; none for Unix sockets.
+    peer: Option<SocketAddr>,
+    /// When it came.
+    since: MonoTime,
     /// What it has sent already, to be sent to the next backend too.
     pub(super) first: FirstChunk,
     turn: Option<u64>,
@@ -83,6 +87,20 @@ pub(super) struct Search {
 }
 
 impl Search {
+    /// The search for a client that comes now.
+    pub(super) fn new(peer: Option<SocketAddr>, now: MonoTime) -> Self {
+        Self {
+            peer,
+            since: now,
+            first: FirstChunk::default(),
+            turn: None,
+            tried: Vec::new(),
+            hold: None,
+            unknown_pool: 0,
+            silent: None,
+        }
+    }
+
     /// Finds `client` a backend.
     pub(super) async fn establish(
         &mut self,
@@ -122,7 +140,10 @@ impl Search {
                     self.tried.clear();
                 }
                 Choice::Dial { route, plan, backend, pool } => {
-                    match connect_to(worker, route, plan, backend, pool, pool_name).await {
+                    let listener = entrance.plan().name.clone();
+                    let (client_at, since) = (self.peer, self.since);
+                    let facts = SessionFacts { listener, backend, client: client_at, since };
+                    match connect_to(worker, route, plan, facts, pool, pool_name).await {
                         Ok(session) => {
                             self.silent = None;
                             return Ok((client, session));
@@ -255,11 +276,12 @@ async fn connect_to(
     worker: &Worker,
     route: Route,
     plan: DialPlan,
-    backend_live: Arc<BackendLive>,
+    facts: SessionFacts,
     pool_live: Arc<PoolLive>,
     pool: PoolName,
 ) -> Result<Established, Failure> {
-    let admission = worker.registry.admit(worker.index, route.backend, route.epoch)?;
+    let backend_live = Arc::clone(&facts.backend);
+    let admission = worker.registry.admit(worker.index, route.backend, route.epoch, facts)?;
     let begun = worker.clock.now();
     let error = match connect(&route.address, plan.connect_timeout).await {
         Ok(server) => {

@@ -39,7 +39,7 @@ pub(super) struct Meeting {
 impl Meeting {
     pub(super) fn new(worker: &Worker, plan: Arc<ListenerPlan>, session: Established) -> Self {
         let pulse = Rc::new(Pulse::new(worker.ticks(plan.idle_timeout), worker.ticks(plan.half_close_timeout)));
-        let watch = worker.watch(&pulse, &session.backend_live);
+        let watch = worker.watch(&pulse, &session.backend_live, &session.admission);
         let active = Counted::new(&session.backend_live.metrics.active);
         Self { session, plan, pulse, watch, active }
     }
@@ -53,19 +53,21 @@ impl Meeting {
             match self.first_byte(worker, search, client).await {
                 Opening::Opened(start) => start,
                 Opening::Ended(end) => return Outcome::Ended(end),
-                Opening::Unanswered { .. } if admission.fenced().is_some() => return Outcome::Fenced,
-                Opening::Unanswered { reset } => return Outcome::Unanswered { reset },
+                Opening::Unanswered { reset } => match admission.fenced() {
+                    None => return Outcome::Unanswered { reset },
+                    Some(SessionEnd::Closed) => return closed(client),
+                    Some(_) => return Outcome::Fenced,
+                },
             }
         };
         if admission.attach_client(client, server, || start.deliver(client, &self.pulse)).is_ok() {
             return Outcome::Opened(start.after(std::mem::take(&mut search.first)));
         }
-        if search.first.is_repeatable() && !start.holds_client_bytes() {
+        let is_repeatable = search.first.is_repeatable() && !start.holds_client_bytes();
+        if is_repeatable && admission.fenced() != Some(SessionEnd::Closed) {
             return Outcome::Fenced;
         }
-        // What it was sent it may have acted on. Which fence it was is told by the registry.
-        client.reset_on_close();
-        Outcome::Ended(SessionEnd::BackendReset)
+        closed(client)
     }
 
     /// Waits for the backend's first byte. A client that was held keeps its place until then, but not for
@@ -90,4 +92,10 @@ impl Meeting {
         self.session.backend_live.metrics.count_bytes(Direction::BackendToClient, down);
         self.session
     }
+}
+
+/// The client is cut off too. Why is told by the registry.
+fn closed(client: &Stream) -> Outcome {
+    client.reset_on_close();
+    Outcome::Ended(SessionEnd::BackendReset)
 }

@@ -59,7 +59,7 @@ impl Entrance {
 pub async fn run(worker: Rc<Worker>, entrance: Rc<Entrance>, client: Stream, peer: Option<SocketAddr>, seat: Seat) {
     entrance.metrics.connections.inc();
     let guest = Guest { peer, active: Counted::new(&entrance.metrics.active), seat };
-    let (mut search, mut client) = (Search::default(), Arc::new(client));
+    let (mut search, mut client) = (Search::new(peer, worker.clock.now()), Arc::new(client));
     loop {
         let session;
         (client, session) = match search.establish(&worker, &entrance, client).await {

@@ -73,13 +73,14 @@ impl Talk {
     pub(super) fn line(&self, worker: &Worker, client: Arc<Stream>, server: Arc<Stream>, quiet_ticks: u32) -> Line {
         let limits = (worker.ticks(self.plan.idle_timeout), worker.ticks(self.plan.half_close_timeout));
         let pulse = Rc::new(Pulse::new(limits.0, limits.1).quiet_for(quiet_ticks));
-        let watch = worker.watch(&pulse, &self.backend_live);
+        let watch = worker.watch(&pulse, &self.backend_live, &self.admission);
         Line { client, server, pulse, watch }
     }
 
     /// Counts what `pulse` has seen moving.
     pub(super) fn count(&mut self, pulse: &Pulse) {
         let [up, down] = pulse.take_moved();
+        self.admission.add_moved([up, down]);
         self.backend_live.metrics.count_bytes(Direction::ClientToBackend, up);
         self.backend_live.metrics.count_bytes(Direction::BackendToClient, down);
         let [up, down] = pulse.total();
@@ -89,7 +90,7 @@ impl Talk {
     /// Says, once, for metric and log, how it ended. Its sockets are to be closed only after this: a fence
     /// must never touch a socket that is closed already.
     pub(super) fn finish(self, end: SessionEnd) {
-        let end = self.admission.end().map_or(end, SessionEnd::from);
+        let end = self.admission.end().unwrap_or(end);
         drop(self.active);
         self.pool_live.metrics.count_closed(end);
         let [to_backend, to_client] = self.moved;

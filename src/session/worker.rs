@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::model::{Direction, SessionEnd};
 use crate::relay::{BufferPool, Pulse};
-use crate::routing::{BackendLive, Feedback, Registry, RouteReader};
+use crate::routing::{Admission, BackendLive, Feedback, Registry, RouteReader};
 use crate::sys::{Clock, release_memory};
 
 use super::hold::HoldQueues;
@@ -56,6 +56,8 @@ pub struct Worker {
 struct Watched {
     pulse: Rc<Pulse>,
     backend: Arc<BackendLive>,
+    /// Its key in the registry.
+    key: usize,
 }
 
 impl Worker {
@@ -95,19 +97,26 @@ impl Worker {
                 self.first_session.notified().await;
             }
             sleep(TICK).await;
-            for (_, session) in &*self.sessions.borrow() {
-                let [up, down] = session.pulse.tick();
-                if up + down > 0 {
-                    session.backend.metrics.count_bytes(Direction::ClientToBackend, up);
-                    session.backend.metrics.count_bytes(Direction::BackendToClient, down);
-                }
-                if session.pulse.quiet_ticks() == REST_AFTER && self.resting.is_open() {
-                    session.pulse.let_rest();
-                }
-            }
+            self.tick();
             self.tick_rested();
             self.give_back_memory();
         }
+    }
+
+    fn tick(&self) {
+        let mut all_moved = Vec::new();
+        for (_, session) in &*self.sessions.borrow() {
+            let moved = session.pulse.tick();
+            if moved != [0, 0] {
+                session.backend.metrics.count_bytes(Direction::ClientToBackend, moved[0]);
+                session.backend.metrics.count_bytes(Direction::BackendToClient, moved[1]);
+                all_moved.push((session.key, moved));
+            }
+            if session.pulse.quiet_ticks() == REST_AFTER && self.resting.is_open() {
+                session.pulse.let_rest();
+            }
+        }
+        self.registry.add_moved(self.index, &all_moved);
     }
 
     /// When many sessions have gone, or gone to rest, has the allocator return what they took.
@@ -155,13 +164,14 @@ impl Worker {
     }
 
     /// Puts a session under the eye of the tick for as long as the result lives.
-    pub(super) fn watch(&self, pulse: &Rc<Pulse>, backend: &Arc<BackendLive>) -> Watch {
+    pub(super) fn watch(&self, pulse: &Rc<Pulse>, backend: &Arc<BackendLive>, admission: &Admission) -> Watch {
         if self.is_cut.get() {
             pulse.stop(SessionEnd::DrainDeadline);
         }
         let mut sessions = self.sessions.borrow_mut();
         let first = sessions.is_empty();
-        let key = sessions.insert(Watched { pulse: Rc::clone(pulse), backend: Arc::clone(backend) });
+        let key =
+            sessions.insert(Watched { pulse: Rc::clone(pulse), backend: Arc::clone(backend), key: admission.key() });
         if first {
             self.first_session.notify_one();
         }
@@ -233,13 +243,15 @@ impl Drop for Seat {
 #[cfg(test)]
 mod tests {
     use super::{Seats, Worker};
-    use crate::model::{BackendId, Epoch};
+    use crate::model::{BackendId, Epoch, MonoTime};
     use crate::relay::{Pulse, Start, relay};
-    use crate::routing::{Registry, mailbox, route_cell};
+    use crate::routing::{BackendLive, Registry, SessionFacts, mailbox, route_cell};
     use crate::sys::{Clock, connect};
+    use crate::telemetry::Metrics;
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener};
     use std::rc::Rc;
+    use std::sync::Arc;
     use std::time::Duration;
     use tokio::task::{LocalSet, spawn_local};
 
@@ -280,6 +292,12 @@ mod tests {
         (ours, listener.accept().unwrap().0)
     }
 
+    fn facts() -> SessionFacts {
+        let metrics = Metrics::new().unwrap().backend(&"orders".into(), &"pg1".into());
+        let backend = BackendLive { metrics, pool: "orders".into(), name: "pg1".into() };
+        SessionFacts { listener: "front".into(), backend: Arc::new(backend), client: None, since: MonoTime::default() }
+    }
+
     #[tokio::test]
     async fn a_panic_in_one_session_ends_no_other() {
         let (seats, registry) = (Seats::new(2), Registry::new(1));
@@ -297,7 +315,7 @@ mod tests {
             .run_until(async {
                 let broken = spawn_local(async move {
                     let _seat = worker.seats.take();
-                    let _admission = worker.registry.admit(0, BackendId(1), Epoch(0)).unwrap();
+                    let _admission = worker.registry.admit(0, BackendId(1), Epoch(0), facts()).unwrap();
                     panic!("a fault of ours");
                 });
                 assert!(broken.await.unwrap_err().is_panic());

@@ -24,6 +24,12 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
+/// The user as whom this process acts.
+#[must_use]
+pub fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 /// Has the allocator return to the host what it keeps for later, as far as it can. With glibc only: others
 /// do it by themselves.
 pub fn release_memory() {

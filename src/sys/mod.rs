@@ -14,7 +14,7 @@ mod stream;
 pub use accept_error::AcceptErrorClass;
 pub use clock::Clock;
 pub use dial::{connect, dial_error};
-pub use limits::{Descriptors, cores, raise_descriptor_limit, release_memory};
+pub use limits::{Descriptors, cores, own_uid, raise_descriptor_limit, release_memory};
 pub use notify::Notifier;
 pub use rest::{RestWatch, Resting};
 pub use signal::{Signal, on_signals};

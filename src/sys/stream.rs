@@ -147,6 +147,13 @@ impl Stream {
         if status == 0 { usize::try_from(queued).unwrap_or(0) } else { 0 }
     }
 
+    /// The user at the other end of a Unix socket, if the kernel says.
+    #[must_use]
+    pub fn peer_uid(&self) -> Option<u32> {
+        let Self::Unix(stream) = self else { return None };
+        stream.peer_cred().ok().map(|peer| peer.uid())
+    }
+
     /// Has the coming close reset the connection instead of ending it in order.
     pub fn reset_on_close(&self) {
         if let Self::Tcp(_) = self
