@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use changeover::model::SessionEnd;
-use changeover::relay::{BufferPool, Pulse, Start, relay};
+use changeover::relay::{Loans, Pulse, Start, relay};
 use changeover::sys::{Stream, connect};
 use tokio::task::{LocalSet, spawn_local};
 
@@ -76,8 +76,8 @@ async fn the_byte_path_allocates_nothing() {
             (person, server)
         });
         let relayed = spawn_local(async move {
-            let (pulse, buffers) = (Pulse::new(0, 0), BufferPool::new(64 * 1024));
-            let end = relay(&client, &backend, Start::default(), &pulse, &buffers).await;
+            let (pulse, loans) = (Pulse::new(0, 0), Loans::new(64 * 1024));
+            let end = relay(&client, &backend, Start::default(), &pulse, &loans).await;
             (end, pulse.total())
         });
         ask.send(10).unwrap();

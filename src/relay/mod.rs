@@ -13,6 +13,7 @@
 
 mod buffer;
 mod half;
+mod loans;
 mod opening;
 mod pulse;
 mod reset;
@@ -23,23 +24,27 @@ use std::task::{Context, Poll};
 use crate::model::{Direction, SessionEnd};
 use crate::sys::Stream;
 
-pub use buffer::BufferPool;
-use half::{Broken, Half};
+use half::{Broken, Half, Way};
+pub use loans::{Loans, Splicing};
 pub use opening::{FirstChunk, Opening, Start, open};
 pub use pulse::Pulse;
 
 /// Relays from `start` until both directions ended, one side broke, or `pulse` says stop. What had to be told to
 /// the two sides has been told when it returns: dropping the sockets ends or resets them as is right.
-pub async fn relay(client: &Stream, backend: &Stream, start: Start, pulse: &Pulse, buffers: &BufferPool) -> SessionEnd {
-    let mut relay = Relay {
-        up: Half::new(client, backend, Direction::ClientToBackend, start.up),
-        down: Half::new(backend, client, Direction::BackendToClient, start.down),
-        broken: None,
-    };
-    let end = poll_fn(|cx| relay.poll(cx, pulse, buffers)).await;
-    drop(relay);
-    tell(end, client, backend, pulse).await;
-    end
+pub fn relay<'a>(
+    client: &'a Stream,
+    backend: &'a Stream,
+    start: Start,
+    pulse: &'a Pulse,
+    loans: &'a Loans,
+) -> impl Future<Output = SessionEnd> + 'a {
+    let mut relay = Relay { up: Half::new(start.up), down: Half::new(start.down), broken: None };
+    async move {
+        let end = poll_fn(|cx| relay.poll(cx, client, backend, pulse, loans)).await;
+        drop(relay);
+        tell(end, client, backend, pulse).await;
+        end
+    }
 }
 
 /// Has the coming close of the two sockets say what is right after `end`.
@@ -64,28 +69,36 @@ async fn tell(end: SessionEnd, client: &Stream, backend: &Stream, pulse: &Pulse)
 }
 
 /// Both directions, and what is known of the two sides.
-struct Relay<'a> {
-    up: Half<'a>,
-    down: Half<'a>,
+struct Relay {
+    up: Half,
+    down: Half,
     /// The side that broke, while what it sent before is still being delivered.
     broken: Option<SessionEnd>,
 }
 
-impl Relay<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>, pulse: &Pulse, buffers: &BufferPool) -> Poll<SessionEnd> {
+impl Relay {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &Stream,
+        backend: &Stream,
+        pulse: &Pulse,
+        loans: &Loans,
+    ) -> Poll<SessionEnd> {
         if let Some(end) = pulse.told_to_stop(cx) {
             return Poll::Ready(end);
         }
-        // Up: reads from the client, writes to the backend. Down: the reverse.
+        let up = Way { source: client, sink: backend, direction: Direction::ClientToBackend };
+        let down = Way { source: backend, sink: client, direction: Direction::BackendToClient };
         let client_broke = self.broken == Some(SessionEnd::ClientReset);
-        if let Poll::Ready(Err(broken)) = self.up.poll(cx, pulse, buffers, client_broke) {
+        if let Poll::Ready(Err(broken)) = self.up.poll(cx, up, pulse, loans, client_broke) {
             self.note(match broken {
                 Broken::Source => SessionEnd::ClientReset,
                 Broken::Sink => SessionEnd::BackendReset,
             });
         }
         let backend_broke = self.broken == Some(SessionEnd::BackendReset);
-        if let Poll::Ready(Err(broken)) = self.down.poll(cx, pulse, buffers, backend_broke) {
+        if let Poll::Ready(Err(broken)) = self.down.poll(cx, down, pulse, loans, backend_broke) {
             self.note(match broken {
                 Broken::Source => SessionEnd::BackendReset,
                 Broken::Sink => SessionEnd::ClientReset,

@@ -13,6 +13,7 @@ use crate::sys::Stream;
 use crate::wire::is_greeting;
 
 use super::buffer::{BufferPool, Filled};
+use super::loans::Loans;
 use super::pulse::Pulse;
 use super::tell;
 
@@ -105,10 +106,10 @@ pub async fn open(
     backend: &Stream,
     first: &mut FirstChunk,
     pulse: &Pulse,
-    buffers: &BufferPool,
+    loans: &Loans,
 ) -> Opening {
     first.sent = 0;
-    let opening = poll_fn(|cx| poll(cx, client, backend, first, pulse, buffers)).await;
+    let opening = poll_fn(|cx| poll(cx, client, backend, first, pulse, &loans.buffers)).await;
     if let Opening::Ended(end) = opening {
         tell(end, client, backend, pulse).await;
     }

@@ -154,7 +154,7 @@ async fn converse(
         return Outcome::Ended(SessionEnd::BackendReset);
     }
     let Search { first, .. } = std::mem::take(search);
-    Outcome::Ended(relay(client, server, start.after(first), pulse, &worker.buffers).await)
+    Outcome::Ended(relay(client, server, start.after(first), pulse, &worker.loans).await)
 }
 
 /// Waits for the backend's first byte. A client that was held keeps its place until then, but not for
@@ -167,7 +167,7 @@ async fn opened(
     pulse: &Pulse,
 ) -> Opening {
     let Search { first, hold, .. } = search;
-    let mut opening = pin!(open(client, &session.server, first, pulse, &worker.buffers));
+    let mut opening = pin!(open(client, &session.server, first, pulse, &worker.loans));
     if hold.is_some() {
         let answer_by = worker.clock.instant(session.answer_by);
         if let Ok(opening) = timeout_at(answer_by, &mut opening).await {

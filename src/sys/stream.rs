@@ -106,8 +106,7 @@ impl Stream {
         mut operation: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let mut moved = None;
-        let fd = self.as_fd();
-        let once = || {
+        let once = |fd: BorrowedFd<'_>| {
             let length = operation(fd)?;
             if 0 < length && length < wanted {
                 moved = Some(length);
@@ -115,11 +114,21 @@ impl Stream {
             }
             Ok(length)
         };
-        let result = match self {
+        let result = self.try_io(interest, once);
+        moved.map_or(result, Ok)
+    }
+
+    /// One call of `operation`, unless the runtime knows that it would block; if it does, the runtime will know.
+    pub(super) fn try_io(
+        &self,
+        interest: Interest,
+        operation: impl FnOnce(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let once = || operation(self.as_fd());
+        match self {
             Self::Tcp(stream) => stream.try_io(interest, once),
             Self::Unix(stream) => stream.try_io(interest, once),
-        };
-        moved.map_or(result, Ok)
+        }
     }
 
     /// Tells the other side that nothing more will come. One that is gone already need not be told.
