@@ -15,6 +15,7 @@ pub mod net;
 pub mod postgres;
 pub mod proc_net;
 pub mod process;
+pub mod relayed;
 pub mod servers;
 pub mod sock;
 pub mod wait;
