@@ -95,3 +95,12 @@ async fn the_byte_path_allocates_nothing() {
     let counted = counted.await;
     assert!(counted <= 8, "2,000 messages cost {counted} allocations");
 }
+
+#[tokio::test]
+async fn a_session_at_rest_is_small() {
+    let ((client, _person), (backend, _server)) = (pair().await, pair().await);
+    let (pulse, loans) = (Pulse::new(0, 0), Loans::new(64 * 1024));
+    let relayed = relay(&client, &backend, Start::default(), &pulse, &loans);
+    let size = size_of_val(&relayed);
+    println!("SIZE {size} start {}", size_of::<Start>());
+}

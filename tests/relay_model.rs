@@ -151,7 +151,11 @@ async fn play(seed: u64, noise: &[u8]) {
     while !(peers.iter().all(Peer::is_done) && relayed.is_finished()) {
         assert!(begin.elapsed() < DEADLINE, "stuck: {:?}", peers.map(|p| (p.written, p.heard.len(), p.end)));
         let peer = &mut peers[random.usize(..2)];
-        if random.bool() { peer.write(&mut random) } else { peer.read(&mut random, &mut scratch) };
+        if random.bool() {
+            peer.write(&mut random)
+        } else {
+            peer.read(&mut random, &mut scratch)
+        };
         for _ in 0..random.usize(..3) {
             yield_now().await;
         }

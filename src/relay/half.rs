@@ -14,7 +14,7 @@ use super::pulse::Pulse;
 const STEPS_BEFORE_YIELD: usize = 16;
 
 /// The same in bytes written: a step of a stream moves more than one of a buffer.
-const BYTES_BEFORE_YIELD: usize = 512 * 1024;
+const BYTES_BEFORE_YIELD: usize = 256 * 1024;
 
 /// Which end of a direction no longer works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -101,13 +101,7 @@ pub enum Opening {
 
 /// Sends `first`, from its beginning, and what the client sends meanwhile to `backend`, until that answers
 /// or ends. When the client is to be given another, `first` holds all that it has sent.
-pub async fn open(
-    client: &Stream,
-    backend: &Stream,
-    first: &mut FirstChunk,
-    pulse: &Pulse,
-    loans: &Loans,
-) -> Opening {
+pub async fn open(client: &Stream, backend: &Stream, first: &mut FirstChunk, pulse: &Pulse, loans: &Loans) -> Opening {
     first.sent = 0;
     let opening = poll_fn(|cx| poll(cx, client, backend, first, pulse, &loans.buffers)).await;
     if let Opening::Ended(end) = opening {

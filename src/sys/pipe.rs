@@ -65,9 +65,8 @@ impl Pipe {
     pub fn poll_drain(&mut self, cx: &mut Context<'_>, sink: &Stream) -> Poll<io::Result<usize>> {
         loop {
             // Never more than it holds: asked for more, the kernel waits for the rest before it sends the last packet.
-            let moved = sink.try_io(Interest::WRITABLE, |fd| {
-                Ok(splice(&self.reader, None, fd, None, self.held, flags())?)
-            });
+            let moved =
+                sink.try_io(Interest::WRITABLE, |fd| Ok(splice(&self.reader, None, fd, None, self.held, flags())?));
             match moved {
                 // There are bytes in the pipe, so this can only be the sink.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(sink.poll_writable(cx))?,

@@ -8,6 +8,7 @@
 
 pub mod backend;
 pub mod bare;
+pub mod crowd;
 pub mod daemon;
 pub mod http;
 pub mod metrics;

@@ -88,18 +88,13 @@ pub struct Relays {
 }
 
 impl Relays {
-    /// Relays each pair of ends, with buffers of `buffer` bytes and by `splicing`. The thread does `first` before.
-    pub fn start(
-        pairs: Vec<(Ours, Ours)>,
-        buffer: usize,
-        splicing: Splicing,
-        first: impl FnOnce() + Send + 'static,
-    ) -> Self {
+    /// Relays each pair of ends by `splicing`. The thread does `first` before, and keeps what that returns to its end.
+    pub fn start<T>(pairs: Vec<(Ours, Ours)>, splicing: Splicing, first: impl FnOnce() -> T + Send + 'static) -> Self {
         let (stop, mut stopped) = unbounded_channel();
         let thread = std::thread::spawn(move || {
-            first();
+            let _kept = first();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            let (local, loans) = (LocalSet::new(), Rc::new(Loans::with(buffer, splicing)));
+            let (local, loans) = (LocalSet::new(), Rc::new(Loans::with(64 * 1024, splicing)));
             let mut pulses = Vec::new();
             let mut relays = Vec::new();
             local.block_on(&runtime, async {
@@ -156,7 +151,7 @@ impl Relayed {
     #[track_caller]
     pub fn start(client_is_unix: bool, backend_is_unix: bool, splicing: Splicing) -> Self {
         let ((ours, client), (theirs, backend)) = (pair(client_is_unix), pair(backend_is_unix));
-        let relays = Relays::start(vec![(ours, theirs)], 64 * 1024, splicing, || {});
+        let relays = Relays::start(vec![(ours, theirs)], splicing, || {});
         Self { client, backend, relays }
     }
 
