@@ -102,5 +102,6 @@ async fn a_session_at_rest_is_small() {
     let (pulse, loans) = (Pulse::new(0, 0), Loans::new(64 * 1024));
     let relayed = relay(&client, &backend, Start::default(), &pulse, &loans);
     let size = size_of_val(&relayed);
-    println!("SIZE {size} start {}", size_of::<Start>());
+    assert!(size <= 192, "a relay is {size} bytes");
+    assert_eq!(loans.pipes(), (0, 0));
 }

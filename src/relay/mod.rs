@@ -51,8 +51,9 @@ pub fn relay<'a>(
 async fn tell(end: SessionEnd, client: &Stream, backend: &Stream, pulse: &Pulse) {
     match end {
         SessionEnd::Completed => {}
-        SessionEnd::ClientReset => reset::pass_on(backend, pulse).await,
-        SessionEnd::BackendReset => reset::pass_on(client, pulse).await,
+        // Boxed, as a session at rest should not be larger for the timer that few need at their end.
+        SessionEnd::ClientReset => Box::pin(reset::pass_on(backend, pulse)).await,
+        SessionEnd::BackendReset => Box::pin(reset::pass_on(client, pulse)).await,
         // A stream that is cut short must not look complete.
         SessionEnd::IdleTimeout
         | SessionEnd::HalfCloseTimeout
@@ -115,5 +116,58 @@ impl Relay {
     fn note(&mut self, end: SessionEnd) {
         self.broken.get_or_insert(end);
         if end == SessionEnd::ClientReset { self.down.give_up() } else { self.up.give_up() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Shutdown, TcpListener};
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::task::{LocalSet, spawn_local};
+
+    use super::{Loans, Pulse, Start, relay};
+    use crate::model::SessionEnd;
+    use crate::sys::{Stream, connect, tally};
+
+    /// One end of a connection for the relay, and the other end.
+    async fn pair() -> (Stream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let ours = connect(&address, Duration::from_secs(10)).await.unwrap();
+        let other = listener.accept().unwrap().0;
+        other.set_nonblocking(true).unwrap();
+        (ours, TcpStream::from_std(other).unwrap())
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_message_costs_one_receive_and_one_send() {
+        const MESSAGES: usize = 500;
+        let ((client, mut person), (backend, mut server)) = (pair().await, pair().await);
+        let local = LocalSet::new();
+        let relayed = local.spawn_local(async move {
+            relay(&client, &backend, Start::default(), &Pulse::new(0, 0), &Loans::new(65_536)).await
+        });
+        let spoken = local.run_until(async {
+            let mut message = [7; 200];
+            tally::take();
+            for _ in 0..MESSAGES {
+                person.write_all(&message).await.unwrap();
+                server.read_exact(&mut message).await.unwrap();
+                server.write_all(&message).await.unwrap();
+                person.read_exact(&mut message).await.unwrap();
+            }
+            let counted = tally::take();
+            spawn_local(async move {
+                for end in [person, server] {
+                    end.into_std().unwrap().shutdown(Shutdown::Write).unwrap();
+                }
+            });
+            counted
+        });
+        assert_eq!(spoken.await, [4 * MESSAGES, 0], "calls, and calls in vain");
+        assert_eq!(local.run_until(relayed).await.unwrap(), SessionEnd::Completed);
     }
 }

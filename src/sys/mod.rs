@@ -20,3 +20,5 @@ pub use pipe::Pipe;
 pub use signal::{Signal, on_signals};
 pub use socket::{BoundSocket, Listener, SocketMode, bind};
 pub use stream::Stream;
+#[cfg(test)]
+pub(crate) use stream::tally;

@@ -107,7 +107,10 @@ impl Stream {
     ) -> io::Result<usize> {
         let mut moved = None;
         let once = |fd: BorrowedFd<'_>| {
-            let length = operation(fd)?;
+            let done = operation(fd);
+            #[cfg(test)]
+            tally::count(&done);
+            let length = done?;
             if 0 < length && length < wanted {
                 moved = Some(length);
                 return Err(io::ErrorKind::WouldBlock.into());
@@ -219,5 +222,26 @@ impl Stream {
     fn has_bytes(&self) -> bool {
         let mut byte = [0; 1];
         rustix::net::recv(self, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT).is_ok_and(|(_, length)| length > 0)
+    }
+}
+
+/// How often this thread asked the kernel to receive or send.
+#[cfg(test)]
+pub(crate) mod tally {
+    use std::cell::Cell;
+    use std::io;
+
+    thread_local! {
+        static CALLS: Cell<[usize; 2]> = const { Cell::new([0; 2]) };
+    }
+
+    pub(super) fn count(done: &io::Result<usize>) {
+        let would_block = done.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        CALLS.with(|calls| calls.set([calls.get()[0] + 1, calls.get()[1] + usize::from(would_block)]));
+    }
+
+    /// How often since it was last asked, and how often in vain.
+    pub(crate) fn take() -> [usize; 2] {
+        CALLS.with(Cell::take)
     }
 }
