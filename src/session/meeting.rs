@@ -74,7 +74,7 @@ impl Meeting {
     /// longer than a dial may take.
     async fn first_byte(&self, worker: &Worker, search: &mut Search, client: &Stream) -> Opening {
         let Search { first, hold, .. } = search;
-        let mut opening = pin!(open(client, &self.session.server, first, &self.pulse, &worker.buffers));
+        let mut opening = pin!(open(client, &self.session.server, first, &self.pulse, &worker.loans));
         if hold.is_some() {
             let answer_by = worker.clock.instant(self.session.answer_by);
             if let Ok(opening) = timeout_at(answer_by, &mut opening).await {

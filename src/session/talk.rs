@@ -106,7 +106,7 @@ impl Talk {
 /// Relays from `start` to the end or to the next rest.
 pub(super) async fn talk(worker: Rc<Worker>, mut talk: Talk, line: Line, start: Start) {
     let Line { client, server, pulse, watch } = line;
-    let end = relay(&client, &server, start, &pulse, &worker.buffers).await;
+    let end = relay(&client, &server, start, &pulse, &worker.loans).await;
     drop(watch);
     talk.count(&pulse);
     match end {

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::model::{Direction, SessionEnd};
-use crate::relay::{BufferPool, Pulse};
+use crate::relay::{Loans, Pulse};
 use crate::routing::{Admission, BackendLive, Feedback, Registry, RouteReader};
 use crate::sys::{Clock, release_memory};
 
@@ -40,7 +40,7 @@ pub struct Worker {
     pub feedback: Feedback,
     /// Places for sessions, shared by all threads.
     pub seats: Seats,
-    pub(super) buffers: BufferPool,
+    pub(super) loans: Loans,
     pub(super) holds: HoldQueues,
     sessions: Rc<RefCell<Slab<Watched>>>,
     pub(super) first_session: Notify,
@@ -79,7 +79,7 @@ impl Worker {
             registry,
             feedback,
             seats,
-            buffers: BufferPool::new(relay_buffer),
+            loans: Loans::new(relay_buffer),
             holds: HoldQueues::default(),
             sessions: Rc::default(),
             first_session: Notify::new(),
@@ -307,7 +307,7 @@ mod tests {
         let healthy = Rc::clone(&worker);
         let relayed = local.spawn_local(async move {
             let seat = healthy.seats.take();
-            let end = relay(&client, &backend, Start::default(), &Pulse::new(0, 0), &healthy.buffers).await;
+            let end = relay(&client, &backend, Start::default(), &Pulse::new(0, 0), &healthy.loans).await;
             drop(seat);
             end
         });

@@ -6,6 +6,7 @@ mod clock;
 mod dial;
 mod limits;
 mod notify;
+mod pipe;
 mod rest;
 mod signal;
 mod socket;
@@ -16,7 +17,10 @@ pub use clock::Clock;
 pub use dial::{connect, dial_error};
 pub use limits::{Descriptors, cores, own_uid, raise_descriptor_limit, release_memory};
 pub use notify::Notifier;
+pub use pipe::Pipe;
 pub use rest::{RestWatch, Resting};
 pub use signal::{Signal, on_signals};
 pub use socket::{BoundSocket, Listener, SocketMode, bind};
 pub use stream::Stream;
+#[cfg(test)]
+pub(crate) use stream::tally;
