@@ -183,7 +183,7 @@ async fn play(seed: u64, noise: &[u8]) {
         }
     }
     if !faulty {
-        assert_eq!(end, SessionEnd::Completed);
+        assert_eq!(end, changeover::relay::RelayEnd::Over(SessionEnd::Completed));
     }
 }
 
