@@ -10,8 +10,9 @@ use crate::failover::{NoRoute, PoolRoutes, Route};
 use crate::model::{BackendId, DialError, DialPlan, HoldEnd, HoldPlan, MonoTime, PoolName, WhenDown};
 use crate::relay::FirstChunk;
 use crate::routing::{Admission, BackendLive, PoolLive, Stale};
-use crate::sys::{Stream, connect, dial_error};
+use crate::sys::{DialOptions, Stream, connect_with, dial_error};
 
+use super::caller::{Caller, introduce};
 use super::doubt::{self, Look, Silent};
 use super::hold::Hold;
 use super::{Entrance, Worker};
@@ -89,6 +90,7 @@ impl Search {
         worker: &Worker,
         entrance: &Entrance,
         mut client: Arc<Stream>,
+        caller: &Caller,
     ) -> Result<(Arc<Stream>, Established), Refusal> {
         loop {
             let pool_name = entrance.plan().pool.clone();
@@ -122,7 +124,8 @@ impl Search {
                     self.tried.clear();
                 }
                 Choice::Dial { route, plan, backend, pool } => {
-                    match connect_to(worker, route, plan, backend, pool, pool_name).await {
+                    let header = caller.header(route.approach.send_proxy_protocol, &client);
+                    match connect_to(worker, route, plan, backend, pool, pool_name, &header).await {
                         Ok(session) => {
                             self.silent = None;
                             return Ok((client, session));
@@ -250,7 +253,7 @@ impl From<Stale> for Failure {
     }
 }
 
-/// Is admitted to `route`'s backend, dials it, and comes under the fence with its socket.
+/// Is admitted to `route`'s backend, dials it, comes under the fence with its socket, and sends it `header`.
 async fn connect_to(
     worker: &Worker,
     route: Route,
@@ -258,13 +261,21 @@ async fn connect_to(
     backend_live: Arc<BackendLive>,
     pool_live: Arc<PoolLive>,
     pool: PoolName,
+    header: &[u8],
 ) -> Result<Established, Failure> {
     let admission = worker.registry.admit(worker.index, route.backend, route.epoch)?;
     let begun = worker.clock.now();
-    let error = match connect(&route.address, plan.connect_timeout).await {
+    let options = DialOptions { source: route.approach.source_address, keepalive: worker.keepalive };
+    let dialled = match connect_with(&route.address, plan.connect_timeout, options).await {
         Ok(server) => {
             let server = Arc::new(server);
             admission.attach_server(&server)?;
+            introduce(&server, header, plan.connect_timeout).await.map(|()| server)
+        }
+        Err(error) => Err(error),
+    };
+    let error = match dialled {
+        Ok(server) => {
             let now = worker.clock.now();
             backend_live.metrics.connections.inc();
             backend_live.metrics.connect_seconds.observe(now.since(begun).as_secs_f64());

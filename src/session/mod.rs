@@ -5,12 +5,12 @@
 //! backend's first byte: if it ends before that, `establish` goes on to the next. Then `relay` moves
 //! bytes until the end, whose reason is logged and counted once.
 
+mod caller;
 mod doubt;
 mod establish;
 mod hold;
 mod worker;
 
-use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::pin::pin;
 use std::rc::Rc;
@@ -23,6 +23,7 @@ use crate::relay::{Opening, Pulse, Start, open, relay};
 use crate::sys::Stream;
 use crate::telemetry::{Counted, ListenerMetrics};
 
+pub use caller::Caller;
 use establish::{Established, Refusal, Search};
 pub use worker::{Seat, Seats, Worker};
 
@@ -54,31 +55,33 @@ impl Entrance {
     }
 }
 
-/// Serves one client to its end. `seat` is its place among `max_sessions`.
-pub async fn run(worker: Rc<Worker>, entrance: Rc<Entrance>, client: Stream, peer: Option<SocketAddr>, seat: Seat) {
+/// Serves one client to its end. `places` are what it takes up until then, given back before its socket closes: a
+/// client that comes again at once finds them free.
+pub async fn run(worker: Rc<Worker>, entrance: Rc<Entrance>, client: Stream, caller: Caller, places: impl Sized) {
     entrance.metrics.connections.inc();
     let active = Counted::new(&entrance.metrics.active);
     let (mut search, mut client) = (Search::default(), Arc::new(client));
     loop {
         let session;
-        (client, session) = match search.establish(&worker, &entrance, client).await {
+        (client, session) = match search.establish(&worker, &entrance, client, &caller).await {
             Ok(found) => found,
             Err(refusal) => {
-                refused(&entrance, peer, refusal);
+                refused(&entrance, &caller, refusal);
                 break;
             }
         };
-        if serve(&worker, &entrance, &mut search, &client, session, peer).await.is_break() {
+        if serve(&worker, &entrance, &mut search, &client, session, &caller).await.is_break() {
             break;
         }
     }
-    drop((active, seat));
+    drop((active, places));
 }
 
-/// Turns a client away that came when every seat was taken.
-pub fn turn_away(entrance: &Entrance, client: Stream) {
+/// Turns a client away that was accepted and may not stay.
+pub fn turn_away(entrance: &Entrance, client: Stream, caller: &Caller, reason: RejectReason) {
     entrance.metrics.connections.inc();
-    entrance.metrics.count_rejected(RejectReason::MaxSessions);
+    entrance.metrics.count_rejected(reason);
+    tracing::debug!(client = ?caller.source(), %reason, "client refused");
     drop(client);
 }
 
@@ -101,7 +104,7 @@ async fn serve(
     search: &mut Search,
     client: &Arc<Stream>,
     session: Established,
-    peer: Option<SocketAddr>,
+    caller: &Caller,
 ) -> ControlFlow<()> {
     let plan = entrance.plan();
     let pulse = Rc::new(Pulse::new(worker.ticks(plan.idle_timeout), worker.ticks(plan.half_close_timeout)));
@@ -119,7 +122,7 @@ async fn serve(
             // Out of the registry first: a fence must never touch a socket that is closed already.
             let end = session.admission.end().map_or(end, SessionEnd::from);
             session.pool_live.metrics.count_closed(end);
-            log_end(&plan, &session.pool, &session.route.name, peer, end, &pulse);
+            log_end(&plan, &session.pool, &session.route.name, caller, end, &pulse);
             return ControlFlow::Break(());
         }
     }
@@ -182,19 +185,19 @@ fn log_end(
     plan: &ListenerPlan,
     pool: &PoolName,
     backend: &BackendName,
-    peer: Option<SocketAddr>,
+    caller: &Caller,
     end: SessionEnd,
     pulse: &Pulse,
 ) {
     let [to_backend, to_client] = pulse.total();
-    let peer = peer.map_or_else(|| "unix".to_owned(), |peer| peer.to_string());
+    let peer = caller.source().map_or_else(|| "unix".to_owned(), |peer| peer.to_string());
     tracing::debug!(
         listener = %plan.name, %pool, %backend, client = peer, reason = %end, to_backend, to_client, "session ended"
     );
 }
 
 /// Counts a client that never reached a backend. The log has no line for each: there may be many.
-fn refused(entrance: &Entrance, peer: Option<SocketAddr>, refusal: Refusal) {
+fn refused(entrance: &Entrance, caller: &Caller, refusal: Refusal) {
     let reason = match refusal {
         Refusal::NoBackend => RejectReason::NoEligibleBackend,
         Refusal::DialFailed | Refusal::Reset => RejectReason::DialFailed,
@@ -204,5 +207,5 @@ fn refused(entrance: &Entrance, peer: Option<SocketAddr>, refusal: Refusal) {
         Refusal::Hold(HoldEnd::ClientLeft | HoldEnd::Released) => RejectReason::ClientLeft,
     };
     entrance.metrics.count_rejected(reason);
-    tracing::debug!(client = ?peer, %reason, "client refused");
+    tracing::debug!(client = ?caller.source(), %reason, "client refused");
 }

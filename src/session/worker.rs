@@ -36,6 +36,8 @@ pub struct Worker {
     pub feedback: Feedback,
     /// Places for sessions, shared by all threads.
     pub seats: Seats,
+    /// Connections to backends are kept alive after so long a silence; zero is never.
+    pub(super) keepalive: Duration,
     pub(super) buffers: BufferPool,
     pub(super) holds: HoldQueues,
     sessions: Rc<RefCell<Slab<Watched>>>,
@@ -70,12 +72,20 @@ impl Worker {
             registry,
             feedback,
             seats,
+            keepalive: Duration::ZERO,
             buffers: BufferPool::new(relay_buffer),
             holds: HoldQueues::default(),
             sessions: Rc::default(),
             first_session: Notify::new(),
             is_cut: Cell::new(false),
         }
+    }
+
+    /// Keeps connections to backends alive after a silence of `idle`; zero is never.
+    #[must_use]
+    pub const fn with_keepalive(mut self, idle: Duration) -> Self {
+        self.keepalive = idle;
+        self
     }
 
     /// Looks at every session once a tick, for ever. A thread without sessions sleeps.

@@ -4,15 +4,17 @@
 mod accept_error;
 mod clock;
 mod dial;
+mod keepalive;
 mod limits;
 mod notify;
 mod signal;
 mod socket;
+mod source_address;
 mod stream;
 
 pub use accept_error::AcceptErrorClass;
 pub use clock::Clock;
-pub use dial::{connect, dial_error};
+pub use dial::{DialOptions, connect, connect_with, dial_error};
 pub use limits::{Descriptors, cores, raise_descriptor_limit};
 pub use notify::Notifier;
 pub use signal::{Signal, on_signals};
