@@ -137,7 +137,7 @@ keys! {
             "How many clients of the pool may wait at once.",
             "A backend that comes back must not be met by everyone.";
         SOURCE_ADDRESS = "source_address", Kind::Ip, Preset::Optional("\"10.0.0.9\""),
-            "The IP address of this machine from which backends are dialled and probed.",
+            "The IP address of this machine from which backends are dialled and probed. While the machine does not have it, nothing is found out about them.",
             "Left out: the kernel chooses by its routes, which is nearly always right.";
         CHECK = "check", Kind::Table(Part::Check), Preset::Section,
             "How the health of the backends is found out.", "";

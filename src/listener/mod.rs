@@ -148,7 +148,13 @@ async fn start_announced(
     peer: Caller,
     (mut pass, seat): (Pass, Seat),
 ) {
-    let caller = match announcement(&client).await {
+    // Cancel-safety: an announcement that is not taken stays in a socket that is closed then.
+    let announced = tokio::select! {
+        biased;
+        announced = announcement(&client) => announced,
+        () = worker.until_cut() => Err(RejectReason::ShuttingDown),
+    };
+    let caller = match announced {
         Ok(Announced::Client { source, destination }) => Caller::announced(source, destination),
         Ok(Announced::Nothing) => peer,
         Err(reason) => return turn_away(&entrance, client, &peer, reason),

@@ -44,6 +44,7 @@ pub struct Worker {
     first_session: Notify,
     /// The daemon's time is up: sessions end as they begin.
     is_cut: Cell<bool>,
+    cut: Notify,
 }
 
 /// A session that moves bytes, under the eye of the tick.
@@ -78,6 +79,7 @@ impl Worker {
             sessions: Rc::default(),
             first_session: Notify::new(),
             is_cut: Cell::new(false),
+            cut: Notify::new(),
         }
     }
 
@@ -121,9 +123,18 @@ impl Worker {
     /// Ends every session, and every wait, because the daemon's time is up.
     pub fn cut(&self) {
         self.is_cut.set(true);
+        self.cut.notify_waiters();
         self.holds.close();
         for (_, session) in &*self.sessions.borrow() {
             session.pulse.stop(SessionEnd::DrainDeadline);
+        }
+    }
+
+    /// Waits until the daemon's time is up. Cancel-safe.
+    pub async fn until_cut(&self) {
+        let cut = self.cut.notified();
+        if !self.is_cut.get() {
+            cut.await;
         }
     }
 

@@ -8,7 +8,7 @@ use super::{SECRET, file, good_files, read};
 #[test]
 fn every_file_that_comes_with_the_program_is_right() {
     let files = good_files();
-    assert_eq!(files.len(), 6);
+    assert_eq!(files.len(), 7);
     for (path, text) in files {
         let plan = read(&text).unwrap_or_else(|errors| panic!("{}:\n{errors}", path.display()));
         assert!(text.starts_with("# "), "{} says what it is for", path.display());
