@@ -46,6 +46,8 @@
 //!    `a_reset_by_the_backend_reaches_the_client_after_the_bytes`.
 //! 8. Everything has a limit, and reaching it is counted.
 //!    Tests: `the_client_after_the_last_allowed_one_is_closed_at_once_and_counted`,
+//!    `a_listener_has_as_many_clients_as_it_may_and_a_place_is_free_again_after_the_end`,
+//!    `a_flood_of_addresses_takes_no_more_memory_than_a_fixed_number_of_them`,
 //!    `a_client_beyond_the_hold_limit_is_closed_at_once`.
 //! 9. Bad input never panics, and names what is wrong; a panic in one task ends no other.
 //!    Tests: `a_thousand_malformed_files_never_panic_and_always_name_a_place`, `a_panic_in_one_session_ends_no_other`.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use changeover::failover::{Command, Controller, Event, RouteTable};
 use changeover::model::{
-    AdminPlan, AdminState, BackendId, BackendPlan, BackendStatus, Balance, CheckError, CheckKind, CheckPlan,
+    AdminPlan, AdminState, Approach, BackendId, BackendPlan, BackendStatus, Balance, CheckError, CheckKind, CheckPlan,
     DaemonPlan, DialError, DialPlan, Epoch, Failback, FailoverPlan, HealthState, HoldPlan, LogFormat, LogLevel,
     LogPlan, MonoTime, OutReason, Plan, PoolKind, PoolName, PoolPlan, PoolState, ProbeError, ProbeId, ProbeOutcome,
     SessionPolicies, SessionPolicy, TargetId, WhenDown,
@@ -396,7 +396,13 @@ fn draw_plan(rng: &mut fastrand::Rng) -> Arc<Plan> {
         pools.insert(PoolName::from(name), Arc::new(pool));
     }
     Arc::new(Plan {
-        daemon: DaemonPlan { workers: 1, drain_timeout: ms(rng.u64(0..5000)), max_sessions: 0, relay_buffer: 65_536 },
+        daemon: DaemonPlan {
+            workers: 1,
+            drain_timeout: ms(rng.u64(0..5000)),
+            max_sessions: 0,
+            relay_buffer: 65_536,
+            tcp_keepalive: ms(60_000),
+        },
         admin: AdminPlan { bind: Vec::new() },
         log: LogPlan { format: LogFormat::Auto, level: LogLevel::Info },
         listeners: BTreeMap::new(),
@@ -426,7 +432,14 @@ fn draw_backend(rng: &mut fastrand::Rng, name: &str) -> BackendPlan {
         recovery_interval: (rng.u8(..4) == 0).then(|| ms(3000)),
     };
     let address = format!("{name}:{port}").parse().unwrap();
-    BackendPlan { name: name.into(), address, priority: rng.u32(1..4), weight: rng.u32(1..=4), check }
+    BackendPlan {
+        name: name.into(),
+        address,
+        priority: rng.u32(1..4),
+        weight: rng.u32(1..=4),
+        check,
+        approach: Approach::PLAIN,
+    }
 }
 
 /// What a run came to: the hash of its trace, its turns and failovers.

@@ -86,6 +86,29 @@ fn a_held_client_that_goes_away_is_counted() {
 }
 
 #[test]
+fn connections_are_not_kept_alive_where_that_is_not_wanted() {
+    let a = Backend::start("a");
+    let daemon = Daemon::start(&format!(
+        "[daemon]\ntcp_keepalive = \"0s\"\n[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n\
+         [pools.orders.check]\ninterval = \"1h\"\n{}",
+        a.toml("orders", 1)
+    ));
+    let orders = daemon.listener("orders");
+    let (mut client, _) = meet(orders).expect("served");
+    echo(&mut client, b"hello").expect("echoed");
+    let ours = client.local_addr().expect("bound");
+    // Once everything is acknowledged, no timer runs; one of keepalive would then.
+    wait_until("all is acknowledged", DEADLINE, || {
+        let rows = established();
+        let of = |row: &&support::proc_net::Row| {
+            (row.local == orders && row.remote == ours) || (row.remote == a.addr && row.local.port() != 0)
+        };
+        let mut ends = rows.iter().filter(of).peekable();
+        ends.peek().is_some() && ends.all(|row| row.unacknowledged == 0 && !row.keepalive)
+    });
+}
+
+#[test]
 fn a_peer_that_vanishes_is_noticed_by_the_kernel() {
     let a = Backend::start("a");
     let daemon = Daemon::start(&format!(

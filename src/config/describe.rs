@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::fmt::friendly::SpanPrinter;
 
 use crate::model::{
-    Address, BackendPlan, CheckKind, CheckPlan, Failback, HttpCheck, ListenerPlan, Plan, PoolPlan, StatusRange,
-    WhenDown,
+    Address, Approach, BackendPlan, CheckKind, CheckPlan, Failback, HttpCheck, LimitsPlan, ListenerPlan, Plan,
+    PoolPlan, ProxyProtocol, StatusRange, WhenDown,
 };
 
 /// What the plan comes to: listeners, their pools, the tiers of those, and by what rules. No secret
@@ -53,7 +53,37 @@ fn write_listener(out: &mut String, listener: &ListenerPlan) -> fmt::Result {
         "  closes idle sessions {}, half-closed ones {}",
         never(listener.idle_timeout),
         never(listener.half_close_timeout)
-    )
+    )?;
+    write_limits(out, &listener.limits)
+}
+
+/// What of a listener's limits is set.
+fn write_limits(out: &mut String, limits: &LimitsPlan) -> fmt::Result {
+    let LimitsPlan { max_connections, max_connections_per_client, rate, allow, deny, .. } = limits;
+    let mut parts = Vec::new();
+    if *max_connections > 0 {
+        parts.push(format!("{max_connections} at once"));
+    }
+    if *max_connections_per_client > 0 {
+        parts.push(format!("{max_connections_per_client} of each client"));
+    }
+    if let Some(rate) = rate {
+        parts.push(format!("{} of each client in {}", rate.count, time(rate.per)));
+    }
+    if !parts.is_empty() {
+        writeln!(out, "  connections: at most {}", parts.join(", "))?;
+    }
+    if !allow.is_empty() {
+        writeln!(out, "  allows only {allow}")?;
+    }
+    if !deny.is_empty() {
+        writeln!(out, "  denies {deny}")?;
+    }
+    match (limits.accept_proxy_protocol, limits.proxy_protocol_from.is_empty()) {
+        (false, _) => Ok(()),
+        (true, true) => writeln!(out, "  expects the PROXY protocol, and believes everybody"),
+        (true, false) => writeln!(out, "  expects the PROXY protocol from {}", limits.proxy_protocol_from),
+    }
 }
 
 fn write_pool(out: &mut String, pool: &PoolPlan, used: bool) -> fmt::Result {
@@ -99,10 +129,19 @@ fn write_tiers(out: &mut String, pool: &PoolPlan) -> fmt::Result {
             let (name, address) = (backend.name.to_string(), backend.address.to_string());
             let place = if name == address { name } else { format!("{name} at {address}") };
             let weight = if backend.weight == 1 { String::new() } else { format!(", weight {}", backend.weight) };
-            writeln!(out, "    {place}{weight}; check: {}", check(&backend.check))?;
+            let approach = approach(backend.approach);
+            writeln!(out, "    {place}{weight}{approach}; check: {}", check(&backend.check))?;
         }
     }
     Ok(())
+}
+
+fn approach(Approach { source_address, send_proxy_protocol }: Approach) -> String {
+    let source = source_address.map(|source| format!(", dialled from {source}")).unwrap_or_default();
+    match send_proxy_protocol {
+        ProxyProtocol::None => source,
+        version @ (ProxyProtocol::V1 | ProxyProtocol::V2) => format!("{source}, PROXY protocol {version}"),
+    }
 }
 
 fn check(check: &CheckPlan) -> String {

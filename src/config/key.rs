@@ -105,6 +105,12 @@ pub(super) enum Kind {
     Address,
     /// A list of addresses, or tables by name.
     Backends,
+    /// A list of networks and IP addresses.
+    Networks,
+    /// So many in a time, or none.
+    Rate,
+    /// An IP address.
+    Ip,
     /// A table of this part.
     Table(Part),
     /// Tables of this part by name.
@@ -124,6 +130,8 @@ pub(super) enum Preset {
     Integer(u32),
     /// This text.
     Text(&'static str),
+    /// An empty list.
+    Empty,
     /// A table whose keys have their own.
     Section,
 }
@@ -153,6 +161,7 @@ impl Key {
             Preset::Flag(flag) => flag.to_string(),
             Preset::Integer(number) => number.to_string(),
             Preset::Text(text) => format!("\"{text}\""),
+            Preset::Empty => "[]".to_owned(),
             Preset::Section => String::new(),
         }
     }
@@ -175,6 +184,9 @@ impl Kind {
             Self::Binds => "\"IP:PORT\", \"unix:PATH\" or a list of them".to_owned(),
             Self::Address => "\"HOST:PORT\" or \"unix:PATH\"".to_owned(),
             Self::Backends => "a list of addresses such as [\"10.0.0.1:5432\"], or tables by name".to_owned(),
+            Self::Networks => "a list of networks and IP addresses such as [\"10.0.0.0/8\"]".to_owned(),
+            Self::Rate => "a rate in quotes such as \"100/s\" or \"100/min\", or \"0\" for none".to_owned(),
+            Self::Ip => "an IP address of this machine in quotes, such as \"10.0.0.9\"".to_owned(),
             Self::Table(_) => "a table".to_owned(),
             Self::Tables(_) => "tables by name".to_owned(),
         }

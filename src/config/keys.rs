@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Balance, Failback, LogFormat, LogLevel, PoolKind, SessionPolicy, WhenDown};
+use crate::model::{Balance, Failback, LogFormat, LogLevel, PoolKind, ProxyProtocol, SessionPolicy, WhenDown};
 
 use super::key::{Key, Kind, Part, Preset};
 
@@ -31,6 +31,8 @@ const PERIOD: Kind = Kind::Duration { min: Duration::from_millis(10) };
 const POLICY: Kind = Kind::Word(SessionPolicy::LABELS);
 /// A number of probes in a row.
 const ROW: Kind = Kind::Integer { min: 1, max: 1000 };
+/// A number of connections; 0 is no limit.
+const COUNT: Kind = Kind::Integer { min: 0, max: 10_000_000 };
 /// The words for what a check asks.
 pub(super) const CHECKS: &[&str] = &["tcp", "http"];
 
@@ -60,6 +62,9 @@ keys! {
         RELAY_BUFFER = "relay_buffer", Kind::Size { min: 4096, max: 1 << 20 }, Preset::Text("64KiB"),
             "The size of the buffers that are lent to sessions while data moves, from 4KiB to 1MiB.",
             "Few system calls a megabyte, and idle sessions hold none.";
+        TCP_KEEPALIVE = "tcp_keepalive", ANY, Preset::Text("60s"),
+            "After so long a silence a TCP connection, to clients and to backends, is kept alive; one that then answers nothing for as long again is given up. \"0s\" is never.",
+            "Firewalls forget silent connections after minutes, and a peer that vanished must not hold its place for ever.";
     }
     Admin {
         ADMIN_BIND = "bind", Kind::Binds, Preset::Text("127.0.0.1:7072"),
@@ -81,6 +86,27 @@ keys! {
         POOL = "pool", Kind::Pool, Preset::Required("\"orders\""),
             "The pool that serves them.",
             "No default, because only you know.";
+        MAX_CONNECTIONS = "max_connections", COUNT, Preset::Integer(0),
+            "Clients of this listener at once; 0 is as many as `max_sessions` allows. Who comes beyond a limit is closed at once, and counted.",
+            "One number for the whole daemon is enough, unless listeners must not crowd each other out.";
+        MAX_CONNECTIONS_PER_CLIENT = "max_connections_per_client", COUNT, Preset::Integer(0),
+            "Of one client, that is one IP address, at once; 0 is no limit. All clients on Unix sockets are one. Counting begins when the limit is set.",
+            "Application servers hold many connections each, and only you know how many.";
+        CONNECTION_RATE = "connection_rate_per_client", Kind::Rate, Preset::Text("0"),
+            "How fast one client may come, such as \"100/s\" or \"30/min\", with a burst of one second's worth and of at least one; \"0\" is no limit.",
+            "A restarted application opens all its connections in one moment.";
+        ALLOW = "allow", Kind::Networks, Preset::Empty,
+            "The only networks or IP addresses from which clients may connect, such as [\"10.0.0.0/8\", \"192.0.2.7\"]; empty is all. Not for Unix sockets, whose directory says who may.",
+            "Who can reach `bind` is meant to.";
+        DENY = "deny", Kind::Networks, Preset::Empty,
+            "Those from which they may not. It wins over `allow`.",
+            "As above.";
+        ACCEPT_PROXY_PROTOCOL = "accept_proxy_protocol", Kind::Flag, Preset::Flag(false),
+            "Each connection must begin, within 5 seconds, with a header of the PROXY protocol (version 1 or 2). The client that it names is the one to which the limits of a client, `allow` and `deny` apply, and which backends are told of; LOCAL and UNKNOWN leave it at the peer.",
+            "Whoever sends a header can claim to be anyone, so it is believed only if you say so.";
+        PROXY_PROTOCOL_FROM = "proxy_protocol_from", Kind::Networks, Preset::Empty,
+            "The only networks or IP addresses from which such a header is believed: those of the proxies; empty is all. Others are refused. Not for Unix sockets.",
+            "Only you know the proxies. Leave it empty only if nobody else reaches `bind`.";
         IDLE_TIMEOUT = "idle_timeout", ANY, Preset::Text("0s"),
             "A session in which nothing moves for so long is closed; \"0s\" is never.",
             "Pooled database connections rest for hours and are still wanted.";
@@ -110,6 +136,9 @@ keys! {
         HOLD_LIMIT = "hold_limit", Kind::Integer { min: 0, max: 1_000_000 }, Preset::Integer(1000),
             "How many clients of the pool may wait at once.",
             "A backend that comes back must not be met by everyone.";
+        SOURCE_ADDRESS = "source_address", Kind::Ip, Preset::Optional("\"10.0.0.9\""),
+            "The IP address of this machine from which backends are dialled and probed. While the machine does not have it, nothing is found out about them.",
+            "Left out: the kernel chooses by its routes, which is nearly always right.";
         CHECK = "check", Kind::Table(Part::Check), Preset::Section,
             "How the health of the backends is found out.", "";
         FAILOVER = "failover", Kind::Table(Part::Failover), Preset::Section,
@@ -198,6 +227,9 @@ keys! {
         WEIGHT = "weight", ROW, Preset::Integer(1),
             "Its share within the tier, from 1 to 1000.",
             "All alike.";
+        SEND_PROXY_PROTOCOL = "send_proxy_protocol", Kind::Word(ProxyProtocol::LABELS), Preset::Text("none"),
+            "The header of the PROXY protocol that is sent first, with the client's address and the one that it connected to: none, v1 or v2. Clients on Unix sockets are announced without addresses, probes as the proxy's own.",
+            "A server that does not expect one takes it for garbage.";
         BACKEND_CHECK = "check", Kind::Table(Part::Check), Preset::Section,
             "Keys of the pool's check that are different for this backend.", "";
     }

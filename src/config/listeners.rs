@@ -7,6 +7,7 @@ use toml::de::DeValue;
 
 use crate::model::{Address, ListenerName, ListenerPlan, PoolName};
 
+use super::access;
 use super::key::{Key, Part, listed};
 use super::keys;
 use super::pools::PoolDraft;
@@ -70,6 +71,7 @@ fn listener(
         name: ListenerName::from(name),
         bind: binds.iter().map(|bind| bind.address.clone()).collect(),
         pool: PoolName::from(pool.unwrap_or_default().as_str()),
+        limits: access::limits(reader, view),
         idle_timeout: reader.get(view, &keys::IDLE_TIMEOUT),
         half_close_timeout: reader.get(view, &keys::HALF_CLOSE_TIMEOUT),
     };

@@ -5,6 +5,7 @@
 //! and the reference file are printed from it. Files and the environment are read in `source` alone.
 //! Nothing here logs or prints, and no message shows a secret.
 
+mod access;
 mod check;
 mod conflict;
 mod describe;
@@ -107,17 +108,24 @@ pub fn parse(file: &str, text: &str, sources: &dyn Sources) -> Result<Plan, Conf
 pub const fn default_admin_bind() -> &'static str {
     match keys::ADMIN_BIND.preset {
         Preset::Text(address) => address,
-        Preset::Required(_) | Preset::Optional(_) | Preset::Flag(_) | Preset::Integer(_) | Preset::Section => "",
+        Preset::Required(_)
+        | Preset::Optional(_)
+        | Preset::Flag(_)
+        | Preset::Integer(_)
+        | Preset::Empty
+        | Preset::Section => "",
     }
 }
 
 fn build(reader: &mut Reader<'_>, root: &View<'_>) -> Plan {
     let daemon = reader.table(root, &keys::DAEMON);
+    let tcp_keepalive = units::keepalive(reader, &daemon);
     let daemon = DaemonPlan {
         workers: reader.get(&daemon, &keys::WORKERS),
         drain_timeout: reader.get(&daemon, &keys::DRAIN_TIMEOUT),
         max_sessions: reader.get(&daemon, &keys::MAX_SESSIONS),
         relay_buffer: reader.get(&daemon, &keys::RELAY_BUFFER),
+        tcp_keepalive,
     };
     let log = reader.table(root, &keys::LOG);
     let log = LogPlan { format: reader.get(&log, &keys::LOG_FORMAT), level: reader.get(&log, &keys::LOG_LEVEL) };

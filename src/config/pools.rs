@@ -1,13 +1,14 @@
 //! `[pools.NAME]`: what clients are connected to.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::DeValue;
 
 use crate::model::{
-    Address, BackendName, BackendPlan, DialPlan, FailoverPlan, HoldPlan, PoolName, PoolPlan, SessionPolicies,
+    Address, Approach, BackendName, BackendPlan, DialPlan, FailoverPlan, HoldPlan, PoolName, PoolPlan, SessionPolicies,
 };
 
 use super::check::{self, Draft};
@@ -45,6 +46,7 @@ pub(super) fn all(reader: &mut Reader<'_>, root: &View<'_>) -> BTreeMap<PoolName
 fn pool(reader: &mut Reader<'_>, name: &str, view: &View<'_>) -> PoolDraft {
     let check = check::of_pool(reader, view);
     let mut drafts = backends(reader, view, &check);
+    dial_from(reader, view, &mut drafts);
     drafts.sort_by(|a, b| a.plan.name.cmp(&b.plan.name));
     let (backends, places) = drafts.into_iter().map(|draft| (draft.plan, draft.place)).unzip();
     let plan = PoolPlan {
@@ -64,6 +66,21 @@ fn pool(reader: &mut Reader<'_>, name: &str, view: &View<'_>) -> PoolDraft {
         backends,
     };
     PoolDraft { plan, places }
+}
+
+/// Has every backend dialled from the pool's `source_address`, which is of their family.
+fn dial_from(reader: &mut Reader<'_>, pool: &View<'_>, drafts: &mut [BackendDraft]) {
+    let Some(source) = reader.given::<IpAddr>(pool, &keys::SOURCE_ADDRESS) else { return };
+    for draft in drafts {
+        draft.plan.approach.source_address = Some(source);
+        if let Address::Ip(addr) = &draft.plan.address
+            && addr.ip().to_canonical().is_ipv4() != source.is_ipv4()
+        {
+            let (name, key) = (quote(draft.plan.name.as_str()), keys::SOURCE_ADDRESS.name);
+            let message = format!("backend {name} cannot be dialled from `{key}`: one is IPv4, the other IPv6");
+            reader.faults.wrong(draft.place.clone(), message);
+        }
+    }
 }
 
 fn failover(reader: &mut Reader<'_>, pool: &View<'_>) -> FailoverPlan {
@@ -129,6 +146,7 @@ fn short(reader: &mut Reader<'_>, node: &Spanned<DeValue<'_>>, priority: u32, ch
         priority,
         weight: Value::preset(&keys::WEIGHT),
         check: check.clone().plan(),
+        approach: Approach::PLAIN,
     };
     Some(BackendDraft { plan, place: node.span() })
 }
@@ -141,6 +159,7 @@ fn long(reader: &mut Reader<'_>, name: &str, view: &View<'_>, check: &Draft) -> 
         priority: reader.get(view, &keys::PRIORITY),
         weight: reader.get(view, &keys::WEIGHT),
         check: check::of_backend(reader, view, check).plan(),
+        approach: Approach { send_proxy_protocol: reader.get(view, &keys::SEND_PROXY_PROTOCOL), ..Approach::PLAIN },
         address: address?,
     };
     Some(BackendDraft { plan, place: view.place(&keys::ADDRESS) })

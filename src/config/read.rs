@@ -124,6 +124,9 @@ impl<'a> Reader<'a> {
             | Kind::Binds
             | Kind::Address
             | Kind::Backends
+            | Kind::Networks
+            | Kind::Rate
+            | Kind::Ip
             | Kind::Tables(_) => view.part,
         };
         let label = join(&view.label, key.name);

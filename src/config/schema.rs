@@ -57,6 +57,7 @@ fn property(key: &Key) -> Value {
             Preset::Flag(flag) => Some(json!(flag)),
             Preset::Integer(number) => Some(json!(number)),
             Preset::Text(text) => Some(json!(text)),
+            Preset::Empty => Some(json!([])),
             Preset::Required(_) | Preset::Optional(_) | Preset::Section => None,
         };
         if let Some(default) = default {
@@ -89,7 +90,9 @@ fn shape(kind: Kind) -> Value {
         Kind::Method => text(json!({ "type": "string", "pattern": "^[A-Z]{1,16}$" })),
         Kind::UrlPath => text(json!({ "type": "string", "pattern": "^/[!-~]*$", "maxLength": 2048 })),
         Kind::Statuses => text(json!({ "type": "string", "pattern": "^[ 0-9,-]+$" })),
-        Kind::Secret | Kind::Pool | Kind::Address => text(plain()),
+        Kind::Networks => json!({ "type": "array", "items": text(plain()), "maxItems": 1000 }),
+        Kind::Rate => text(json!({ "type": "string", "pattern": "^ *(0|[1-9][0-9]* */ *(s|min)) *$" })),
+        Kind::Secret | Kind::Pool | Kind::Address | Kind::Ip => text(plain()),
         Kind::Binds => json!({ "anyOf": [
             plain(), { "$ref": "#/$defs/lookup" },
             { "type": "array", "items": text(plain()), "minItems": 1, "maxItems": 64 },

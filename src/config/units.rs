@@ -5,10 +5,15 @@ use std::time::Duration;
 use jiff::fmt::friendly::SpanParser;
 
 use super::key::{Key, Kind};
+use super::keys;
+use super::read::{Reader, View};
 use super::value::{Given, Raw, Value};
 
 /// The longest duration: a year.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 86_400);
+
+/// After so long a silence the kernel can be told to keep a connection alive: at most 32767 s.
+const KEEPALIVE: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(9 * 3600);
 
 /// A size in bytes.
 fn size(given: &Given<'_>, key: &Key) -> Result<u32, String> {
@@ -32,7 +37,7 @@ macro_rules! widths {
                     Kind::Size { .. } => size(given, key)?,
                     Kind::Flag | Kind::Integer { .. } | Kind::Duration { .. } | Kind::Word(_) | Kind::Method
                     | Kind::UrlPath | Kind::Statuses | Kind::Secret | Kind::Pool | Kind::Binds | Kind::Address
-                    | Kind::Backends | Kind::Table(_) | Kind::Tables(_) => u32::read(given, key)?,
+                    | Kind::Backends | Kind::Networks | Kind::Rate | Kind::Ip | Kind::Table(_) | Kind::Tables(_) => u32::read(given, key)?,
                 };
                 Self::try_from(number).map_err(|_| given.mismatch(key))
             }
@@ -85,6 +90,17 @@ impl Value for Duration {
         }
         Ok(parsed)
     }
+}
+
+/// `tcp_keepalive`: none, or what the kernel can count.
+pub(super) fn keepalive(reader: &mut Reader<'_>, daemon: &View<'_>) -> Duration {
+    let key = &keys::TCP_KEEPALIVE;
+    let idle: Duration = reader.get(daemon, key);
+    if !idle.is_zero() && !KEEPALIVE.contains(&idle) {
+        let message = format!("`{}` is out of bounds; write \"0s\" for never, or from \"1s\" to \"9h\"", key.name);
+        reader.faults.wrong(daemon.place(key), message);
+    }
+    idle
 }
 
 /// The duration that a text such as "1m 30s" means.

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::model::{Balance, Failback, LogFormat, LogLevel, PoolKind, SessionPolicy, WhenDown};
+use crate::model::{Balance, Failback, LogFormat, LogLevel, PoolKind, ProxyProtocol, SessionPolicy, WhenDown};
 
 use super::key::{Key, Kind, Preset};
 use super::wording::{nearest, quote};
@@ -42,7 +42,7 @@ impl Given<'_> {
             Preset::Flag(flag) => Raw::Flag(flag),
             Preset::Integer(number) => Raw::Integer(Cow::Owned(number.to_string())),
             Preset::Text(text) => Raw::Text(Cow::Borrowed(text)),
-            Preset::Required(_) | Preset::Optional(_) | Preset::Section => return None,
+            Preset::Required(_) | Preset::Optional(_) | Preset::Empty | Preset::Section => return None,
         };
         Some(Given { raw, origin: None })
     }
@@ -147,7 +147,7 @@ macro_rules! words {
     )+};
 }
 
-words!(LogFormat, LogLevel, PoolKind, Balance, WhenDown, Failback, SessionPolicy);
+words!(LogFormat, LogLevel, PoolKind, Balance, WhenDown, Failback, SessionPolicy, ProxyProtocol);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -160,7 +160,7 @@ mod tests {
     use super::{Given, Raw, Value};
     use crate::config::key::{Key, Kind, Preset};
     use crate::config::keys::{self, KEYS};
-    use crate::model::{Address, Failback, LogFormat, Secret, StatusRange};
+    use crate::model::{Address, Failback, LogFormat, Rate, Secret, StatusRange};
 
     fn readable(key: &Key, given: &Given<'_>) -> Result<(), String> {
         match key.kind {
@@ -176,6 +176,9 @@ mod tests {
             Kind::Statuses => Vec::<StatusRange>::read(given, key).map(drop),
             Kind::Secret => Secret::read(given, key).map(drop),
             Kind::Binds | Kind::Address | Kind::Backends => Address::read(given, key).map(drop),
+            Kind::Networks => ipnet::IpNet::read(given, key).map(drop),
+            Kind::Rate => Option::<Rate>::read(given, key).map(drop),
+            Kind::Ip => std::net::IpAddr::read(given, key).map(drop),
             Kind::Table(_) | Kind::Tables(_) => Ok(()),
         }
     }

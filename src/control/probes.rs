@@ -52,7 +52,7 @@ impl Probes {
         let task = spawn_local(async move {
             let Ok(_permit) = permits.acquire().await else { return };
             let begun: MonoTime = clock.now();
-            let outcome = probe(clock, &spec.address, &spec.kind, spec.timeout).await;
+            let outcome = probe(clock, &spec.address, &spec.kind, spec.timeout, spec.approach).await;
             let answer = Answer { target, probe: id, outcome, time: clock.now().since(begun) };
             // Nobody listens any more only when the daemon ends.
             drop(answers.send(answer).await);

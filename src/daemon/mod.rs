@@ -8,6 +8,7 @@ mod sockets;
 mod thread;
 mod worker_thread;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
@@ -19,7 +20,7 @@ use crate::admin::Admin;
 use crate::control::{Control, Observer};
 use crate::model::{Address, ListenerName, Plan};
 use crate::routing::{ControlHandle, Phase, Readiness, Registry, mailbox, route_cell};
-use crate::session::{Seats, Worker};
+use crate::session::{Guard, Seats, Worker};
 use crate::sys::{Clock, cores, raise_descriptor_limit};
 use crate::telemetry::Metrics;
 
@@ -122,6 +123,7 @@ pub struct Daemon {
     workers: Vec<WorkerThread>,
     sockets: Sockets,
     seats: Seats,
+    guards: BTreeMap<ListenerName, Arc<Guard>>,
     readiness: Readiness,
     metrics: Arc<Metrics>,
     ready: Receiver<()>,
@@ -171,8 +173,10 @@ pub fn start(plan: Plan, options: Options) -> Result<Daemon, StartError> {
     let mut workers = Vec::with_capacity(worker_count);
     for index in 0..worker_count {
         let (routes, registry, feedback) = (routes.clone(), registry.clone(), feedback.clone());
-        let (seats, relay_buffer) = (seats.clone(), plan.daemon.relay_buffer);
-        let make = move || Worker::new(index, clock, routes, registry, feedback, seats, relay_buffer);
+        let (seats, relay_buffer, keepalive) = (seats.clone(), plan.daemon.relay_buffer, plan.daemon.tcp_keepalive);
+        let make = move || {
+            Worker::new(index, clock, routes, registry, feedback, seats, relay_buffer).with_keepalive(keepalive)
+        };
         let worker = WorkerThread::start(index, make, Arc::clone(&metrics), mourn.clone());
         workers.push(worker.map_err(StartError::Thread)?);
     }
@@ -184,6 +188,7 @@ pub fn start(plan: Plan, options: Options) -> Result<Daemon, StartError> {
         workers,
         sockets,
         seats,
+        guards: BTreeMap::new(),
         readiness,
         metrics,
         ready,

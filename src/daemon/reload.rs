@@ -48,6 +48,10 @@ impl Daemon {
             new.daemon.workers = old.daemon.workers;
             new.daemon.relay_buffer = old.daemon.relay_buffer;
         }
+        if old.daemon.tcp_keepalive != new.daemon.tcp_keepalive {
+            told.push("daemon.tcp_keepalive changes at the next start".to_owned());
+            new.daemon.tcp_keepalive = old.daemon.tcp_keepalive;
+        }
         if old.log != new.log {
             told.push("log changes at the next start".to_owned());
             new.log = old.log;
@@ -79,8 +83,14 @@ impl Daemon {
     }
 
     /// Has every worker go by `plan`'s listeners.
-    fn arrange(&self, plan: &Plan, shares: Vec<Vec<(SocketKey, BoundSocket)>>, close: &[SocketKey]) {
-        let plans: Vec<_> = plan.listeners.values().cloned().collect();
+    fn arrange(&mut self, plan: &Plan, shares: Vec<Vec<(SocketKey, BoundSocket)>>, close: &[SocketKey]) {
+        self.guards.retain(|name, _| plan.listeners.contains_key(name));
+        let mut plans = Vec::with_capacity(plan.listeners.len());
+        for (name, listener) in &plan.listeners {
+            // One that was there goes on counting.
+            let guard = self.guards.entry(name.clone()).or_default();
+            plans.push((Arc::clone(listener), Arc::clone(guard)));
+        }
         let order = |open| Order::Arrange { plans: plans.clone(), open, close: close.to_vec() };
         let answers: Vec<_> = self.workers.iter().zip(shares).map(|(worker, open)| worker.give(order(open))).collect();
         wait_for(answers);

@@ -75,14 +75,14 @@ fn wanted(plan: &Plan) -> impl Iterator<Item = SocketKey> {
 impl Sockets {
     /// Binds whatever `plan` wants that is not open yet, in `workers` copies.
     pub(super) fn open_missing(&self, plan: &Plan, workers: usize) -> Result<Opening, StartError> {
-        let mut opening = Opening::default();
+        let (mut opening, keepalive) = (Opening::default(), plan.daemon.tcp_keepalive);
         opening.opened.shares.resize_with(workers, Vec::new);
         for key in wanted(plan).filter(|key| !self.listeners.contains_key(key)) {
             let failed = |cause| self.cannot_bind(&format!("listener {}", key.0), &key.1, cause);
             let sockets: Vec<BoundSocket> = match self.to_hand_over(&key, plan) {
                 Some(open) => open.sockets.iter().map(BoundSocket::share).collect::<Result<_, _>>().map_err(failed)?,
                 None => {
-                    let bound = bind(&key.1, workers, SocketMode::Everybody).map_err(failed)?;
+                    let bound = bind(&key.1, workers, SocketMode::Everybody, keepalive).map_err(failed)?;
                     opening.files.push(key.1.clone());
                     bound
                 }
@@ -93,7 +93,7 @@ impl Sockets {
             opening.opened.listeners.insert(key, OpenListener { sockets });
         }
         for address in plan.admin.bind.iter().filter(|address| !self.admin.contains_key(*address)) {
-            let bound = bind(address, 1, SocketMode::UserAndGroup)
+            let bound = bind(address, 1, SocketMode::UserAndGroup, keepalive)
                 .map_err(|cause| self.cannot_bind("the admin server", address, cause))?;
             opening.files.push(address.clone());
             opening.opened.admin.extend(bound.into_iter().map(|socket| (address.clone(), socket)));

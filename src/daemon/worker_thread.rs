@@ -10,7 +10,7 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use crate::listener::{ListenerEnd, accept_until_stopped};
 use crate::model::{Address, ListenerName, ListenerPlan};
-use crate::session::{Entrance, Worker};
+use crate::session::{Entrance, Guard, Worker};
 use crate::sys::{BoundSocket, Listener};
 use crate::telemetry::{ListenerMetrics, Metrics};
 
@@ -26,7 +26,7 @@ pub(super) type SocketKey = (ListenerName, Address);
 /// What a thread is told.
 pub(super) enum Order {
     /// Go by these plans, accept at these sockets as well, and at those no longer.
-    Arrange { plans: Vec<Arc<ListenerPlan>>, open: Vec<(SocketKey, BoundSocket)>, close: Vec<SocketKey> },
+    Arrange { plans: Vec<(Arc<ListenerPlan>, Arc<Guard>)>, open: Vec<(SocketKey, BoundSocket)>, close: Vec<SocketKey> },
     /// Accept no more.
     StopAccepting,
     /// End every session now.
@@ -82,7 +82,7 @@ struct Doors {
     worker: Rc<Worker>,
     metrics: Arc<Metrics>,
     mourn: Mourn,
-    entrances: BTreeMap<ListenerName, Rc<Entrance>>,
+    entrances: BTreeMap<ListenerName, (Rc<Entrance>, Arc<Guard>)>,
     doors: BTreeMap<SocketKey, Door>,
 }
 
@@ -112,17 +112,17 @@ async fn obey(
 impl Doors {
     async fn arrange(
         &mut self,
-        plans: Vec<Arc<ListenerPlan>>,
+        plans: Vec<(Arc<ListenerPlan>, Arc<Guard>)>,
         open: Vec<(SocketKey, BoundSocket)>,
         close: &[SocketKey],
     ) {
-        let names: Vec<ListenerName> = plans.iter().map(|plan| plan.name.clone()).collect();
-        for plan in plans {
+        let names: Vec<ListenerName> = plans.iter().map(|(plan, _)| plan.name.clone()).collect();
+        for (plan, guard) in plans {
             match self.entrances.get(&plan.name) {
-                Some(entrance) => entrance.replace_plan(plan),
+                Some((entrance, _)) => entrance.replace_plan(plan),
                 None => {
                     let handles: ListenerMetrics = self.metrics.listener(&plan.name);
-                    self.entrances.insert(plan.name.clone(), Rc::new(Entrance::new(plan, handles)));
+                    self.entrances.insert(plan.name.clone(), (Rc::new(Entrance::new(plan, handles)), guard));
                 }
             }
         }
@@ -150,7 +150,7 @@ impl Doors {
     }
 
     fn open(&mut self, key: SocketKey, socket: BoundSocket) {
-        let Some(entrance) = self.entrances.get(&key.0).cloned() else { return };
+        let Some((entrance, guard)) = self.entrances.get(&key.0).cloned() else { return };
         let listener = match Listener::from_bound(socket) {
             Ok(listener) => listener,
             Err(error) => {
@@ -162,7 +162,7 @@ impl Doors {
         let (worker, mourn) = (Rc::clone(&self.worker), self.mourn.clone());
         let name = key.0.clone();
         let accepting = spawn_local(async move {
-            if accept_until_stopped(worker, entrance, listener, stopped).await == ListenerEnd::Broken {
+            if accept_until_stopped(worker, entrance, guard, listener, stopped).await == ListenerEnd::Broken {
                 mourn.now(&format!("listener {name}"));
             }
         });

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Address, AdminState, BackendId, BackendName, CheckKind, DialError, Epoch, OutReason, Plan, PoolName, ProbeId,
-    ProbeOutcome, TargetId,
+    Address, AdminState, Approach, BackendId, BackendName, CheckKind, DialError, Epoch, OutReason, Plan, PoolName,
+    ProbeId, ProbeOutcome, TargetId,
 };
 
 use super::table::RouteTable;
@@ -86,6 +86,8 @@ pub struct ProbeSpec {
     pub kind: CheckKind,
     /// The longest that the answer may take.
     pub timeout: Duration,
+    /// How it is approached.
+    pub approach: Approach,
 }
 
 /// Something that changed in a pool, with the evidence for it.

@@ -34,6 +34,7 @@ impl Member {
             name: self.plan.name.clone(),
             address: self.plan.address.clone(),
             weight: self.plan.weight,
+            approach: self.plan.approach,
             epoch: self.epoch,
         }
     }

@@ -102,7 +102,12 @@ fn identity(plan: &BackendPlan) -> Identity {
 }
 
 fn probe_spec(plan: &BackendPlan) -> ProbeSpec {
-    ProbeSpec { address: plan.address.clone(), kind: plan.check.kind.clone(), timeout: plan.check.timeout }
+    ProbeSpec {
+        address: plan.address.clone(),
+        kind: plan.check.kind.clone(),
+        timeout: plan.check.timeout,
+        approach: plan.approach,
+    }
 }
 
 fn new_member(now: MonoTime, id: BackendId, plan: &BackendPlan) -> Member {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::{Address, BackendId, BackendName, DialPlan, Epoch, Generation, HoldPlan, PoolName};
+use crate::model::{Address, Approach, BackendId, BackendName, DialPlan, Epoch, Generation, HoldPlan, PoolName};
 
 use super::balance;
 
@@ -49,6 +49,8 @@ pub struct Route {
     pub address: Address,
     /// Its share within the tier.
     pub weight: u32,
+    /// How it is approached.
+    pub approach: Approach,
     /// The epoch under which sessions are admitted to it.
     pub epoch: Epoch,
 }

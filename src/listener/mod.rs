@@ -1,17 +1,25 @@
-//! Floor 6: accept. One loop for each listening socket of each thread: takes a seat, accepts, and
-//! starts a session. Errors are classed; none of them ends the daemon or makes it spin.
+//! Floor 6: accept. One loop for each listening socket of each thread: accepts, sees whether the client may come in
+//! (by `session::Guard`) and, where a proxy announces it, who it is (`announcement`), and starts a session. Errors are
+//! classed; none of them ends the daemon or makes it spin.
+
+mod announcement;
 
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 
-use crate::session::{Entrance, Worker, run, turn_away};
+use crate::model::{LimitsPlan, RejectReason};
+use crate::session::{Caller, Entrance, Guard, Places, Worker, run, turn_away};
 use crate::sys::{AcceptErrorClass, Listener, Stream};
+use crate::wire::Announced;
+
+use announcement::announcement;
 
 /// The first pause after the host ran short; doubled each time, up to the longest.
 const PAUSE_FIRST: Duration = Duration::from_millis(5);
@@ -34,6 +42,7 @@ pub enum ListenerEnd {
 pub async fn accept_until_stopped(
     worker: Rc<Worker>,
     entrance: Rc<Entrance>,
+    guard: Arc<Guard>,
     listener: Listener,
     mut stop: watch::Receiver<bool>,
 ) -> ListenerEnd {
@@ -48,7 +57,7 @@ pub async fn accept_until_stopped(
         let error = match accepted {
             Ok((client, peer)) => {
                 (pause, in_a_row) = (None, 0);
-                start(&worker, &entrance, client, peer);
+                start(&worker, &entrance, &guard, client, peer);
                 continue;
             }
             Err(error) => error,
@@ -73,15 +82,15 @@ pub async fn accept_until_stopped(
             }
         }
     }
-    accept_queued(&worker, &entrance, &listener);
+    accept_queued(&worker, &entrance, &guard, &listener);
     ListenerEnd::Stopped
 }
 
 /// Closing a socket resets whoever is in its queue: they are accepted first.
-fn accept_queued(worker: &Rc<Worker>, entrance: &Rc<Entrance>, listener: &Listener) {
+fn accept_queued(worker: &Rc<Worker>, entrance: &Rc<Entrance>, guard: &Arc<Guard>, listener: &Listener) {
     loop {
         match listener.accept_now() {
-            Ok((client, peer)) => start(worker, entrance, client, peer),
+            Ok((client, peer)) => start(worker, entrance, guard, client, peer),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) if AcceptErrorClass::of(&error) == AcceptErrorClass::Client => {}
             Err(_) => return,
@@ -89,10 +98,60 @@ fn accept_queued(worker: &Rc<Worker>, entrance: &Rc<Entrance>, listener: &Listen
     }
 }
 
-fn start(worker: &Rc<Worker>, entrance: &Rc<Entrance>, client: Stream, peer: Option<SocketAddr>) {
-    match worker.seats.take() {
-        // Nobody waits for it: it holds its seat until it ends, and the daemon waits for the seats.
-        Some(seat) => drop(spawn_local(run(Rc::clone(worker), Rc::clone(entrance), client, peer, seat))),
-        None => turn_away(entrance, client),
+fn start(worker: &Rc<Worker>, entrance: &Rc<Entrance>, guard: &Arc<Guard>, client: Stream, peer: Option<SocketAddr>) {
+    let plan = entrance.plan();
+    let caller = Caller::peer(peer);
+    let (worker, entrance) = (Rc::clone(worker), Rc::clone(entrance));
+    // Nobody waits for these tasks: each holds its seat until it ends, and the daemon waits for the seats.
+    match let_in(&worker, guard, &plan.limits, &caller) {
+        Err(reason) => turn_away(&entrance, client, &caller, reason),
+        Ok(places) if plan.limits.accept_proxy_protocol => {
+            drop(spawn_local(start_announced(worker, entrance, client, caller, places)));
+        }
+        Ok(places) => drop(spawn_local(run(worker, entrance, client, caller, places))),
+    }
+}
+
+/// Takes the places of a connection: in its listener's limits, and among all sessions.
+fn let_in(worker: &Worker, guard: &Arc<Guard>, limits: &LimitsPlan, caller: &Caller) -> Result<Places, RejectReason> {
+    let pass = if limits.accept_proxy_protocol {
+        if !limits.believes(caller.ip()) {
+            return Err(RejectReason::ProxyProtocol);
+        }
+        guard.enter(limits)?
+    } else {
+        if !limits.admits(caller.ip()) {
+            return Err(RejectReason::NotAllowed);
+        }
+        let mut pass = guard.enter(limits)?;
+        pass.identify(caller.ip(), limits, || worker.clock.now())?;
+        pass
+    };
+    let seat = worker.seats.take().ok_or(RejectReason::MaxSessions)?;
+    Ok(Places { pass, seat })
+}
+
+/// Starts the session of a client that a proxy announces, once it has.
+async fn start_announced(worker: Rc<Worker>, entrance: Rc<Entrance>, client: Stream, peer: Caller, mut places: Places) {
+    // Cancel-safety: an announcement that is not taken stays in a socket that is closed then.
+    let announced = tokio::select! {
+        biased;
+        announced = announcement(&client) => announced,
+        () = worker.until_cut() => Err(RejectReason::ShuttingDown),
+    };
+    let caller = match announced {
+        Ok(Announced::Client { source, destination }) => Caller::announced(source, destination),
+        Ok(Announced::Nothing) => peer,
+        Err(reason) => return turn_away(&entrance, client, &peer, reason),
+    };
+    let plan = entrance.plan();
+    let admitted = if plan.limits.admits(caller.ip()) {
+        places.pass.identify(caller.ip(), &plan.limits, || worker.clock.now())
+    } else {
+        Err(RejectReason::NotAllowed)
+    };
+    match admitted {
+        Ok(()) => drop(spawn_local(run(worker, entrance, client, caller, places))),
+        Err(reason) => turn_away(&entrance, client, &caller, reason),
     }
 }

@@ -7,6 +7,7 @@
 mod labelled;
 mod addr;
 mod ids;
+mod limits;
 mod outcome;
 mod plan;
 mod secret;
@@ -17,6 +18,7 @@ mod time;
 
 pub use addr::{Address, AddressError};
 pub use ids::{BackendId, BackendName, Epoch, Generation, ListenerName, PoolName, ProbeId, TargetId};
+pub use limits::{Approach, LimitsPlan, Networks, ProxyProtocol, Rate};
 pub use outcome::{CheckError, DialError, HoldEnd, OutReason, ProbeError, ProbeOutcome, RejectReason, SessionEnd};
 pub use plan::{
     AdminPlan, BackendPlan, CheckKind, CheckPlan, DaemonPlan, DialPlan, FailoverPlan, HoldPlan, HttpCheck,

@@ -126,13 +126,23 @@ labelled! {
     RejectReason {
         /// `max_sessions` are open.
         MaxSessions = "max_sessions",
+        /// The listener's `max_connections` are open.
+        MaxConnections = "max_connections",
+        /// The client's `max_connections_per_client` are open.
+        MaxConnectionsPerClient = "max_connections_per_client",
+        /// The client comes faster than `connection_rate_per_client`.
+        ConnectionRate = "connection_rate",
+        /// `deny` says no, or `allow` does not say yes.
+        NotAllowed = "not_allowed",
+        /// No header of the PROXY protocol came, or not from where one may come.
+        ProxyProtocol = "proxy_protocol",
         /// `hold_limit` clients wait already.
         HoldLimit = "hold_limit",
         /// It waited for `hold`, and no backend became fit.
         HoldTimeout = "hold_timeout",
         /// No backend is fit and the pool refuses.
         NoEligibleBackend = "no_eligible_backend",
-        /// It went away while it was held.
+        /// It went away before it had a backend.
         ClientLeft = "client_left",
         /// Every dial failed and the pool refuses.
         DialFailed = "dial_failed",

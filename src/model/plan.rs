@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Address, BackendName, Balance, Failback, ListenerName, LogFormat, LogLevel, OutReason, PoolKind, PoolName, Secret,
-    SessionPolicy, WhenDown,
+    Address, Approach, BackendName, Balance, Failback, LimitsPlan, ListenerName, LogFormat, LogLevel, OutReason,
+    PoolKind, PoolName, Secret, SessionPolicy, WhenDown,
 };
 
 /// The whole configuration, checked.
@@ -36,6 +36,8 @@ pub struct DaemonPlan {
     pub max_sessions: usize,
     /// The size in bytes of the buffers that are lent to sessions while they move data.
     pub relay_buffer: usize,
+    /// A connection that is silent for so long is kept alive; zero is never.
+    pub tcp_keepalive: Duration,
 }
 
 /// `[admin]`.
@@ -63,6 +65,8 @@ pub struct ListenerPlan {
     pub bind: Vec<Address>,
     /// The pool that serves it.
     pub pool: PoolName,
+    /// Who may connect, how many and how fast.
+    pub limits: LimitsPlan,
     /// A session in which nothing moves for so long is closed; zero is never.
     pub idle_timeout: Duration,
     /// The same once one direction has ended; zero is never.
@@ -163,6 +167,8 @@ pub struct BackendPlan {
     pub weight: u32,
     /// How its health is found out.
     pub check: CheckPlan,
+    /// How it is dialled.
+    pub approach: Approach,
 }
 
 /// `[pools.NAME.check]`, as it applies to one backend.

@@ -1,7 +1,6 @@
 //! From an accepted client to a connected pair: pick, admit, dial, and the next backend if that
 //! fails or if it ends before its first byte; hold while there is none.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +10,9 @@ use crate::failover::{NoRoute, PoolRoutes, Route};
 use crate::model::{BackendId, DialError, DialPlan, HoldEnd, HoldPlan, MonoTime, PoolName, WhenDown};
 use crate::relay::FirstChunk;
 use crate::routing::{Admission, BackendLive, PoolLive, SessionFacts, Stale};
-use crate::sys::{Stream, connect, dial_error};
+use crate::sys::{DialOptions, Stream, connect_with, dial_error};
 
+use super::caller::{Caller, introduce};
 use super::doubt::{self, Look, Silent};
 use super::hold::Hold;
 use super::{Entrance, Worker};
@@ -72,9 +72,7 @@ enum Choice {
 
 /// What a client in search of a backend has been through so far.
 pub(super) struct Search {
-    /// Where the client comes from; none for Unix sockets.
-    peer: Option<SocketAddr>,
-    /// When it came.
+    /// When the client came.
     since: MonoTime,
     /// What it has sent already, to be sent to the next backend too.
     pub(super) first: FirstChunk,
@@ -87,10 +85,9 @@ pub(super) struct Search {
 }
 
 impl Search {
-    /// The search for a client that comes now.
-    pub(super) fn new(peer: Option<SocketAddr>, now: MonoTime) -> Self {
+    /// The search for a client that comes at `now`.
+    pub(super) fn new(now: MonoTime) -> Self {
         Self {
-            peer,
             since: now,
             first: FirstChunk::default(),
             turn: None,
@@ -107,6 +104,7 @@ impl Search {
         worker: &Worker,
         entrance: &Entrance,
         mut client: Arc<Stream>,
+        caller: &Caller,
     ) -> Result<(Arc<Stream>, Established), Refusal> {
         loop {
             let pool_name = entrance.plan().pool.clone();
@@ -140,10 +138,10 @@ impl Search {
                     self.tried.clear();
                 }
                 Choice::Dial { route, plan, backend, pool } => {
+                    let header = caller.header(route.approach.send_proxy_protocol, &client);
                     let listener = entrance.plan().name.clone();
-                    let (client_at, since) = (self.peer, self.since);
-                    let facts = SessionFacts { listener, backend, client: client_at, since };
-                    match connect_to(worker, route, plan, facts, pool, pool_name).await {
+                    let facts = SessionFacts { listener, backend, client: caller.source(), since: self.since };
+                    match connect_to(worker, route, plan, facts, pool, pool_name, &header).await {
                         Ok(session) => {
                             self.silent = None;
                             return Ok((client, session));
@@ -271,7 +269,7 @@ impl From<Stale> for Failure {
     }
 }
 
-/// Is admitted to `route`'s backend, dials it, and comes under the fence with its socket.
+/// Is admitted to `route`'s backend, dials it, comes under the fence with its socket, and sends it `header`.
 async fn connect_to(
     worker: &Worker,
     route: Route,
@@ -279,14 +277,22 @@ async fn connect_to(
     facts: SessionFacts,
     pool_live: Arc<PoolLive>,
     pool: PoolName,
+    header: &[u8],
 ) -> Result<Established, Failure> {
     let backend_live = Arc::clone(&facts.backend);
     let admission = worker.registry.admit(worker.index, route.backend, route.epoch, facts)?;
     let begun = worker.clock.now();
-    let error = match connect(&route.address, plan.connect_timeout).await {
+    let options = DialOptions { source: route.approach.source_address, keepalive: worker.keepalive };
+    let dialled = match connect_with(&route.address, plan.connect_timeout, options).await {
         Ok(server) => {
             let server = Arc::new(server);
             admission.attach_server(&server)?;
+            introduce(&server, header, plan.connect_timeout).await.map(|()| server)
+        }
+        Err(error) => Err(error),
+    };
+    let error = match dialled {
+        Ok(server) => {
             let now = worker.clock.now();
             backend_live.metrics.connections.inc();
             backend_live.metrics.connect_seconds.observe(now.since(begun).as_secs_f64());

@@ -6,15 +6,17 @@
 //! bytes until the end, whose reason is logged and counted once; `rest` is where it waits meanwhile, if
 //! nothing moves.
 
+mod caller;
+mod clients;
 mod doubt;
 mod establish;
+mod guard;
 mod hold;
 mod meeting;
 mod rest;
 mod talk;
 mod worker;
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -22,7 +24,9 @@ use crate::model::{HoldEnd, ListenerPlan, RejectReason};
 use crate::sys::Stream;
 use crate::telemetry::{Counted, ListenerMetrics};
 
+pub use caller::Caller;
 use establish::{Refusal, Search};
+pub use guard::{Guard, Pass};
 use meeting::{Meeting, Outcome};
 use talk::{Guest, Talk, talk};
 pub use worker::{Seat, Seats, Worker};
@@ -55,16 +59,26 @@ impl Entrance {
     }
 }
 
-/// Serves one client until its end or its first rest. `seat` is its place among `max_sessions`.
-pub async fn run(worker: Rc<Worker>, entrance: Rc<Entrance>, client: Stream, peer: Option<SocketAddr>, seat: Seat) {
+/// What a client takes up until its end, given back before its socket closes: one that comes again at once
+/// finds it free.
+#[derive(Debug)]
+pub struct Places {
+    /// One of its listener's connections.
+    pub pass: Pass,
+    /// One of all sessions.
+    pub seat: Seat,
+}
+
+/// Serves one client until its end or its first rest.
+pub async fn run(worker: Rc<Worker>, entrance: Rc<Entrance>, client: Stream, caller: Caller, places: Places) {
     entrance.metrics.connections.inc();
-    let guest = Guest { peer, active: Counted::new(&entrance.metrics.active), seat };
-    let (mut search, mut client) = (Search::new(peer, worker.clock.now()), Arc::new(client));
+    let guest = Guest { peer: caller.source(), places, active: Counted::new(&entrance.metrics.active) };
+    let (mut search, mut client) = (Search::new(worker.clock.now()), Arc::new(client));
     loop {
         let session;
-        (client, session) = match search.establish(&worker, &entrance, client).await {
+        (client, session) = match search.establish(&worker, &entrance, client, &caller).await {
             Ok(found) => found,
-            Err(refusal) => return refused(&entrance, peer, refusal),
+            Err(refusal) => return refused(&entrance, &caller, refusal),
         };
         let meeting = Meeting::new(&worker, entrance.plan(), session);
         let outcome = meeting.open(&worker, &mut search, &client).await;
@@ -88,15 +102,16 @@ pub async fn run(worker: Rc<Worker>, entrance: Rc<Entrance>, client: Stream, pee
     }
 }
 
-/// Turns a client away that came when every seat was taken.
-pub fn turn_away(entrance: &Entrance, client: Stream) {
+/// Turns a client away that was accepted and may not stay.
+pub fn turn_away(entrance: &Entrance, client: Stream, caller: &Caller, reason: RejectReason) {
     entrance.metrics.connections.inc();
-    entrance.metrics.count_rejected(RejectReason::MaxSessions);
+    entrance.metrics.count_rejected(reason);
+    tracing::debug!(client = ?caller.source(), %reason, "client refused");
     drop(client);
 }
 
 /// Counts a client that never reached a backend. The log has no line for each: there may be many.
-fn refused(entrance: &Entrance, peer: Option<SocketAddr>, refusal: Refusal) {
+fn refused(entrance: &Entrance, caller: &Caller, refusal: Refusal) {
     let reason = match refusal {
         Refusal::NoBackend => RejectReason::NoEligibleBackend,
         Refusal::DialFailed | Refusal::Reset => RejectReason::DialFailed,
@@ -106,5 +121,5 @@ fn refused(entrance: &Entrance, peer: Option<SocketAddr>, refusal: Refusal) {
         Refusal::Hold(HoldEnd::ClientLeft | HoldEnd::Released) => RejectReason::ClientLeft,
     };
     entrance.metrics.count_rejected(reason);
-    tracing::debug!(client = ?peer, %reason, "client refused");
+    tracing::debug!(client = ?caller.source(), %reason, "client refused");
 }

@@ -12,17 +12,17 @@ use crate::telemetry::Counted;
 
 use super::meeting::Meeting;
 use super::worker::Watch;
-use super::{Seat, Worker};
+use super::{Places, Worker};
 
 /// What a client takes up from its accept to its end.
 #[derive(Debug)]
 pub(super) struct Guest {
     /// Where it comes from; none for Unix sockets.
     pub(super) peer: Option<SocketAddr>,
+    /// What it takes up.
+    pub(super) places: Places,
     /// One more on the listener's gauge.
     pub(super) active: Counted,
-    /// Its place among `max_sessions`.
-    pub(super) seat: Seat,
 }
 
 /// What there is to know of a conversation, but for its sockets. This is all that one at rest costs, so it
@@ -99,7 +99,7 @@ impl Talk {
             listener = %self.plan.name, pool = %self.pool, backend = %self.backend, client = peer, reason = %end,
             to_backend, to_client, "session ended"
         );
-        drop((self.guest.active, self.guest.seat));
+        drop((self.guest.places, self.guest.active));
     }
 }
 

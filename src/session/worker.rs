@@ -40,6 +40,8 @@ pub struct Worker {
     pub feedback: Feedback,
     /// Places for sessions, shared by all threads.
     pub seats: Seats,
+    /// Connections to backends are kept alive after so long a silence; zero is never.
+    pub(super) keepalive: Duration,
     pub(super) loans: Loans,
     pub(super) holds: HoldQueues,
     sessions: Rc<RefCell<Slab<Watched>>>,
@@ -49,6 +51,7 @@ pub struct Worker {
     peaks: Cell<[usize; 2]>,
     /// The daemon's time is up: sessions end as they begin.
     is_cut: Cell<bool>,
+    cut: Notify,
 }
 
 /// A session that moves bytes, under the eye of the tick.
@@ -79,6 +82,7 @@ impl Worker {
             registry,
             feedback,
             seats,
+            keepalive: Duration::ZERO,
             loans: Loans::new(relay_buffer),
             holds: HoldQueues::default(),
             sessions: Rc::default(),
@@ -86,7 +90,15 @@ impl Worker {
             resting: RestingTalks::default(),
             peaks: Cell::default(),
             is_cut: Cell::new(false),
+            cut: Notify::new(),
         }
+    }
+
+    /// Keeps connections to backends alive after a silence of `idle`; zero is never.
+    #[must_use]
+    pub const fn with_keepalive(mut self, idle: Duration) -> Self {
+        self.keepalive = idle;
+        self
     }
 
     /// Looks at every session once a tick, for ever. A thread without sessions sleeps.
@@ -147,11 +159,20 @@ impl Worker {
     /// Ends every session, and every wait, because the daemon's time is up.
     pub fn cut(self: &Rc<Self>) {
         self.is_cut.set(true);
+        self.cut.notify_waiters();
         self.holds.close();
         for (_, session) in &*self.sessions.borrow() {
             session.pulse.stop(SessionEnd::DrainDeadline);
         }
         self.cut_rested();
+    }
+
+    /// Waits until the daemon's time is up. Cancel-safe.
+    pub async fn until_cut(&self) {
+        let cut = self.cut.notified();
+        if !self.is_cut.get() {
+            cut.await;
+        }
     }
 
     /// `limit` in ticks, so that at least `limit` passes; zero stays zero.

@@ -1,46 +1,54 @@
 //! Connecting to a backend, and what it means when that fails.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use tokio::net::{TcpSocket, UnixStream, lookup_host};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::model::{Address, DialError};
 
 use super::Stream;
-
-/// No peer is asked whether it still lives before a connection has been silent for so long.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
-/// Then it is asked this often.
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
-/// After so many questions without an answer it is gone: two minutes after it fell silent.
-const KEEPALIVE_TRIES: u32 = 4;
+use super::keepalive::set_keepalive;
+use super::source_address::dial_from;
 
 /// While a Unix socket's queue is full, it is tried again this often.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
 
-/// How every connection is kept alive.
-pub(super) const fn keepalive() -> TcpKeepalive {
-    TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY).with_retries(KEEPALIVE_TRIES)
+/// What a TCP connection is made with. By default nothing is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DialOptions {
+    /// The local address; none leaves it to the kernel.
+    pub source: Option<IpAddr>,
+    /// It is kept alive after so long a silence; zero is never.
+    pub keepalive: Duration,
 }
 
-/// Connects to `address` within `limit`, with `TCP_NODELAY` and keepalive. A host name is looked up
-/// now, and its addresses are tried in turn, each for its share of the time that is left.
+/// Connects to `address` within `limit`. See [`connect_with`].
+///
+/// # Errors
+///
+/// As [`connect_with`].
+pub async fn connect(address: &Address, limit: Duration) -> io::Result<Stream> {
+    connect_with(address, limit, DialOptions::default()).await
+}
+
+/// Connects to `address` within `limit`, with `TCP_NODELAY` and as `options` say, which are for TCP. A host name is
+/// looked up now, and its addresses are tried in turn, each for its share of the time that is left.
 ///
 /// # Errors
 ///
 /// What the last address tried said, or that the time was up; [`dial_error`] grades it.
-pub async fn connect(address: &Address, limit: Duration) -> io::Result<Stream> {
+pub async fn connect_with(address: &Address, limit: Duration, options: DialOptions) -> io::Result<Stream> {
     let deadline = Instant::now() + limit;
     let connected = timeout_at(deadline, async {
         match address {
-            Address::Ip(addr) => connect_tcp(*addr).await,
+            Address::Ip(addr) => connect_tcp(*addr, options).await,
             Address::Unix(path) => connect_unix(path).await,
-            Address::Name { host, port } => connect_by_name(host, *port, deadline).await,
+            Address::Name { host, port } => connect_by_name(host, *port, deadline, options).await,
         }
     });
     connected.await.unwrap_or_else(|_| Err(too_late(limit)))
@@ -50,14 +58,19 @@ fn too_late(limit: Duration) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {limit:?}"))
 }
 
-async fn connect_by_name(host: &str, port: u16, deadline: Instant) -> io::Result<Stream> {
+async fn connect_by_name(host: &str, port: u16, deadline: Instant, options: DialOptions) -> io::Result<Stream> {
     let found = lookup_host((host, port)).await.map_err(|error| unresolved(host, &error.to_string()))?;
-    let addresses: Vec<SocketAddr> = found.collect();
+    let mut addresses: Vec<SocketAddr> = found.collect();
+    if let Some(source) = options.source
+        && addresses.iter().any(|addr| addr.is_ipv4() == source.is_ipv4())
+    {
+        addresses.retain(|addr| addr.is_ipv4() == source.is_ipv4());
+    }
     let mut last = unresolved(host, "it has no address");
     for (tried, addr) in addresses.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(addresses.len() - tried).unwrap_or(1);
-        match timeout(share, connect_tcp(*addr)).await {
+        match timeout(share, connect_tcp(*addr, options)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => last = error,
             Err(_) => last = too_late(share),
@@ -76,12 +89,15 @@ async fn connect_unix(path: &Path) -> io::Result<Stream> {
     }
 }
 
-async fn connect_tcp(addr: SocketAddr) -> io::Result<Stream> {
+async fn connect_tcp(addr: SocketAddr, options: DialOptions) -> io::Result<Stream> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // Before it connects: a peer that resets at once makes a socket that takes no options any more, and
     // that is the session's end, not a dial that failed.
     socket.set_nodelay(true)?;
-    SockRef::from(&socket).set_tcp_keepalive(&keepalive())?;
+    set_keepalive(&SockRef::from(&socket), options.keepalive)?;
+    if let Some(source) = options.source {
+        dial_from(&socket, source, addr)?;
+    }
     let stream = socket.connect(addr).await?;
     // On loopback, dialling a free port of the ephemeral range can meet itself: the kernel picks the
     // very port it dials as its own and opens it from both sides. Nobody listens there.
@@ -130,7 +146,7 @@ pub fn dial_error(error: &io::Error) -> DialError {
 
 #[cfg(test)]
 mod tests {
-    use super::{connect, dial_error};
+    use super::{DialOptions, connect, connect_with, dial_error};
     use crate::model::DialError;
     use std::time::Duration;
 
@@ -146,6 +162,19 @@ mod tests {
         ] {
             let error = connect(&address.parse().unwrap(), LIMIT).await.unwrap_err();
             assert_eq!(dial_error(&error), grade, "{address}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_source_address_is_dialled_from_and_a_foreign_one_is_our_own_fault() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let from = |source: &str| DialOptions { source: Some(source.parse().unwrap()), ..DialOptions::default() };
+        let _ours = connect_with(&address, LIMIT, from("127.9.8.7")).await.unwrap();
+        assert_eq!(listener.accept().unwrap().1.ip().to_string(), "127.9.8.7");
+        for foreign in ["192.0.2.1", "::1"] {
+            let error = connect_with(&address, LIMIT, from(foreign)).await.unwrap_err();
+            assert_eq!(dial_error(&error), DialError::Local, "{foreign}: {error}");
         }
     }
 

@@ -4,17 +4,19 @@
 mod accept_error;
 mod clock;
 mod dial;
+mod keepalive;
 mod limits;
 mod notify;
 mod pipe;
 mod rest;
 mod signal;
 mod socket;
+mod source_address;
 mod stream;
 
 pub use accept_error::AcceptErrorClass;
 pub use clock::Clock;
-pub use dial::{connect, dial_error};
+pub use dial::{DialOptions, connect, connect_with, dial_error};
 pub use limits::{Descriptors, cores, own_uid, raise_descriptor_limit, release_memory};
 pub use notify::Notifier;
 pub use pipe::Pipe;

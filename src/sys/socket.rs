@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -14,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use crate::model::Address;
 
 use super::Stream;
-use super::dial::keepalive;
+use super::keepalive::set_keepalive;
 
 /// Connections that may wait to be accepted, per socket; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -64,29 +65,30 @@ impl SocketMode {
 /// Binds `address` and listens, in `copies` sockets among which the kernel spreads new connections.
 /// A Unix socket has one queue only: its copies share it.
 ///
-/// Nobody else may listen there, not even another process of the same user with `SO_REUSEPORT`.
+/// Nobody else may listen there, not even another process of the same user with `SO_REUSEPORT`. TCP connections are
+/// kept alive after a silence of `keepalive`; zero is never.
 ///
 /// # Errors
 ///
 /// If the address is taken, not ours, or not allowed; the first socket's error.
-pub fn bind(address: &Address, copies: usize, mode: SocketMode) -> io::Result<Vec<BoundSocket>> {
+pub fn bind(address: &Address, copies: usize, mode: SocketMode, keepalive: Duration) -> io::Result<Vec<BoundSocket>> {
     match address {
-        Address::Ip(addr) => bind_tcp(*addr, copies),
+        Address::Ip(addr) => bind_tcp(*addr, copies, keepalive),
         Address::Unix(path) => bind_unix(path, copies, mode),
         Address::Name { .. } => Err(io::Error::new(io::ErrorKind::InvalidInput, "a host name cannot be bound")),
     }
 }
 
-fn bind_tcp(addr: SocketAddr, copies: usize) -> io::Result<Vec<BoundSocket>> {
+fn bind_tcp(addr: SocketAddr, copies: usize, keepalive: Duration) -> io::Result<Vec<BoundSocket>> {
     // The first socket binds without SO_REUSEPORT, which fails if anybody at all listens there, and
     // takes the option up only then, so that its siblings can join it.
-    let first = tcp_socket(addr)?;
+    let first = tcp_socket(addr, keepalive)?;
     first.bind(&addr.into())?;
     let bound = first.local_addr()?.as_socket().unwrap_or(addr);
     first.set_reuse_port(true)?;
     let mut sockets = vec![first];
     while sockets.len() < copies {
-        let socket = tcp_socket(addr)?;
+        let socket = tcp_socket(addr, keepalive)?;
         socket.set_reuse_port(true)?;
         socket.bind(&bound.into())?;
         sockets.push(socket);
@@ -97,7 +99,7 @@ fn bind_tcp(addr: SocketAddr, copies: usize) -> io::Result<Vec<BoundSocket>> {
     Ok(sockets.into_iter().map(|socket| BoundSocket { socket, address: Address::Ip(bound) }).collect())
 }
 
-fn tcp_socket(addr: SocketAddr) -> io::Result<Socket> {
+fn tcp_socket(addr: SocketAddr, keepalive: Duration) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
@@ -106,7 +108,7 @@ fn tcp_socket(addr: SocketAddr) -> io::Result<Socket> {
     }
     // Accepted sockets inherit both, which saves two calls for each.
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&keepalive())?;
+    set_keepalive(&SockRef::from(&socket), keepalive)?;
     Ok(socket)
 }
 
@@ -164,7 +166,7 @@ impl Listener {
         }
     }
 
-    /// Waits for the next client; with it comes its address as text (`unix` for a Unix client).
+    /// Waits for the next client; with it comes its address, none if it is on a Unix socket.
     /// Cancel-safe: a client is either returned or still in the queue.
     ///
     /// # Errors
@@ -208,6 +210,7 @@ impl Listener {
 mod tests {
     use super::{Listener, SocketMode, Stream, bind};
     use crate::model::Address;
+    use std::time::Duration;
 
     fn any_port() -> Address {
         "127.0.0.1:0".parse().unwrap()
@@ -215,17 +218,20 @@ mod tests {
 
     #[test]
     fn a_bound_port_is_ours_alone_and_free_again_afterwards() {
-        let sockets = bind(&any_port(), 3, SocketMode::Everybody).unwrap();
+        let sockets = bind(&any_port(), 3, SocketMode::Everybody, Duration::ZERO).unwrap();
         let address = sockets[0].address().clone();
         assert!(sockets.iter().all(|socket| *socket.address() == address));
-        assert_eq!(bind(&address, 2, SocketMode::Everybody).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+        assert_eq!(
+            bind(&address, 2, SocketMode::Everybody, Duration::ZERO).unwrap_err().kind(),
+            std::io::ErrorKind::AddrInUse
+        );
         drop(sockets);
-        assert!(bind(&address, 2, SocketMode::Everybody).is_ok());
+        assert!(bind(&address, 2, SocketMode::Everybody, Duration::ZERO).is_ok());
     }
 
     #[tokio::test]
     async fn every_copy_is_served_and_accepted_sockets_inherit_their_options() {
-        let mut sockets = bind(&any_port(), 2, SocketMode::Everybody).unwrap();
+        let mut sockets = bind(&any_port(), 2, SocketMode::Everybody, Duration::from_secs(60)).unwrap();
         let address = sockets[0].address().to_string();
         let b = Listener::from_bound(sockets.pop().unwrap()).unwrap();
         let a = Listener::from_bound(sockets.pop().unwrap()).unwrap();
@@ -249,14 +255,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let address: Address = format!("unix:{}", path.display()).parse().unwrap();
-        let first = bind(&address, 2, SocketMode::Everybody).unwrap();
-        assert_eq!(bind(&address, 1, SocketMode::Everybody).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+        let first = bind(&address, 2, SocketMode::Everybody, Duration::ZERO).unwrap();
+        assert_eq!(
+            bind(&address, 1, SocketMode::Everybody, Duration::ZERO).unwrap_err().kind(),
+            std::io::ErrorKind::AddrInUse
+        );
         drop(first);
         assert!(path.exists());
-        assert!(bind(&address, 1, SocketMode::Everybody).is_ok());
+        assert!(bind(&address, 1, SocketMode::Everybody, Duration::ZERO).is_ok());
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "precious").unwrap();
-        assert_eq!(bind(&address, 1, SocketMode::Everybody).unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
+        assert_eq!(
+            bind(&address, 1, SocketMode::Everybody, Duration::ZERO).unwrap_err().kind(),
+            std::io::ErrorKind::AlreadyExists
+        );
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     }
 }

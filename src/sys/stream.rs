@@ -1,7 +1,8 @@
 //! A connected socket, TCP or Unix, with just the operations that the relay needs.
 
+use std::future::poll_fn;
 use std::io;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -96,6 +97,20 @@ impl Stream {
                 done => return Poll::Ready(done),
             }
         }
+    }
+
+    /// Writes all of `bytes`, waiting for room.
+    ///
+    /// # Errors
+    ///
+    /// What send(2) said.
+    pub async fn send_all(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let written = poll_fn(|cx| self.poll_send(cx, rest)).await?;
+            rest = rest.get(written..).unwrap_or_default();
+        }
+        Ok(())
     }
 
     /// One call of `operation`, after which readiness is cleared if it moved less than `wanted`.
@@ -196,11 +211,7 @@ impl Stream {
                 return;
             }
             // Bytes came: wait for the next edge, not for this one again.
-            let swallow = || -> io::Result<()> { Err(io::ErrorKind::WouldBlock.into()) };
-            let _would_block = match self {
-                Self::Tcp(stream) => stream.try_io(Interest::READABLE, swallow),
-                Self::Unix(stream) => stream.try_io(Interest::READABLE, swallow),
-            };
+            self.swallow_readiness();
         }
     }
 
@@ -213,6 +224,61 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Ok(Self::Tcp(TcpStream::from_std(stream.into_std()?)?)),
             Self::Unix(stream) => Ok(Self::Unix(UnixStream::from_std(stream.into_std()?)?)),
+        }
+    }
+
+    /// Waits until there are more than `seen` bytes to read, or as many as `buffer` holds, and copies them there from
+    /// the first on. They stay in the socket. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// `UnexpectedEof` if the other side has ended first; else what recv(2) said.
+    pub async fn peek_more(&self, buffer: &mut [u8], seen: usize) -> io::Result<usize> {
+        loop {
+            let ready = self.ready(Interest::READABLE).await?;
+            match rustix::net::recv(self, &mut *buffer, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+                Ok((_, length)) if length > seen || length == buffer.len() => return Ok(length),
+                Ok(_) if ready.is_read_closed() => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            self.swallow_readiness();
+        }
+    }
+
+    /// Takes `length` bytes that [`Self::peek_more`] has shown out of the socket.
+    ///
+    /// # Errors
+    ///
+    /// What recv(2) said; `UnexpectedEof` if they are not there.
+    pub fn skip(&self, length: usize) -> io::Result<()> {
+        let mut rest = length;
+        let mut buffer = [0; 512];
+        while rest > 0 {
+            let part = buffer.get_mut(..rest.min(512)).unwrap_or_default();
+            match rustix::net::recv(self, part, RecvFlags::DONTWAIT)? {
+                (_, 0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                (_, read) => rest = rest.saturating_sub(read),
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the next wait be for what is yet to come.
+    fn swallow_readiness(&self) {
+        let swallow = || -> io::Result<()> { Err(io::ErrorKind::WouldBlock.into()) };
+        let _would_block = match self {
+            Self::Tcp(stream) => stream.try_io(Interest::READABLE, swallow),
+            Self::Unix(stream) => stream.try_io(Interest::READABLE, swallow),
+        };
+    }
+
+    /// Where its two ends are, the other side's first; none for a Unix socket, or if it is gone.
+    #[must_use]
+    pub fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().ok().zip(stream.local_addr().ok()),
+            Self::Unix(_) => None,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Floor 2: bytes on the wire and what they mean. No I/O, no time: slices in, values out.
 
 mod greeting;
+mod proxy_header;
 
 pub use greeting::is_greeting;
+pub use proxy_header::{Announced, NotAHeader, PROXY_HEADER_MAX, own_proxy_header, parse_proxy_header, proxy_header};

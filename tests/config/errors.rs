@@ -91,6 +91,24 @@ const BEHIND: &[(&str, &[&str])] = &[
         "[pools.p.check]\nkind = 'http'\nhttp = { path = \"/a\\r\\nX: y\" }",
         &["8:17 `path`: `/a\\r\\nX: y` is no path of a URL"],
     ),
+    ("[daemon]\ntcp_keepalive = '500ms'", &["7:17 `tcp_keepalive` is out of bounds; write \"0s\" for never, or from"]),
+    ("[daemon]\ntcp_keepalive = '10h'", &["7:17 `tcp_keepalive` is out of bounds"]),
+    (
+        "[pools.q]\nsource_address = 'eth0'\nbackends = ['a:1']",
+        &["7:18 `source_address`: `eth0` is no IP address; write one of this machine, without a port"],
+    ),
+    (
+        "[pools.q]\nsource_address = '::'\nbackends = ['a:1']",
+        &["7:18 `source_address`: `::` is no address of a machine"],
+    ),
+    (
+        "[pools.q]\nsource_address = '::1'\nbackends = ['10.0.0.1:1', '[::1]:1', 'a:1', 'unix:/a']",
+        &["8:13 backend `10.0.0.1:1` cannot be dialled from `source_address`: one is IPv4, the other IPv6"],
+    ),
+    (
+        "[pools.q.backends.a]\naddress = 'a:1'\nsend_proxy_protocol = 'V2'",
+        &["8:23 `send_proxy_protocol` takes one of \"none\", \"v1\" or \"v2\", not `V2`; did you mean \"v2\"?"],
+    ),
     ("[pools.p.check]\ninterval = '1ms'", &["7:12 `interval`: `1ms` is too short; it must be at least \"10ms\""]),
     ("[pools.p.check]\nunhealthy_threshold = 0", &["7:23 `unhealthy_threshold` takes a whole number from 1 to 1000"]),
     ("[pools.p.failover]\nautomatic = 'yes'", &["7:13 `automatic` takes true or false, not `yes`"]),
@@ -119,6 +137,47 @@ fn every_error_is_at_its_place_and_says_what_would_be_right() {
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// Each stands in a listener, as its fourth line.
+const IN_A_LISTENER: &[(&str, &[&str])] = &[
+    ("max_connections = '10'", &["4:19 `max_connections` takes a whole number from 0 to 10000000, not `10`"]),
+    ("max_conections = 10", &["4:1 unknown key `max_conections`", "did you mean `max_connections`?"]),
+    (
+        "connection_rate_per_client = 100",
+        &["4:30 `connection_rate_per_client` takes a rate in quotes such as \"100/s\""],
+    ),
+    ("connection_rate_per_client = '100'", &["4:30 `connection_rate_per_client`: `100` has no time; write \"100/s\""]),
+    ("connection_rate_per_client = '1/h'", &["`1/h` is no rate; behind the / stands s or min"]),
+    ("connection_rate_per_client = '1.5/s'", &["`1.5/s` is no rate; before the / stands a whole number"]),
+    ("connection_rate_per_client = '0/s'", &["`0/s` would let nobody in; write \"0\" for no limit"]),
+    ("connection_rate_per_client = '1000001/s'", &["a whole number from 1 to 1000000"]),
+    ("allow = '10.0.0.0/8'", &["4:9 `allow` takes a list of networks and IP addresses such as [\"10.0.0.0/8\"], not"]),
+    ("allow = ['10.0.0.1/8']", &["4:10 `allow`: `10.0.0.1/8` has bits set behind its prefix; write \"10.0.0.0/8\""]),
+    ("allow = ['::ffff:10.0.0.1/104']", &["has bits set behind its prefix; write \"10.0.0.0/8\""]),
+    ("deny = ['10.0.0.0/33']", &["4:9 `deny`: `10.0.0.0/33` is neither a network such as"]),
+    ("deny = ['example.com', 5]", &["4:9 `deny`: `example.com` is neither", "4:24 `deny` takes a list of networks"]),
+    (
+        "deny = [{ env = 'DATABASE_URL' }]",
+        &["4:9 `deny`: the value of the environment variable `DATABASE_URL` (not shown)"],
+    ),
+    ("accept_proxy_protocol = 'v2'", &["4:25 `accept_proxy_protocol` takes true or false, not `v2`"]),
+    (
+        "proxy_protocol_from = ['10.0.0.1']",
+        &["4:23 `proxy_protocol_from` is given, but no header is expected; write accept_proxy_protocol = true"],
+    ),
+];
+
+#[test]
+fn a_wrong_limit_is_answered_with_a_right_one() {
+    for (text, wanted) in IN_A_LISTENER {
+        let found = errors(&format!("{LISTENER}{text}\n{POOL}"));
+        let matched = wanted.iter().all(|part| found.iter().any(|error| error.contains(part)));
+        assert!(matched && found.len() <= wanted.len(), "{text}\n  wanted {wanted:#?}\n  found {found:#?}");
+    }
+    let networks: Vec<String> = (0..1001).map(|_| "'10.0.0.1'".to_owned()).collect();
+    let found = errors(&format!("{LISTENER}allow = [{}]\n{POOL}", networks.join(",")));
+    assert_eq!(found, ["4:9 `allow` has 1001 networks; 1000 is the most"]);
 }
 
 #[test]

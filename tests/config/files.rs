@@ -8,7 +8,7 @@ use super::{SECRET, file, good_files, read};
 #[test]
 fn every_file_that_comes_with_the_program_is_right() {
     let files = good_files();
-    assert_eq!(files.len(), 6);
+    assert_eq!(files.len(), 7);
     for (path, text) in files {
         let plan = read(&text).unwrap_or_else(|errors| panic!("{}:\n{errors}", path.display()));
         assert!(text.starts_with("# "), "{} says what it is for", path.display());
@@ -168,6 +168,35 @@ pool orders: tcp, round-robin within a tier
     pg1 at 10.0.0.1:5432; check: GET /primary at port 8008 expecting 200, authorization [secret] every 1s, timeout 3s, unhealthy after 2, healthy after 1
 ";
     assert!(described.contains(wanted), "{described}");
+}
+
+#[test]
+fn limits_and_the_proxy_protocol_are_described() {
+    let text = "
+        [listeners.l]
+        bind = '127.0.0.1:1'
+        pool = 'p'
+        max_connections = 100
+        max_connections_per_client = 10
+        connection_rate_per_client = '30/min'
+        allow = ['10.0.0.0/8', '192.0.2.7']
+        deny = ['10.1.0.0/16']
+        accept_proxy_protocol = true
+        proxy_protocol_from = ['::1']
+        [pools.p]
+        source_address = '10.0.0.9'
+        [pools.p.backends.b]
+        address = '10.0.0.1:1'
+        send_proxy_protocol = 'v2'
+    ";
+    let described = describe(&read(text).unwrap());
+    for line in [
+        "\n  connections: at most 100 at once, 10 of each client, 30 of each client in 1m\n",
+        "\n  allows only 10.0.0.0/8, 192.0.2.7/32\n  denies 10.1.0.0/16\n  expects the PROXY protocol from ::1/128\n",
+        "\n    b at 10.0.0.1:1, dialled from 10.0.0.9, PROXY protocol v2; check: tcp connect every 1s",
+    ] {
+        assert!(described.contains(line), "{described}");
+    }
 }
 
 #[test]

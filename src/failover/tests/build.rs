@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    AdminPlan, BackendPlan, Balance, CheckKind, CheckPlan, DaemonPlan, DialPlan, Failback, FailoverPlan, HoldPlan,
-    LogFormat, LogLevel, LogPlan, Plan, PoolKind, PoolName, PoolPlan, SessionPolicies, SessionPolicy, WhenDown,
+    AdminPlan, Approach, BackendPlan, Balance, CheckKind, CheckPlan, DaemonPlan, DialPlan, Failback, FailoverPlan,
+    HoldPlan, LogFormat, LogLevel, LogPlan, Plan, PoolKind, PoolName, PoolPlan, SessionPolicies, SessionPolicy,
+    WhenDown,
 };
 
 pub(super) const fn ms(millis: u64) -> Duration {
@@ -77,7 +78,14 @@ impl PlanBuilder {
     /// Adds a backend at its own address; what follows may be about it.
     pub(super) fn backend(mut self, name: &str, priority: u32) -> Self {
         let address = format!("{name}:5432").parse().unwrap();
-        self.last().backends.push(BackendPlan { name: name.into(), address, priority, weight: 1, check: check() });
+        self.last().backends.push(BackendPlan {
+            name: name.into(),
+            address,
+            priority,
+            weight: 1,
+            check: check(),
+            approach: Approach::PLAIN,
+        });
         self
     }
 
@@ -125,7 +133,13 @@ impl PlanBuilder {
         let pools: BTreeMap<PoolName, Arc<PoolPlan>> =
             self.pools.into_iter().map(|pool| (pool.name.clone(), Arc::new(pool))).collect();
         Arc::new(Plan {
-            daemon: DaemonPlan { workers: 0, drain_timeout: self.drain_timeout, max_sessions: 0, relay_buffer: 65_536 },
+            daemon: DaemonPlan {
+                workers: 0,
+                drain_timeout: self.drain_timeout,
+                max_sessions: 0,
+                relay_buffer: 65_536,
+                tcp_keepalive: ms(60_000),
+            },
             admin: AdminPlan { bind: Vec::new() },
             log: LogPlan { format: LogFormat::Auto, level: LogLevel::Info },
             listeners: BTreeMap::new(),

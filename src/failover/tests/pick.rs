@@ -4,12 +4,19 @@ use super::build::{ms, plan};
 use super::rig::Rig;
 use crate::failover::table::Tier;
 use crate::failover::{NoRoute, PoolRoutes, Route};
-use crate::model::{BackendId, DialPlan, Epoch, HoldPlan, WhenDown};
+use crate::model::{Approach, BackendId, DialPlan, Epoch, HoldPlan, WhenDown};
 
 fn route(id: u32, weight: u32) -> Route {
     let name = format!("b{id}");
     let address = format!("{name}:1").parse().unwrap();
-    Route { backend: BackendId(id), name: name.as_str().into(), address, weight, epoch: Epoch::default() }
+    Route {
+        backend: BackendId(id),
+        name: name.as_str().into(),
+        address,
+        weight,
+        approach: Approach::PLAIN,
+        epoch: Epoch::default(),
+    }
 }
 
 fn routes(tiers: &[&[(u32, u32)]], pending: bool) -> PoolRoutes {
