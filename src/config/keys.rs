@@ -93,8 +93,8 @@ keys! {
             "What the pool is made of: tcp.",
             "Everything that speaks TCP.";
         BALANCE = "balance", Kind::Word(Balance::LABELS), Preset::Text("round-robin"),
-            "How new sessions are shared within a tier, by weight: round-robin.",
-            "Even, and nobody has to be asked.";
+            "How new sessions are shared within a tier, always by weight: round-robin (in turn), least-connections (to the least loaded; for sessions that last long or differ much), random (to the less loaded of two drawn; for several daemons in front of the same backends), source-hash (by the client's IP address, always to the same one) or latency (to those whose checks answer soonest).",
+            "Even, and the easiest to follow.";
         CONNECT_TIMEOUT = "connect_timeout", SOME, Preset::Text("2s"),
             "The longest that one dial may take.",
             "One lost SYN is sent again after a second; a second loss is a reason to try the next.";
@@ -198,6 +198,9 @@ keys! {
         WEIGHT = "weight", ROW, Preset::Integer(1),
             "Its share within the tier, from 1 to 1000.",
             "All alike.";
+        BACKEND_MAX_CONNECTIONS = "max_connections", Kind::Integer { min: 0, max: 10_000_000 }, Preset::Integer(0),
+            "Sessions that it is given at once, those being dialled included; 0 is no limit. One that has them is passed over, within its tier first and then for the next tier; when all are full, new clients wait or are refused as `when_down` says.",
+            "Only you know what it bears; a number above what it takes itself would change nothing.";
         BACKEND_CHECK = "check", Kind::Table(Part::Check), Preset::Section,
             "Keys of the pool's check that are different for this backend.", "";
     }

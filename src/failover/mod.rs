@@ -53,15 +53,19 @@ mod pool;
 mod replan;
 mod schedule;
 mod seat;
+mod slots;
 mod status;
 mod table;
+mod tier;
 
 pub use availability::Availability;
 pub use controller::Controller;
 pub use event::{Change, Command, Event, ProbeSpec, Transition};
 pub use health::REFUSALS_FOR_DEATH;
 pub use schedule::EMPTY_POOL_PROBE_INTERVAL;
-pub use table::{NoRoute, PoolRoutes, Route, RouteTable};
+pub use slots::client_key;
+pub use table::{Arrival, NoRoute, PoolRoutes, Route, RouteTable};
+pub use tier::{DRAWS, EXACT_MAX, LATENCY_GRAIN};
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,8 @@ use super::availability::Availability;
 use super::event::Change;
 use super::health::Verdict;
 use super::member::Member;
-use super::table::{PoolRoutes, Route, Tier};
+use super::table::{PoolRoutes, Route};
+use super::tier::Tier;
 
 /// What a turn of the pool wants done besides the table.
 #[derive(Debug, Default)]
@@ -350,7 +351,7 @@ impl Pool {
             dial: self.plan.dial,
             hold: self.plan.hold,
             pending: self.is_pending(),
-            tiers: ordered.map(|(_, routes)| Tier::new(routes)).collect(),
+            tiers: ordered.map(|(_, routes)| Tier::new(self.plan.balance, routes)).collect(),
         }
     }
 

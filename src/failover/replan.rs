@@ -113,6 +113,7 @@ fn new_member(now: MonoTime, id: BackendId, plan: &BackendPlan) -> Member {
         admin: AdminState::Ready,
         health: Health::new(now),
         epoch: Epoch::default(),
+        load: Arc::default(),
         eligible_since: None,
     }
 }

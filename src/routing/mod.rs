@@ -2,6 +2,7 @@
 //! tables and fences sessions; the data plane reads tables, is admitted, and reports failed dials.
 
 mod feedback;
+mod line;
 mod live;
 mod mailbox;
 mod message;
@@ -10,6 +11,7 @@ mod registry;
 mod table_cell;
 
 pub use feedback::Feedback;
+pub use line::{InLine, Room};
 pub use live::{BackendLive, Live, PoolLive};
 pub use mailbox::{ControlHandle, mailbox};
 pub use message::Message;

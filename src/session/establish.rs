@@ -1,15 +1,16 @@
 //! From an accepted client to a connected pair: pick, admit, dial, and the next backend if that
 //! fails or if it ends before its first byte; hold while there is none.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::failover::{NoRoute, PoolRoutes, Route};
+use crate::failover::{Arrival, NoRoute, PoolRoutes, Route, client_key};
 use crate::model::{BackendId, DialError, DialPlan, HoldEnd, HoldPlan, MonoTime, PoolName, WhenDown};
 use crate::relay::FirstChunk;
-use crate::routing::{Admission, BackendLive, PoolLive, Stale};
+use crate::routing::{Admission, BackendLive, InLine, PoolLive, Room, Stale};
 use crate::sys::{Stream, connect, dial_error};
 
 use super::doubt::{self, Look, Silent};
@@ -38,6 +39,8 @@ pub(super) struct Established {
     pub(super) answer_by: MonoTime,
     /// It has ended without a word, and nobody else is there for the client: whatever it does is passed on.
     pub(super) is_last_resort: bool,
+    /// Its place among the backend's sessions; given back last, when the sockets are closed.
+    _room: Room,
 }
 
 /// Why a client got no backend.
@@ -45,6 +48,8 @@ pub(super) struct Established {
 pub(super) enum Refusal {
     /// Nothing is fit, and the pool refuses.
     NoBackend,
+    /// All that is fit is full, and the pool refuses.
+    Full,
     /// Every dial failed, and the pool refuses.
     DialFailed,
     /// Whoever could be dialled reset the connection before its first byte.
@@ -56,13 +61,13 @@ pub(super) enum Refusal {
 /// What to do next with a client.
 enum Choice {
     /// Try this backend.
-    Dial { route: Route, plan: DialPlan, backend: Arc<BackendLive>, pool: Arc<PoolLive> },
+    Dial { route: Route, plan: DialPlan, backend: Arc<BackendLive>, pool: Arc<PoolLive>, room: Room },
     /// Nobody else is left: let the client have what this one does.
     LastResort(Box<Established>),
     /// Wait so long for a verdict on a backend that ended before its first byte.
     Doubt(MonoTime),
-    /// Wait for a route or, if one is given, for the time to try again.
-    Hold { plan: HoldPlan, pool: Arc<PoolLive>, retry_after: Option<Duration> },
+    /// Wait for a route, for room if there is none or, if one is given, for the time to try again.
+    Hold { plan: HoldPlan, pool: Arc<PoolLive>, for_room: bool, retry_after: Option<Duration> },
     /// The table does not know the pool.
     UnknownPool,
     /// Turn it away.
@@ -76,6 +81,10 @@ pub(super) struct Search {
     pub(super) first: FirstChunk,
     turn: Option<u64>,
     tried: Vec<BackendId>,
+    /// Who the client is to a pool that balances by that.
+    client: u64,
+    /// Its place among those who wait for room.
+    line: Option<InLine>,
     /// Its place among those who wait; kept until a backend answers or the dial's time is over.
     pub(super) hold: Option<Hold>,
     unknown_pool: u32,
@@ -83,6 +92,11 @@ pub(super) struct Search {
 }
 
 impl Search {
+    /// A search for the client at `peer`.
+    pub(super) fn by(peer: Option<SocketAddr>) -> Self {
+        Self { client: client_key(peer.map(|peer| peer.ip())), ..Self::default() }
+    }
+
     /// Finds `client` a backend.
     pub(super) async fn establish(
         &mut self,
@@ -111,18 +125,24 @@ impl Search {
                     // Ready early or late, the table is looked at again.
                     drop(timeout(UNKNOWN_POOL_WAIT, worker.routes.next()).await);
                 }
-                Choice::Hold { plan, pool, retry_after } => {
+                Choice::Hold { plan, pool, for_room, retry_after } => {
+                    self.hold_place(worker, entrance, &pool_name, &plan, &pool)?;
+                    if for_room && self.line.is_none() {
+                        // Room that was given back before it stood in line is not told of: look once more.
+                        self.line = Some(pool.stand_in_line());
+                        continue;
+                    }
                     let has_sent = !self.first.is_empty();
-                    let hold = self.hold_place(worker, entrance, &pool_name, &plan, &pool)?;
-                    let end = worker.holds.wait(hold, &client, has_sent, retry_after).await;
+                    let Some(hold) = &self.hold else { return Err(Refusal::Hold(HoldEnd::LimitReached)) };
+                    let end = worker.holds.wait(hold, &client, has_sent, self.line.as_ref(), retry_after).await;
                     if end != HoldEnd::Released {
                         return Err(Refusal::Hold(end));
                     }
                     client = rearmed(client)?;
                     self.tried.clear();
                 }
-                Choice::Dial { route, plan, backend, pool } => {
-                    match connect_to(worker, route, plan, backend, pool, pool_name).await {
+                Choice::Dial { route, plan, backend, pool, room } => {
+                    match connect_to(worker, route, plan, backend, pool, pool_name, room).await {
                         Ok(session) => {
                             self.silent = None;
                             return Ok((client, session));
@@ -164,13 +184,13 @@ impl Search {
         pool_name: &PoolName,
         plan: &HoldPlan,
         pool: &Arc<PoolLive>,
-    ) -> Result<&Hold, Refusal> {
+    ) -> Result<(), Refusal> {
         // A reload may have given the listener another pool meanwhile.
         if self.hold.as_ref().is_none_or(|hold| !hold.is_for(pool_name)) {
             self.hold = None;
             self.hold = worker.holds.begin(pool_name, plan, pool, worker.clock, &entrance.metrics);
         }
-        self.hold.as_ref().ok_or(Refusal::Hold(HoldEnd::LimitReached))
+        self.hold.as_ref().map(drop).ok_or(Refusal::Hold(HoldEnd::LimitReached))
     }
 
     /// Looks at the table once and decides what to do next. Everything that outlives the look is cloned out.
@@ -189,25 +209,58 @@ impl Search {
             Some(Look::SameDoubt) => return self.doubt(routes, worker),
             Some(Look::NoDoubt) | None => {}
         }
-        let turn = *self.turn.get_or_insert_with(|| pool.next_turn());
-        let picked = if self.tried.len() < routes.dial.connect_attempts {
-            routes.pick(turn, &self.tried)
-        } else {
-            Err(NoRoute::Exhausted)
-        };
-        match picked {
-            Ok(route) => match published.live.backends.get(&route.backend) {
+        match self.take_place(worker, routes, &pool) {
+            Ok((route, room)) => match published.live.backends.get(&route.backend) {
                 Some(backend) => {
-                    Choice::Dial { route: route.clone(), plan: routes.dial, backend: Arc::clone(backend), pool }
+                    Choice::Dial { route: route.clone(), plan: routes.dial, backend: Arc::clone(backend), pool, room }
                 }
                 None => Choice::Refuse(Refusal::NoBackend),
             },
-            Err(NoRoute::Exhausted) if self.silent.is_some() => self.doubt(routes, worker),
+            Err(NoRoute::Exhausted | NoRoute::Full) if self.silent.is_some() => self.doubt(routes, worker),
             Err(why) => {
                 self.silent = None;
-                without_route(why, routes, pool)
+                without_route(why, routes, pool, !self.tried.is_empty())
             }
         }
+    }
+
+    /// Picks a backend and takes a place there; whoever waits in line for room does not do so before its turn.
+    fn take_place<'r>(
+        &mut self,
+        worker: &Worker,
+        routes: &'r PoolRoutes,
+        pool: &Arc<PoolLive>,
+    ) -> Result<(&'r Route, Room), NoRoute> {
+        self.line = self.line.take().filter(|line| line.is_of(pool));
+        if self.must_queue(routes, pool) {
+            return Err(NoRoute::Full);
+        }
+        let turn = *self.turn.get_or_insert_with(|| pool.next_turn());
+        let taken = loop {
+            if self.tried.len() >= routes.dial.connect_attempts {
+                break Err(NoRoute::Exhausted);
+            }
+            let chance = worker.chance.next();
+            let arrival = Arrival { turn, client: self.client, chance, tried: &self.tried };
+            let route = match routes.pick(&arrival) {
+                Ok(route) => route,
+                Err(why) => break Err(why),
+            };
+            // Somebody else may have taken the last place since the pick saw it; then there is no more to see there.
+            if let Some(place) = route.load.take(route.max_connections) {
+                break Ok((route, Room::new(place, Arc::clone(pool))));
+            }
+        };
+        if !matches!(taken, Err(NoRoute::Full)) {
+            self.line = None;
+        }
+        taken
+    }
+
+    /// Whether others have waited longer for room. One whose dial failed has had its turn, and goes on at once.
+    fn must_queue(&self, routes: &PoolRoutes, pool: &PoolLive) -> bool {
+        let waits = routes.hold.when_down == WhenDown::Hold && !routes.tiers.is_empty() && self.tried.is_empty();
+        waits && pool.has_line() && !self.line.as_ref().is_some_and(InLine::is_first)
     }
 
     /// Nobody else is to be tried for now: waits for a verdict on the silent backend or, when it has waited
@@ -225,12 +278,15 @@ impl Search {
     }
 }
 
-fn without_route(why: NoRoute, routes: &PoolRoutes, pool: Arc<PoolLive>) -> Choice {
+fn without_route(why: NoRoute, routes: &PoolRoutes, pool: Arc<PoolLive>, has_tried: bool) -> Choice {
     let plan = routes.hold;
+    let hold = |for_room, retry_after| Choice::Hold { plan, pool, for_room, retry_after };
     match (why, plan.when_down) {
         // Nothing is known to be down yet: wait, whatever the policy for being down says.
-        (NoRoute::Pending, _) | (NoRoute::Down, WhenDown::Hold) => Choice::Hold { plan, pool, retry_after: None },
-        (NoRoute::Exhausted, WhenDown::Hold) => Choice::Hold { plan, pool, retry_after: Some(RETRY_AFTER) },
+        (NoRoute::Pending, _) | (NoRoute::Down, WhenDown::Hold) => hold(false, None),
+        (NoRoute::Exhausted, WhenDown::Hold) => hold(false, Some(RETRY_AFTER)),
+        (NoRoute::Full, WhenDown::Hold) => hold(true, has_tried.then_some(RETRY_AFTER)),
+        (NoRoute::Full, WhenDown::Refuse | WhenDown::UsePreferred) => Choice::Refuse(Refusal::Full),
         (NoRoute::Down, WhenDown::Refuse | WhenDown::UsePreferred) => Choice::Refuse(Refusal::NoBackend),
         (NoRoute::Exhausted, WhenDown::Refuse | WhenDown::UsePreferred) => Choice::Refuse(Refusal::DialFailed),
     }
@@ -258,6 +314,7 @@ async fn connect_to(
     backend_live: Arc<BackendLive>,
     pool_live: Arc<PoolLive>,
     pool: PoolName,
+    room: Room,
 ) -> Result<Established, Failure> {
     let admission = worker.registry.admit(worker.index, route.backend, route.epoch)?;
     let begun = worker.clock.now();
@@ -282,6 +339,7 @@ async fn connect_to(
                 pool,
                 answer_by,
                 is_last_resort: false,
+                _room: room,
             });
         }
         Err(error) => dial_error(&error),

@@ -5,6 +5,7 @@
 //! backend's first byte: if it ends before that, `establish` goes on to the next. Then `relay` moves
 //! bytes until the end, whose reason is logged and counted once.
 
+mod chance;
 mod doubt;
 mod establish;
 mod hold;
@@ -58,7 +59,7 @@ impl Entrance {
 pub async fn run(worker: Rc<Worker>, entrance: Rc<Entrance>, client: Stream, peer: Option<SocketAddr>, seat: Seat) {
     entrance.metrics.connections.inc();
     let active = Counted::new(&entrance.metrics.active);
-    let (mut search, mut client) = (Search::default(), Arc::new(client));
+    let (mut search, mut client) = (Search::by(peer), Arc::new(client));
     loop {
         let session;
         (client, session) = match search.establish(&worker, &entrance, client).await {
@@ -197,6 +198,7 @@ fn log_end(
 fn refused(entrance: &Entrance, peer: Option<SocketAddr>, refusal: Refusal) {
     let reason = match refusal {
         Refusal::NoBackend => RejectReason::NoEligibleBackend,
+        Refusal::Full => RejectReason::BackendsFull,
         Refusal::DialFailed | Refusal::Reset => RejectReason::DialFailed,
         Refusal::Hold(HoldEnd::LimitReached) => RejectReason::HoldLimit,
         Refusal::Hold(HoldEnd::TimedOut) => RejectReason::HoldTimeout,

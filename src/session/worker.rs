@@ -15,6 +15,7 @@ use crate::relay::{BufferPool, Pulse};
 use crate::routing::{BackendLive, Feedback, Registry, RouteReader};
 use crate::sys::Clock;
 
+use super::chance::Chance;
 use super::hold::HoldQueues;
 
 /// How often sessions are looked at for idle and half-close limits. Those are given in seconds and
@@ -38,6 +39,7 @@ pub struct Worker {
     pub seats: Seats,
     pub(super) buffers: BufferPool,
     pub(super) holds: HoldQueues,
+    pub(super) chance: Chance,
     sessions: Rc<RefCell<Slab<Watched>>>,
     first_session: Notify,
     /// The daemon's time is up: sessions end as they begin.
@@ -72,6 +74,7 @@ impl Worker {
             seats,
             buffers: BufferPool::new(relay_buffer),
             holds: HoldQueues::default(),
+            chance: Chance::new(clock.unix_seconds(clock.now()).to_bits() ^ (index as u64).rotate_right(16)),
             sessions: Rc::default(),
             first_session: Notify::new(),
             is_cut: Cell::new(false),
