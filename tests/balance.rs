@@ -207,7 +207,7 @@ fn a_limit_holds_while_clients_come_and_go_and_all_are_served() {
         for round in 0..ROUNDS {
             let mut stream = dial(orders).expect("accepted");
             echo(&mut stream, &[0]).expect("served");
-            if (number + round) % 3 == 0 {
+            if (number + round).is_multiple_of(3) {
                 reset(stream);
             }
         }
@@ -347,7 +347,8 @@ fn room_that_a_reload_makes_is_taken_by_those_who_wait() {
 fn a_client_whose_backend_dies_finds_room_elsewhere() {
     let mut a = support::Backend::start("a");
     let b = Server::echo("b");
-    let backends = [("a", a.addr, "priority = 1\nmax_connections = 5"), ("b", b.addr, "priority = 2\nmax_connections = 5")];
+    let backends =
+        [("a", a.addr, "priority = 1\nmax_connections = 5"), ("b", b.addr, "priority = 2\nmax_connections = 5")];
     let daemon = Daemon::start(&config("hold = \"10m\"", &backends));
     let orders = daemon.listener("orders");
     let (lost, _) = crowd(orders, 5);

@@ -42,7 +42,8 @@ const PICKS: u64 = 20_000;
 /// Ten thousand backends of three weights in one tier and one in the next, all fit. One probe answers for all: they share an address.
 fn plan(balance: Balance, max_connections: u32) -> Plan {
     let text = "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n";
-    let text = format!("{text}[pools.p]\nbalance = \"{balance}\"\n[pools.p.backends.last]\naddress = \"h:1\"\npriority = 9\n");
+    let text =
+        format!("{text}[pools.p]\nbalance = \"{balance}\"\n[pools.p.backends.last]\naddress = \"h:1\"\npriority = 9\n");
     let mut plan = parse("a file", &text, &OsSources).unwrap();
     let pool = plan.pools.values().next().unwrap();
     let mut pool = (**pool).clone();
@@ -65,7 +66,10 @@ fn routes(balance: Balance, max_connections: u32) -> Arc<PoolRoutes> {
     let (target, probe) = loop {
         let asked = commands.drain(..).find_map(|command| match command {
             Command::StartProbe { target, probe, .. } => Some((target, probe)),
-            _ => None,
+            Command::StopProbe { .. }
+            | Command::PublishTable(_)
+            | Command::FenceSessions { .. }
+            | Command::Report(_) => None,
         });
         if let Some(asked) = asked {
             break asked;

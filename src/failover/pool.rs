@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    AdminState, BackendId, BackendName, Epoch, HealthState, MonoTime, OutReason, PoolPlan, PoolState, ProbeOutcome,
-    SessionPolicy, WhenDown,
+    AdminState, BackendId, BackendName, Epoch, HealthState, Loads, MonoTime, OutReason, PoolPlan, PoolState,
+    ProbeOutcome, SessionPolicy, WhenDown,
 };
 
 use super::availability::Availability;
@@ -73,6 +73,8 @@ pub(super) struct Pool {
     /// The priority of the active tier; the last one while nothing serves.
     pub(super) active: Option<u32>,
     pub(super) state: PoolState,
+    /// Makes what new members are counted by.
+    pub(super) loads: Loads,
     pub(super) last_move: Option<Move>,
     /// What `next_deadline` said when the pool last decided.
     pub(super) deadline: Option<MonoTime>,
@@ -91,6 +93,7 @@ impl Pool {
             by_id: BTreeMap::new(),
             active: None,
             state: PoolState::Unknown,
+            loads: Loads::default(),
             last_move: None,
             deadline: None,
             serving: Vec::new(),

@@ -55,10 +55,12 @@ pub(super) fn slots(routes: &[Route]) -> Vec<u32> {
     let Some(end) = ((SHOTS_PER_SLOT << SLOT_BITS) << u32::BITS).checked_div(total) else { return Vec::new() };
     let mut slots = vec![(u64::MAX, u32::MAX); SLOTS];
     for (index, route) in (0u32..).zip(routes) {
-        let (seed, weight) = (hash(route.name.as_str().as_bytes()), u64::from(route.weight.max(1)));
+        let seed = hash(route.name.as_str().as_bytes());
+        let between = (1 << u32::BITS) / u64::from(route.weight.max(1));
         for number in 0u64.. {
             let shot = word(seed, number);
-            let time = ((number << u32::BITS) | (shot & u64::from(u32::MAX))) / weight;
+            // Somewhere in its part of the unit.
+            let time = number * between + (((shot & u64::from(u32::MAX)) * between) >> u32::BITS);
             if time >= end {
                 break;
             }

@@ -91,7 +91,7 @@ impl Route {
     /// Whether it has as many sessions as it may.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.max_connections > 0 && self.load.sessions() >= self.max_connections
+        self.load.is_full(self.max_connections)
     }
 }
 

@@ -1,4 +1,7 @@
 //! What a backend carries now, counted by those who put it there: sessions, and how long it takes to answer.
+//!
+//! Backends of a pool that were made together share a [`Block`], in which each has a bit that says that it is full: among
+//! thousands of full ones the one with room is found without a look at each.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -14,6 +17,43 @@ const LATENCY_MEMORY: u64 = 4;
 pub struct Load {
     sessions: AtomicU32,
     latency_nanos: AtomicU64,
+    block: Arc<Block>,
+    /// Its bit in the block.
+    bit: u32,
+}
+
+/// Which of 64 backends are full. A bit may be clear although its backend is full, but not for long set although it is not:
+/// whoever sets it looks again after that, and whoever gives a place back clears it.
+#[derive(Debug, Default)]
+pub struct Block {
+    full: AtomicU64,
+}
+
+impl Block {
+    /// A bit for each backend that is thought to be full.
+    #[must_use]
+    pub fn full(&self) -> u64 {
+        self.full.load(Ordering::SeqCst)
+    }
+}
+
+/// Makes loads, 64 to a block.
+#[derive(Debug, Default)]
+pub struct Loads {
+    block: Arc<Block>,
+    made: u32,
+}
+
+impl Loads {
+    /// One more, at zero.
+    pub fn make(&mut self) -> Arc<Load> {
+        if self.made == u64::BITS {
+            *self = Self::default();
+        }
+        let load = Load { block: Arc::clone(&self.block), bit: self.made, ..Load::default() };
+        self.made += 1;
+        Arc::new(load)
+    }
 }
 
 impl Load {
@@ -22,6 +62,39 @@ impl Load {
     pub fn sessions(&self) -> u32 {
         // In one order with the queue of those who wait for room: whoever has joined it sees each place given back before.
         self.sessions.load(Ordering::SeqCst)
+    }
+
+    /// Whether there are `limit` sessions; zero is no limit. Notes it in the block if there are.
+    #[must_use]
+    pub fn is_full(&self, limit: u32) -> bool {
+        if limit == 0 || self.sessions() < limit {
+            return false;
+        }
+        if self.block.full() & self.mask() == 0 {
+            self.block.full.fetch_or(self.mask(), Ordering::SeqCst);
+            if self.sessions() < limit {
+                self.has_room();
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Has the block say that there is room, which is never wrong for long.
+    pub fn has_room(&self) {
+        if self.block.full() & self.mask() != 0 {
+            self.block.full.fetch_and(!self.mask(), Ordering::SeqCst);
+        }
+    }
+
+    /// The block, and the bit in it.
+    #[must_use]
+    pub const fn bit(&self) -> (&Arc<Block>, u32) {
+        (&self.block, self.bit)
+    }
+
+    const fn mask(&self) -> u64 {
+        1 << self.bit
     }
 
     /// Counts a session, unless there are `limit` already; zero is no limit. Exact, however many try at once.
@@ -60,12 +133,13 @@ pub struct Place(Arc<Load>);
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.sessions.fetch_sub(1, Ordering::SeqCst);
+        self.0.has_room();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Load;
+    use super::{Load, Loads};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::Duration;
@@ -106,6 +180,33 @@ mod tests {
         assert!(load.take(100).is_none(), "a limit that is new counts those who came before it");
         drop(places);
         assert_eq!(load.sessions(), 0);
+    }
+
+    #[test]
+    fn a_block_knows_who_is_full() {
+        let mut loads = Loads::default();
+        let all: Vec<_> = (0..130).map(|_| loads.make()).collect();
+        let block = |at: usize| all[at].bit().0;
+        assert!(Arc::ptr_eq(block(0), block(63)) && !Arc::ptr_eq(block(63), block(64)) && block(128).full() == 0);
+        let places = (all[3].take(1), all[66].take(1), all[67].take(2));
+        assert!(all[3].is_full(1) && all[66].is_full(1) && !all[67].is_full(2) && !all[4].is_full(0));
+        assert_eq!((block(3).full(), block(66).full()), (1 << 3, 1 << 2));
+        drop(places);
+        assert_eq!((block(3).full(), block(66).full()), (0, 0));
+    }
+
+    /// Whatever threads do to each other, at rest no bit says that a backend with room is full.
+    #[test]
+    fn a_backend_with_room_is_not_kept_for_full() {
+        let load = Loads::default().make();
+        for _ in 0..200 {
+            std::thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| (0..200).for_each(|_| drop((load.is_full(1), load.take(1), load.is_full(1)))));
+                }
+            });
+            assert_eq!((load.sessions(), load.bit().0.full()), (0, 0));
+        }
     }
 
     #[test]

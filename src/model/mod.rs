@@ -17,7 +17,7 @@ mod time;
 
 pub use addr::{Address, AddressError};
 pub use ids::{BackendId, BackendName, Epoch, Generation, ListenerName, PoolName, ProbeId, TargetId};
-pub use load::{Load, Place};
+pub use load::{Block, Load, Loads, Place};
 pub use outcome::{CheckError, DialError, HoldEnd, OutReason, ProbeError, ProbeOutcome, RejectReason, SessionEnd};
 pub use plan::{
     AdminPlan, BackendPlan, CheckKind, CheckPlan, DaemonPlan, DialPlan, FailoverPlan, HoldPlan, HttpCheck,

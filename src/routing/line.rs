@@ -171,10 +171,9 @@ mod tests {
         let client = async |pool: &Arc<PoolLive>, load: &Arc<Load>| {
             let mut line: Option<InLine> = None;
             let place = loop {
-                if !pool.has_line() || line.as_ref().is_some_and(InLine::is_first) {
-                    if let Some(place) = load.take(LIMIT) {
-                        break place;
-                    }
+                let may_take = !pool.has_line() || line.as_ref().is_some_and(InLine::is_first);
+                if may_take && let Some(place) = load.take(LIMIT) {
+                    break place;
                 }
                 match &line {
                     None => line = Some(pool.stand_in_line()),

@@ -9,7 +9,7 @@ use super::build::plan;
 use super::pick::{pool, route};
 use super::rig::Rig;
 use crate::failover::{Arrival, EXACT_MAX, NoRoute, PoolRoutes, Route};
-use crate::model::{BackendId, Balance, Place};
+use crate::model::{BackendId, Balance, Loads, Place};
 
 /// Backends of these weights, numbered from one.
 fn backends(weights: &[u32]) -> Vec<Route> {
@@ -223,5 +223,24 @@ proptest! {
         let mut crowd = Crowd::new(balance, vec![routes]).of(limit as usize);
         prop_assert_eq!(crowd.loads(), backends.iter().map(|&(_, limit)| limit).collect::<Vec<_>>());
         prop_assert_eq!(crowd.come(&[]), Err(NoRoute::Full));
+    }
+}
+
+#[test]
+fn the_last_room_of_a_large_tier_is_found() {
+    for &balance in Balance::ALL {
+        let mut loads = Loads::default();
+        let mut route = |id| Route { load: loads.make(), ..full_at(1, route(id, 1)) };
+        let first: Vec<Route> = (1..=300).map(&mut route).collect();
+        let mut crowd = Crowd::new(balance, vec![first, vec![route(999)]]).of(301);
+        assert_eq!(crowd.come(&[]), Err(NoRoute::Full), "{balance}");
+        for id in [300, 1, 128, 64, 65] {
+            crowd.places.retain(|(of, _)| *of != id);
+            assert_eq!(crowd.come(&[BackendId(id)]), Err(NoRoute::Full), "{balance}: all others are full");
+            assert_eq!(crowd.come(&[]), Ok(id), "{balance}");
+        }
+        // What was noted under one limit does not stand in the way of another.
+        let more = crowd.routes.tiers[0].routes().iter().cloned().map(|route| full_at(2, route)).collect();
+        assert!(Crowd::new(balance, vec![more]).of(300).loads().iter().all(|&load| load == 2), "{balance}");
     }
 }
