@@ -186,7 +186,8 @@ fn a_limit_is_exact_under_200_clients_at_once() {
     let sessions: Vec<_> = clients.into_iter().filter_map(|client| client.join().unwrap().ok()).collect();
     sessions.iter().for_each(|(_, name)| *served.entry(name.as_str()).or_insert(0) += 1);
     assert_eq!(served, BTreeMap::from([("a", 30), ("b", 30)]));
-    assert_eq!(daemon.rejected("orders", "backends_full"), (CLIENTS - 60) as f64);
+    let refused = [("listener", "orders"), ("reason", "backends_full")];
+    daemon.wait_metric("listener_rejected_total", &refused, (CLIENTS - 60) as f64);
     assert_eq!(daemon.pool("orders")["state"], "healthy", "full is not down");
     drop(sessions);
     // Every place comes back.
@@ -238,7 +239,7 @@ fn what_does_not_fit_spills_to_the_next_and_to_the_next_tier() {
     let (spilled, by) = meet(orders).expect("served");
     assert_eq!(by, "c");
     ends(&mut dial(orders).expect("accepted"));
-    assert_eq!(daemon.rejected("orders", "backends_full"), 1.0);
+    daemon.wait_metric("listener_rejected_total", &[("listener", "orders"), ("reason", "backends_full")], 1.0);
     assert_eq!(daemon.pool("orders")["active"], serde_json::json!(["a", "b"]), "a spill is no failover");
     for session in &mut sessions {
         echo(session, b"not disturbed").expect("echoed");
@@ -308,7 +309,7 @@ fn one_who_waits_for_room_is_held_no_longer_than_hold_and_counted() {
     let orders = daemon.listener("orders");
     let (_session, _) = meet(orders).expect("served");
     ends(&mut dial(orders).expect("accepted"));
-    assert_eq!(daemon.rejected("orders", "hold_timeout"), 1.0);
+    daemon.wait_metric("listener_rejected_total", &[("listener", "orders"), ("reason", "hold_timeout")], 1.0);
 }
 
 #[test]
