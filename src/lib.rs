@@ -24,7 +24,9 @@
 //! What always holds, whatever happens; after each, the tests that hold it.
 //!
 //! 1. One writer of the route table; readers never wait and keep their own snapshot.
-//!    Tests: `a_reader_keeps_its_own_snapshot_and_is_told_of_the_next`.
+//!    A pick takes no lock and allocates nothing, however many backends there are.
+//!    Tests: `a_reader_keeps_its_own_snapshot_and_is_told_of_the_next`,
+//!    `a_pick_allocates_nothing_among_ten_thousand_backends`.
 //! 2. Generations grow by one, and a publish that changes nothing does not happen.
 //!    Tests: `generations_grow_by_one`, `a_publish_that_changes_nothing_does_not_happen`.
 //! 3. `unknown` is not healthy: before its first verdict a backend gets no session, and READY waits.
@@ -48,7 +50,7 @@
 //!    Tests: `the_client_after_the_last_allowed_one_is_closed_at_once_and_counted`,
 //!    `a_listener_has_as_many_clients_as_it_may_and_a_place_is_free_again_after_the_end`,
 //!    `a_flood_of_addresses_takes_no_more_memory_than_a_fixed_number_of_them`,
-//!    `a_client_beyond_the_hold_limit_is_closed_at_once`.
+//!    `a_client_beyond_the_hold_limit_is_closed_at_once`, `a_limit_is_exact_under_200_clients_at_once`.
 //! 9. Bad input never panics, and names what is wrong; a panic in one task ends no other.
 //!    Tests: `a_thousand_malformed_files_never_panic_and_always_name_a_place`, `a_panic_in_one_session_ends_no_other`.
 //! 10. A reload that fails changes nothing, and no secret is ever printed.

@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use changeover::failover::{Command, Controller, Event, RouteTable};
+use changeover::failover::{Arrival, Command, Controller, Event, RouteTable};
 use changeover::model::{
     AdminPlan, AdminState, Approach, BackendId, BackendPlan, BackendStatus, Balance, CheckError, CheckKind, CheckPlan,
     DaemonPlan, DialError, DialPlan, Epoch, Failback, FailoverPlan, HealthState, HoldPlan, LogFormat, LogLevel,
@@ -267,7 +267,8 @@ impl World {
         let mut tried = Vec::new();
         let turn = self.rng.u64(..);
         while tried.len() < routes.dial.connect_attempts {
-            let Ok(route) = routes.pick(turn, &tried) else { break };
+            let arrival = Arrival { turn, client: turn.rotate_left(7), chance: self.rng.u64(..), tried: &tried };
+            let Ok(route) = routes.pick(&arrival) else { break };
             let chosen = status.backends.iter().find(|b| b.id == route.backend).expect("a route to nobody");
             check_choice(&policy, &status.backends, chosen, status.state);
             assert!(!tried.contains(&route.backend), "tried twice");
@@ -368,6 +369,9 @@ fn question(backend: &BackendPlan) -> (String, CheckKind, Duration) {
     (backend.address.to_string(), backend.check.kind.clone(), backend.check.timeout)
 }
 
+/// All but `source-hash`, whose table takes milliseconds to lay out and is tested by itself.
+const BALANCES: [Balance; 4] = [Balance::RoundRobin, Balance::LeastConnections, Balance::Random, Balance::Latency];
+
 /// Backends may share hosts, pools may share backends, and the next plan is likely to keep some of each.
 fn draw_plan(rng: &mut fastrand::Rng) -> Arc<Plan> {
     let mut pools = BTreeMap::new();
@@ -382,7 +386,7 @@ fn draw_plan(rng: &mut fastrand::Rng) -> Arc<Plan> {
         let pool = PoolPlan {
             name: name.into(),
             kind: PoolKind::Tcp,
-            balance: Balance::RoundRobin,
+            balance: BALANCES[rng.usize(..BALANCES.len())],
             dial: DialPlan { connect_timeout: ms(500), connect_attempts: rng.usize(1..4) },
             hold: HoldPlan { when_down: WhenDown::ALL[rng.usize(..3)], hold: ms(1000), hold_limit: 10 },
             failover: FailoverPlan {
@@ -432,14 +436,8 @@ fn draw_backend(rng: &mut fastrand::Rng, name: &str) -> BackendPlan {
         recovery_interval: (rng.u8(..4) == 0).then(|| ms(3000)),
     };
     let address = format!("{name}:{port}").parse().unwrap();
-    BackendPlan {
-        name: name.into(),
-        address,
-        priority: rng.u32(1..4),
-        weight: rng.u32(1..=4),
-        check,
-        approach: Approach::PLAIN,
-    }
+    let (priority, weight) = (rng.u32(1..4), rng.u32(1..=4));
+    BackendPlan { name: name.into(), address, priority, weight, max_connections: 0, check, approach: Approach::PLAIN }
 }
 
 /// What a run came to: the hash of its trace, its turns and failovers.

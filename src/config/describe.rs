@@ -129,8 +129,12 @@ fn write_tiers(out: &mut String, pool: &PoolPlan) -> fmt::Result {
             let (name, address) = (backend.name.to_string(), backend.address.to_string());
             let place = if name == address { name } else { format!("{name} at {address}") };
             let weight = if backend.weight == 1 { String::new() } else { format!(", weight {}", backend.weight) };
+            let limit = match backend.max_connections {
+                0 => String::new(),
+                limit => format!(", at most {limit} sessions"),
+            };
             let approach = approach(backend.approach);
-            writeln!(out, "    {place}{weight}{approach}; check: {}", check(&backend.check))?;
+            writeln!(out, "    {place}{weight}{limit}{approach}; check: {}", check(&backend.check))?;
         }
     }
     Ok(())

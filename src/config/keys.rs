@@ -119,8 +119,8 @@ keys! {
             "What the pool is made of: tcp.",
             "Everything that speaks TCP.";
         BALANCE = "balance", Kind::Word(Balance::LABELS), Preset::Text("round-robin"),
-            "How new sessions are shared within a tier, by weight: round-robin.",
-            "Even, and nobody has to be asked.";
+            "How new sessions are shared within a tier, always by weight: round-robin (in turn), least-connections (to the least loaded; for sessions that last long or differ much), random (to the less loaded of two drawn; for several daemons in front of the same backends), source-hash (by the client's IP address, always to the same one) or latency (to those whose checks answer soonest).",
+            "Even, and the easiest to follow.";
         CONNECT_TIMEOUT = "connect_timeout", SOME, Preset::Text("2s"),
             "The longest that one dial may take.",
             "One lost SYN is sent again after a second; a second loss is a reason to try the next.";
@@ -230,6 +230,9 @@ keys! {
         SEND_PROXY_PROTOCOL = "send_proxy_protocol", Kind::Word(ProxyProtocol::LABELS), Preset::Text("none"),
             "The header of the PROXY protocol that is sent first, with the client's address and the one that it connected to: none, v1 or v2. Clients on Unix sockets are announced without addresses, probes as the proxy's own.",
             "A server that does not expect one takes it for garbage.";
+        BACKEND_MAX_CONNECTIONS = "max_connections", Kind::Integer { min: 0, max: 10_000_000 }, Preset::Integer(0),
+            "Sessions that it is given at once, those being dialled included; 0 is no limit. One that has them is passed over, within its tier first and then for the next tier; when all are full, new clients wait or are refused as `when_down` says.",
+            "Only you know what it bears; a number above what it takes itself would change nothing.";
         BACKEND_CHECK = "check", Kind::Table(Part::Check), Preset::Section,
             "Keys of the pool's check that are different for this backend.", "";
     }

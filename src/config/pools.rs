@@ -145,6 +145,7 @@ fn short(reader: &mut Reader<'_>, node: &Spanned<DeValue<'_>>, priority: u32, ch
         address,
         priority,
         weight: Value::preset(&keys::WEIGHT),
+        max_connections: Value::preset(&keys::BACKEND_MAX_CONNECTIONS),
         check: check.clone().plan(),
         approach: Approach::PLAIN,
     };
@@ -158,6 +159,7 @@ fn long(reader: &mut Reader<'_>, name: &str, view: &View<'_>, check: &Draft) -> 
         name: BackendName::from(name),
         priority: reader.get(view, &keys::PRIORITY),
         weight: reader.get(view, &keys::WEIGHT),
+        max_connections: reader.get(view, &keys::BACKEND_MAX_CONNECTIONS),
         check: check::of_backend(reader, view, check).plan(),
         approach: Approach { send_proxy_protocol: reader.get(view, &keys::SEND_PROXY_PROTOCOL), ..Approach::PLAIN },
         address: address?,

@@ -48,11 +48,12 @@ impl Executor {
     pub(super) fn adopt(&mut self, controller: &Controller) {
         let mut live = Live::default();
         let mut names = BTreeMap::new();
-        for (id, pool, backend) in controller.backends() {
+        for (id, pool, backend, load) in controller.backends() {
             let counters = self.live.backends.get(&id).cloned();
             let counters = counters.unwrap_or_else(|| {
                 let metrics = self.metrics.backend(pool, backend);
-                Arc::new(BackendLive { pool: pool.clone(), name: backend.clone(), metrics })
+                let load = Arc::clone(load);
+                Arc::new(BackendLive { pool: pool.clone(), name: backend.clone(), metrics, load })
             });
             live.backends.insert(id, counters);
             if !live.pools.contains_key(pool) {
@@ -104,10 +105,13 @@ impl Executor {
         self.names.get(&id).or_else(departed)
     }
 
-    /// Counts a probe's answer for each backend that it is for.
+    /// Counts a probe's answer for each backend that it is for, and its time if it was good.
     pub(super) fn count_check(&self, backends: &[BackendId], outcome: &ProbeOutcome, time: Duration) {
         for live in backends.iter().filter_map(|id| self.live.backends.get(id)) {
             live.metrics.count_check(outcome, time);
+            if let ProbeOutcome::Passed { latency } = *outcome {
+                live.load.measured(latency);
+            }
         }
     }
 

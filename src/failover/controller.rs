@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    AdminState, BackendId, BackendName, DialError, Epoch, MonoTime, OutReason, PoolName, PoolStatus, ProbeId,
+    AdminState, BackendId, BackendName, DialError, Epoch, Load, MonoTime, OutReason, PoolName, PoolStatus, ProbeId,
     ProbeOutcome, SessionPolicy, TargetId,
 };
 
@@ -106,9 +106,10 @@ impl Controller {
         self.pools.values().all(Pool::has_first_verdicts)
     }
 
-    /// Every backend with its pool's name and its own.
-    pub fn backends(&self) -> impl Iterator<Item = (BackendId, &PoolName, &BackendName)> {
-        self.pools.iter().flat_map(|(name, pool)| pool.members().iter().map(move |m| (m.id, name, &m.plan.name)))
+    /// Every backend with its pool's name, its own, and what it carries.
+    pub fn backends(&self) -> impl Iterator<Item = (BackendId, &PoolName, &BackendName, &Arc<Load>)> {
+        let pools = self.pools.iter();
+        pools.flat_map(|(name, pool)| pool.members().iter().map(move |m| (m.id, name, &m.plan.name, &m.load)))
     }
 
     /// The backends that the answers of `target` are for.
@@ -210,14 +211,16 @@ impl Controller {
             }
             let evictions = std::mem::take(&mut effects.evictions);
             turn.report(&name, &mut effects);
-            let routes = pool.routes();
+            let mut routes = pool.routes();
             let deadline = pool.next_deadline();
             if let Some(before) = std::mem::replace(&mut pool.deadline, deadline) {
                 self.deadlines.remove(&(before, name.clone()));
             }
             self.deadlines.extend(deadline.map(|at| (at, name.clone())));
             self.evict(now, evictions, &mut turn);
-            if self.table.pools.get(&name).is_none_or(|published| **published != routes) {
+            let published = self.table.pools.get(&name);
+            if published.is_none_or(|published| **published != routes) {
+                routes.lay_out(published.map(Arc::as_ref));
                 pools.get_or_insert_with(|| self.table.pools.clone()).insert(name, Arc::new(routes));
             }
         }

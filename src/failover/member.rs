@@ -1,6 +1,8 @@
 //! One backend of a pool, with all that is known of it.
 
-use crate::model::{AdminState, BackendId, BackendPlan, Epoch, MonoTime, TargetId};
+use std::sync::Arc;
+
+use crate::model::{AdminState, BackendId, BackendPlan, Epoch, Load, MonoTime, TargetId};
 
 use super::availability::Availability;
 use super::health::Health;
@@ -15,6 +17,8 @@ pub(super) struct Member {
     pub(super) admin: AdminState,
     pub(super) health: Health,
     pub(super) epoch: Epoch,
+    /// What it carries. Decisions do not look at it: it is handed on to those who pick.
+    pub(super) load: Arc<Load>,
     /// Since when it has been eligible without a break.
     pub(super) eligible_since: Option<MonoTime>,
 }
@@ -35,7 +39,9 @@ impl Member {
             address: self.plan.address.clone(),
             weight: self.plan.weight,
             approach: self.plan.approach,
+            max_connections: self.plan.max_connections,
             epoch: self.epoch,
+            load: Arc::clone(&self.load),
         }
     }
 

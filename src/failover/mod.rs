@@ -25,6 +25,13 @@
 //! tier is active and shares the new sessions by weight. A client whose dial fails goes on to the
 //! next backend of the tier and then to the other fit tiers, unless `automatic` is off.
 //!
+//! **Balances share, they do not decide.** Within a tier new sessions are shared by the pool's balance. The counts of sessions
+//! and the latency that some balances look at are handed on in the table and read by picks alone: no verdict, seat
+//! or table follows from them. Chance comes with each arrival.
+//!
+//! **Full is not down.** A backend with `max_connections` sessions is passed over as one that was tried is: for the next of its
+//! tier, then for the next tier, unless `automatic` is off. It stays fit, and no seat changes.
+//!
 //! **The first seat is patient.** The first tier ever seated waits until no better tier is still
 //! without a verdict, so that a daemon that has just started serves from the preferred backend.
 //!
@@ -53,15 +60,19 @@ mod pool;
 mod replan;
 mod schedule;
 mod seat;
+mod slots;
 mod status;
 mod table;
+mod tier;
 
 pub use availability::Availability;
 pub use controller::Controller;
 pub use event::{Change, Command, Event, ProbeSpec, Transition};
 pub use health::REFUSALS_FOR_DEATH;
 pub use schedule::EMPTY_POOL_PROBE_INTERVAL;
-pub use table::{NoRoute, PoolRoutes, Route, RouteTable};
+pub use slots::client_key;
+pub use table::{Arrival, NoRoute, PoolRoutes, Route, RouteTable};
+pub use tier::{DRAWS, EXACT_MAX, LATENCY_GRAIN};
 
 #[cfg(test)]
 mod tests;

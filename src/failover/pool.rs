@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    AdminState, BackendId, BackendName, Epoch, HealthState, MonoTime, OutReason, PoolPlan, PoolState, ProbeOutcome,
-    SessionPolicy, WhenDown,
+    AdminState, BackendId, BackendName, Epoch, HealthState, Loads, MonoTime, OutReason, PoolPlan, PoolState,
+    ProbeOutcome, SessionPolicy, WhenDown,
 };
 
 use super::availability::Availability;
 use super::event::Change;
 use super::health::Verdict;
 use super::member::Member;
-use super::table::{PoolRoutes, Route, Tier};
+use super::table::{PoolRoutes, Route};
+use super::tier::Tier;
 
 /// What a turn of the pool wants done besides the table.
 #[derive(Debug, Default)]
@@ -72,6 +73,8 @@ pub(super) struct Pool {
     /// The priority of the active tier; the last one while nothing serves.
     pub(super) active: Option<u32>,
     pub(super) state: PoolState,
+    /// Makes what new members are counted by.
+    pub(super) loads: Loads,
     pub(super) last_move: Option<Move>,
     /// What `next_deadline` said when the pool last decided.
     pub(super) deadline: Option<MonoTime>,
@@ -90,6 +93,7 @@ impl Pool {
             by_id: BTreeMap::new(),
             active: None,
             state: PoolState::Unknown,
+            loads: Loads::default(),
             last_move: None,
             deadline: None,
             serving: Vec::new(),
@@ -350,7 +354,7 @@ impl Pool {
             dial: self.plan.dial,
             hold: self.plan.hold,
             pending: self.is_pending(),
-            tiers: ordered.map(|(_, routes)| Tier::new(routes)).collect(),
+            tiers: ordered.map(|(_, routes)| Tier::new(self.plan.balance, routes)).collect(),
         }
     }
 

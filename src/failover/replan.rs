@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{
-    Address, AdminState, BackendId, BackendName, BackendPlan, Epoch, HealthState, MonoTime, Plan, PoolName, PoolPlan,
-    TargetId,
+    Address, AdminState, BackendId, BackendName, BackendPlan, Epoch, HealthState, Load, MonoTime, Plan, PoolName,
+    PoolPlan, TargetId,
 };
 
 use super::controller::{Controller, Turn};
@@ -64,7 +64,7 @@ impl Controller {
             } else {
                 last_backend = last_backend.next();
                 effects.changes.push(Change::BackendRegistered { backend: backend.name.clone() });
-                members.push(new_member(now, last_backend, backend));
+                members.push(new_member(now, last_backend, backend, pool.loads.make()));
             }
         }
         pool.set_members(members);
@@ -110,7 +110,7 @@ fn probe_spec(plan: &BackendPlan) -> ProbeSpec {
     }
 }
 
-fn new_member(now: MonoTime, id: BackendId, plan: &BackendPlan) -> Member {
+fn new_member(now: MonoTime, id: BackendId, plan: &BackendPlan, load: Arc<Load>) -> Member {
     Member {
         id,
         plan: plan.clone(),
@@ -118,6 +118,7 @@ fn new_member(now: MonoTime, id: BackendId, plan: &BackendPlan) -> Member {
         admin: AdminState::Ready,
         health: Health::new(now),
         epoch: Epoch::default(),
+        load,
         eligible_since: None,
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::{Address, Approach, BackendId, BackendName, DialPlan, Epoch, Generation, HoldPlan, PoolName};
+use crate::model::{Address, Approach, BackendId, BackendName, DialPlan, Epoch, Generation, HoldPlan, Load, PoolName};
 
-use super::balance;
+use super::tier::{Passed, Tier};
 
 /// Where new sessions of every pool go.
 #[derive(Debug, Clone, Default)]
@@ -31,15 +31,8 @@ pub struct PoolRoutes {
     pub tiers: Vec<Tier>,
 }
 
-/// Backends of one priority.
-#[derive(Debug)]
-pub struct Tier {
-    routes: Vec<Route>,
-    round: Vec<u32>,
-}
-
 /// One backend that a session may be sent to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Route {
     /// Its number.
     pub backend: BackendId,
@@ -51,8 +44,25 @@ pub struct Route {
     pub weight: u32,
     /// How it is approached.
     pub approach: Approach,
+    /// Sessions that it may have at once; 0 is no limit.
+    pub max_connections: u32,
     /// The epoch under which sessions are admitted to it.
     pub epoch: Epoch,
+    /// What it carries now.
+    pub load: Arc<Load>,
+}
+
+/// A new session, as far as a pick depends on it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Arrival<'a> {
+    /// How many have come before it.
+    pub turn: u64,
+    /// Who the client is: [`client_key`](super::client_key).
+    pub client: u64,
+    /// A word of chance, for the balances that draw.
+    pub chance: u64,
+    /// The backends that it has tried already.
+    pub tried: &'a [BackendId],
 }
 
 /// Why there is no route.
@@ -64,54 +74,56 @@ pub enum NoRoute {
     Down,
     /// Everything fit has been tried.
     Exhausted,
+    /// Something fit has not been tried, and is full.
+    Full,
 }
 
-impl Tier {
-    /// A tier of these backends, with its round laid out.
-    #[must_use]
-    pub fn new(routes: Vec<Route>) -> Self {
-        let weights: Vec<u32> = routes.iter().map(|route| route.weight).collect();
-        Self { round: balance::round(&weights), routes }
-    }
-
-    /// Its backends.
-    #[must_use]
-    pub fn routes(&self) -> &[Route] {
-        &self.routes
-    }
-
-    /// The backend whose turn it is or, if it has been tried, the next one that has not.
-    fn pick(&self, turn: u64, tried: &[BackendId]) -> Option<&Route> {
-        let slots = u64::try_from(self.round.len()).ok().filter(|&slots| slots > 0)?;
-        let slot = usize::try_from(turn % slots).ok()?;
-        let first = usize::try_from(*self.round.get(slot)?).ok()?;
-        let from_first = self.routes.iter().cycle().skip(first).take(self.routes.len());
-        from_first.into_iter().find(|route| !tried.contains(&route.backend))
-    }
-}
-
-/// The round follows from the routes, so comparing those is enough.
-impl PartialEq for Tier {
+/// Two routes are the same if they lead to the same place in the same way; what is carried there meanwhile is no part of it.
+impl PartialEq for Route {
     fn eq(&self, other: &Self) -> bool {
-        self.routes == other.routes
+        let Self { backend, name, address, weight, approach, max_connections, epoch, load: _ } = self;
+        (backend, name, address) == (&other.backend, &other.name, &other.address)
+            && (weight, approach) == (&other.weight, &other.approach)
+            && (max_connections, epoch) == (&other.max_connections, &other.epoch)
     }
 }
 
-impl Eq for Tier {}
+impl Eq for Route {}
+
+impl Route {
+    /// Whether it has as many sessions as it may.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.load.is_full(self.max_connections)
+    }
+}
 
 impl PoolRoutes {
-    /// The backend for the `turn`-th new session, passing over those that it has tried already.
+    /// Lays out what picks look into, and takes over from the routes `before` what is the same there.
+    pub(super) fn lay_out(&mut self, before: Option<&Self>) {
+        let before = before.map_or(&[][..], |before| &before.tiers);
+        self.tiers.iter_mut().for_each(|tier| tier.lay_out(before));
+    }
+
+    /// The backend for a new session, passing over those that it has tried already and those that are full.
     /// Takes no lock and allocates nothing.
     ///
     /// # Errors
     ///
     /// [`NoRoute`] says why there is none.
-    pub fn pick(&self, turn: u64, tried: &[BackendId]) -> Result<&Route, NoRoute> {
-        match self.tiers.iter().find_map(|tier| tier.pick(turn, tried)) {
-            Some(route) => Ok(route),
-            None if !self.tiers.is_empty() => Err(NoRoute::Exhausted),
-            None if self.pending => Err(NoRoute::Pending),
-            None => Err(NoRoute::Down),
+    pub fn pick(&self, arrival: &Arrival<'_>) -> Result<&Route, NoRoute> {
+        let mut full = false;
+        for tier in &self.tiers {
+            match tier.pick(arrival) {
+                Ok(route) => return Ok(route),
+                Err(Passed { full: here }) => full |= here,
+            }
         }
+        Err(match (self.tiers.is_empty(), self.pending) {
+            (false, _) if full => NoRoute::Full,
+            (false, _) => NoRoute::Exhausted,
+            (true, true) => NoRoute::Pending,
+            (true, false) => NoRoute::Down,
+        })
     }
 }

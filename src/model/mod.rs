@@ -1,13 +1,14 @@
 //! Floor 0: words. Plain types that every other room speaks in: names, ids, addresses, time, the
 //! checked plan, and the reasons that become log fields, metric labels and API values alike.
 //!
-//! Nothing here decides, reads a clock or touches a socket.
+//! Nothing here decides, reads a clock or touches a socket. One thing changes once it is made: a backend's `Load`.
 
 #[macro_use]
 mod labelled;
 mod addr;
 mod ids;
 mod limits;
+mod load;
 mod outcome;
 mod plan;
 mod secret;
@@ -19,6 +20,7 @@ mod time;
 pub use addr::{Address, AddressError};
 pub use ids::{BackendId, BackendName, Epoch, Generation, ListenerName, PoolName, ProbeId, TargetId};
 pub use limits::{Approach, LimitsPlan, Networks, ProxyProtocol, Rate};
+pub use load::{Block, Load, Loads, Place};
 pub use outcome::{CheckError, DialError, HoldEnd, OutReason, ProbeError, ProbeOutcome, RejectReason, SessionEnd};
 pub use plan::{
     AdminPlan, BackendPlan, CheckKind, CheckPlan, DaemonPlan, DialPlan, FailoverPlan, HoldPlan, HttpCheck,

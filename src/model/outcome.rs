@@ -142,6 +142,8 @@ labelled! {
         HoldTimeout = "hold_timeout",
         /// No backend is fit and the pool refuses.
         NoEligibleBackend = "no_eligible_backend",
+        /// Every backend that is fit has its `max_connections`, and the pool refuses.
+        BackendsFull = "backends_full",
         /// It went away before it had a backend.
         ClientLeft = "client_left",
         /// Every dial failed and the pool refuses.

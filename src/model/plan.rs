@@ -165,6 +165,8 @@ pub struct BackendPlan {
     pub priority: u32,
     /// Its share within the tier, from 1 to 1000.
     pub weight: u32,
+    /// Sessions at once; 0 is no limit.
+    pub max_connections: u32,
     /// How its health is found out.
     pub check: CheckPlan,
     /// How it is dialled.

@@ -71,6 +71,14 @@ labelled! {
     Balance {
         /// In turn, by weight.
         RoundRobin = "round-robin",
+        /// To whoever has the fewest sessions for its weight.
+        LeastConnections = "least-connections",
+        /// To the less loaded of two drawn by weight.
+        Random = "random",
+        /// Always to the same one by the client's IP address.
+        SourceHash = "source-hash",
+        /// To the one of two drawn by weight that answers sooner for its load.
+        Latency = "latency",
     }
 }
 

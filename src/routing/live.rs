@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::model::{BackendId, BackendName, MonoTime, PoolName};
+use crate::model::{BackendId, BackendName, Load, MonoTime, PoolName};
 use crate::telemetry::{BackendMetrics, PoolMetrics};
+
+use super::line::Line;
 
 /// The counters of every pool and backend that is in the plan.
 #[derive(Debug, Default)]
@@ -28,13 +30,16 @@ pub struct PoolLive {
     held: AtomicUsize,
     /// When the last failover was published, in nanoseconds; zero once a session has followed it.
     failover_at: AtomicU64,
+    /// Clients that wait for room at a backend.
+    pub(super) line: Line,
 }
 
 impl PoolLive {
     /// Counters at zero.
     #[must_use]
-    pub const fn new(metrics: PoolMetrics) -> Self {
-        Self { metrics, turn: AtomicU64::new(0), held: AtomicUsize::new(0), failover_at: AtomicU64::new(0) }
+    pub fn new(metrics: PoolMetrics) -> Self {
+        let (turn, held, failover_at, line) = Default::default();
+        Self { metrics, turn, held, failover_at, line }
     }
 
     /// The turn of the next session.
@@ -89,4 +94,6 @@ pub struct BackendLive {
     pub name: BackendName,
     /// Its series.
     pub metrics: BackendMetrics,
+    /// What it carries: the count by which the table's picks go.
+    pub load: Arc<Load>,
 }

@@ -3,6 +3,7 @@
 
 mod admission;
 mod feedback;
+mod line;
 mod live;
 mod mailbox;
 mod message;
@@ -12,6 +13,7 @@ mod table_cell;
 
 pub use admission::{Admission, Stale};
 pub use feedback::Feedback;
+pub use line::{InLine, Room};
 pub use live::{BackendLive, Live, PoolLive};
 pub use mailbox::{ControlHandle, mailbox};
 pub use message::Message;

@@ -285,7 +285,7 @@ mod tests {
 
     fn facts() -> SessionFacts {
         let metrics = Metrics::new().unwrap().backend(&"orders".into(), &"pg1".into());
-        let backend = BackendLive { metrics, pool: "orders".into(), name: "pg1".into() };
+        let backend = BackendLive { metrics, pool: "orders".into(), name: "pg1".into(), load: Arc::default() };
         SessionFacts {
             listener: "front".into(),
             backend: Arc::new(backend),

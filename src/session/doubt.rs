@@ -11,7 +11,7 @@ use crate::model::MonoTime;
 use crate::sys::Stream;
 
 use super::Worker;
-use super::establish::Established;
+use super::dial::Established;
 
 /// How long a verdict is waited for. A refused connection is asked again at once, so one that is due
 /// comes within milliseconds; the rest is for a busy machine.

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::failover::{NoRoute, PoolRoutes, Route};
-use crate::model::{BackendId, DialError, DialPlan, HoldEnd, HoldPlan, MonoTime, PoolName, WhenDown};
+use crate::failover::{Arrival, NoRoute, PoolRoutes, Route, client_key};
+use crate::model::{BackendId, DialError, HoldEnd, HoldPlan, MonoTime, PoolName, WhenDown};
 use crate::relay::FirstChunk;
-use crate::routing::{Admission, BackendLive, PoolLive, SessionFacts, Stale};
-use crate::sys::{DialOptions, Stream, connect_with, dial_error};
+use crate::routing::{InLine, PoolLive, Room, SessionFacts};
+use crate::sys::Stream;
 
-use super::caller::{Caller, introduce};
+use super::caller::Caller;
+use super::dial::{Established, Failure, Picked, connect_to};
 use super::doubt::{self, Look, Silent};
 use super::hold::Hold;
 use super::{Entrance, Worker};
@@ -26,26 +27,13 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 const UNKNOWN_POOL_WAITS: u32 = 20;
 const UNKNOWN_POOL_WAIT: Duration = Duration::from_millis(50);
 
-/// A client's backend.
-pub(super) struct Established {
-    /// Its place in the registry; to be left before the sockets close.
-    pub(super) admission: Admission,
-    pub(super) server: Arc<Stream>,
-    pub(super) backend_live: Arc<BackendLive>,
-    pub(super) pool_live: Arc<PoolLive>,
-    pub(super) route: Route,
-    pub(super) pool: PoolName,
-    /// Until when an answer belongs to the dial.
-    pub(super) answer_by: MonoTime,
-    /// It has ended without a word, and nobody else is there for the client: whatever it does is passed on.
-    pub(super) is_last_resort: bool,
-}
-
 /// Why a client got no backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// Nothing is fit, and the pool refuses.
     NoBackend,
+    /// All that is fit is full, and the pool refuses.
+    Full,
     /// Every dial failed, and the pool refuses.
     DialFailed,
     /// Whoever could be dialled reset the connection before its first byte.
@@ -54,16 +42,23 @@ pub(super) enum Refusal {
     Hold(HoldEnd),
 }
 
+/// Who is turned away, and why. The client's socket closes only when it has been counted; it is lost if the
+/// runtime could not watch it any more.
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    _client: Option<Arc<Stream>>,
+}
+
 /// What to do next with a client.
 enum Choice {
     /// Try this backend.
-    Dial { route: Route, plan: DialPlan, backend: Arc<BackendLive>, pool: Arc<PoolLive> },
+    Dial(Picked),
     /// Nobody else is left: let the client have what this one does.
     LastResort(Box<Established>),
     /// Wait so long for a verdict on a backend that ended before its first byte.
     Doubt(MonoTime),
-    /// Wait for a route or, if one is given, for the time to try again.
-    Hold { plan: HoldPlan, pool: Arc<PoolLive>, retry_after: Option<Duration> },
+    /// Wait for a route, for room if there is none or, if one is given, for the time to try again.
+    Hold { plan: HoldPlan, pool: Arc<PoolLive>, for_room: bool, retry_after: Option<Duration> },
     /// The table does not know the pool.
     UnknownPool,
     /// Turn it away.
@@ -78,6 +73,10 @@ pub(super) struct Search {
     pub(super) first: FirstChunk,
     turn: Option<u64>,
     tried: Vec<BackendId>,
+    /// Who the client is to a pool that balances by that.
+    client: u64,
+    /// Its place among those who wait for room.
+    line: Option<InLine>,
     /// Its place among those who wait; kept until a backend answers or the dial's time is over.
     pub(super) hold: Option<Hold>,
     unknown_pool: u32,
@@ -85,9 +84,11 @@ pub(super) struct Search {
 }
 
 impl Search {
-    /// The search for a client that comes at `now`.
-    pub(super) fn new(now: MonoTime) -> Self {
+    /// The search for `caller`, who comes at `now`.
+    pub(super) fn new(caller: &Caller, now: MonoTime) -> Self {
         Self {
+            client: client_key(caller.ip()),
+            line: None,
             since: now,
             first: FirstChunk::default(),
             turn: None,
@@ -105,43 +106,49 @@ impl Search {
         entrance: &Entrance,
         mut client: Arc<Stream>,
         caller: &Caller,
-    ) -> Result<(Arc<Stream>, Established), Refusal> {
+    ) -> Result<(Arc<Stream>, Established), Refused> {
         loop {
             let pool_name = entrance.plan().pool.clone();
-            match self.choose(worker, &pool_name) {
+            let refusal = match self.choose(worker, &pool_name) {
                 Choice::Refuse(refusal) => {
                     if refusal == Refusal::Reset {
                         client.reset_on_close();
                     }
-                    return Err(refusal);
+                    refusal
                 }
                 Choice::LastResort(session) => return Ok((client, *session)),
-                Choice::Doubt(until) => {
-                    if !doubt::wait(worker, &client, until).await {
-                        return Err(Refusal::Hold(HoldEnd::ClientLeft));
-                    }
+                Choice::Doubt(until) if doubt::wait(worker, &client, until).await => {
                     client = rearmed(client)?;
+                    continue;
                 }
+                Choice::Doubt(_) => Refusal::Hold(HoldEnd::ClientLeft),
                 Choice::UnknownPool => {
                     self.unknown_pool += 1;
                     // Ready early or late, the table is looked at again.
                     drop(timeout(UNKNOWN_POOL_WAIT, worker.routes.next()).await);
+                    continue;
                 }
-                Choice::Hold { plan, pool, retry_after } => {
-                    let has_sent = !self.first.is_empty();
-                    let hold = self.hold_place(worker, entrance, &pool_name, &plan, &pool)?;
-                    let end = worker.holds.wait(hold, &client, has_sent, retry_after).await;
-                    if end != HoldEnd::Released {
-                        return Err(Refusal::Hold(end));
+                Choice::Hold { plan, pool, for_room, retry_after } => {
+                    let place = self.hold_place(worker, entrance, &pool_name, &plan, &pool);
+                    if place && for_room && self.line.is_none() {
+                        // Room that was given back before it stood in line is not told of: look once more.
+                        self.line = Some(pool.stand_in_line());
+                        continue;
                     }
-                    client = rearmed(client)?;
-                    self.tried.clear();
+                    match self.wait(worker, &client, retry_after).await {
+                        HoldEnd::Released => {
+                            client = rearmed(client)?;
+                            self.tried.clear();
+                            continue;
+                        }
+                        end => Refusal::Hold(end),
+                    }
                 }
-                Choice::Dial { route, plan, backend, pool } => {
-                    let header = caller.header(route.approach.send_proxy_protocol, &client);
-                    let listener = entrance.plan().name.clone();
+                Choice::Dial(picked) => {
+                    let header = caller.header(picked.route.approach.send_proxy_protocol, &client);
+                    let (listener, backend) = (entrance.plan().name.clone(), Arc::clone(&picked.backend));
                     let facts = SessionFacts { listener, backend, client: caller.source(), since: self.since };
-                    match connect_to(worker, route, plan, facts, pool, pool_name, &header).await {
+                    match connect_to(worker, picked, facts, pool_name, &header).await {
                         Ok(session) => {
                             self.silent = None;
                             return Ok((client, session));
@@ -149,9 +156,18 @@ impl Search {
                         Err(Failure::Stale) => {}
                         Err(Failure::Dial(backend)) => self.tried.push(backend),
                     }
+                    continue;
                 }
-            }
+            };
+            return Err(Refused { refusal, _client: Some(client) });
         }
+    }
+
+    /// Waits in the place that it holds.
+    async fn wait(&self, worker: &Worker, client: &Stream, retry_after: Option<Duration>) -> HoldEnd {
+        let Some(hold) = &self.hold else { return HoldEnd::LimitReached };
+        let has_sent = !self.first.is_empty();
+        worker.holds.wait(hold, client, has_sent, self.line.as_ref(), retry_after).await
     }
 
     /// The session was fenced before its backend's first byte. Its backend is not to blame, and it picks
@@ -175,7 +191,7 @@ impl Search {
         self.silent = Some(Silent::new(session, reset, is_late));
     }
 
-    /// Its place among those who wait for `pool_name`.
+    /// Takes a place among those who wait for `pool_name`, unless it has one. Whether there was one left.
     fn hold_place(
         &mut self,
         worker: &Worker,
@@ -183,13 +199,13 @@ impl Search {
         pool_name: &PoolName,
         plan: &HoldPlan,
         pool: &Arc<PoolLive>,
-    ) -> Result<&Hold, Refusal> {
+    ) -> bool {
         // A reload may have given the listener another pool meanwhile.
         if self.hold.as_ref().is_none_or(|hold| !hold.is_for(pool_name)) {
             self.hold = None;
             self.hold = worker.holds.begin(pool_name, plan, pool, worker.clock, &entrance.metrics);
         }
-        self.hold.as_ref().ok_or(Refusal::Hold(HoldEnd::LimitReached))
+        self.hold.is_some()
     }
 
     /// Looks at the table once and decides what to do next. Everything that outlives the look is cloned out.
@@ -208,25 +224,59 @@ impl Search {
             Some(Look::SameDoubt) => return self.doubt(routes, worker),
             Some(Look::NoDoubt) | None => {}
         }
-        let turn = *self.turn.get_or_insert_with(|| pool.next_turn());
-        let picked = if self.tried.len() < routes.dial.connect_attempts {
-            routes.pick(turn, &self.tried)
-        } else {
-            Err(NoRoute::Exhausted)
-        };
-        match picked {
-            Ok(route) => match published.live.backends.get(&route.backend) {
+        match self.take_place(worker, routes, &pool) {
+            Ok((route, room)) => match published.live.backends.get(&route.backend) {
                 Some(backend) => {
-                    Choice::Dial { route: route.clone(), plan: routes.dial, backend: Arc::clone(backend), pool }
+                    let (route, backend) = (route.clone(), Arc::clone(backend));
+                    Choice::Dial(Picked { route, plan: routes.dial, backend, pool, room })
                 }
                 None => Choice::Refuse(Refusal::NoBackend),
             },
-            Err(NoRoute::Exhausted) if self.silent.is_some() => self.doubt(routes, worker),
+            Err(NoRoute::Exhausted | NoRoute::Full) if self.silent.is_some() => self.doubt(routes, worker),
             Err(why) => {
                 self.silent = None;
-                without_route(why, routes, pool)
+                without_route(why, routes, pool, !self.tried.is_empty())
             }
         }
+    }
+
+    /// Picks a backend and takes a place there; whoever waits in line for room does not do so before its turn.
+    fn take_place<'r>(
+        &mut self,
+        worker: &Worker,
+        routes: &'r PoolRoutes,
+        pool: &Arc<PoolLive>,
+    ) -> Result<(&'r Route, Room), NoRoute> {
+        self.line = self.line.take().filter(|line| line.is_of(pool));
+        if self.must_queue(routes, pool) {
+            return Err(NoRoute::Full);
+        }
+        let turn = *self.turn.get_or_insert_with(|| pool.next_turn());
+        let taken = loop {
+            if self.tried.len() >= routes.dial.connect_attempts {
+                break Err(NoRoute::Exhausted);
+            }
+            let chance = worker.chance.next();
+            let arrival = Arrival { turn, client: self.client, chance, tried: &self.tried };
+            let route = match routes.pick(&arrival) {
+                Ok(route) => route,
+                Err(why) => break Err(why),
+            };
+            // Somebody else may have taken the last place since the pick saw it; then there is no more to see there.
+            if let Some(place) = route.load.take(route.max_connections) {
+                break Ok((route, Room::new(place, Arc::clone(pool))));
+            }
+        };
+        if !matches!(taken, Err(NoRoute::Full)) {
+            self.line = None;
+        }
+        taken
+    }
+
+    /// Whether others have waited longer for room. One whose dial failed has had its turn, and goes on at once.
+    fn must_queue(&self, routes: &PoolRoutes, pool: &PoolLive) -> bool {
+        let waits = routes.hold.when_down == WhenDown::Hold && !routes.tiers.is_empty() && self.tried.is_empty();
+        waits && pool.has_line() && !self.line.as_ref().is_some_and(InLine::is_first)
     }
 
     /// Nobody else is to be tried for now: waits for a verdict on the silent backend or, when it has waited
@@ -244,84 +294,22 @@ impl Search {
     }
 }
 
-fn without_route(why: NoRoute, routes: &PoolRoutes, pool: Arc<PoolLive>) -> Choice {
+fn without_route(why: NoRoute, routes: &PoolRoutes, pool: Arc<PoolLive>, has_tried: bool) -> Choice {
     let plan = routes.hold;
+    let hold = |for_room, retry_after| Choice::Hold { plan, pool, for_room, retry_after };
     match (why, plan.when_down) {
         // Nothing is known to be down yet: wait, whatever the policy for being down says.
-        (NoRoute::Pending, _) | (NoRoute::Down, WhenDown::Hold) => Choice::Hold { plan, pool, retry_after: None },
-        (NoRoute::Exhausted, WhenDown::Hold) => Choice::Hold { plan, pool, retry_after: Some(RETRY_AFTER) },
+        (NoRoute::Pending, _) | (NoRoute::Down, WhenDown::Hold) => hold(false, None),
+        (NoRoute::Exhausted, WhenDown::Hold) => hold(false, Some(RETRY_AFTER)),
+        (NoRoute::Full, WhenDown::Hold) => hold(true, has_tried.then_some(RETRY_AFTER)),
+        (NoRoute::Full, WhenDown::Refuse | WhenDown::UsePreferred) => Choice::Refuse(Refusal::Full),
         (NoRoute::Down, WhenDown::Refuse | WhenDown::UsePreferred) => Choice::Refuse(Refusal::NoBackend),
         (NoRoute::Exhausted, WhenDown::Refuse | WhenDown::UsePreferred) => Choice::Refuse(Refusal::DialFailed),
     }
 }
 
-/// Why a backend that was picked did not become the client's.
-enum Failure {
-    /// It was fenced since it was picked.
-    Stale,
-    /// It could not be connected to; reported and counted already.
-    Dial(BackendId),
-}
-
-impl From<Stale> for Failure {
-    fn from(Stale: Stale) -> Self {
-        Self::Stale
-    }
-}
-
-/// Is admitted to `route`'s backend, dials it, comes under the fence with its socket, and sends it `header`.
-async fn connect_to(
-    worker: &Worker,
-    route: Route,
-    plan: DialPlan,
-    facts: SessionFacts,
-    pool_live: Arc<PoolLive>,
-    pool: PoolName,
-    header: &[u8],
-) -> Result<Established, Failure> {
-    let backend_live = Arc::clone(&facts.backend);
-    let admission = worker.registry.admit(worker.index, route.backend, route.epoch, facts)?;
-    let begun = worker.clock.now();
-    let options = DialOptions { source: route.approach.source_address, keepalive: worker.keepalive };
-    let dialled = match connect_with(&route.address, plan.connect_timeout, options).await {
-        Ok(server) => {
-            let server = Arc::new(server);
-            admission.attach_server(&server)?;
-            introduce(&server, header, plan.connect_timeout).await.map(|()| server)
-        }
-        Err(error) => Err(error),
-    };
-    let error = match dialled {
-        Ok(server) => {
-            let now = worker.clock.now();
-            backend_live.metrics.connections.inc();
-            backend_live.metrics.connect_seconds.observe(now.since(begun).as_secs_f64());
-            backend_live.metrics.set_last_active(worker.clock.unix_seconds(now));
-            if let Some(since) = pool_live.since_failover(now) {
-                pool_live.metrics.first_session_seconds.observe(since.as_secs_f64());
-            }
-            let answer_by = now + plan.connect_timeout;
-            return Ok(Established {
-                admission,
-                server,
-                backend_live,
-                pool_live,
-                route,
-                pool,
-                answer_by,
-                is_last_resort: false,
-            });
-        }
-        Err(error) => dial_error(&error),
-    };
-    backend_live.metrics.count_connect_failure(error);
-    worker.feedback.dial_failed(route.backend, route.epoch, error);
-    Err(Failure::Dial(route.backend))
-}
-
 /// A client that was held, with the runtime looking afresh at what it sent meanwhile.
-fn rearmed(client: Arc<Stream>) -> Result<Arc<Stream>, Refusal> {
-    let gone = Refusal::Hold(HoldEnd::ClientLeft);
-    let client = Arc::into_inner(client).ok_or(gone)?;
-    client.rearm().map(Arc::new).map_err(|_| gone)
+fn rearmed(client: Arc<Stream>) -> Result<Arc<Stream>, Refused> {
+    let rearmed = Arc::into_inner(client).and_then(|client| client.rearm().ok());
+    rearmed.map(Arc::new).ok_or(Refused { refusal: Refusal::Hold(HoldEnd::ClientLeft), _client: None })
 }

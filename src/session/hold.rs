@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::failover::{PoolRoutes, RouteTable};
 use crate::model::{HoldEnd, HoldPlan, MonoTime, PoolName, WhenDown};
-use crate::routing::PoolLive;
+use crate::routing::{InLine, PoolLive};
 use crate::sys::{Clock, Stream};
 use crate::telemetry::{Counted, ListenerMetrics};
 
@@ -83,13 +83,14 @@ impl HoldQueues {
         })
     }
 
-    /// Waits until there is a route, `retry_after` has passed, the time is up, or the client leaves.
+    /// Waits until there is a route or, in `line`, room; until `retry_after` has passed, the time is up, or the client leaves.
     /// `has_sent`: bytes of the client have been taken already.
     pub(super) async fn wait(
         &self,
         hold: &Hold,
         client: &Stream,
         has_sent: bool,
+        line: Option<&InLine>,
         retry_after: Option<Duration>,
     ) -> HoldEnd {
         if self.closed.get() {
@@ -102,6 +103,12 @@ impl HoldQueues {
                 None => std::future::pending().await,
             }
         };
+        let called = async {
+            match line {
+                Some(line) => line.called().await,
+                None => std::future::pending().await,
+            }
+        };
         // Cancel-safety: every branch only waits; nothing is taken from the client, and leaving the
         // queue is the drop of `place`.
         let end = tokio::select! {
@@ -109,6 +116,7 @@ impl HoldQueues {
             () = place.released.notified() => HoldEnd::Released,
             () = client.gone(has_sent) => HoldEnd::ClientLeft,
             () = sleep_until(hold.deadline) => HoldEnd::TimedOut,
+            () = called => HoldEnd::Released,
             () = retry => HoldEnd::Released,
         };
         if self.closed.get() { HoldEnd::ShuttingDown } else { end }

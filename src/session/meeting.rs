@@ -12,7 +12,8 @@ use crate::sys::Stream;
 use crate::telemetry::Counted;
 
 use super::Worker;
-use super::establish::{Established, Search};
+use super::dial::Established;
+use super::establish::Search;
 use super::worker::Watch;
 
 /// What became of a client at a backend.

@@ -7,7 +7,9 @@
 //! nothing moves.
 
 mod caller;
+mod chance;
 mod clients;
+mod dial;
 mod doubt;
 mod establish;
 mod guard;
@@ -25,7 +27,7 @@ use crate::sys::Stream;
 use crate::telemetry::{Counted, ListenerMetrics};
 
 pub use caller::Caller;
-use establish::{Refusal, Search};
+use establish::{Refusal, Refused, Search};
 pub use guard::{Guard, Pass};
 use meeting::{Meeting, Outcome};
 use talk::{Guest, Talk, talk};
@@ -73,12 +75,12 @@ pub struct Places {
 pub async fn run(worker: Rc<Worker>, entrance: Rc<Entrance>, client: Stream, caller: Caller, places: Places) {
     entrance.metrics.connections.inc();
     let guest = Guest { peer: caller.source(), places, active: Counted::new(&entrance.metrics.active) };
-    let (mut search, mut client) = (Search::new(worker.clock.now()), Arc::new(client));
+    let (mut search, mut client) = (Search::new(&caller, worker.clock.now()), Arc::new(client));
     loop {
         let session;
         (client, session) = match search.establish(&worker, &entrance, client, &caller).await {
             Ok(found) => found,
-            Err(refusal) => return refused(&entrance, &caller, refusal),
+            Err(refused) => return turned_away(&entrance, &caller, &refused),
         };
         let meeting = Meeting::new(&worker, entrance.plan(), session);
         let outcome = meeting.open(&worker, &mut search, &client).await;
@@ -111,9 +113,10 @@ pub fn turn_away(entrance: &Entrance, client: Stream, caller: &Caller, reason: R
 }
 
 /// Counts a client that never reached a backend. The log has no line for each: there may be many.
-fn refused(entrance: &Entrance, caller: &Caller, refusal: Refusal) {
-    let reason = match refusal {
+fn turned_away(entrance: &Entrance, caller: &Caller, refused: &Refused) {
+    let reason = match refused.refusal {
         Refusal::NoBackend => RejectReason::NoEligibleBackend,
+        Refusal::Full => RejectReason::BackendsFull,
         Refusal::DialFailed | Refusal::Reset => RejectReason::DialFailed,
         Refusal::Hold(HoldEnd::LimitReached) => RejectReason::HoldLimit,
         Refusal::Hold(HoldEnd::TimedOut) => RejectReason::HoldTimeout,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::model::{BackendName, Direction, ListenerPlan, PoolName, SessionEnd};
 use crate::relay::{Pulse, RelayEnd, Start, relay};
-use crate::routing::{Admission, BackendLive, PoolLive};
+use crate::routing::{Admission, BackendLive, PoolLive, Room};
 use crate::sys::Stream;
 use crate::telemetry::Counted;
 
@@ -38,6 +38,8 @@ pub(super) struct Talk {
     pool_live: Arc<PoolLive>,
     /// One more on the backend's gauge.
     active: Counted,
+    /// Its place at the backend.
+    room: Room,
     /// What was moved before the last rest, to the backend and to the client.
     moved: [u64; 2],
 }
@@ -64,6 +66,7 @@ impl Talk {
             backend_live: session.backend_live,
             pool_live: session.pool_live,
             active,
+            room: session.room,
             moved: [0, 0],
         };
         (talk, line)
@@ -91,7 +94,7 @@ impl Talk {
     /// must never touch a socket that is closed already.
     pub(super) fn finish(self, end: SessionEnd) {
         let end = self.admission.end().unwrap_or(end);
-        drop(self.active);
+        drop((self.active, self.room));
         self.pool_live.metrics.count_closed(end);
         let [to_backend, to_client] = self.moved;
         let peer = self.guest.peer.map_or_else(|| "unix".to_owned(), |peer| peer.to_string());

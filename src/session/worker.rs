@@ -15,6 +15,7 @@ use crate::relay::{Loans, Pulse};
 use crate::routing::{Admission, BackendLive, Feedback, Registry, RouteReader};
 use crate::sys::{Clock, release_memory};
 
+use super::chance::Chance;
 use super::hold::HoldQueues;
 use super::rest::{REST_AFTER, RestingTalks};
 
@@ -44,6 +45,7 @@ pub struct Worker {
     pub(super) keepalive: Duration,
     pub(super) loans: Loans,
     pub(super) holds: HoldQueues,
+    pub(super) chance: Chance,
     sessions: Rc<RefCell<Slab<Watched>>>,
     pub(super) first_session: Notify,
     pub(super) resting: RestingTalks,
@@ -85,6 +87,7 @@ impl Worker {
             keepalive: Duration::ZERO,
             loans: Loans::new(relay_buffer),
             holds: HoldQueues::default(),
+            chance: Chance::new(clock.unix_seconds(clock.now()).to_bits() ^ (index as u64).rotate_right(16)),
             sessions: Rc::default(),
             first_session: Notify::new(),
             resting: RestingTalks::default(),
@@ -315,7 +318,7 @@ mod tests {
 
     fn facts() -> SessionFacts {
         let metrics = Metrics::new().unwrap().backend(&"orders".into(), &"pg1".into());
-        let backend = BackendLive { metrics, pool: "orders".into(), name: "pg1".into() };
+        let backend = BackendLive { metrics, pool: "orders".into(), name: "pg1".into(), load: Arc::default() };
         SessionFacts { listener: "front".into(), backend: Arc::new(backend), client: None, since: MonoTime::default() }
     }
 

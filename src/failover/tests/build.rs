@@ -78,11 +78,13 @@ impl PlanBuilder {
     /// Adds a backend at its own address; what follows may be about it.
     pub(super) fn backend(mut self, name: &str, priority: u32) -> Self {
         let address = format!("{name}:5432").parse().unwrap();
+        let name = name.into();
         self.last().backends.push(BackendPlan {
-            name: name.into(),
+            name,
             address,
             priority,
             weight: 1,
+            max_connections: 0,
             check: check(),
             approach: Approach::PLAIN,
         });
@@ -96,6 +98,11 @@ impl PlanBuilder {
 
     pub(super) fn weight(mut self, weight: u32) -> Self {
         self.last().backends.last_mut().unwrap().weight = weight;
+        self
+    }
+
+    pub(super) fn max_connections(mut self, limit: u32) -> Self {
+        self.last().backends.last_mut().unwrap().max_connections = limit;
         self
     }
 

@@ -9,6 +9,7 @@
 
 mod availability;
 mod balance;
+mod balances;
 mod build;
 mod departures;
 mod health;
@@ -20,3 +21,4 @@ mod schedule;
 mod seat;
 mod sessions;
 mod shared_target;
+mod source_hash;

@@ -2,11 +2,11 @@
 
 use super::build::{ms, plan};
 use super::rig::Rig;
-use crate::failover::table::Tier;
-use crate::failover::{NoRoute, PoolRoutes, Route};
-use crate::model::{Approach, BackendId, DialPlan, Epoch, HoldPlan, WhenDown};
+use crate::failover::tier::Tier;
+use crate::failover::{Arrival, NoRoute, PoolRoutes, Route};
+use crate::model::{Approach, BackendId, Balance, DialPlan, Epoch, HoldPlan, WhenDown};
 
-fn route(id: u32, weight: u32) -> Route {
+pub(super) fn route(id: u32, weight: u32) -> Route {
     let name = format!("b{id}");
     let address = format!("{name}:1").parse().unwrap();
     Route {
@@ -15,24 +15,33 @@ fn route(id: u32, weight: u32) -> Route {
         address,
         weight,
         approach: Approach::PLAIN,
+        max_connections: 0,
         epoch: Epoch::default(),
+        load: Default::default(),
     }
 }
 
-fn routes(tiers: &[&[(u32, u32)]], pending: bool) -> PoolRoutes {
-    let tier = |tier: &&[(u32, u32)]| Tier::new(tier.iter().map(|&(id, weight)| route(id, weight)).collect());
-    PoolRoutes {
+/// A pool of these tiers, laid out.
+pub(super) fn pool(balance: Balance, tiers: Vec<Vec<Route>>, pending: bool) -> PoolRoutes {
+    let mut routes = PoolRoutes {
         name: "pg".into(),
         dial: DialPlan { connect_timeout: ms(1), connect_attempts: 3 },
         hold: HoldPlan { when_down: WhenDown::Hold, hold: ms(1), hold_limit: 1 },
         pending,
-        tiers: tiers.iter().map(tier).collect(),
-    }
+        tiers: tiers.into_iter().map(|routes| Tier::new(balance, routes)).collect(),
+    };
+    routes.lay_out(None);
+    routes
+}
+
+fn routes(tiers: &[&[(u32, u32)]], pending: bool) -> PoolRoutes {
+    let tier = |tier: &&[(u32, u32)]| tier.iter().map(|&(id, weight)| route(id, weight)).collect();
+    pool(Balance::RoundRobin, tiers.iter().map(tier).collect(), pending)
 }
 
 fn pick(routes: &PoolRoutes, turn: u64, tried: &[u32]) -> Result<u32, NoRoute> {
     let tried: Vec<BackendId> = tried.iter().copied().map(BackendId).collect();
-    routes.pick(turn, &tried).map(|route| route.backend.0)
+    routes.pick(&Arrival { turn, tried: &tried, ..Arrival::default() }).map(|route| route.backend.0)
 }
 
 #[test]
@@ -80,6 +89,8 @@ fn weights_of_the_plan_reach_the_pick() {
     rig.fit(&["a", "b"]);
     let table = rig.core.table();
     let routes = &table.pools["pg"];
-    let a = (0..400).filter(|&turn| routes.pick(turn, &[]).unwrap().name.as_str() == "a").count();
+    let a = (0..400)
+        .filter(|&turn| routes.pick(&Arrival { turn, ..Arrival::default() }).unwrap().name.as_str() == "a")
+        .count();
     assert_eq!(a, 300);
 }

@@ -207,7 +207,7 @@ impl Rig {
     /// The published tiers of a pool, by names.
     pub(super) fn routes(&self, pool: &str) -> Vec<Vec<String>> {
         let routes = &self.core.table().pools[&PoolName::from(pool)];
-        let names = |tier: &crate::failover::table::Tier| {
+        let names = |tier: &crate::failover::tier::Tier| {
             tier.routes().iter().map(|route| route.name.to_string()).collect::<Vec<_>>()
         };
         routes.tiers.iter().map(names).collect()

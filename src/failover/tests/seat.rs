@@ -2,7 +2,7 @@
 
 use super::build::{ms, plan};
 use super::rig::{Rig, bad_answer, inconclusive, passed, refused};
-use crate::failover::{Change, NoRoute};
+use crate::failover::{Arrival, Change, NoRoute};
 use crate::model::{AdminState, Epoch, OutReason, PoolState, Redundancy};
 
 fn tiers(count: u32) -> Rig {
@@ -29,7 +29,7 @@ fn failovers(rig: &Rig) -> Vec<(OutReason, Vec<String>, Vec<String>)> {
 #[test]
 fn the_first_seat_waits_for_better_tiers() {
     let mut rig = tiers(3);
-    assert_eq!(rig.core.table().pools["pg"].pick(0, &[]).err(), Some(NoRoute::Pending));
+    assert_eq!(rig.core.table().pools["pg"].pick(&Arrival::default()).err(), Some(NoRoute::Pending));
     rig.fit(&["c"]);
     assert_eq!((rig.way("pg"), rig.state()), (String::new(), PoolState::Unknown));
     rig.fit(&["b"]);
@@ -81,7 +81,7 @@ fn an_empty_seat_is_filled_at_once() {
     assert_eq!((rig.way("pg"), rig.state()), ("c".to_owned(), PoolState::FailoverComplete));
     rig.kill("c");
     assert_eq!((rig.way("pg"), rig.state()), (String::new(), PoolState::Down));
-    assert_eq!(rig.core.table().pools["pg"].pick(0, &[]).err(), Some(NoRoute::Down));
+    assert_eq!(rig.core.table().pools["pg"].pick(&Arrival::default()).err(), Some(NoRoute::Down));
     rig.revive("b");
     assert_eq!(rig.way("pg"), "b", "whatever its stable time");
 }
@@ -228,7 +228,7 @@ fn use_preferred_routes_carry_the_epoch_of_the_fence() {
     let mut rig = Rig::new(plan().pool("pg").use_preferred().backend("a", 1));
     rig.fit(&["a"]);
     rig.kill("a");
-    assert_eq!(rig.core.table().pools["pg"].pick(0, &[]).unwrap().epoch, Epoch(1));
+    assert_eq!(rig.core.table().pools["pg"].pick(&Arrival::default()).unwrap().epoch, Epoch(1));
 }
 
 #[test]

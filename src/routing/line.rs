@@ -1,0 +1,212 @@
+//! The line in front of a full pool: clients of every thread, in the order in which they came.
+//!
+//! Only the first in line may take a place, and whoever comes while there is a line goes to its end. The first is
+//! called whenever a place is given back, and whenever somebody leaves the line, so that a call is never lost: one that
+//! leaves has either taken a place, and there may be another, or has not, and it is the next one's. No timer is involved,
+//! and a place given back wakes one client, not all.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::model::Place;
+
+use super::live::PoolLive;
+
+/// Those who wait for room, first come first.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    /// How many there are, to be looked at without the lock.
+    length: AtomicUsize,
+    waiting: Mutex<VecDeque<Arc<Notify>>>,
+}
+
+impl Line {
+    /// Has the first look again, if there is anybody. What it looks at must have been changed before.
+    fn call_first(&self) {
+        if self.length.load(Ordering::SeqCst) > 0
+            && let Some(first) = self.waiting().front()
+        {
+            first.notify_one();
+        }
+    }
+
+    /// A panic while the lock was held cannot have left the queue half changed: every change is one step.
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Arc<Notify>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PoolLive {
+    /// Whether anybody waits for room.
+    #[must_use]
+    pub fn has_line(&self) -> bool {
+        self.line.length.load(Ordering::SeqCst) > 0
+    }
+
+    /// Joins the end of the line. Look for room once more before waiting: it may have been given back just now.
+    #[must_use]
+    pub fn stand_in_line(self: &Arc<Self>) -> InLine {
+        let called = Arc::new(Notify::new());
+        let mut waiting = self.line.waiting();
+        waiting.push_back(Arc::clone(&called));
+        self.line.length.store(waiting.len(), Ordering::SeqCst);
+        drop(waiting);
+        InLine { pool: Arc::clone(self), called }
+    }
+}
+
+/// A client's place in the line. Left when dropped.
+#[derive(Debug)]
+pub struct InLine {
+    pool: Arc<PoolLive>,
+    called: Arc<Notify>,
+}
+
+impl InLine {
+    /// Whether it is in the line of `pool`.
+    #[must_use]
+    pub fn is_of(&self, pool: &Arc<PoolLive>) -> bool {
+        Arc::ptr_eq(&self.pool, pool)
+    }
+
+    /// Whether nobody is before it.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.pool.line.waiting().front().is_some_and(|first| Arc::ptr_eq(first, &self.called))
+    }
+
+    /// Waits until there may be room. Cancel-safe: a call that was not heard is kept for the next time.
+    pub async fn called(&self) {
+        self.called.notified().await;
+    }
+}
+
+impl Drop for InLine {
+    fn drop(&mut self) {
+        let mut waiting = self.pool.line.waiting();
+        // Those who are served leave from the front.
+        if let Some(at) = waiting.iter().position(|other| Arc::ptr_eq(other, &self.called)) {
+            waiting.remove(at);
+        }
+        self.pool.line.length.store(waiting.len(), Ordering::SeqCst);
+        drop(waiting);
+        self.pool.line.call_first();
+    }
+}
+
+/// A session's place at a backend. When it is dropped the place is free, and the first in line is called.
+#[derive(Debug)]
+pub struct Room {
+    place: Option<Place>,
+    pool: Arc<PoolLive>,
+}
+
+impl Room {
+    /// `place`, at a backend of `pool`.
+    #[must_use]
+    pub const fn new(place: Place, pool: Arc<PoolLive>) -> Self {
+        Self { place: Some(place), pool }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        drop(self.place.take());
+        self.pool.line.call_first();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{InLine, Room};
+    use crate::model::Load;
+    use crate::routing::PoolLive;
+    use crate::telemetry::Metrics;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    fn pool() -> Arc<PoolLive> {
+        Arc::new(PoolLive::new(Metrics::new().unwrap().pool(&"p".into())))
+    }
+
+    #[tokio::test]
+    async fn a_place_given_back_calls_the_first_in_line() {
+        let (pool, load) = (pool(), Arc::new(Load::default()));
+        let room = Room::new(load.take(1).unwrap(), Arc::clone(&pool));
+        assert!(!pool.has_line());
+        let (first, second) = (pool.stand_in_line(), pool.stand_in_line());
+        assert!(first.is_first() && !second.is_first() && pool.has_line());
+        drop(room);
+        first.called().await;
+        let room = Room::new(load.take(1).unwrap(), Arc::clone(&pool));
+        drop(first);
+        second.called().await;
+        assert!(second.is_first() && load.take(1).is_none(), "called in vain, because there might have been more");
+        drop(room);
+        second.called().await;
+        drop(second);
+        assert!(!pool.has_line());
+    }
+
+    #[tokio::test]
+    async fn a_call_to_one_who_left_goes_to_the_next() {
+        let (pool, load) = (pool(), Arc::new(Load::default()));
+        let room = Room::new(load.take(1).unwrap(), Arc::clone(&pool));
+        let (first, second) = (pool.stand_in_line(), pool.stand_in_line());
+        drop(room);
+        drop(first);
+        second.called().await;
+        assert!(second.is_first() && load.take(1).is_some());
+    }
+
+    /// Many threads' clients for few places: nobody waits for ever, and the limit holds.
+    #[test]
+    fn no_call_is_lost_between_threads() {
+        const LIMIT: u32 = 3;
+        let (pool, load) = (pool(), Arc::new(Load::default()));
+        let served = AtomicU32::new(0);
+        let client = async |pool: &Arc<PoolLive>, load: &Arc<Load>| {
+            let mut line: Option<InLine> = None;
+            let place = loop {
+                let may_take = !pool.has_line() || line.as_ref().is_some_and(InLine::is_first);
+                if may_take && let Some(place) = load.take(LIMIT) {
+                    break place;
+                }
+                match &line {
+                    None => line = Some(pool.stand_in_line()),
+                    Some(line) => line.called().await,
+                }
+            };
+            let room = Room::new(place, Arc::clone(pool));
+            drop(line);
+            tokio::task::yield_now().await;
+            assert!(load.sessions() <= LIMIT);
+            drop(room);
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                    let local = tokio::task::LocalSet::new();
+                    local.block_on(&runtime, async {
+                        let (pool, load) = (Arc::clone(&pool), Arc::clone(&load));
+                        let clients: Vec<_> = (0..500)
+                            .map(|_| {
+                                let (pool, load) = (Arc::clone(&pool), Arc::clone(&load));
+                                tokio::task::spawn_local(async move { client(&pool, &load).await })
+                            })
+                            .collect();
+                        for client in clients {
+                            client.await.unwrap();
+                            served.fetch_add(1, Ordering::SeqCst);
+                        }
+                    });
+                });
+            }
+        });
+        assert_eq!((served.load(Ordering::SeqCst), load.sessions(), pool.has_line()), (2000, 0, false));
+    }
+}
