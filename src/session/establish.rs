@@ -54,6 +54,9 @@ pub(super) enum Refusal {
     Hold(HoldEnd),
 }
 
+/// With the client, unless it is gone: it is counted, and its places are free, before its socket closes.
+pub(super) type Refused = (Refusal, Option<Arc<Stream>>);
+
 /// What to do next with a client.
 enum Choice {
     /// Try this backend.
@@ -91,7 +94,7 @@ impl Search {
         entrance: &Entrance,
         mut client: Arc<Stream>,
         caller: &Caller,
-    ) -> Result<(Arc<Stream>, Established), Refusal> {
+    ) -> Result<(Arc<Stream>, Established), Refused> {
         loop {
             let pool_name = entrance.plan().pool.clone();
             match self.choose(worker, &pool_name) {
@@ -99,12 +102,12 @@ impl Search {
                     if refusal == Refusal::Reset {
                         client.reset_on_close();
                     }
-                    return Err(refusal);
+                    return Err((refusal, Some(client)));
                 }
                 Choice::LastResort(session) => return Ok((client, *session)),
                 Choice::Doubt(until) => {
                     if !doubt::wait(worker, &client, until).await {
-                        return Err(Refusal::Hold(HoldEnd::ClientLeft));
+                        return Err((Refusal::Hold(HoldEnd::ClientLeft), Some(client)));
                     }
                     client = rearmed(client)?;
                 }
@@ -115,10 +118,13 @@ impl Search {
                 }
                 Choice::Hold { plan, pool, retry_after } => {
                     let has_sent = !self.first.is_empty();
-                    let hold = self.hold_place(worker, entrance, &pool_name, &plan, &pool)?;
+                    let hold = match self.hold_place(worker, entrance, &pool_name, &plan, &pool) {
+                        Ok(hold) => hold,
+                        Err(refusal) => return Err((refusal, Some(client))),
+                    };
                     let end = worker.holds.wait(hold, &client, has_sent, retry_after).await;
                     if end != HoldEnd::Released {
-                        return Err(Refusal::Hold(end));
+                        return Err((Refusal::Hold(end), Some(client)));
                     }
                     client = rearmed(client)?;
                     self.tried.clear();
@@ -303,8 +309,8 @@ async fn connect_to(
 }
 
 /// A client that was held, with the runtime looking afresh at what it sent meanwhile.
-fn rearmed(client: Arc<Stream>) -> Result<Arc<Stream>, Refusal> {
-    let gone = Refusal::Hold(HoldEnd::ClientLeft);
-    let client = Arc::into_inner(client).ok_or(gone)?;
-    client.rearm().map(Arc::new).map_err(|_| gone)
+fn rearmed(client: Arc<Stream>) -> Result<Arc<Stream>, Refused> {
+    let gone = || (Refusal::Hold(HoldEnd::ClientLeft), None);
+    let client = Arc::into_inner(client).ok_or_else(gone)?;
+    client.rearm().map(Arc::new).map_err(|_| gone())
 }

@@ -65,16 +65,17 @@ pub async fn run(worker: Rc<Worker>, entrance: Rc<Entrance>, client: Stream, cal
         let session;
         (client, session) = match search.establish(&worker, &entrance, client, &caller).await {
             Ok(found) => found,
-            Err(refusal) => {
+            Err((refusal, left)) => {
                 refused(&entrance, &caller, refusal);
-                break;
+                drop((places, active));
+                return drop(left);
             }
         };
         if serve(&worker, &entrance, &mut search, &client, session, &caller).await.is_break() {
             break;
         }
     }
-    drop((active, places));
+    drop((places, active));
 }
 
 /// Turns a client away that was accepted and may not stay.
