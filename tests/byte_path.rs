@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use changeover::model::SessionEnd;
-use changeover::relay::{BufferPool, Pulse, Start, relay};
+use changeover::relay::{Loans, Pulse, RelayEnd, Start, relay};
 use changeover::sys::{Stream, connect};
 use tokio::task::{LocalSet, spawn_local};
 
@@ -76,8 +76,8 @@ async fn the_byte_path_allocates_nothing() {
             (person, server)
         });
         let relayed = spawn_local(async move {
-            let (pulse, buffers) = (Pulse::new(0, 0), BufferPool::new(64 * 1024));
-            let end = relay(&client, &backend, Start::default(), &pulse, &buffers).await;
+            let (pulse, loans) = (Pulse::new(0, 0), Loans::new(64 * 1024));
+            let end = relay(&client, &backend, Start::default(), &pulse, &loans).await;
             (end, pulse.total())
         });
         ask.send(10).unwrap();
@@ -87,11 +87,21 @@ async fn the_byte_path_allocates_nothing() {
         done.recv().await.unwrap();
         let after = ALLOCATIONS.with(Cell::get);
         drop(ask);
-        assert_eq!(relayed.await.unwrap(), (SessionEnd::Completed, [202_000, 202_000]));
+        assert_eq!(relayed.await.unwrap(), (RelayEnd::Over(SessionEnd::Completed), [202_000, 202_000]));
         talker.join().unwrap();
         after - before
     });
     // The test itself sends one message and waits for one.
     let counted = counted.await;
     assert!(counted <= 8, "2,000 messages cost {counted} allocations");
+}
+
+#[tokio::test]
+async fn a_session_at_rest_is_small() {
+    let ((client, _person), (backend, _server)) = (pair().await, pair().await);
+    let (pulse, loans) = (Pulse::new(0, 0), Loans::new(64 * 1024));
+    let relayed = relay(&client, &backend, Start::default(), &pulse, &loans);
+    let size = size_of_val(&relayed);
+    assert!(size <= 192, "a relay is {size} bytes");
+    assert_eq!(loans.pipes(), (0, 0));
 }

@@ -1,14 +1,17 @@
-//! Floor 5: the HTTP side door. Reads what the control plane answers and what is counted; sends
-//! nothing but questions. Lives on the control plane's thread, never on a data-plane thread.
+//! Floor 5: the HTTP side door. Reads what the control plane answers, what is counted and who is connected;
+//! closes a session when told to by somebody who may. Lives on the control plane's thread, never on a data-plane thread.
 
+mod caller;
 mod json;
 mod problem;
 mod routes;
+mod sessions;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -17,9 +20,11 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
-use crate::routing::{ControlHandle, Readiness, RouteReader};
+use crate::routing::{ControlHandle, Readiness, Registry, RouteReader};
 use crate::sys::{Clock, Listener, Stream};
 use crate::telemetry::Metrics;
+
+use caller::Caller;
 
 /// Admin clients served at once. One more, and the one that came first has to go: whoever only holds
 /// connections open must not keep a health check from being answered.
@@ -44,6 +49,8 @@ pub struct Admin {
     pub control: ControlHandle,
     /// What is counted live.
     pub routes: RouteReader,
+    /// The sessions.
+    pub registry: Registry,
     /// Where the daemon is in its life.
     pub readiness: Readiness,
     /// All series.
@@ -82,6 +89,7 @@ pub async fn serve(admin: Admin, listener: Listener, mut stop: watch::Receiver<b
 }
 
 async fn serve_stream(router: axum::Router, stream: Stream) {
+    let router = router.layer(Extension(Caller::of(&stream)));
     let served = async {
         match stream {
             Stream::Tcp(stream) => serve_client(router, stream).await,

@@ -9,6 +9,12 @@ use axum::response::{IntoResponse, Response};
 pub(super) enum Problem {
     /// No pool of that name.
     PoolNotFound,
+    /// No session of that number, or it has ended.
+    SessionNotFound,
+    /// The query has a key or a value that nobody knows.
+    BadQuery,
+    /// The caller may read, not change.
+    NotAuthorized,
     /// No such route.
     NotFound,
     /// The route is there, the method is not.
@@ -25,6 +31,17 @@ impl Problem {
     const fn parts(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::PoolNotFound => (StatusCode::NOT_FOUND, "pool_not_found", "no pool of that name"),
+            Self::SessionNotFound => (StatusCode::NOT_FOUND, "session_not_found", "no session of that number is open"),
+            Self::BadQuery => (
+                StatusCode::BAD_REQUEST,
+                "bad_query",
+                "the query takes listener, pool, backend, after, and limit from 1 to 10000",
+            ),
+            Self::NotAuthorized => (
+                StatusCode::FORBIDDEN,
+                "not_authorized",
+                "only root and the daemon's own user may change anything, over a Unix socket",
+            ),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "nothing at this path"),
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take that method")

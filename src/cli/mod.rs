@@ -28,6 +28,27 @@ pub enum ClientCommand {
     Pools(ClientArgs),
     /// One line a backend: its health, its sessions, and why it does not serve if it does not
     Backends(ClientArgs),
+    /// One line a session: who is connected to what, for how long, and what has moved
+    Sessions(SessionArgs),
+}
+
+/// Which sessions to show.
+#[derive(Debug, Args)]
+pub struct SessionArgs {
+    #[command(flatten)]
+    client: ClientArgs,
+    /// Only those of this listener
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
+    /// Only those of this pool
+    #[arg(long, value_name = "NAME")]
+    pool: Option<String>,
+    /// Only those of backends of this name
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
+    /// No more than this many, those that came first; up to 10000
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    limit: usize,
 }
 
 /// How to find the daemon, and how to print.
@@ -54,6 +75,7 @@ pub fn run(command: &ClientCommand) -> Result<(), CliError> {
         ClientCommand::Status(args) => status(args),
         ClientCommand::Pools(args) => listing(args, views::pools),
         ClientCommand::Backends(args) => listing(args, views::backends),
+        ClientCommand::Sessions(args) => sessions(args),
     }
 }
 
@@ -103,6 +125,21 @@ fn status(args: &ClientArgs) -> Result<(), CliError> {
 fn listing(args: &ClientArgs, view: fn(&Value) -> String) -> Result<(), CliError> {
     let pools = connect(args)?.get_ok("/api/v1/pools")?;
     if args.json { print(&format!("{pools:#}\n")) } else { print(&view(&pools)) }
+}
+
+fn sessions(args: &SessionArgs) -> Result<(), CliError> {
+    let filters = [("listener", &args.listener), ("pool", &args.pool), ("backend", &args.backend)];
+    let filters = filters.iter().filter_map(|(key, name)| Some((key, name.as_ref()?)));
+    let query: String = filters.map(|(key, name)| format!("&{key}={}", in_query(name))).collect();
+    let path = format!("/api/v1/sessions?limit={}{query}", args.limit);
+    let answer = connect(&args.client)?.get_ok(&path)?;
+    if args.client.json { print(&format!("{answer:#}\n")) } else { print(&views::sessions(&answer)) }
+}
+
+/// `name` as a value in a query (RFC 3986, 3.4): whatever is not plain is written by its bytes.
+fn in_query(name: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    name.bytes().map(|b| if is_plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
 /// By `--admin` or the environment, else by the configuration file, else at the default address.

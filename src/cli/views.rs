@@ -21,14 +21,14 @@ fn names(value: &Value, key: &str) -> String {
     if names.is_empty() { "-".to_owned() } else { names.join(",") }
 }
 
-fn sessions(pool: &Value) -> String {
+fn session_count(pool: &Value) -> String {
     items(&pool["backends"]).iter().filter_map(|backend| backend["sessions"].as_i64()).sum::<i64>().to_string()
 }
 
 /// A line a pool, in short.
 pub(super) fn status(answer: &Value) -> String {
     let row = |pool: &Value| {
-        vec![text(pool, "name"), text(pool, "state"), names(pool, "active"), text(pool, "held"), sessions(pool)]
+        vec![text(pool, "name"), text(pool, "state"), names(pool, "active"), text(pool, "held"), session_count(pool)]
     };
     let rows: Vec<Vec<String>> = items(&answer["pools"]).iter().map(row).collect();
     layout(&["POOL", "STATE", "ACTIVE", "HELD", "SESSIONS"], &rows)
@@ -45,7 +45,7 @@ pub(super) fn pools(answer: &Value) -> String {
             names(pool, "active"),
             names(pool, "standby"),
             text(pool, "held"),
-            sessions(pool),
+            session_count(pool),
         ]
     };
     let rows: Vec<Vec<String>> = items(&answer["pools"]).iter().map(row).collect();
@@ -67,6 +67,45 @@ pub(super) fn backends(answer: &Value) -> String {
     let header = ["BACKEND", "ADDRESS", "PRIO", "WT", "HEALTH", "SERVES", "SESS", "LATENCY"];
     let gap = if reasons.is_empty() { "" } else { "\n" };
     format!("{}{gap}{reasons}", layout(&header, &rows))
+}
+
+/// A line a session.
+pub(super) fn sessions(answer: &Value) -> String {
+    let row = |session: &Value| {
+        vec![
+            text(session, "id"),
+            text(session, "client"),
+            text(session, "listener"),
+            format!("{}/{}", text(session, "pool"), text(session, "backend")),
+            text(session, "state"),
+            session["age_seconds"].as_f64().map_or_else(|| "-".to_owned(), age),
+            session["bytes_to_backend"].as_f64().map_or_else(|| "-".to_owned(), size),
+            session["bytes_to_client"].as_f64().map_or_else(|| "-".to_owned(), size),
+        ]
+    };
+    let rows: Vec<Vec<String>> = items(&answer["sessions"]).iter().map(row).collect();
+    let table = layout(&["ID", "CLIENT", "LISTENER", "BACKEND", "STATE", "AGE", "UP", "DOWN"], &rows);
+    if answer["next"].is_null() { table } else { format!("{table}\nthere are more: raise --limit or narrow down\n") }
+}
+
+/// Seconds in the largest unit that fits.
+fn age(seconds: f64) -> String {
+    match seconds {
+        s if s < 60.0 => format!("{s:.0}s"),
+        s if s < 3600.0 => format!("{:.0}m", s / 60.0),
+        s if s < 86_400.0 => format!("{:.1}h", s / 3600.0),
+        s => format!("{:.1}d", s / 86_400.0),
+    }
+}
+
+/// Bytes in the largest unit that fits.
+fn size(bytes: f64) -> String {
+    match bytes {
+        b if b < 1024.0 => format!("{b:.0}B"),
+        b if b < 1024.0 * 1024.0 => format!("{:.1}K", b / 1024.0),
+        b if b < 1024.0 * 1024.0 * 1024.0 => format!("{:.1}M", b / (1024.0 * 1024.0)),
+        b => format!("{:.1}G", b / (1024.0 * 1024.0 * 1024.0)),
+    }
 }
 
 fn backend_row(name: String, backend: &Value) -> Vec<String> {

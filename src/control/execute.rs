@@ -50,8 +50,10 @@ impl Executor {
         let mut names = BTreeMap::new();
         for (id, pool, backend) in controller.backends() {
             let counters = self.live.backends.get(&id).cloned();
-            let counters =
-                counters.unwrap_or_else(|| Arc::new(BackendLive { metrics: self.metrics.backend(pool, backend) }));
+            let counters = counters.unwrap_or_else(|| {
+                let metrics = self.metrics.backend(pool, backend);
+                Arc::new(BackendLive { pool: pool.clone(), name: backend.clone(), metrics })
+            });
             live.backends.insert(id, counters);
             if !live.pools.contains_key(pool) {
                 let counters = self.live.pools.get(pool).cloned();

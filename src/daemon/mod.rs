@@ -18,10 +18,9 @@ use tokio::sync::{oneshot, watch};
 
 use crate::admin::Admin;
 use crate::control::{Control, Observer};
-use crate::listener::Guard;
 use crate::model::{Address, ListenerName, Plan};
 use crate::routing::{ControlHandle, Phase, Readiness, Registry, mailbox, route_cell};
-use crate::session::{Seats, Worker};
+use crate::session::{Guard, Seats, Worker};
 use crate::sys::{Clock, cores, raise_descriptor_limit};
 use crate::telemetry::Metrics;
 
@@ -165,6 +164,7 @@ pub fn start(plan: Plan, options: Options) -> Result<Daemon, StartError> {
     let admin = Admin {
         control: control.clone(),
         routes: routes.clone(),
+        registry: registry.clone(),
         readiness: readiness.clone(),
         metrics: Arc::clone(&metrics),
         clock,

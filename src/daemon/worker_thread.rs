@@ -8,9 +8,9 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, spawn_local};
 
-use crate::listener::{Guard, ListenerEnd, accept_until_stopped};
+use crate::listener::{ListenerEnd, accept_until_stopped};
 use crate::model::{Address, ListenerName, ListenerPlan};
-use crate::session::{Entrance, Worker};
+use crate::session::{Entrance, Guard, Worker};
 use crate::sys::{BoundSocket, Listener};
 use crate::telemetry::{ListenerMetrics, Metrics};
 
@@ -94,7 +94,8 @@ async fn obey(
     mourn: Mourn,
 ) {
     let ticking = Rc::clone(&worker);
-    drop(spawn_local(async move { ticking.tick_forever().await }));
+    drop(spawn_local(ticking.tick_forever()));
+    drop(spawn_local(Rc::clone(&worker).wake_rested_forever()));
     let releasing = Rc::clone(&worker);
     drop(spawn_local(async move { releasing.release_held_forever().await }));
     let mut doors = Doors { worker, metrics, mourn, entrances: BTreeMap::new(), doors: BTreeMap::new() };

@@ -1,10 +1,8 @@
 //! Floor 6: accept. One loop for each listening socket of each thread: accepts, sees whether the client may come in
-//! (`guard`, `clients`) and, where a proxy announces it, who it is (`announcement`), and starts a session. Errors are
+//! (by `session::Guard`) and, where a proxy announces it, who it is (`announcement`), and starts a session. Errors are
 //! classed; none of them ends the daemon or makes it spin.
 
 mod announcement;
-mod clients;
-mod guard;
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,13 +15,11 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 use crate::model::{LimitsPlan, RejectReason};
-use crate::session::{Caller, Entrance, Seat, Worker, run, turn_away};
+use crate::session::{Caller, Entrance, Guard, Places, Worker, run, turn_away};
 use crate::sys::{AcceptErrorClass, Listener, Stream};
 use crate::wire::Announced;
 
 use announcement::announcement;
-pub use guard::Guard;
-use guard::Pass;
 
 /// The first pause after the host ran short; doubled each time, up to the longest.
 const PAUSE_FIRST: Duration = Duration::from_millis(5);
@@ -117,12 +113,7 @@ fn start(worker: &Rc<Worker>, entrance: &Rc<Entrance>, guard: &Arc<Guard>, clien
 }
 
 /// Takes the places of a connection: in its listener's limits, and among all sessions.
-fn let_in(
-    worker: &Worker,
-    guard: &Arc<Guard>,
-    limits: &LimitsPlan,
-    caller: &Caller,
-) -> Result<(Pass, Seat), RejectReason> {
+fn let_in(worker: &Worker, guard: &Arc<Guard>, limits: &LimitsPlan, caller: &Caller) -> Result<Places, RejectReason> {
     let pass = if limits.accept_proxy_protocol {
         if !limits.believes(caller.ip()) {
             return Err(RejectReason::ProxyProtocol);
@@ -137,17 +128,11 @@ fn let_in(
         pass
     };
     let seat = worker.seats.take().ok_or(RejectReason::MaxSessions)?;
-    Ok((pass, seat))
+    Ok(Places { pass, seat })
 }
 
 /// Starts the session of a client that a proxy announces, once it has.
-async fn start_announced(
-    worker: Rc<Worker>,
-    entrance: Rc<Entrance>,
-    client: Stream,
-    peer: Caller,
-    (mut pass, seat): (Pass, Seat),
-) {
+async fn start_announced(worker: Rc<Worker>, entrance: Rc<Entrance>, client: Stream, peer: Caller, mut places: Places) {
     // Cancel-safety: an announcement that is not taken stays in a socket that is closed then.
     let announced = tokio::select! {
         biased;
@@ -161,12 +146,12 @@ async fn start_announced(
     };
     let plan = entrance.plan();
     let admitted = if plan.limits.admits(caller.ip()) {
-        pass.identify(caller.ip(), &plan.limits, || worker.clock.now())
+        places.pass.identify(caller.ip(), &plan.limits, || worker.clock.now())
     } else {
         Err(RejectReason::NotAllowed)
     };
     match admitted {
-        Ok(()) => drop(spawn_local(run(worker, entrance, client, caller, (pass, seat)))),
+        Ok(()) => drop(spawn_local(run(worker, entrance, client, caller, places))),
         Err(reason) => turn_away(&entrance, client, &caller, reason),
     }
 }

@@ -11,6 +11,7 @@ mod limits;
 mod outcome;
 mod plan;
 mod secret;
+mod session;
 mod state;
 mod status;
 mod time;
@@ -24,6 +25,7 @@ pub use plan::{
     ListenerPlan, LogPlan, Plan, PoolPlan, SessionPolicies, StatusRange,
 };
 pub use secret::Secret;
+pub use session::{SessionId, SessionState, SessionStatus};
 pub use state::{
     AdminState, Balance, Direction, Failback, HealthState, LogFormat, LogLevel, PoolKind, PoolState, Redundancy,
     SessionPolicy, WhenDown,

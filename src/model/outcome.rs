@@ -189,6 +189,8 @@ labelled! {
         FencedDrained = "drained",
         /// Fenced: the pool went back to a better tier.
         FencedFailedBack = "failed_back",
+        /// An operator closed it.
+        Closed = "closed",
         /// The daemon went down and `drain_timeout` was up.
         DrainDeadline = "drain_deadline",
     }

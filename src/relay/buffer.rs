@@ -22,15 +22,14 @@ impl Filled {
 
 /// The buffers of one thread.
 #[derive(Debug)]
-pub struct BufferPool {
+pub(super) struct BufferPool {
     size: usize,
     idle: RefCell<Vec<Box<[u8]>>>,
 }
 
 impl BufferPool {
     /// A pool of buffers of `size` bytes, empty at first.
-    #[must_use]
-    pub const fn new(size: usize) -> Self {
+    pub(super) const fn new(size: usize) -> Self {
         Self { size, idle: RefCell::new(Vec::new()) }
     }
 

@@ -13,6 +13,7 @@
 
 mod buffer;
 mod half;
+mod loans;
 mod opening;
 mod pulse;
 mod reset;
@@ -23,31 +24,47 @@ use std::task::{Context, Poll};
 use crate::model::{Direction, SessionEnd};
 use crate::sys::Stream;
 
-pub use buffer::BufferPool;
-use half::{Broken, Half};
+use half::{Broken, Half, Way};
+pub use loans::{Loans, Splicing};
 pub use opening::{FirstChunk, Opening, Start, open};
 pub use pulse::Pulse;
 
-/// Relays from `start` until both directions ended, one side broke, or `pulse` says stop. What had to be told to
-/// the two sides has been told when it returns: dropping the sockets ends or resets them as is right.
-pub async fn relay(client: &Stream, backend: &Stream, start: Start, pulse: &Pulse, buffers: &BufferPool) -> SessionEnd {
-    let mut relay = Relay {
-        up: Half::new(client, backend, Direction::ClientToBackend, start.up),
-        down: Half::new(backend, client, Direction::BackendToClient, start.down),
-        broken: None,
-    };
-    let end = poll_fn(|cx| relay.poll(cx, pulse, buffers)).await;
-    drop(relay);
-    tell(end, client, backend, pulse).await;
-    end
+/// Why a relay ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RelayEnd {
+    /// The session is over.
+    Over(SessionEnd),
+    /// It may rest: nothing is on its way, and both directions go on when something comes.
+    AtRest,
+}
+
+/// Relays from `start` until both directions ended, one side broke, or `pulse` says stop or rest. What had to be told
+/// to the two sides has been told when it is over: dropping the sockets ends or resets them as is right.
+pub fn relay<'a>(
+    client: &'a Stream,
+    backend: &'a Stream,
+    start: Start,
+    pulse: &'a Pulse,
+    loans: &'a Loans,
+) -> impl Future<Output = RelayEnd> + 'a {
+    let mut relay = Relay { up: Half::new(start.up), down: Half::new(start.down), broken: None };
+    async move {
+        let end = poll_fn(|cx| relay.poll(cx, client, backend, pulse, loans)).await;
+        drop(relay);
+        if let RelayEnd::Over(end) = end {
+            tell(end, client, backend, pulse).await;
+        }
+        end
+    }
 }
 
 /// Has the coming close of the two sockets say what is right after `end`.
 async fn tell(end: SessionEnd, client: &Stream, backend: &Stream, pulse: &Pulse) {
     match end {
         SessionEnd::Completed => {}
-        SessionEnd::ClientReset => reset::pass_on(backend, pulse).await,
-        SessionEnd::BackendReset => reset::pass_on(client, pulse).await,
+        // Boxed, as a session at rest should not be larger for the timer that few need at their end.
+        SessionEnd::ClientReset => Box::pin(reset::pass_on(backend, pulse)).await,
+        SessionEnd::BackendReset => Box::pin(reset::pass_on(client, pulse)).await,
         // A stream that is cut short must not look complete.
         SessionEnd::IdleTimeout
         | SessionEnd::HalfCloseTimeout
@@ -56,6 +73,7 @@ async fn tell(end: SessionEnd, client: &Stream, backend: &Stream, pulse: &Pulse)
         | SessionEnd::FencedCheckFailed
         | SessionEnd::FencedDrained
         | SessionEnd::FencedFailedBack
+        | SessionEnd::Closed
         | SessionEnd::DrainDeadline => {
             client.reset_on_close();
             backend.reset_on_close();
@@ -64,28 +82,36 @@ async fn tell(end: SessionEnd, client: &Stream, backend: &Stream, pulse: &Pulse)
 }
 
 /// Both directions, and what is known of the two sides.
-struct Relay<'a> {
-    up: Half<'a>,
-    down: Half<'a>,
+struct Relay {
+    up: Half,
+    down: Half,
     /// The side that broke, while what it sent before is still being delivered.
     broken: Option<SessionEnd>,
 }
 
-impl Relay<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>, pulse: &Pulse, buffers: &BufferPool) -> Poll<SessionEnd> {
+impl Relay {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &Stream,
+        backend: &Stream,
+        pulse: &Pulse,
+        loans: &Loans,
+    ) -> Poll<RelayEnd> {
         if let Some(end) = pulse.told_to_stop(cx) {
-            return Poll::Ready(end);
+            return Poll::Ready(RelayEnd::Over(end));
         }
-        // Up: reads from the client, writes to the backend. Down: the reverse.
+        let up = Way { source: client, sink: backend, direction: Direction::ClientToBackend };
+        let down = Way { source: backend, sink: client, direction: Direction::BackendToClient };
         let client_broke = self.broken == Some(SessionEnd::ClientReset);
-        if let Poll::Ready(Err(broken)) = self.up.poll(cx, pulse, buffers, client_broke) {
+        if let Poll::Ready(Err(broken)) = self.up.poll(cx, up, pulse, loans, client_broke) {
             self.note(match broken {
                 Broken::Source => SessionEnd::ClientReset,
                 Broken::Sink => SessionEnd::BackendReset,
             });
         }
         let backend_broke = self.broken == Some(SessionEnd::BackendReset);
-        if let Poll::Ready(Err(broken)) = self.down.poll(cx, pulse, buffers, backend_broke) {
+        if let Poll::Ready(Err(broken)) = self.down.poll(cx, down, pulse, loans, backend_broke) {
             self.note(match broken {
                 Broken::Source => SessionEnd::BackendReset,
                 Broken::Sink => SessionEnd::ClientReset,
@@ -93,7 +119,10 @@ impl Relay<'_> {
         }
         pulse.set_half_closed(self.up.has_ended() || self.down.has_ended());
         if self.up.has_ended() && self.down.has_ended() {
-            return Poll::Ready(self.broken.unwrap_or(SessionEnd::Completed));
+            return Poll::Ready(RelayEnd::Over(self.broken.unwrap_or(SessionEnd::Completed)));
+        }
+        if self.up.is_at_rest() && self.down.is_at_rest() && pulse.takes_rest() {
+            return Poll::Ready(RelayEnd::AtRest);
         }
         Poll::Pending
     }
@@ -102,5 +131,58 @@ impl Relay<'_> {
     fn note(&mut self, end: SessionEnd) {
         self.broken.get_or_insert(end);
         if end == SessionEnd::ClientReset { self.down.give_up() } else { self.up.give_up() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Shutdown, TcpListener};
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::task::{LocalSet, spawn_local};
+
+    use super::{Loans, Pulse, Start, relay};
+    use crate::model::SessionEnd;
+    use crate::sys::{Stream, connect, tally};
+
+    /// One end of a connection for the relay, and the other end.
+    async fn pair() -> (Stream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let ours = connect(&address, Duration::from_secs(10)).await.unwrap();
+        let other = listener.accept().unwrap().0;
+        other.set_nonblocking(true).unwrap();
+        (ours, TcpStream::from_std(other).unwrap())
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_message_costs_one_receive_and_one_send() {
+        const MESSAGES: usize = 500;
+        let ((client, mut person), (backend, mut server)) = (pair().await, pair().await);
+        let local = LocalSet::new();
+        let relayed = local.spawn_local(async move {
+            relay(&client, &backend, Start::default(), &Pulse::new(0, 0), &Loans::new(65_536)).await
+        });
+        let spoken = local.run_until(async {
+            let mut message = [7; 200];
+            tally::take();
+            for _ in 0..MESSAGES {
+                person.write_all(&message).await.unwrap();
+                server.read_exact(&mut message).await.unwrap();
+                server.write_all(&message).await.unwrap();
+                person.read_exact(&mut message).await.unwrap();
+            }
+            let counted = tally::take();
+            spawn_local(async move {
+                for end in [person, server] {
+                    end.into_std().unwrap().shutdown(Shutdown::Write).unwrap();
+                }
+            });
+            counted
+        });
+        assert_eq!(spoken.await, [4 * MESSAGES, 0], "calls, and calls in vain");
+        assert_eq!(local.run_until(relayed).await.unwrap(), super::RelayEnd::Over(SessionEnd::Completed));
     }
 }

@@ -13,6 +13,7 @@ use crate::sys::Stream;
 use crate::wire::is_greeting;
 
 use super::buffer::{BufferPool, Filled};
+use super::loans::Loans;
 use super::pulse::Pulse;
 use super::tell;
 
@@ -100,15 +101,9 @@ pub enum Opening {
 
 /// Sends `first`, from its beginning, and what the client sends meanwhile to `backend`, until that answers
 /// or ends. When the client is to be given another, `first` holds all that it has sent.
-pub async fn open(
-    client: &Stream,
-    backend: &Stream,
-    first: &mut FirstChunk,
-    pulse: &Pulse,
-    buffers: &BufferPool,
-) -> Opening {
+pub async fn open(client: &Stream, backend: &Stream, first: &mut FirstChunk, pulse: &Pulse, loans: &Loans) -> Opening {
     first.sent = 0;
-    let opening = poll_fn(|cx| poll(cx, client, backend, first, pulse, buffers)).await;
+    let opening = poll_fn(|cx| poll(cx, client, backend, first, pulse, &loans.buffers)).await;
     if let Opening::Ended(end) = opening {
         tell(end, client, backend, pulse).await;
     }

@@ -24,6 +24,8 @@ pub struct Pulse {
     seen: [Cell<u64>; 2],
     quiet_ticks: Cell<u32>,
     half_closed: Cell<bool>,
+    /// Nothing has moved for long: the session may rest.
+    may_rest: Cell<bool>,
     stop: Cell<Option<SessionEnd>>,
     waker: RefCell<Option<Waker>>,
 }
@@ -50,12 +52,34 @@ impl Pulse {
         moved
     }
 
+    /// Has the relay end, if nothing moves, so that the session can rest.
+    pub fn let_rest(&self) {
+        self.may_rest.set(true);
+        self.wake();
+    }
+
+    /// For how many ticks nothing has moved.
+    #[must_use]
+    pub fn quiet_ticks(&self) -> u32 {
+        self.quiet_ticks.get()
+    }
+
+    /// A session that has been quiet for so many ticks already.
+    #[must_use]
+    pub fn quiet_for(self, ticks: u32) -> Self {
+        self.quiet_ticks.set(ticks);
+        self
+    }
+
     /// What moved since it was last asked, to the backend and to the client.
     pub fn take_moved(&self) -> [u64; 2] {
-        let since = |index: usize| {
-            let total = self.moved[index].get();
-            total - self.seen[index].replace(total)
-        };
+        let moved = self.moved_since_tick();
+        self.seen.iter().zip(&self.moved).for_each(|(seen, moved)| seen.set(moved.get()));
+        moved
+    }
+
+    fn moved_since_tick(&self) -> [u64; 2] {
+        let since = |index: usize| self.moved[index].get() - self.seen[index].get();
         [since(0), since(1)]
     }
 
@@ -70,6 +94,10 @@ impl Pulse {
         if self.stop.get().is_none() {
             self.stop.set(Some(end));
         }
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }
@@ -85,6 +113,11 @@ impl Pulse {
         if half_closed && !self.half_closed.replace(true) {
             self.quiet_ticks.set(0);
         }
+    }
+
+    /// Whether the session may rest, if nothing moved since it was told so.
+    pub(super) fn takes_rest(&self) -> bool {
+        self.may_rest.take() && self.moved_since_tick() == [0, 0] && !self.half_closed.get()
     }
 
     /// Whether the relay has been told to end.

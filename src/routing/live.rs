@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::model::{BackendId, MonoTime, PoolName};
+use crate::model::{BackendId, BackendName, MonoTime, PoolName};
 use crate::telemetry::{BackendMetrics, PoolMetrics};
 
 /// The counters of every pool and backend that is in the plan.
@@ -83,6 +83,10 @@ impl PoolLive {
 /// What is counted for one backend.
 #[derive(Debug)]
 pub struct BackendLive {
+    /// The pool it belongs to.
+    pub pool: PoolName,
+    /// Its name.
+    pub name: BackendName,
     /// Its series.
     pub metrics: BackendMetrics,
 }

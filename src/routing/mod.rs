@@ -1,6 +1,7 @@
 //! Floor 3: the seam. The two planes meet here and nowhere else: the control plane publishes whole
 //! tables and fences sessions; the data plane reads tables, is admitted, and reports failed dials.
 
+mod admission;
 mod feedback;
 mod live;
 mod mailbox;
@@ -9,10 +10,11 @@ mod readiness;
 mod registry;
 mod table_cell;
 
+pub use admission::{Admission, Stale};
 pub use feedback::Feedback;
 pub use live::{BackendLive, Live, PoolLive};
 pub use mailbox::{ControlHandle, mailbox};
 pub use message::Message;
 pub use readiness::{Phase, Readiness};
-pub use registry::{Admission, Registry, Stale};
+pub use registry::{Registry, SessionFacts};
 pub use table_cell::{Published, RouteReader, RouteWriter, route_cell};

@@ -5,12 +5,21 @@
 //! that is not the session's.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use slab::Slab;
 
-use crate::model::{BackendId, Epoch, OutReason};
-use crate::sys::Stream;
+use crate::model::{
+    BackendId, Epoch, ListenerName, MonoTime, OutReason, SessionEnd, SessionId, SessionState, SessionStatus,
+};
+use crate::sys::{Resting, Stream};
+
+use super::admission::{Admission, Stale};
+use super::live::BackendLive;
+
+/// So many sessions at rest are cut before the lock is given up for a moment: about 100 microseconds.
+const CUT_AT_ONCE: usize = 32;
 
 /// All admitted sessions.
 #[derive(Debug, Clone)]
@@ -19,26 +28,50 @@ pub struct Registry {
 }
 
 #[derive(Debug, Default)]
-struct Shard {
-    sessions: Slab<Entry>,
+pub(super) struct Shard {
+    pub(super) sessions: Slab<Entry>,
+    /// Sessions admitted so far.
+    admitted: u64,
     /// The lowest epoch that is admitted, for backends that were fenced.
     floors: BTreeMap<BackendId, Epoch>,
 }
 
 #[derive(Debug)]
-struct Entry {
+pub(super) struct Entry {
+    id: SessionId,
     backend: BackendId,
     epoch: Epoch,
-    /// None until the dial is done.
-    server: Option<Arc<Stream>>,
-    /// None until something may be written to it: until then the session can still be given another backend.
-    client: Option<Arc<Stream>>,
-    fenced: Option<OutReason>,
+    facts: SessionFacts,
+    moved: [u64; 2],
+    pub(super) sockets: Sockets,
+    pub(super) fenced: Option<SessionEnd>,
 }
 
-/// The route that the session picked is older than the last fence of its backend: pick again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stale;
+/// What the session table tells of a session.
+#[derive(Debug, Clone)]
+pub struct SessionFacts {
+    /// The listener that its client came through.
+    pub listener: ListenerName,
+    /// Its backend.
+    pub backend: Arc<BackendLive>,
+    /// Where its client comes from; none for Unix sockets.
+    pub client: Option<SocketAddr>,
+    /// When its client came.
+    pub since: MonoTime,
+}
+
+/// The sockets of a session that are under the fence.
+#[derive(Debug)]
+pub(super) enum Sockets {
+    /// It dials, or is on its way to rest or back: its thread asks again before it moves a byte.
+    None,
+    /// Nothing may be written to its client yet: it can still be given another backend.
+    Server(Arc<Stream>),
+    /// Established: its client's and its backend's.
+    Both([Arc<Stream>; 2]),
+    /// The same, kept here while nothing moves.
+    Resting([Resting; 2]),
+}
 
 impl Registry {
     /// A registry for `workers` threads.
@@ -52,12 +85,21 @@ impl Registry {
     /// # Errors
     ///
     /// [`Stale`] if the backend was fenced since that epoch.
-    pub fn admit(&self, worker: usize, backend: BackendId, epoch: Epoch) -> Result<Admission, Stale> {
+    pub fn admit(
+        &self,
+        worker: usize,
+        backend: BackendId,
+        epoch: Epoch,
+        facts: SessionFacts,
+    ) -> Result<Admission, Stale> {
         let mut shard = self.shard(worker);
         if shard.floors.get(&backend).is_some_and(|&floor| epoch < floor) {
             return Err(Stale);
         }
-        let key = shard.sessions.insert(Entry { backend, epoch, server: None, client: None, fenced: None });
+        shard.admitted += 1;
+        let id = self.id(worker, shard.admitted);
+        let entry = Entry { id, backend, epoch, facts, moved: [0, 0], sockets: Sockets::None, fenced: None };
+        let key = shard.sessions.insert(entry);
         drop(shard);
         Ok(Admission { registry: self.clone(), worker, key: Some(key) })
     }
@@ -70,20 +112,19 @@ impl Registry {
     }
 
     fn fence_shard(&self, worker: usize, backend: BackendId, epoch: Epoch, reason: OutReason) -> usize {
-        let (mut fenced, mut sockets) = (0, Vec::new());
         let mut shard = self.shard(worker);
         let floor = shard.floors.entry(backend).or_default();
         *floor = epoch.max(*floor);
-        for (_, entry) in &mut shard.sessions {
-            if entry.backend == backend && entry.epoch < epoch && entry.fenced.is_none() {
-                entry.fenced = Some(reason);
-                fenced += usize::from(entry.client.is_some());
-                sockets.extend(entry.client.iter().chain(&entry.server).cloned());
-            }
+        let (mut fenced, mut from) = (0, 0);
+        // Sessions that come from now on are not of this fence, so a key that was passed need not be looked at again.
+        while let Some(batch) = shard.mark(from, backend, epoch, reason) {
+            // Cut outside the lock, which the worker needs for every other session; the handles keep the sockets open.
+            drop(shard);
+            batch.sockets.iter().for_each(|socket| socket.abort());
+            fenced += batch.established;
+            from = batch.next;
+            shard = self.shard(worker);
         }
-        // Cut outside the lock, which the worker needs for every other session; the handles keep the sockets open.
-        drop(shard);
-        sockets.iter().for_each(|socket| socket.abort());
         fenced
     }
 
@@ -94,102 +135,178 @@ impl Registry {
         }
     }
 
+    /// Adds to what sessions of `worker` have moved, to the backend and to the client.
+    pub fn add_moved(&self, worker: usize, moved: &[(usize, [u64; 2])]) {
+        if moved.is_empty() {
+            return;
+        }
+        let mut shard = self.shard(worker);
+        for &(key, [up, down]) in moved {
+            if let Some(entry) = shard.sessions.get_mut(key) {
+                entry.moved = [entry.moved[0] + up, entry.moved[1] + down];
+            }
+        }
+    }
+
+    /// Up to `limit` sessions for which `wanted` is true, with numbers above `after`, by number. Each worker waits while
+    /// its own are looked through.
+    #[must_use]
+    pub fn sessions(
+        &self,
+        after: SessionId,
+        limit: usize,
+        mut wanted: impl FnMut(&SessionFacts) -> bool,
+    ) -> Vec<SessionStatus> {
+        let mut found = Vec::new();
+        for worker in 0..self.shards.len() {
+            let shard = self.shard(worker);
+            let entries = shard.sessions.iter().map(|(_, entry)| entry);
+            found.extend(entries.filter(|entry| entry.id > after && wanted(&entry.facts)).map(Entry::status));
+        }
+        found.sort_unstable_by_key(|session| session.id);
+        found.truncate(limit);
+        found
+    }
+
+    /// Closes one session, if there is one of that number that has a backend.
+    #[must_use]
+    pub fn close(&self, id: SessionId) -> bool {
+        let workers = u64::try_from(self.shards.len()).unwrap_or(1);
+        let mut shard = self.shard(usize::try_from(id.0 % workers).unwrap_or(0));
+        let found = shard.sessions.iter_mut().find(|(_, entry)| entry.id == id);
+        let Some((_, entry)) = found.filter(|(_, entry)| !matches!(entry.sockets, Sockets::None)) else {
+            return false;
+        };
+        entry.fenced.get_or_insert(SessionEnd::Closed);
+        let streams: Vec<Arc<Stream>> = match &entry.sockets {
+            Sockets::None => Vec::new(),
+            Sockets::Server(server) => vec![Arc::clone(server)],
+            Sockets::Both(both) => both.to_vec(),
+            Sockets::Resting(both) => {
+                both.iter().for_each(Resting::abort);
+                Vec::new()
+            }
+        };
+        drop(shard);
+        streams.iter().for_each(|stream| stream.abort());
+        true
+    }
+
+    /// The number of the `count`-th session of `worker`: it tells the worker, too.
+    fn id(&self, worker: usize, count: u64) -> SessionId {
+        let workers = u64::try_from(self.shards.len()).unwrap_or(1);
+        SessionId(count * workers + u64::try_from(worker).unwrap_or(0) % workers)
+    }
+
     /// A panic while the lock was held cannot have left a shard half changed: every change is one step.
-    fn shard(&self, worker: usize) -> MutexGuard<'_, Shard> {
+    pub(super) fn shard(&self, worker: usize) -> MutexGuard<'_, Shard> {
         self.shards[worker % self.shards.len()].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A session's place in the registry. Gone when dropped; drop it before the sockets.
-#[derive(Debug)]
-pub struct Admission {
-    registry: Registry,
-    worker: usize,
-    key: Option<usize>,
-}
-
-impl Admission {
-    /// Puts the session's socket to the backend under the fence, once the dial is done.
-    ///
-    /// # Errors
-    ///
-    /// [`Stale`] if the backend was fenced meanwhile.
-    pub fn attach_server(&self, server: &Arc<Stream>) -> Result<(), Stale> {
-        self.attach(|entry| entry.server = Some(Arc::clone(server)))
-    }
-
-    /// Puts the client's socket under the fence too and has `deliver` write the first bytes to it, without
-    /// waiting. A fence comes before both, and the client can be given another backend, or after both.
-    ///
-    /// # Errors
-    ///
-    /// [`Stale`] if the backend was fenced meanwhile: nothing it said may reach the client.
-    pub fn attach_client(&self, client: &Arc<Stream>, deliver: impl FnOnce()) -> Result<(), Stale> {
-        self.attach(|entry| {
-            entry.client = Some(Arc::clone(client));
-            deliver();
-        })
-    }
-
-    fn attach(&self, change: impl FnOnce(&mut Entry)) -> Result<(), Stale> {
-        let mut shard = self.registry.shard(self.worker);
-        let entry = self.key.and_then(|key| shard.sessions.get_mut(key)).ok_or(Stale)?;
-        if entry.fenced.is_some() {
-            return Err(Stale);
+impl Entry {
+    fn status(&self) -> SessionStatus {
+        SessionStatus {
+            id: self.id,
+            listener: self.facts.listener.clone(),
+            pool: self.facts.backend.pool.clone(),
+            backend: self.facts.backend.name.clone(),
+            client: self.facts.client,
+            state: match self.sockets {
+                Sockets::None | Sockets::Server(_) => SessionState::Opening,
+                Sockets::Both(_) => SessionState::Open,
+                Sockets::Resting(_) => SessionState::Idle,
+            },
+            since: self.facts.since,
+            moved: self.moved,
         }
-        change(entry);
-        Ok(())
-    }
-
-    /// Why the session was fenced, if it was.
-    #[must_use]
-    pub fn fenced(&self) -> Option<OutReason> {
-        let shard = self.registry.shard(self.worker);
-        self.key.and_then(|key| shard.sessions.get(key)?.fenced)
-    }
-
-    /// Leaves the registry. Says why the session was fenced, if it was.
-    pub fn end(mut self) -> Option<OutReason> {
-        self.leave()
-    }
-
-    fn leave(&mut self) -> Option<OutReason> {
-        let key = self.key.take()?;
-        // The entry, and with it perhaps a socket, goes only after the lock.
-        let entry = self.registry.shard(self.worker).sessions.try_remove(key);
-        entry.and_then(|entry| entry.fenced)
     }
 }
 
-impl Drop for Admission {
-    fn drop(&mut self) {
-        self.leave();
+/// What one look at a shard has found to be fenced.
+struct Batch {
+    established: usize,
+    /// To be cut.
+    sockets: Vec<Arc<Stream>>,
+    /// Where to look on.
+    next: usize,
+}
+
+impl Shard {
+    /// Marks the sessions of a fence from key `from` on; none if there is no key left. Those at rest are cut
+    /// here, where their sockets are kept, so not too many at a time.
+    fn mark(&mut self, from: usize, backend: BackendId, epoch: Epoch, reason: OutReason) -> Option<Batch> {
+        let end = self.sessions.iter().next_back().map_or(0, |(key, _)| key + 1);
+        if from >= end {
+            return None;
+        }
+        let mut batch = Batch { established: 0, sockets: Vec::new(), next: end };
+        let mut cut = 0;
+        for key in from..end {
+            let Some(entry) = self.sessions.get_mut(key) else { continue };
+            if entry.backend != backend || entry.epoch >= epoch || entry.fenced.is_some() {
+                continue;
+            }
+            entry.fenced = Some(SessionEnd::from(reason));
+            match &entry.sockets {
+                Sockets::None => {}
+                Sockets::Server(server) => batch.sockets.push(Arc::clone(server)),
+                Sockets::Both(both) => {
+                    batch.established += 1;
+                    batch.sockets.extend(both.iter().cloned());
+                }
+                Sockets::Resting(both) => {
+                    batch.established += 1;
+                    both.iter().for_each(Resting::abort);
+                    cut += 1;
+                }
+            }
+            if cut == CUT_AT_ONCE {
+                batch.next = key + 1;
+                break;
+            }
+        }
+        Some(batch)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Registry, Stale};
-    use crate::model::{BackendId, Epoch, OutReason};
+    use super::{Registry, SessionFacts};
+    use crate::model::{BackendId, Epoch, OutReason, SessionEnd, SessionId, SessionState};
+    use crate::routing::admission::Stale;
+    use crate::routing::live::BackendLive;
     use crate::sys::{Stream, connect};
+    use crate::telemetry::Metrics;
     use std::io::{Read, Write};
     use std::sync::Arc;
 
     const PG1: BackendId = BackendId(1);
 
+    fn facts() -> SessionFacts {
+        let metrics = Metrics::new().unwrap().backend(&"orders".into(), &"pg1".into());
+        let backend = BackendLive { metrics, pool: "orders".into(), name: "pg1".into() };
+        SessionFacts {
+            listener: "front".into(),
+            backend: Arc::new(backend),
+            client: None,
+            since: crate::model::MonoTime::default(),
+        }
+    }
+
     #[test]
     fn no_session_is_admitted_with_an_epoch_below_the_last_fence() {
         let registry = Registry::new(2);
-        let before = registry.admit(0, PG1, Epoch(4)).unwrap();
+        let before = registry.admit(0, PG1, Epoch(4), facts()).unwrap();
         assert_eq!(registry.fence(PG1, Epoch(5), OutReason::Dead), 0, "it was not established yet");
-        assert_eq!(registry.admit(1, PG1, Epoch(4)).unwrap_err(), Stale);
-        assert_eq!(before.end(), Some(OutReason::Dead));
-        let after = registry.admit(0, PG1, Epoch(5)).unwrap();
-        assert!(registry.admit(1, BackendId(2), Epoch(0)).is_ok());
+        assert_eq!(registry.admit(1, PG1, Epoch(4), facts()).unwrap_err(), Stale);
+        assert_eq!(before.end(), Some(SessionEnd::FencedDead));
+        let after = registry.admit(0, PG1, Epoch(5), facts()).unwrap();
+        assert!(registry.admit(1, BackendId(2), Epoch(0), facts()).is_ok());
         assert_eq!(registry.fence(PG1, Epoch(5), OutReason::Dead), 0);
         assert_eq!(after.end(), None);
         registry.forget(PG1);
-        assert!(registry.admit(0, PG1, Epoch(0)).is_ok());
+        assert!(registry.admit(0, PG1, Epoch(0), facts()).is_ok());
     }
 
     async fn pair() -> (Arc<Stream>, std::net::TcpStream) {
@@ -204,7 +321,7 @@ mod tests {
     #[tokio::test]
     async fn a_session_fenced_while_it_dialled_is_stale() {
         let registry = Registry::new(1);
-        let admission = registry.admit(0, PG1, Epoch(0)).unwrap();
+        let admission = registry.admit(0, PG1, Epoch(0), facts()).unwrap();
         registry.fence(PG1, Epoch(1), OutReason::Dead);
         let (server, _peer) = pair().await;
         assert_eq!(admission.attach_server(&server), Err(Stale));
@@ -213,13 +330,13 @@ mod tests {
     #[tokio::test]
     async fn a_session_fenced_before_the_first_answer_keeps_its_client() {
         let registry = Registry::new(1);
-        let admission = registry.admit(0, PG1, Epoch(0)).unwrap();
+        let admission = registry.admit(0, PG1, Epoch(0), facts()).unwrap();
         let ((client, mut person), (server, mut peer)) = (pair().await, pair().await);
         admission.attach_server(&server).unwrap();
         assert_eq!(registry.fence(PG1, Epoch(1), OutReason::Dead), 0, "it was not established yet");
         assert_eq!(peer.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
-        assert_eq!(admission.attach_client(&client, || ()), Err(Stale));
-        assert_eq!(admission.end(), Some(OutReason::Dead));
+        assert_eq!(admission.attach_client(&client, &server, || ()), Err(Stale));
+        assert_eq!(admission.end(), Some(SessionEnd::FencedDead));
         client.try_send(b"from another").unwrap();
         assert_eq!(person.read(&mut [0; 64]).unwrap(), 12);
     }
@@ -227,10 +344,10 @@ mod tests {
     #[tokio::test]
     async fn when_a_fence_returns_no_byte_reaches_the_client() {
         let registry = Registry::new(1);
-        let admission = registry.admit(0, PG1, Epoch(0)).unwrap();
+        let admission = registry.admit(0, PG1, Epoch(0), facts()).unwrap();
         let ((client, mut person), (backend, mut server)) = (pair().await, pair().await);
         admission.attach_server(&backend).unwrap();
-        admission.attach_client(&client, || ()).unwrap();
+        admission.attach_client(&client, &backend, || ()).unwrap();
         let registry_of_control = registry.clone();
         let control = std::thread::spawn(move || registry_of_control.fence(PG1, Epoch(1), OutReason::Dead));
         assert_eq!(control.join().unwrap(), 1);
@@ -238,6 +355,28 @@ mod tests {
         assert_eq!(person.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
         assert_eq!(server.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
         assert!(server.write_all(b"x").is_err());
-        assert_eq!(admission.end(), Some(OutReason::Dead));
+        assert_eq!(admission.end(), Some(SessionEnd::FencedDead));
+    }
+
+    #[tokio::test]
+    async fn sessions_are_listed_by_number_and_one_can_be_closed() {
+        let registry = Registry::new(2);
+        let admissions: Vec<_> = (0..5).map(|n| registry.admit(n % 2, PG1, Epoch(0), facts()).unwrap()).collect();
+        let all = registry.sessions(SessionId(0), 10, |_| true);
+        assert!(all.is_sorted_by_key(|session| session.id) && all.len() == 5);
+        assert_eq!(registry.sessions(all[1].id, 2, |_| true), all[2..4]);
+        assert!(registry.sessions(SessionId(0), 10, |_| false).is_empty());
+        // One that dials has no backend yet.
+        assert!(!registry.close(all[0].id));
+        let ((client, mut person), (server, _peer)) = (pair().await, pair().await);
+        admissions[0].attach_server(&server).unwrap();
+        admissions[0].attach_client(&client, &server, || ()).unwrap();
+        registry.add_moved(0, &[(admissions[0].key(), [3, 4]), (99, [1, 1])]);
+        let open = registry.sessions(SessionId(0), 10, |_| true).into_iter().find(|s| s.state == SessionState::Open);
+        let open = open.unwrap();
+        assert_eq!(open.moved, [3, 4]);
+        assert!(registry.close(open.id));
+        assert!(person.read(&mut [0; 8]).is_err());
+        assert_eq!(admissions[0].fenced(), Some(SessionEnd::Closed));
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use crate::failover::{NoRoute, PoolRoutes, Route};
 use crate::model::{BackendId, DialError, DialPlan, HoldEnd, HoldPlan, MonoTime, PoolName, WhenDown};
 use crate::relay::FirstChunk;
-use crate::routing::{Admission, BackendLive, PoolLive, Stale};
+use crate::routing::{Admission, BackendLive, PoolLive, SessionFacts, Stale};
 use crate::sys::{DialOptions, Stream, connect_with, dial_error};
 
 use super::caller::{Caller, introduce};
@@ -74,8 +74,9 @@ enum Choice {
 }
 
 /// What a client in search of a backend has been through so far.
-#[derive(Default)]
 pub(super) struct Search {
+    /// When the client came.
+    since: MonoTime,
     /// What it has sent already, to be sent to the next backend too.
     pub(super) first: FirstChunk,
     turn: Option<u64>,
@@ -87,6 +88,19 @@ pub(super) struct Search {
 }
 
 impl Search {
+    /// The search for a client that comes at `now`.
+    pub(super) fn new(now: MonoTime) -> Self {
+        Self {
+            since: now,
+            first: FirstChunk::default(),
+            turn: None,
+            tried: Vec::new(),
+            hold: None,
+            unknown_pool: 0,
+            silent: None,
+        }
+    }
+
     /// Finds `client` a backend.
     pub(super) async fn establish(
         &mut self,
@@ -131,7 +145,9 @@ impl Search {
                 }
                 Choice::Dial { route, plan, backend, pool } => {
                     let header = caller.header(route.approach.send_proxy_protocol, &client);
-                    match connect_to(worker, route, plan, backend, pool, pool_name, &header).await {
+                    let listener = entrance.plan().name.clone();
+                    let facts = SessionFacts { listener, backend, client: caller.source(), since: self.since };
+                    match connect_to(worker, route, plan, facts, pool, pool_name, &header).await {
                         Ok(session) => {
                             self.silent = None;
                             return Ok((client, session));
@@ -264,12 +280,13 @@ async fn connect_to(
     worker: &Worker,
     route: Route,
     plan: DialPlan,
-    backend_live: Arc<BackendLive>,
+    facts: SessionFacts,
     pool_live: Arc<PoolLive>,
     pool: PoolName,
     header: &[u8],
 ) -> Result<Established, Failure> {
-    let admission = worker.registry.admit(worker.index, route.backend, route.epoch)?;
+    let backend_live = Arc::clone(&facts.backend);
+    let admission = worker.registry.admit(worker.index, route.backend, route.epoch, facts)?;
     let begun = worker.clock.now();
     let options = DialOptions { source: route.approach.source_address, keepalive: worker.keepalive };
     let dialled = match connect_with(&route.address, plan.connect_timeout, options).await {

@@ -11,15 +11,19 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::model::{Direction, SessionEnd};
-use crate::relay::{BufferPool, Pulse};
-use crate::routing::{BackendLive, Feedback, Registry, RouteReader};
-use crate::sys::Clock;
+use crate::relay::{Loans, Pulse};
+use crate::routing::{Admission, BackendLive, Feedback, Registry, RouteReader};
+use crate::sys::{Clock, release_memory};
 
 use super::hold::HoldQueues;
+use super::rest::{REST_AFTER, RestingTalks};
 
 /// How often sessions are looked at for idle and half-close limits. Those are given in seconds and
 /// minutes; a quarter of a second costs next to nothing and is never noticed.
 const TICK: Duration = Duration::from_millis(250);
+
+/// Memory is given back when so many sessions have become half as many or fewer.
+const MANY_SESSIONS: usize = 512;
 
 /// One data-plane thread's share of everything.
 #[derive(Debug)]
@@ -38,10 +42,13 @@ pub struct Worker {
     pub seats: Seats,
     /// Connections to backends are kept alive after so long a silence; zero is never.
     pub(super) keepalive: Duration,
-    pub(super) buffers: BufferPool,
+    pub(super) loans: Loans,
     pub(super) holds: HoldQueues,
     sessions: Rc<RefCell<Slab<Watched>>>,
-    first_session: Notify,
+    pub(super) first_session: Notify,
+    pub(super) resting: RestingTalks,
+    /// How many sessions there were at most since memory was last given back to the host.
+    peaks: Cell<[usize; 2]>,
     /// The daemon's time is up: sessions end as they begin.
     is_cut: Cell<bool>,
     cut: Notify,
@@ -52,6 +59,8 @@ pub struct Worker {
 struct Watched {
     pulse: Rc<Pulse>,
     backend: Arc<BackendLive>,
+    /// Its key in the registry.
+    key: usize,
 }
 
 impl Worker {
@@ -74,10 +83,12 @@ impl Worker {
             feedback,
             seats,
             keepalive: Duration::ZERO,
-            buffers: BufferPool::new(relay_buffer),
+            loans: Loans::new(relay_buffer),
             holds: HoldQueues::default(),
             sessions: Rc::default(),
             first_session: Notify::new(),
+            resting: RestingTalks::default(),
+            peaks: Cell::default(),
             is_cut: Cell::new(false),
             cut: Notify::new(),
         }
@@ -91,19 +102,44 @@ impl Worker {
     }
 
     /// Looks at every session once a tick, for ever. A thread without sessions sleeps.
-    pub async fn tick_forever(&self) {
+    pub async fn tick_forever(self: Rc<Self>) {
         loop {
-            if self.sessions.borrow().is_empty() {
+            if self.sessions.borrow().is_empty() && !self.resting.has_limits() {
+                self.give_back_memory();
                 self.first_session.notified().await;
             }
             sleep(TICK).await;
-            for (_, session) in &*self.sessions.borrow() {
-                let [up, down] = session.pulse.tick();
-                if up + down > 0 {
-                    session.backend.metrics.count_bytes(Direction::ClientToBackend, up);
-                    session.backend.metrics.count_bytes(Direction::BackendToClient, down);
-                }
+            self.tick();
+            self.tick_rested();
+            self.give_back_memory();
+        }
+    }
+
+    fn tick(&self) {
+        let mut all_moved = Vec::new();
+        for (_, session) in &*self.sessions.borrow() {
+            let moved = session.pulse.tick();
+            if moved != [0, 0] {
+                session.backend.metrics.count_bytes(Direction::ClientToBackend, moved[0]);
+                session.backend.metrics.count_bytes(Direction::BackendToClient, moved[1]);
+                all_moved.push((session.key, moved));
             }
+            if session.pulse.quiet_ticks() == REST_AFTER && self.resting.is_open() {
+                session.pulse.let_rest();
+            }
+        }
+        self.registry.add_moved(self.index, &all_moved);
+    }
+
+    /// When many sessions have gone, or gone to rest, has the allocator return what they took.
+    fn give_back_memory(&self) {
+        let now = [self.sessions.borrow().len(), self.resting.len()];
+        let peaks = self.peaks.get();
+        if peaks.iter().zip(&now).any(|(&peak, &now)| peak >= MANY_SESSIONS && now < peak / 2) {
+            release_memory();
+            self.peaks.set(now);
+        } else {
+            self.peaks.set([peaks[0].max(now[0]), peaks[1].max(now[1])]);
         }
     }
 
@@ -121,13 +157,14 @@ impl Worker {
     }
 
     /// Ends every session, and every wait, because the daemon's time is up.
-    pub fn cut(&self) {
+    pub fn cut(self: &Rc<Self>) {
         self.is_cut.set(true);
         self.cut.notify_waiters();
         self.holds.close();
         for (_, session) in &*self.sessions.borrow() {
             session.pulse.stop(SessionEnd::DrainDeadline);
         }
+        self.cut_rested();
     }
 
     /// Waits until the daemon's time is up. Cancel-safe.
@@ -148,13 +185,14 @@ impl Worker {
     }
 
     /// Puts a session under the eye of the tick for as long as the result lives.
-    pub(super) fn watch(&self, pulse: &Rc<Pulse>, backend: &Arc<BackendLive>) -> Watch {
+    pub(super) fn watch(&self, pulse: &Rc<Pulse>, backend: &Arc<BackendLive>, admission: &Admission) -> Watch {
         if self.is_cut.get() {
             pulse.stop(SessionEnd::DrainDeadline);
         }
         let mut sessions = self.sessions.borrow_mut();
         let first = sessions.is_empty();
-        let key = sessions.insert(Watched { pulse: Rc::clone(pulse), backend: Arc::clone(backend) });
+        let key =
+            sessions.insert(Watched { pulse: Rc::clone(pulse), backend: Arc::clone(backend), key: admission.key() });
         if first {
             self.first_session.notify_one();
         }
@@ -226,13 +264,15 @@ impl Drop for Seat {
 #[cfg(test)]
 mod tests {
     use super::{Seats, Worker};
-    use crate::model::{BackendId, Epoch};
+    use crate::model::{BackendId, Epoch, MonoTime};
     use crate::relay::{Pulse, Start, relay};
-    use crate::routing::{Registry, mailbox, route_cell};
+    use crate::routing::{BackendLive, Registry, SessionFacts, mailbox, route_cell};
     use crate::sys::{Clock, connect};
+    use crate::telemetry::Metrics;
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener};
     use std::rc::Rc;
+    use std::sync::Arc;
     use std::time::Duration;
     use tokio::task::{LocalSet, spawn_local};
 
@@ -273,6 +313,12 @@ mod tests {
         (ours, listener.accept().unwrap().0)
     }
 
+    fn facts() -> SessionFacts {
+        let metrics = Metrics::new().unwrap().backend(&"orders".into(), &"pg1".into());
+        let backend = BackendLive { metrics, pool: "orders".into(), name: "pg1".into() };
+        SessionFacts { listener: "front".into(), backend: Arc::new(backend), client: None, since: MonoTime::default() }
+    }
+
     #[tokio::test]
     async fn a_panic_in_one_session_ends_no_other() {
         let (seats, registry) = (Seats::new(2), Registry::new(1));
@@ -282,7 +328,7 @@ mod tests {
         let healthy = Rc::clone(&worker);
         let relayed = local.spawn_local(async move {
             let seat = healthy.seats.take();
-            let end = relay(&client, &backend, Start::default(), &Pulse::new(0, 0), &healthy.buffers).await;
+            let end = relay(&client, &backend, Start::default(), &Pulse::new(0, 0), &healthy.loans).await;
             drop(seat);
             end
         });
@@ -290,7 +336,7 @@ mod tests {
             .run_until(async {
                 let broken = spawn_local(async move {
                     let _seat = worker.seats.take();
-                    let _admission = worker.registry.admit(0, BackendId(1), Epoch(0)).unwrap();
+                    let _admission = worker.registry.admit(0, BackendId(1), Epoch(0), facts()).unwrap();
                     panic!("a fault of ours");
                 });
                 assert!(broken.await.unwrap_err().is_panic());
@@ -302,7 +348,10 @@ mod tests {
         person.write_all(b"still here?").unwrap();
         person.shutdown(Shutdown::Write).unwrap();
         server.shutdown(Shutdown::Write).unwrap();
-        assert_eq!(local.run_until(relayed).await.unwrap(), crate::model::SessionEnd::Completed);
+        assert_eq!(
+            local.run_until(relayed).await.unwrap(),
+            crate::relay::RelayEnd::Over(crate::model::SessionEnd::Completed)
+        );
         let mut heard = String::new();
         server.read_to_string(&mut heard).unwrap();
         assert_eq!(heard, "still here?");

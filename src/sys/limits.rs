@@ -23,3 +23,18 @@ pub fn raise_descriptor_limit() -> Descriptors {
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
+
+/// The user as whom this process acts.
+#[must_use]
+pub fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Has the allocator return to the host what it keeps for later, as far as it can. With glibc only: others
+/// do it by themselves.
+pub fn release_memory() {
+    // SAFETY: malloc_trim(3) takes no pointer and may be called by any thread at any time.
+    #[cfg(target_env = "gnu")]
+    #[expect(unsafe_code, reason = "no safe wrapper of malloc_trim exists")]
+    let _released = unsafe { libc::malloc_trim(0) };
+}

@@ -121,20 +121,32 @@ impl Stream {
         mut operation: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let mut moved = None;
-        let fd = self.as_fd();
-        let once = || {
-            let length = operation(fd)?;
+        let once = |fd: BorrowedFd<'_>| {
+            let done = operation(fd);
+            #[cfg(test)]
+            tally::count(&done);
+            let length = done?;
             if 0 < length && length < wanted {
                 moved = Some(length);
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             Ok(length)
         };
-        let result = match self {
+        let result = self.try_io(interest, once);
+        moved.map_or(result, Ok)
+    }
+
+    /// One call of `operation`, unless the runtime knows that it would block; if it does, the runtime will know.
+    pub(super) fn try_io(
+        &self,
+        interest: Interest,
+        operation: impl FnOnce(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let once = || operation(self.as_fd());
+        match self {
             Self::Tcp(stream) => stream.try_io(interest, once),
             Self::Unix(stream) => stream.try_io(interest, once),
-        };
-        moved.map_or(result, Ok)
+        }
     }
 
     /// Tells the other side that nothing more will come. One that is gone already need not be told.
@@ -162,6 +174,13 @@ impl Stream {
         if status == 0 { usize::try_from(queued).unwrap_or(0) } else { 0 }
     }
 
+    /// The user at the other end of a Unix socket, if the kernel says.
+    #[must_use]
+    pub fn peer_uid(&self) -> Option<u32> {
+        let Self::Unix(stream) = self else { return None };
+        stream.peer_cred().ok().map(|peer| peer.uid())
+    }
+
     /// Has the coming close reset the connection instead of ending it in order.
     pub fn reset_on_close(&self) {
         if let Self::Tcp(_) = self
@@ -174,10 +193,7 @@ impl Stream {
     /// Cuts the connection now, from any thread: a TCP peer gets a reset, and what the kernel had
     /// still to send is discarded (connect(2) with `AF_UNSPEC`); a Unix peer reads the end.
     pub fn abort(&self) {
-        let reset = matches!(self, Self::Tcp(_)) && rustix::net::connect_unspec(self).is_ok();
-        if !reset && let Err(error) = SockRef::from(self).shutdown(Shutdown::Both) {
-            tracing::debug!(%error, "a connection that should be cut was gone already");
-        }
+        abort(self, matches!(self, Self::Tcp(_)));
     }
 
     /// Returns once the other side has gone away. One that has only finished sending, and left bytes
@@ -276,5 +292,34 @@ impl Stream {
     fn has_bytes(&self) -> bool {
         let mut byte = [0; 1];
         rustix::net::recv(self, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT).is_ok_and(|(_, length)| length > 0)
+    }
+}
+
+/// Cuts the connection `socket`.
+pub(super) fn abort(socket: &impl AsFd, is_tcp: bool) {
+    let reset = is_tcp && rustix::net::connect_unspec(socket).is_ok();
+    if !reset && let Err(error) = SockRef::from(socket).shutdown(Shutdown::Both) {
+        tracing::debug!(%error, "a connection that should be cut was gone already");
+    }
+}
+
+/// How often this thread asked the kernel to receive or send.
+#[cfg(test)]
+pub(crate) mod tally {
+    use std::cell::Cell;
+    use std::io;
+
+    thread_local! {
+        static CALLS: Cell<[usize; 2]> = const { Cell::new([0; 2]) };
+    }
+
+    pub(super) fn count(done: &io::Result<usize>) {
+        let would_block = done.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        CALLS.with(|calls| calls.set([calls.get()[0] + 1, calls.get()[1] + usize::from(would_block)]));
+    }
+
+    /// How often since it was last asked, and how often in vain.
+    pub(crate) fn take() -> [usize; 2] {
+        CALLS.with(Cell::take)
     }
 }

@@ -234,6 +234,15 @@ impl Daemon {
         })
     }
 
+    /// Whether it lets a signal pass unheeded.
+    #[track_caller]
+    pub fn ignores(&self, signal: Signal) -> bool {
+        let status = std::fs::read_to_string(self.proc("status")).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("SigIgn");
+        let ignored = u64::from_str_radix(line.trim(), 16).expect("a mask");
+        ignored & (1 << (signal.as_raw() - 1)) != 0
+    }
+
     /// Whether it has not ended.
     pub fn is_running(&mut self) -> bool {
         self.process.0.try_wait().expect("wait").is_none()

@@ -34,18 +34,28 @@ impl Response {
 
 /// GET over TCP.
 pub fn get(addr: SocketAddr, path: &str) -> io::Result<Response> {
-    request(dial(addr)?, path)
+    request(addr, "GET", path)
+}
+
+/// A request without a body over TCP.
+pub fn request(addr: SocketAddr, method: &str, path: &str) -> io::Result<Response> {
+    exchange(dial(addr)?, method, path)
 }
 
 /// GET over a Unix socket.
 pub fn get_unix(socket: &Path, path: &str) -> io::Result<Response> {
-    let stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(DEADLINE))?;
-    request(stream, path)
+    request_unix(socket, "GET", path)
 }
 
-fn request(mut stream: impl Read + Write, path: &str) -> io::Result<Response> {
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+/// A request without a body over a Unix socket.
+pub fn request_unix(socket: &Path, method: &str, path: &str) -> io::Result<Response> {
+    let stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    exchange(stream, method, path)
+}
+
+fn exchange(mut stream: impl Read + Write, method: &str, path: &str) -> io::Result<Response> {
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut raw = Vec::new();
     stream.read_to_end(&mut raw)?;
     parse(&raw).ok_or_else(|| io::Error::other(format!("no HTTP: {}", String::from_utf8_lossy(&raw))))

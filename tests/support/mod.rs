@@ -8,6 +8,7 @@
 
 pub mod backend;
 pub mod bare;
+pub mod crowd;
 pub mod daemon;
 pub mod http;
 pub mod metrics;
@@ -15,6 +16,7 @@ pub mod net;
 pub mod postgres;
 pub mod proc_net;
 pub mod process;
+pub mod relayed;
 pub mod servers;
 pub mod sock;
 pub mod wait;

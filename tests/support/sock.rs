@@ -25,7 +25,8 @@ impl Sock {
         }
     }
 
-    fn unix(stream: UnixStream) -> io::Result<Self> {
+    /// With deadlines.
+    pub fn unix(stream: UnixStream) -> io::Result<Self> {
         stream.set_read_timeout(Some(DEADLINE))?;
         stream.set_write_timeout(Some(DEADLINE))?;
         Ok(Self::Unix(stream))

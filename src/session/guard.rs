@@ -23,7 +23,7 @@ impl Guard {
     /// # Errors
     ///
     /// `max_connections` are taken.
-    pub(super) fn enter(self: &Arc<Self>, limits: &LimitsPlan) -> Result<Pass, RejectReason> {
+    pub fn enter(self: &Arc<Self>, limits: &LimitsPlan) -> Result<Pass, RejectReason> {
         let most = if limits.max_connections == 0 { usize::MAX } else { limits.max_connections };
         let more = |open| if open < most { Some(open + 1) } else { None };
         let entered = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
@@ -34,7 +34,7 @@ impl Guard {
 
 /// One connection that was let in. What it took is free again when this is dropped.
 #[derive(Debug)]
-pub(super) struct Pass {
+pub struct Pass {
     guard: Arc<Guard>,
     /// The client that it is counted for, if clients are told apart.
     client: Option<Option<IpAddr>>,
@@ -46,7 +46,7 @@ impl Pass {
     /// # Errors
     ///
     /// The limit that the client has reached.
-    pub(super) fn identify(
+    pub fn identify(
         &mut self,
         address: Option<IpAddr>,
         limits: &LimitsPlan,

@@ -1,0 +1,101 @@
+//! A client and a backend that was dialled for it, until the backend's first byte.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::time::timeout_at;
+
+use crate::model::{Direction, ListenerPlan, SessionEnd};
+use crate::relay::{Opening, Pulse, Start, open};
+use crate::sys::Stream;
+use crate::telemetry::Counted;
+
+use super::Worker;
+use super::establish::{Established, Search};
+use super::worker::Watch;
+
+/// What became of a client at a backend.
+pub(super) enum Outcome {
+    /// They talk: relay on from here.
+    Opened(Start),
+    /// It is over.
+    Ended(SessionEnd),
+    /// The backend ended before its first byte, by a reset or in order; the client may be given another.
+    Unanswered { reset: bool },
+    /// The backend was fenced before its first byte; the client may be given another.
+    Fenced,
+}
+
+/// A session before its backend's first byte. Counts as active at the backend, and is under the eye of the tick.
+pub(super) struct Meeting {
+    pub(super) session: Established,
+    pub(super) plan: Arc<ListenerPlan>,
+    pub(super) pulse: Rc<Pulse>,
+    pub(super) watch: Watch,
+    pub(super) active: Counted,
+}
+
+impl Meeting {
+    pub(super) fn new(worker: &Worker, plan: Arc<ListenerPlan>, session: Established) -> Self {
+        let pulse = Rc::new(Pulse::new(worker.ticks(plan.idle_timeout), worker.ticks(plan.half_close_timeout)));
+        let watch = worker.watch(&pulse, &session.backend_live, &session.admission);
+        let active = Counted::new(&session.backend_live.metrics.active);
+        Self { session, plan, pulse, watch, active }
+    }
+
+    /// Opens the session, unless it did that before, and puts its client under the fence.
+    pub(super) async fn open(&self, worker: &Worker, search: &mut Search, client: &Arc<Stream>) -> Outcome {
+        let Established { admission, server, is_last_resort, .. } = &self.session;
+        let mut start = if *is_last_resort {
+            Start::default()
+        } else {
+            match self.first_byte(worker, search, client).await {
+                Opening::Opened(start) => start,
+                Opening::Ended(end) => return Outcome::Ended(end),
+                Opening::Unanswered { reset } => match admission.fenced() {
+                    None => return Outcome::Unanswered { reset },
+                    Some(SessionEnd::Closed) => return closed(client),
+                    Some(_) => return Outcome::Fenced,
+                },
+            }
+        };
+        if admission.attach_client(client, server, || start.deliver(client, &self.pulse)).is_ok() {
+            return Outcome::Opened(start.after(std::mem::take(&mut search.first)));
+        }
+        let is_repeatable = search.first.is_repeatable() && !start.holds_client_bytes();
+        if is_repeatable && admission.fenced() != Some(SessionEnd::Closed) {
+            return Outcome::Fenced;
+        }
+        closed(client)
+    }
+
+    /// Waits for the backend's first byte. A client that was held keeps its place until then, but not for
+    /// longer than a dial may take.
+    async fn first_byte(&self, worker: &Worker, search: &mut Search, client: &Stream) -> Opening {
+        let Search { first, hold, .. } = search;
+        let mut opening = pin!(open(client, &self.session.server, first, &self.pulse, &worker.loans));
+        if hold.is_some() {
+            let answer_by = worker.clock.instant(self.session.answer_by);
+            if let Ok(opening) = timeout_at(answer_by, &mut opening).await {
+                return opening;
+            }
+            *hold = None;
+        }
+        opening.await
+    }
+
+    /// The backend did not answer: what is left of the meeting.
+    pub(super) fn part(self) -> Established {
+        let [up, down] = self.pulse.take_moved();
+        self.session.backend_live.metrics.count_bytes(Direction::ClientToBackend, up);
+        self.session.backend_live.metrics.count_bytes(Direction::BackendToClient, down);
+        self.session
+    }
+}
+
+/// The client is cut off too. Why is told by the registry.
+fn closed(client: &Stream) -> Outcome {
+    client.reset_on_close();
+    Outcome::Ended(SessionEnd::BackendReset)
+}

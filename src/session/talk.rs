@@ -1,0 +1,119 @@
+//! A client and its backend in conversation: relayed to the end, which is told once, or to the next rest.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::model::{BackendName, Direction, ListenerPlan, PoolName, SessionEnd};
+use crate::relay::{Pulse, RelayEnd, Start, relay};
+use crate::routing::{Admission, BackendLive, PoolLive};
+use crate::sys::Stream;
+use crate::telemetry::Counted;
+
+use super::meeting::Meeting;
+use super::worker::Watch;
+use super::{Places, Worker};
+
+/// What a client takes up from its accept to its end.
+#[derive(Debug)]
+pub(super) struct Guest {
+    /// Where it comes from; none for Unix sockets.
+    pub(super) peer: Option<SocketAddr>,
+    /// What it takes up.
+    pub(super) places: Places,
+    /// One more on the listener's gauge.
+    pub(super) active: Counted,
+}
+
+/// What there is to know of a conversation, but for its sockets. This is all that one at rest costs, so it
+/// holds no buffer and nothing that is of use only while bytes move.
+#[derive(Debug)]
+pub(super) struct Talk {
+    guest: Guest,
+    pub(super) plan: Arc<ListenerPlan>,
+    pool: PoolName,
+    backend: BackendName,
+    pub(super) admission: Admission,
+    backend_live: Arc<BackendLive>,
+    pool_live: Arc<PoolLive>,
+    /// One more on the backend's gauge.
+    active: Counted,
+    /// What was moved before the last rest, to the backend and to the client.
+    moved: [u64; 2],
+}
+
+/// What a conversation needs while bytes move.
+pub(super) struct Line {
+    pub(super) client: Arc<Stream>,
+    pub(super) server: Arc<Stream>,
+    pub(super) pulse: Rc<Pulse>,
+    pub(super) watch: Watch,
+}
+
+impl Talk {
+    /// What goes on after a meeting that went well.
+    pub(super) fn after(meeting: Meeting, guest: Guest, client: Arc<Stream>) -> (Self, Line) {
+        let Meeting { session, plan, pulse, watch, active } = meeting;
+        let line = Line { client, server: session.server, pulse, watch };
+        let talk = Self {
+            guest,
+            plan,
+            pool: session.pool,
+            backend: session.route.name,
+            admission: session.admission,
+            backend_live: session.backend_live,
+            pool_live: session.pool_live,
+            active,
+            moved: [0, 0],
+        };
+        (talk, line)
+    }
+
+    /// Its sockets, watched again after a rest.
+    pub(super) fn line(&self, worker: &Worker, client: Arc<Stream>, server: Arc<Stream>, quiet_ticks: u32) -> Line {
+        let limits = (worker.ticks(self.plan.idle_timeout), worker.ticks(self.plan.half_close_timeout));
+        let pulse = Rc::new(Pulse::new(limits.0, limits.1).quiet_for(quiet_ticks));
+        let watch = worker.watch(&pulse, &self.backend_live, &self.admission);
+        Line { client, server, pulse, watch }
+    }
+
+    /// Counts what `pulse` has seen moving.
+    pub(super) fn count(&mut self, pulse: &Pulse) {
+        let [up, down] = pulse.take_moved();
+        self.admission.add_moved([up, down]);
+        self.backend_live.metrics.count_bytes(Direction::ClientToBackend, up);
+        self.backend_live.metrics.count_bytes(Direction::BackendToClient, down);
+        let [up, down] = pulse.total();
+        self.moved = [self.moved[0] + up, self.moved[1] + down];
+    }
+
+    /// Says, once, for metric and log, how it ended. Its sockets are to be closed only after this: a fence
+    /// must never touch a socket that is closed already.
+    pub(super) fn finish(self, end: SessionEnd) {
+        let end = self.admission.end().unwrap_or(end);
+        drop(self.active);
+        self.pool_live.metrics.count_closed(end);
+        let [to_backend, to_client] = self.moved;
+        let peer = self.guest.peer.map_or_else(|| "unix".to_owned(), |peer| peer.to_string());
+        tracing::debug!(
+            listener = %self.plan.name, pool = %self.pool, backend = %self.backend, client = peer, reason = %end,
+            to_backend, to_client, "session ended"
+        );
+        drop((self.guest.places, self.guest.active));
+    }
+}
+
+/// Relays from `start` to the end or to the next rest.
+pub(super) async fn talk(worker: Rc<Worker>, mut talk: Talk, line: Line, start: Start) {
+    let Line { client, server, pulse, watch } = line;
+    let end = relay(&client, &server, start, &pulse, &worker.loans).await;
+    drop(watch);
+    talk.count(&pulse);
+    match end {
+        RelayEnd::AtRest => worker.rest(talk, client, server, pulse.quiet_ticks()),
+        RelayEnd::Over(end) => {
+            talk.finish(end);
+            drop((client, server));
+        }
+    }
+}

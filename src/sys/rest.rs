@@ -1,0 +1,165 @@
+//! Sockets at rest: out of the runtime, which keeps several hundred bytes for each socket it watches and
+//! more for the task that waits for it. Here a socket is a descriptor in an epoll set of its own.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::{TcpStream, UnixStream};
+
+use super::stream::{Stream, abort};
+
+/// Events taken from the kernel at once.
+const EVENTS: usize = 64;
+
+/// A connected socket that no runtime watches.
+#[derive(Debug)]
+pub struct Resting {
+    fd: OwnedFd,
+    is_unix: bool,
+}
+
+impl AsFd for Resting {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Stream {
+    /// Takes the socket out of the runtime.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel said; the socket is closed then.
+    pub fn rest(self) -> io::Result<Resting> {
+        Ok(match self {
+            Self::Tcp(stream) => Resting { fd: stream.into_std()?.into(), is_unix: false },
+            Self::Unix(stream) => Resting { fd: stream.into_std()?.into(), is_unix: true },
+        })
+    }
+}
+
+impl Resting {
+    /// Gives the socket back to the runtime.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel said; the socket is closed then.
+    pub fn wake(self) -> io::Result<Stream> {
+        Ok(if self.is_unix {
+            Stream::Unix(UnixStream::from_std(self.fd.into())?)
+        } else {
+            Stream::Tcp(TcpStream::from_std(self.fd.into())?)
+        })
+    }
+
+    /// As [`Stream::abort`].
+    pub fn abort(&self) {
+        abort(self, !self.is_unix);
+    }
+}
+
+/// Watches sockets at rest: one descriptor for all of them.
+#[derive(Debug)]
+pub struct RestWatch {
+    epoll: AsyncFd<OwnedFd>,
+}
+
+impl RestWatch {
+    /// A watch over nothing yet. Belongs to the runtime it is made in.
+    ///
+    /// # Errors
+    ///
+    /// If there is no descriptor for it.
+    pub fn new() -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        // SAFETY: an `OwnedFd` is one open descriptor, the same for as long as it lives, and it is never
+        // taken out of the `AsyncFd`.
+        #[expect(unsafe_code, reason = "AsyncFd has no safe constructor")]
+        let registered = unsafe { AsyncFd::register_with_interest(epoll, Interest::READABLE) };
+        Ok(Self { epoll: registered.map_err(|error| error.into_parts().1)? })
+    }
+
+    /// Watches `socket` until there is something to read or it ends, and tells it once, under `key`.
+    ///
+    /// # Errors
+    ///
+    /// What epoll_ctl(2) said.
+    pub fn add(&self, socket: &Resting, key: u64) -> io::Result<()> {
+        let events = EventFlags::IN | EventFlags::RDHUP | EventFlags::ONESHOT;
+        Ok(epoll::add(self.epoll.get_ref(), socket, EventData::new_u64(key), events)?)
+    }
+
+    /// Watches `socket` no longer.
+    pub fn remove(&self, socket: &Resting) {
+        if let Err(error) = epoll::delete(self.epoll.get_ref(), socket) {
+            tracing::debug!(%error, "a socket at rest was not watched");
+        }
+    }
+
+    /// Waits until some sockets have news and adds their keys to `keys`. Cancel-safe: nothing is taken
+    /// before it returns.
+    ///
+    /// # Errors
+    ///
+    /// What epoll_wait(2) said.
+    pub async fn news(&self, keys: &mut Vec<u64>) -> io::Result<()> {
+        let mut guard = self.epoll.readable().await?;
+        let mut events: Vec<Event> = Vec::with_capacity(EVENTS);
+        let count = epoll::wait(self.epoll.get_ref(), spare_capacity(&mut events), Some(&Timespec::default()))?;
+        keys.extend(events.iter().map(|event| event.data.u64()));
+        if count < EVENTS {
+            guard.clear_ready();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RestWatch;
+    use crate::sys::connect;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn a_socket_at_rest_wakes_with_its_bytes() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let watch = RestWatch::new().unwrap();
+        let mut resting = Vec::new();
+        let mut peers = Vec::new();
+        for key in 0..100 {
+            let stream = connect(&address, Duration::from_secs(10)).await.unwrap();
+            let socket = stream.rest().unwrap();
+            watch.add(&socket, key).unwrap();
+            resting.push(socket);
+            peers.push(listener.accept().unwrap().0);
+        }
+        // More than are taken at once; one of them ends.
+        for peer in &mut peers[1..] {
+            peer.write_all(b"news").unwrap();
+        }
+        let first = peers.remove(0);
+        drop(first);
+        let mut keys = Vec::new();
+        while keys.len() < 100 {
+            watch.news(&mut keys).await.unwrap();
+        }
+        keys.sort_unstable();
+        assert!(keys.iter().copied().eq(0..100), "each once");
+        let socket = resting.remove(1);
+        watch.remove(&socket);
+        let stream = socket.wake().unwrap();
+        std::future::poll_fn(|cx| stream.poll_readable(cx)).await.unwrap();
+        let mut buffer = [0; 16];
+        assert_eq!(stream.try_recv(&mut buffer).unwrap(), 4);
+        resting[1].abort();
+        assert!(peers[1].read(&mut buffer).is_err());
+    }
+}

@@ -1,0 +1,199 @@
+//! Sessions as operators see them, and what they cost while nothing moves.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::print_stdout)]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+
+use serde_json::Value;
+use support::net::{End, echo, meet};
+use support::servers::Server;
+use support::{Backend, DEADLINE, Daemon, changeover, ends, wait_until};
+
+fn config(backends: &[String], more: &str) -> String {
+    format!(
+        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n{more}\n\
+         [pools.orders.check]\ninterval = \"50ms\"\n{}",
+        backends.concat()
+    )
+}
+
+fn daemon_before(server: &Server, more: &str) -> Daemon {
+    Daemon::start(&config(&[format!("[pools.orders.backends.a]\naddress = \"{}\"\n", server.addr)], more))
+}
+
+#[track_caller]
+fn sessions(daemon: &Daemon, query: &str) -> Vec<Value> {
+    let answer = daemon.admin_get(&format!("/api/v1/sessions{query}"));
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let body: Value = serde_json::from_str(&answer.body).unwrap();
+    body["sessions"].as_array().unwrap().clone()
+}
+
+#[track_caller]
+fn wait_idle(daemon: &Daemon, count: usize) {
+    wait_until(&format!("{count} sessions are idle"), DEADLINE, || {
+        sessions(daemon, "").iter().filter(|session| session["state"] == "idle").count() == count
+    });
+}
+
+#[test]
+fn a_session_at_rest_goes_on_whoever_speaks_first() {
+    let server = Server::echo("a");
+    let daemon = daemon_before(&server, "");
+    let mut clients: Vec<TcpStream> = (0..10).map(|_| meet(daemon.listener("orders")).unwrap().0).collect();
+    for round in 1..=2 {
+        wait_idle(&daemon, 10);
+        for client in &mut clients {
+            echo(client, &[7; 100_000]).unwrap();
+        }
+        let moved = |session: &Value| session["bytes_to_backend"] == round * 100_000;
+        wait_until("the bytes are counted", DEADLINE, || sessions(&daemon, "").iter().all(moved));
+    }
+    // The name and its line's end, and the echo.
+    wait_until("both ways", DEADLINE, || sessions(&daemon, "").iter().all(|s| s["bytes_to_client"] == 200_002));
+    wait_idle(&daemon, 10);
+    // An end is news, too; the other direction goes on.
+    for mut client in clients {
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(ends(&mut client), End::Closed);
+    }
+    wait_until("all are over", DEADLINE, || sessions(&daemon, "").is_empty());
+    daemon.wait_closed("orders", "completed", 10);
+    assert_eq!(daemon.metric("backend_connections_active", &[("backend", "a")]), Some(0.0));
+    assert_eq!(daemon.metric("listener_connections_active", &[("listener", "orders")]), Some(0.0));
+}
+
+#[test]
+fn a_backend_may_wake_a_session() {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let server = Server::start(support::fresh_addr(), move |_, mut stream| {
+        // A probe leaves at once.
+        let mut byte = [0];
+        if stream.read(&mut byte)? == 0 {
+            return Ok(());
+        }
+        stream.write_all(b"hello")?;
+        wait.lock().unwrap().recv_timeout(DEADLINE).ok();
+        stream.write_all(b"news")
+    });
+    let daemon = daemon_before(&server, "");
+    let mut client = support::dial(daemon.listener("orders")).unwrap();
+    client.write_all(b"x").unwrap();
+    wait_idle(&daemon, 1);
+    go.send(()).unwrap();
+    let mut all = String::new();
+    client.read_to_string(&mut all).unwrap();
+    assert_eq!(all, "hellonews");
+}
+
+#[test]
+fn sessions_at_rest_are_fenced_like_all_others() {
+    let (mut a, b) = (Server::echo("a"), Backend::start("b"));
+    let first = format!("[pools.orders.backends.a]\naddress = \"{}\"\npriority = 1\n", a.addr);
+    let daemon = Daemon::start(&config(&[first, b.toml("orders", 2)], ""));
+    let mut clients: Vec<TcpStream> = (0..100).map(|_| meet(daemon.listener("orders")).unwrap().0).collect();
+    wait_idle(&daemon, 100);
+    a.close();
+    for client in &mut clients {
+        assert_eq!(ends(client), End::Reset);
+    }
+    daemon.wait_closed("orders", "dead", 100);
+    wait_until("none is left", DEADLINE, || sessions(&daemon, "").is_empty());
+}
+
+#[test]
+fn a_session_at_rest_is_closed_when_its_idle_time_is_up() {
+    let server = Server::echo("a");
+    let daemon = daemon_before(&server, "idle_timeout = \"2s\"");
+    let (mut client, _) = meet(daemon.listener("orders")).unwrap();
+    let begun = std::time::Instant::now();
+    wait_idle(&daemon, 1);
+    assert_eq!(ends(&mut client), End::Reset);
+    assert!(begun.elapsed() >= std::time::Duration::from_secs(2), "after {:?}", begun.elapsed());
+    daemon.wait_closed("orders", "idle_timeout", 1);
+}
+
+#[test]
+fn sessions_at_rest_end_with_the_drain() {
+    let server = Server::echo("a");
+    let text = config(&[format!("[pools.orders.backends.a]\naddress = \"{}\"\n", server.addr)], "");
+    let mut daemon = Daemon::start(&format!("[daemon]\ndrain_timeout = \"100ms\"\n{text}"));
+    let (mut client, _) = meet(daemon.listener("orders")).unwrap();
+    wait_idle(&daemon, 1);
+    daemon.signal(rustix::process::Signal::TERM);
+    assert_eq!(ends(&mut client), End::Reset);
+    assert!(daemon.wait_exit().success());
+}
+
+#[test]
+fn the_table_is_filtered_paged_and_printed() {
+    let server = Server::echo("a");
+    let daemon = daemon_before(&server, "");
+    let clients: Vec<TcpStream> = (0..5).map(|_| meet(daemon.listener("orders")).unwrap().0).collect();
+    let all = sessions(&daemon, "?listener=orders&pool=orders&backend=a");
+    assert_eq!(all.len(), 5);
+    let mut from: Vec<String> = all.iter().map(|session| session["client"].as_str().unwrap().to_owned()).collect();
+    let mut here: Vec<String> = clients.iter().map(|client| client.local_addr().unwrap().to_string()).collect();
+    from.sort();
+    here.sort();
+    assert_eq!(from, here);
+    let page = sessions(&daemon, &format!("?limit=2&after={}", all[1]["id"]));
+    assert_eq!(page, all[2..4].iter().map(|s| same_but_age(s, &page)).collect::<Vec<_>>());
+    assert!(sessions(&daemon, "?pool=other").is_empty());
+    for bad in ["?limit=0", "?limit=10001", "?limit=x", "?pol=orders"] {
+        let answer = daemon.admin_get(&format!("/api/v1/sessions{bad}"));
+        assert!(answer.status == 400 && answer.body.contains("bad_query"), "{bad}: {}", answer.body);
+    }
+    let admin = format!("http://{}", daemon.admin());
+    let printed = changeover(&["sessions", "--admin", &admin, "--pool", "orders", "--limit", "3"]);
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    for word in ["CLIENT", "orders/a", "there are more"] {
+        assert!(printed.stdout.contains(word), "no {word} in\n{}", printed.stdout);
+    }
+    assert!(printed.stdout.lines().all(|line| line.chars().count() <= 100), "{}", printed.stdout);
+    let json = changeover(&["sessions", "--admin", &admin, "--json"]);
+    let json: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(json["sessions"].as_array().unwrap().len(), 5);
+}
+
+/// `session` with the age and the state that it has in `page`: those change between two looks.
+fn same_but_age(session: &Value, page: &[Value]) -> Value {
+    let mut session = session.clone();
+    if let Some(seen) = page.iter().find(|seen| seen["id"] == session["id"]) {
+        for key in ["age_seconds", "state", "bytes_to_client", "bytes_to_backend"] {
+            session[key] = seen[key].clone();
+        }
+    }
+    session
+}
+
+#[test]
+fn the_daemons_own_user_may_close_a_session_and_nobody_over_tcp_may() {
+    let server = Server::echo("a");
+    let dir = tempfile::tempdir().unwrap();
+    let (socket, front) = (dir.path().join("admin.sock"), support::fresh_addr());
+    let text = config(&[format!("[pools.orders.backends.a]\naddress = \"{}\"\n", server.addr)], "");
+    let text = text.replace("127.0.0.1:0", &front.to_string());
+    let daemon = Daemon::start(&format!("{text}[admin]\nbind = [\"unix:{}\", \"127.0.0.1:0\"]\n", socket.display()));
+    let (mut kept, _) = meet(front).unwrap();
+    let (mut closed, _) = meet(front).unwrap();
+    let here = closed.local_addr().unwrap().to_string();
+    let id =
+        sessions(&daemon, "").into_iter().find(|session| session["client"] == here.as_str()).unwrap()["id"].clone();
+    let path = format!("/api/v1/sessions/{id}");
+    let over_tcp = support::http::request(daemon.admin(), "DELETE", &path).unwrap();
+    assert_eq!(over_tcp.status, 403, "{}", over_tcp.body);
+    assert!(over_tcp.body.contains("not_authorized"));
+    echo(&mut closed, b"still here").unwrap();
+    let over_unix = |path: &str| support::http::request_unix(&socket, "DELETE", path).unwrap();
+    assert_eq!(over_unix(&path).status, 204);
+    assert_eq!(ends(&mut closed), End::Reset);
+    daemon.wait_closed("orders", "closed", 1);
+    assert_eq!(over_unix(&path).status, 404);
+    assert_eq!(over_unix("/api/v1/sessions/x").status, 404);
+    echo(&mut kept, b"still here").unwrap();
+}
