@@ -40,6 +40,9 @@ fn accepting(limits: &str, backend: SocketAddr) -> String {
     )
 }
 
+/// One thread, so that whoever comes first is let in first.
+const IN_ORDER: &str = "[daemon]\nworkers = 1\n";
+
 /// A client that begins with `header`, and whether it gets to the backend.
 fn is_served(orders: SocketAddr, header: &[u8]) -> bool {
     let mut client = dial(orders).expect("accepted");
@@ -217,7 +220,7 @@ fn what_is_no_header_is_refused_at_once_and_counted() {
 #[test]
 fn a_header_that_does_not_come_is_waited_for_five_seconds_and_holds_a_place() {
     let backend = Server::echo("a");
-    let daemon = Daemon::start(&accepting("max_connections = 2", backend.addr));
+    let daemon = Daemon::start(&format!("{IN_ORDER}{}", accepting("max_connections = 2", backend.addr)));
     let orders = daemon.listener("orders");
     let begun = Instant::now();
     let (mut silent, mut slow) = (dial(orders).unwrap(), dial(orders).unwrap());
@@ -357,7 +360,7 @@ fn behind_the_header_a_greeting_is_sent_again_and_an_order_is_not() {
 #[test]
 fn a_second_signal_does_not_wait_for_a_header() {
     let backend = Server::echo("a");
-    let mut daemon = Daemon::start(&accepting("max_connections = 1", backend.addr));
+    let mut daemon = Daemon::start(&format!("{IN_ORDER}{}", accepting("max_connections = 1", backend.addr)));
     let orders = daemon.listener("orders");
     let mut silent = dial(orders).unwrap();
     ends(&mut dial(orders).unwrap());

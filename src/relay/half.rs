@@ -176,11 +176,9 @@ impl Half {
                 return Some(Ok(()));
             }
             Ok(_) => {}
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {}
-                io::ErrorKind::InvalidInput => self.manner = Manner::CopyOnly,
-                _ => return Some(Err(error)),
-            },
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.manner = Manner::CopyOnly,
+            Err(error) => return Some(Err(error)),
         }
         loans.give_back_pipe(lent);
         None

@@ -55,18 +55,24 @@ impl Caller {
     }
 }
 
-/// Sends `header` to a backend that was just connected to, within `limit`. A connection that is broken already is
-/// left to the opening, which looks at the backend before it sends anything and knows what to make of its end.
+/// Sends `header` to a backend that was just connected to, within `limit`. A connection that is broken already, and
+/// so takes no byte any more, is left to the opening, which knows what to make of its end.
 ///
 /// # Errors
 ///
-/// `TimedOut` if it takes nothing, which a fresh socket always has room for.
+/// Whatever else kept the whole header from being sent: without it the backend would take the client for us.
 pub(super) async fn introduce(server: &Stream, header: &[u8], limit: Duration) -> io::Result<()> {
     if header.is_empty() {
         return Ok(());
     }
     match timeout(limit, server.send_all(header)).await {
-        Ok(Ok(()) | Err(_)) => Ok(()),
+        Ok(Err(error)) if is_broken(&error) => Ok(()),
+        Ok(sent) => sent,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }
+}
+
+/// Whether it says that the other side is gone.
+fn is_broken(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }

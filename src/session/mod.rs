@@ -80,7 +80,11 @@ pub async fn run(worker: Rc<Worker>, entrance: Rc<Entrance>, client: Stream, cal
         let session;
         (client, session) = match search.establish(&worker, &entrance, client, &caller).await {
             Ok(found) => found,
-            Err(refused) => return turned_away(&entrance, &caller, &refused),
+            Err(refused) => {
+                turned_away(&entrance, &caller, &refused);
+                drop(guest);
+                return drop(refused);
+            }
         };
         let meeting = Meeting::new(&worker, entrance.plan(), session);
         let outcome = meeting.open(&worker, &mut search, &client).await;

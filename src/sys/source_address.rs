@@ -32,3 +32,24 @@ pub(super) fn dial_from(socket: &TcpSocket, source: IpAddr, to: SocketAddr) -> i
     }
     socket.bind(SocketAddr::new(source, 0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::dial_from;
+    use std::net::{SocketAddr, TcpListener};
+    use tokio::net::TcpSocket;
+
+    #[tokio::test]
+    async fn the_port_is_chosen_only_when_it_is_known_who_is_dialled() {
+        for (listens, source) in [("127.0.0.1:0", "127.9.8.7"), ("[::1]:0", "::1")] {
+            let listener = TcpListener::bind(listens).unwrap();
+            let to: SocketAddr = listener.local_addr().unwrap();
+            let socket = if to.is_ipv4() { TcpSocket::new_v4().unwrap() } else { TcpSocket::new_v6().unwrap() };
+            dial_from(&socket, source.parse().unwrap(), to).unwrap();
+            assert_eq!(socket.local_addr().unwrap().port(), 0);
+            let stream = socket.connect(to).await.unwrap();
+            let local = stream.local_addr().unwrap();
+            assert!(local.ip().to_string() == source && local.port() > 0, "{local}");
+        }
+    }
+}
