@@ -170,12 +170,12 @@ impl Half {
                 self.state = State::Draining(lent);
                 return Some(Ok(()));
             }
-            Ok(_) => {}
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {}
-                io::ErrorKind::InvalidInput => self.manner = Manner::CopyOnly,
-                _ => return Some(Err(error)),
-            },
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.manner = Manner::CopyOnly,
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock && error.kind() != io::ErrorKind::Interrupted => {
+                // A socket tells of its end once: a read would not hear of it again.
+                return Some(Err(error));
+            }
+            Ok(_) | Err(_) => {}
         }
         loans.give_back_pipe(lent);
         None
