@@ -41,16 +41,19 @@
 //! 5. A failing source of health is not a dead backend, and closes no session by default.
 //!    Tests: `an_unexpected_status_takes_a_backend_out_and_expected_ones_bring_it_back`.
 //! 6. The byte path takes no lock, allocates nothing, and waits for nothing but its two sockets.
-//!    Tests: `the_byte_path_allocates_nothing`.
-//! 7. Every byte read is delivered or its loss is reported: half-close passes through, and a reset is
-//!    passed on only after the flush. An order that a backend may have read is sent to no other.
+//!    Tests: `the_byte_path_allocates_nothing`, `a_message_costs_one_receive_and_one_send`, `a_session_at_rest_is_small`,
+//!    `a_busy_direction_lets_others_run`.
+//! 7. Every byte read is delivered or its loss is reported: a byte in a buffer or a pipe is not yet counted,
+//!    half-close passes through, and a reset is passed on only after the flush. An order that a backend may have read is sent to no other.
 //!    Tests: `what_may_be_an_order_is_never_sent_twice`, `a_client_that_ends_first_gets_the_whole_answer`,
-//!    `a_reset_by_the_backend_reaches_the_client_after_the_bytes`.
+//!    `a_reset_by_the_backend_reaches_the_client_after_the_bytes`, `what_goes_in_comes_out_in_order_and_then_the_end`,
+//!    `a_reset_of_the_source_in_mid_transfer_comes_after_what_was_moved`.
 //! 8. Everything has a limit, and reaching it is counted.
 //!    Tests: `the_client_after_the_last_allowed_one_is_closed_at_once_and_counted`,
 //!    `a_listener_has_as_many_clients_as_it_may_and_a_place_is_free_again_after_the_end`,
 //!    `a_flood_of_addresses_takes_no_more_memory_than_a_fixed_number_of_them`,
-//!    `a_client_beyond_the_hold_limit_is_closed_at_once`, `a_limit_is_exact_under_200_clients_at_once`.
+//!    `a_client_beyond_the_hold_limit_is_closed_at_once`, `a_limit_is_exact_under_200_clients_at_once`,
+//!    `one_pipe_does_for_many_streams`.
 //! 9. Bad input never panics, and names what is wrong; a panic in one task ends no other.
 //!    Tests: `a_thousand_malformed_files_never_panic_and_always_name_a_place`, `a_panic_in_one_session_ends_no_other`.
 //! 10. A reload that fails changes nothing, and no secret is ever printed.

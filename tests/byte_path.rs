@@ -103,5 +103,4 @@ async fn a_session_at_rest_is_small() {
     let relayed = relay(&client, &backend, Start::default(), &pulse, &loans);
     let size = size_of_val(&relayed);
     assert!(size <= 192, "a relay is {size} bytes");
-    assert_eq!(loans.pipes(), (0, 0));
 }

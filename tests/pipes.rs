@@ -14,7 +14,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use changeover::model::SessionEnd;
-use changeover::relay::{Loans, Pulse, Splicing, Start, relay};
+use changeover::relay::{Loans, PipeCounts, Pulse, Splicing, Start, relay};
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::SockRef;
@@ -37,8 +37,12 @@ fn noise(length: usize) -> &'static [u8] {
 }
 
 /// `number` sessions at once, with up to `most` bytes each way of which each must arrive, and be counted, once.
-/// Gives back how many pipes were kept at the end.
-fn converse<T>(number: usize, most: usize, splicing: Splicing, first: impl FnOnce() -> T + Send + 'static) -> usize {
+fn converse<T>(
+    number: usize,
+    most: usize,
+    splicing: Splicing,
+    first: impl FnOnce() -> T + Send + 'static,
+) -> PipeCounts {
     let (relayed, talking) = sessions(number);
     let relays = Relays::start(relayed, splicing, first);
     let (noise, mut random) = (noise(2 * most), fastrand::Rng::with_seed(5));
@@ -63,11 +67,11 @@ fn converse<T>(number: usize, most: usize, splicing: Splicing, first: impl FnOnc
             tokio::time::timeout(DEADLINE, task).await.expect("in time").expect("no panic");
         }
     });
-    let (outcomes, (lent, kept)) = relays.outcomes();
+    let (outcomes, pipes) = relays.outcomes();
     assert!(outcomes.iter().all(|outcome| outcome.end == SessionEnd::Completed));
     assert!(outcomes.iter().map(|outcome| outcome.moved).eq(due), "the counters are not what was sent");
-    assert_eq!(lent, 0, "pipes are still lent");
-    kept
+    assert_eq!(pipes.lent, 0, "pipes are still lent");
+    pipes
 }
 
 fn three_thousand(splicing: Splicing) {
@@ -75,9 +79,9 @@ fn three_thousand(splicing: Splicing) {
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).expect("setrlimit");
     assert!(limit.maximum.is_none_or(|most| most >= 13_000), "this test wants 13000 open files: {limit:?}");
     let start = Instant::now();
-    let kept = converse(3000, 100 * KIB, splicing, || {});
-    println!("{:?}, {kept} pipes", start.elapsed());
-    assert!(kept <= splicing.pipes_max);
+    let pipes = converse(3000, 100 * KIB, splicing, || {});
+    println!("{:?}, {pipes:?}", start.elapsed());
+    assert!(pipes.kept <= splicing.pipes_max);
 }
 
 #[test]
@@ -117,8 +121,8 @@ fn shares(streams: usize, share: usize, splicing: Splicing) -> Vec<usize> {
             }
         }
     });
-    let (_, (lent, _)) = relays.outcomes();
-    assert_eq!(lent, 0);
+    let (_, pipes) = relays.outcomes();
+    assert_eq!(pipes.lent, 0, "pipes are still lent");
     counts.iter().map(|count| count.get()).collect()
 }
 
@@ -152,7 +156,8 @@ async fn moved_by_one_poll(splicing: Splicing) -> u64 {
     poll_fn(|cx| ours.poll_readable(cx)).await.unwrap();
     let (loans, pulse) = (Loans::with(64 * KIB, splicing), Pulse::new(0, 0));
     let mut relayed = std::pin::pin!(relay(&ours, &theirs, Start::default(), &pulse, &loans));
-    poll_fn(|cx| Poll::Ready(assert!(relayed.as_mut().poll(cx).is_pending()))).await;
+    let polled = poll_fn(|cx| Poll::Ready(relayed.as_mut().poll(cx))).await;
+    assert!(polled.is_pending(), "it is over: {polled:?}");
     let [moved, _] = pulse.total();
     println!("{moved} of {sent} bytes in one poll");
     assert!(moved < u64::try_from(sent).unwrap(), "there was no more to move");
@@ -169,7 +174,9 @@ async fn a_busy_direction_lets_others_run() {
 
 #[test]
 fn one_pipe_does_for_many_streams() {
-    assert_eq!(converse(40, 2 * MIB, Splicing { pipes_max: 1, ..spliced() }, || {}), 1);
+    let pipes = converse(40, 2 * MIB, Splicing { pipes_max: 1, ..spliced() }, || {});
+    assert_eq!(pipes.kept, 1);
+    assert!(pipes.refused > 0, "all of them had it");
 }
 
 #[test]
@@ -192,7 +199,9 @@ fn a_user_who_may_have_no_more_pipes_has_streams_all_the_same() {
             assert!(pipes.len() < 2000, "this user may have any number of pipes");
         }
     };
-    assert_eq!(converse(20, 2 * MIB, spliced(), first), 0, "pipes of a page were used");
+    let pipes = converse(20, 2 * MIB, spliced(), first);
+    assert_eq!(pipes.kept, 0, "pipes of a page were used");
+    assert!(pipes.refused > 0, "nobody asked for one");
 }
 
 #[test]

@@ -170,7 +170,7 @@ async fn play(seed: u64, noise: &[u8]) {
         step += 1;
     }
     let end = relayed.await.unwrap();
-    assert_eq!(loans.pipes().0, 0, "a pipe is still lent");
+    assert_eq!(loans.pipes().lent, 0, "a pipe is still lent");
     let [person, server] = &peers;
     let faulty = fault != Fault::None && fault_at < step;
     for (from, to, moved) in [(person, server, pulse.total()[0]), (server, person, pulse.total()[1])] {

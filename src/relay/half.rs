@@ -175,10 +175,12 @@ impl Half {
                 self.state = State::Draining(lent);
                 return Some(Ok(()));
             }
-            Ok(_) => {}
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.manner = Manner::CopyOnly,
-            Err(error) => return Some(Err(error)),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock && error.kind() != io::ErrorKind::Interrupted => {
+                // A socket tells of its end once: a read would not hear of it again.
+                return Some(Err(error));
+            }
+            Ok(_) | Err(_) => {}
         }
         loans.give_back_pipe(lent);
         None

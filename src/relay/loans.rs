@@ -1,7 +1,6 @@
 //! What one thread lends to directions while they have bytes to move: buffers and pipes.
 
 use std::cell::{Cell, RefCell};
-use std::io;
 use std::rc::Rc;
 
 use crate::sys::Pipe;
@@ -44,6 +43,17 @@ impl Default for Splicing {
     }
 }
 
+/// The pipes of one thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PipeCounts {
+    /// Now lent.
+    pub lent: usize,
+    /// Empty, and waiting for a borrower.
+    pub kept: usize,
+    /// Borrowings that were refused, for the thread's own limit or the kernel's; those bytes were copied.
+    pub refused: u64,
+}
+
 /// What one thread lends.
 #[derive(Debug)]
 pub struct Loans {
@@ -51,7 +61,8 @@ pub struct Loans {
     pub(super) splicing: Splicing,
     idle: RefCell<Vec<Pipe>>,
     lent: Rc<Cell<usize>>,
-    /// How many more borrowings are refused.
+    refused: Cell<u64>,
+    /// How many more borrowings are refused unasked.
     refusing: Cell<u16>,
 }
 
@@ -70,35 +81,37 @@ impl Loans {
             splicing,
             idle: RefCell::default(),
             lent: Rc::default(),
+            refused: Cell::new(0),
             refusing: Cell::new(0),
         }
     }
 
-    /// How many pipes are lent, and how many wait for a borrower.
+    /// Its pipes.
     #[must_use]
-    pub fn pipes(&self) -> (usize, usize) {
-        (self.lent.get(), self.idle.borrow().len())
+    pub fn pipes(&self) -> PipeCounts {
+        PipeCounts { lent: self.lent.get(), kept: self.idle.borrow().len(), refused: self.refused.get() }
     }
 
     /// An empty pipe, if there is one or may be one more.
     pub(super) fn borrow_pipe(&self) -> Option<LentPipe> {
         let idle = self.idle.borrow_mut().pop();
-        let pipe = match idle {
-            Some(pipe) => pipe,
-            None if self.lent.get() >= self.splicing.pipes_max => return None,
-            None => self.open()?,
+        let Some(pipe) = idle.or_else(|| self.open()) else {
+            self.refused.set(self.refused.get() + 1);
+            return None;
         };
         self.lent.set(self.lent.get() + 1);
         Some(LentPipe { pipe, _lent: Lent(Rc::clone(&self.lent)) })
     }
 
     fn open(&self) -> Option<Pipe> {
+        if self.lent.get() >= self.splicing.pipes_max {
+            return None;
+        }
         if let Some(left) = self.refusing.get().checked_sub(1) {
             self.refusing.set(left);
             return None;
         }
-        let opened: io::Result<Pipe> = Pipe::open(self.splicing.pipe_size, self.splicing.pipe_least);
-        match opened {
+        match Pipe::open(self.splicing.pipe_size, self.splicing.pipe_least) {
             Ok(pipe) => Some(pipe),
             Err(error) => {
                 tracing::debug!(%error, "no pipe: streams are copied");

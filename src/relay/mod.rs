@@ -9,7 +9,34 @@
 //! write leaves stays in the buffer, and the direction reads no more until that is out: this is the
 //! back-pressure. The end of one direction is passed on with `shutdown`, and the other goes on. A
 //! reset is passed on as a reset, after what came before it was delivered. A byte has one owner at
-//! any time: a socket or the borrowed buffer.
+//! any time: a socket, the borrowed buffer, or the borrowed pipe. It is counted when a socket takes it.
+//!
+//! # Streams
+//!
+//! A direction whose reads stay large is a stream: the kernel moves it with splice(2), through a pipe that is
+//! borrowed while it holds bytes. Small moves make it a copy again. [`Splicing`] has the numbers. A thread has few
+//! pipes, the kernel may give none or small ones, and whoever gets none copies.
+//!
+//! Of splice(2) that is empty-handed nothing is believed. It says "would block" of an empty source, of a full
+//! pipe and of an urgent byte, and zero at the end, or before an urgent byte if the end is in sight. So only an
+//! empty pipe is filled, and when nothing came a read into a buffer asks the source itself: that alone clears
+//! the runtime's readiness, and that alone sees the end, when the pipe is empty by then.
+//!
+//! Processor seconds of the relay's thread for a gigabyte, eight sessions over loopback, by `benches/relay.rs`
+//! (Linux 6.18, two shared cores: lines can be compared with each other, and differences below a tenth mean nothing).
+//! Copied with buffers of 64 KiB:
+//!
+//! | messages | copied | spliced | as it is |
+//! |---|---|---|---|
+//! | 2 KiB | 3.26 | 3.67 | 3.07 |
+//! | 8 KiB | 0.78 | 0.89 | 0.78 |
+//! | 16 KiB | 0.40 | 0.46 | 0.40 |
+//! | 60 KiB | 0.137 | 0.140 | 0.139 |
+//! | 256 KiB | 0.181 | 0.082 | 0.086 |
+//! | no end | 0.442 | 0.205 | 0.191 |
+//!
+//! Half the threshold makes messages of 16 KiB dearer by a sixth; pipes of 128 KiB make streams dearer by a third to
+//! a half, and pipes of 1 MiB make nothing cheaper beyond the noise.
 
 mod buffer;
 mod half;
@@ -25,7 +52,7 @@ use crate::model::{Direction, SessionEnd};
 use crate::sys::Stream;
 
 use half::{Broken, Half, Way};
-pub use loans::{Loans, Splicing};
+pub use loans::{Loans, PipeCounts, Splicing};
 pub use opening::{FirstChunk, Opening, Start, open};
 pub use pulse::Pulse;
 

@@ -14,9 +14,12 @@ use super::relayed::Ours;
 /// The longest piece that is written or read at once.
 const PIECE: usize = 64 * 1024;
 
-/// `number` sessions, over TCP and Unix sockets by turns.
+/// A client's socket and a backend's.
+type Pair = (Ours, Ours);
+
+/// What `number` sessions relay, and the other ends of that, over TCP and Unix sockets by turns.
 #[track_caller]
-pub fn sessions(number: usize) -> (Vec<(Ours, Ours)>, Vec<(Ours, Ours)>) {
+pub fn sessions(number: usize) -> (Vec<Pair>, Vec<Pair>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let addr = listener.local_addr().expect("bound");
     let tcp = || {
@@ -30,7 +33,7 @@ pub fn sessions(number: usize) -> (Vec<(Ours, Ours)>, Vec<(Ours, Ours)>) {
     };
     let session = |number: usize| {
         let (ours, client) = if number % 4 < 2 { tcp() } else { unix() };
-        let (theirs, server) = if number % 2 == 0 { tcp() } else { unix() };
+        let (theirs, server) = if number.is_multiple_of(2) { tcp() } else { unix() };
         ((ours, theirs), (client, server))
     };
     (0..number).map(session).unzip()

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::thread::JoinHandle;
 
 use changeover::model::SessionEnd;
-use changeover::relay::{Loans, Pulse, RelayEnd, Splicing, Start, relay};
+use changeover::relay::{Loans, PipeCounts, Pulse, RelayEnd, Splicing, Start, relay};
 use changeover::sys::Stream;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::LocalSet;
@@ -83,7 +83,7 @@ pub struct Outcome {
 /// Relays on a thread of their own, which share what that lends.
 #[derive(Debug)]
 pub struct Relays {
-    thread: JoinHandle<(Vec<Outcome>, (usize, usize))>,
+    thread: JoinHandle<(Vec<Outcome>, PipeCounts)>,
     stop: UnboundedSender<SessionEnd>,
 }
 
@@ -131,9 +131,9 @@ impl Relays {
         self.stop.send(end).expect("it runs");
     }
 
-    /// Waits for the end of all: how each ended, and the pipes that are lent and that are kept.
+    /// Waits for the end of all: how each ended, and the pipes.
     #[track_caller]
-    pub fn outcomes(self) -> (Vec<Outcome>, (usize, usize)) {
+    pub fn outcomes(self) -> (Vec<Outcome>, PipeCounts) {
         super::wait_until("the relays have ended", DEADLINE, || self.thread.is_finished());
         self.thread.join().expect("no panic")
     }
@@ -167,8 +167,8 @@ impl Relayed {
     #[track_caller]
     pub fn outcome(self) -> (Outcome, usize) {
         drop((self.client, self.backend));
-        let (outcomes, (lent, kept)) = self.relays.outcomes();
-        assert_eq!(lent, 0, "pipes are still lent");
-        (outcomes[0], kept)
+        let (outcomes, pipes) = self.relays.outcomes();
+        assert_eq!(pipes.lent, 0, "pipes are still lent");
+        (outcomes[0], pipes.kept)
     }
 }
