@@ -61,7 +61,7 @@ pub use controller::Controller;
 pub use event::{Change, Command, Event, ProbeSpec, Transition};
 pub use health::REFUSALS_FOR_DEATH;
 pub use schedule::EMPTY_POOL_PROBE_INTERVAL;
-pub use table::{NoRoute, PoolRoutes, Route, RouteTable};
+pub use table::{NoRoute, PoolRoutes, Route, RouteTable, Tier};
 
 #[cfg(test)]
 mod tests;
