@@ -8,6 +8,10 @@ use crate::options::Options;
 use crate::peer::Peer;
 use crate::results::Results;
 
+/// The share of waiting for the CPU, as the median of all cells, above which not even ratios are good: a generator
+/// that others keep from its CPU lets bulk pile up in small pieces, and peers differ in how they take that.
+const LOADED: f64 = 0.25;
+
 /// What a figure of changeover's is held to.
 #[derive(Debug, Clone, Copy)]
 enum Bound {
@@ -38,6 +42,9 @@ pub(crate) fn write(results: &Results, options: &Options, peers: &[Peer]) -> Str
     let seconds = options.seconds;
     write!(text, "{} rounds of {seconds} s, {} sessions at rest. ", options.rounds, options.sessions()).unwrap();
     if let Some((median, worst)) = results.waits() {
+        if median > LOADED {
+            text.push_str("**Not to be quoted: this machine was busy with other things.** ");
+        }
         let (median, worst) = (100.0 * median, 100.0 * worst);
         write!(
             text,
