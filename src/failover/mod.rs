@@ -72,7 +72,7 @@ pub use health::REFUSALS_FOR_DEATH;
 pub use schedule::EMPTY_POOL_PROBE_INTERVAL;
 pub use slots::client_key;
 pub use table::{Arrival, NoRoute, PoolRoutes, Route, RouteTable};
-pub use tier::{DRAWS, EXACT_MAX, LATENCY_GRAIN};
+pub use tier::{DRAWS, EXACT_MAX, LATENCY_GRAIN, Tier};
 
 #[cfg(test)]
 mod tests;

@@ -135,14 +135,13 @@ impl Search {
                         self.line = Some(pool.stand_in_line());
                         continue;
                     }
-                    match self.wait(worker, &client, retry_after).await {
-                        HoldEnd::Released => {
-                            client = rearmed(client)?;
-                            self.tried.clear();
-                            continue;
-                        }
-                        end => Refusal::Hold(end),
+                    let end = self.wait(worker, &client, retry_after).await;
+                    if end == HoldEnd::Released {
+                        client = rearmed(client)?;
+                        self.tried.clear();
+                        continue;
                     }
+                    Refusal::Hold(end)
                 }
                 Choice::Dial(picked) => {
                     let header = caller.header(picked.route.approach.send_proxy_protocol, &client);

@@ -1,0 +1,99 @@
+//! What the decisions cost: a pick, a table, its exchange, a file. `cargo bench --bench core`.
+//!
+//! Nothing here touches a socket; `peers` measures those. Under `cargo test` each runs once.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+// The macros of criterion make public functions.
+#![allow(missing_docs)]
+
+mod fixture;
+
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use changeover::config::{OsSources, parse};
+use changeover::failover::Arrival;
+use changeover::model::Balance;
+use changeover::routing::{Published, route_cell};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+
+/// A few, and more than anybody has behind one pool.
+const SIZES: [u32; 2] = [10, 10_000];
+/// Threads that read while one writes.
+const READERS: usize = 4;
+
+fn pick(criterion: &mut Criterion) {
+    for (size, &balance) in SIZES.into_iter().flat_map(|size| Balance::ALL.iter().map(move |balance| (size, balance))) {
+        let table = fixture::table(1, balance, fixture::routes(size));
+        let pool = &table.pools["pool"];
+        let mut turn = 0_u64;
+        criterion.bench_function(&format!("pick/{balance}/{size}"), |bencher| {
+            bencher.iter(|| {
+                turn += 1;
+                // An odd multiplier: every turn is another client and another draw.
+                let word = turn.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                pool.pick(&Arrival { turn: black_box(turn), client: word, chance: word, tried: &[] }).unwrap().backend
+            });
+        });
+        let first = Arrival::default();
+        let tried = [pool.pick(&first).unwrap().backend];
+        criterion.bench_function(&format!("pick again/{balance}/{size}"), |bencher| {
+            bencher.iter(|| pool.pick(&Arrival { tried: black_box(&tried), ..first }).unwrap().backend);
+        });
+    }
+}
+
+fn build(criterion: &mut Criterion) {
+    let routes = fixture::routes(10_000);
+    criterion.bench_function("table build/10000", |bencher| {
+        bencher.iter_batched(
+            || routes.clone(),
+            |routes| fixture::table(1, Balance::RoundRobin, routes),
+            BatchSize::LargeInput,
+        );
+    });
+}
+
+/// What it costs to publish a table, and to read it, while others read without pause.
+fn exchange(criterion: &mut Criterion) {
+    let (writer, reader) = route_cell();
+    let tables =
+        [1, 2].map(|generation| Arc::new(fixture::table(generation, Balance::RoundRobin, fixture::routes(10))));
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..READERS {
+            let reader = reader.clone();
+            let done = &done;
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    black_box(reader.load().table.generation);
+                }
+            });
+        }
+        let mut turn = 0;
+        criterion.bench_function(&format!("publish/{READERS} readers"), |bencher| {
+            bencher.iter(|| {
+                turn ^= 1;
+                writer.publish(Published { table: Arc::clone(&tables[turn]), ..Published::default() });
+            });
+        });
+        criterion.bench_function(&format!("load/{} other readers", READERS), |bencher| {
+            bencher.iter(|| black_box(&reader).load().table.generation);
+        });
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+fn configuration(criterion: &mut Criterion) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/reference.toml");
+    let text = std::fs::read_to_string(path).unwrap();
+    criterion.bench_function("parse/reference.toml", |bencher| {
+        bencher.iter(|| parse("reference.toml", black_box(&text), &OsSources).unwrap());
+    });
+}
+
+criterion_group!(benches, pick, build, exchange, configuration);
+criterion_main!(benches);
