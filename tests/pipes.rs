@@ -22,6 +22,8 @@ use support::crowd::{count, hear, pour, say, sessions, split};
 use support::relayed::{Relays, copied, pair, spliced, switching};
 use support::sock::{Listening, Sock};
 use support::{DEADLINE, Daemon, wait_until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::{LocalSet, spawn_local};
 
 const KIB: usize = 1024;
@@ -149,6 +151,7 @@ async fn moved_by_one_poll(splicing: Splicing) -> u64 {
     SockRef::from(&theirs).set_send_buffer_size(8 * MIB).unwrap();
     let Sock::Tcp(stream) = &client else { panic!("not TCP") };
     stream.set_nonblocking(true).unwrap();
+    SockRef::from(stream).set_send_buffer_size(8 * MIB).unwrap();
     let mut sent = 0;
     while let Ok(length) = client.write(&[7; 256 * KIB]) {
         sent += length;
@@ -170,6 +173,52 @@ async fn a_busy_direction_lets_others_run() {
         let moved = moved_by_one_poll(splicing).await;
         assert!((1..=768 * 1024).contains(&moved), "{moved} bytes in one go");
     }
+}
+
+/// `rounds` messages there and back.
+async fn converse_in_messages(client: &mut TcpStream, server: &mut TcpStream, rounds: usize) {
+    let mut message = [7; 2 * KIB];
+    for _ in 0..rounds {
+        client.write_all(&message).await.unwrap();
+        server.read_exact(&mut message).await.unwrap();
+        server.write_all(&message).await.unwrap();
+        client.read_exact(&mut message).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn messages_are_copied_a_stream_is_spliced_and_messages_after_it_are_copied_again() {
+    let ((ours, client), (theirs, server)) = (pair(false), pair(false));
+    let (ours, theirs) = (ours.watched(), theirs.watched());
+    let [mut client, mut server] = [client, server].map(|sock| {
+        let Sock::Tcp(stream) = sock else { panic!("not TCP") };
+        stream.set_nonblocking(true).unwrap();
+        TcpStream::from_std(stream).unwrap()
+    });
+    let loans = Rc::new(Loans::new(64 * KIB));
+    let lent = Rc::clone(&loans);
+    let local = LocalSet::new();
+    let relayed =
+        local.spawn_local(async move { relay(&ours, &theirs, Start::default(), &Pulse::new(0, 0), &lent).await });
+    let talk = async {
+        converse_in_messages(&mut client, &mut server, 100).await;
+        assert_eq!(loans.pipes().borrowed, 0, "messages were spliced");
+        let (stream, mut got) = (noise(16 * MIB), vec![0; 16 * MIB]);
+        let (sent, received) = tokio::join!(server.write_all(stream), client.read_exact(&mut got));
+        sent.and(received).unwrap();
+        assert!(got == stream);
+        let pipes = loans.pipes();
+        assert!(pipes.borrowed > 10, "the stream was copied: {pipes:?}");
+        assert_eq!(pipes.lent, 0, "a direction at rest has a pipe");
+        // The first few show that it is a stream no more.
+        converse_in_messages(&mut client, &mut server, 10).await;
+        let before = loans.pipes().borrowed;
+        converse_in_messages(&mut client, &mut server, 100).await;
+        assert_eq!(loans.pipes().borrowed, before, "messages were spliced");
+        drop((client, server));
+        relayed.await.unwrap()
+    };
+    assert_eq!(local.run_until(talk).await, SessionEnd::Completed);
 }
 
 #[test]

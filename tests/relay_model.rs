@@ -106,7 +106,8 @@ fn limit(socket: &impl AsFd, random: &mut Rng) {
         SockRef::from(socket).set_send_buffer_size(random.usize(2_000..60_000)).unwrap();
     }
     if random.bool() {
-        SockRef::from(socket).set_recv_buffer_size(random.usize(2_000..60_000)).unwrap();
+        // Not below two packets of loopback: the sender would wait for its persist timer each time the window is shut.
+        SockRef::from(socket).set_recv_buffer_size(random.usize(150_000..400_000)).unwrap();
     }
 }
 

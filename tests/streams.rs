@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use changeover::model::SessionEnd;
 use changeover::relay::Splicing;
 use support::net::{End, drain, ends};
-use support::relayed::{Relayed, copied, spliced, switching};
+use support::relayed::{Ours, Relayed, copied, spliced, switching};
 use support::sock::Sock;
 use support::{DEADLINE, wait_until};
 
@@ -237,6 +237,42 @@ fn a_cut_in_mid_transfer_looks_cut(setting: Setting) {
     assert!(outcome.moved[1] >= count(got.len()) && outcome.moved[1] < count(noise().len()));
 }
 
+fn a_fence_in_mid_transfer_ends_it(setting: Setting) {
+    let Setting { client_is_unix, backend_is_unix, splicing } = setting;
+    let (mut relayed, inner) = Relayed::start_within_reach(client_is_unix, backend_is_unix, splicing);
+    let (writing, written) = send(&relayed.backend, noise());
+    wait_stalled(&written);
+    inner.iter().for_each(Ours::cut);
+    drop(inner);
+    let (got, end) = drain(&mut relayed.client);
+    is_beginning(&got, noise());
+    assert!(got.len() < noise().len());
+    if setting.has_resets() {
+        assert_eq!(end, End::Reset);
+    }
+    writing.join().unwrap().expect_err("the connection is gone");
+    let (outcome, _) = relayed.outcome();
+    assert!(outcome.moved[1] >= count(got.len()) && outcome.moved[1] < count(noise().len()));
+}
+
+fn a_backend_may_speak_first(setting: Setting) {
+    let mut relayed = setting.start();
+    let banner = &noise()[..MIB];
+    let (speaking, _) = send(&relayed.backend, banner);
+    let mut got = vec![0; banner.len()];
+    relayed.client.read_exact(&mut got).expect("received");
+    is_beginning(&got, banner);
+    speaking.join().unwrap().expect("sent");
+    relayed.client.write_all(b"thanks").expect("sent");
+    relayed.client.finish();
+    let (heard, end) = drain(&mut relayed.backend);
+    assert_eq!((heard.as_slice(), end), (b"thanks".as_slice(), End::Closed));
+    relayed.backend.finish();
+    assert_eq!(ends(&mut relayed.client), End::Closed);
+    let (outcome, _) = relayed.outcome();
+    assert_eq!((outcome.end, outcome.moved), (SessionEnd::Completed, [6, count(banner.len())]));
+}
+
 /// splice(2) stops before an urgent byte, and says of what is behind it that there is nothing, or the end.
 fn an_urgent_byte_stops_no_stream(setting: Setting) {
     let mut relayed = setting.start();
@@ -296,5 +332,7 @@ rules! {
     a_reset_of_the_source_in_mid_transfer_comes_after_what_was_moved,
     a_reset_of_the_sink_in_mid_transfer_reaches_the_source,
     a_cut_in_mid_transfer_looks_cut,
+    a_fence_in_mid_transfer_ends_it,
+    a_backend_may_speak_first,
     an_urgent_byte_stops_no_stream,
 }

@@ -50,6 +50,8 @@ pub struct PipeCounts {
     pub lent: usize,
     /// Empty, and waiting for a borrower.
     pub kept: usize,
+    /// How often one was borrowed.
+    pub borrowed: u64,
     /// Borrowings that were refused, for the thread's own limit or the kernel's; those bytes were copied.
     pub refused: u64,
 }
@@ -61,6 +63,7 @@ pub struct Loans {
     pub(super) splicing: Splicing,
     idle: RefCell<Vec<Pipe>>,
     lent: Rc<Cell<usize>>,
+    borrowed: Cell<u64>,
     refused: Cell<u64>,
     /// How many more borrowings are refused unasked.
     refusing: Cell<u16>,
@@ -81,6 +84,7 @@ impl Loans {
             splicing,
             idle: RefCell::default(),
             lent: Rc::default(),
+            borrowed: Cell::new(0),
             refused: Cell::new(0),
             refusing: Cell::new(0),
         }
@@ -89,7 +93,12 @@ impl Loans {
     /// Its pipes.
     #[must_use]
     pub fn pipes(&self) -> PipeCounts {
-        PipeCounts { lent: self.lent.get(), kept: self.idle.borrow().len(), refused: self.refused.get() }
+        PipeCounts {
+            lent: self.lent.get(),
+            kept: self.idle.borrow().len(),
+            borrowed: self.borrowed.get(),
+            refused: self.refused.get(),
+        }
     }
 
     /// An empty pipe, if there is one or may be one more.
@@ -100,6 +109,7 @@ impl Loans {
             return None;
         };
         self.lent.set(self.lent.get() + 1);
+        self.borrowed.set(self.borrowed.get() + 1);
         Some(LentPipe { pipe, _lent: Lent(Rc::clone(&self.lent)) })
     }
 

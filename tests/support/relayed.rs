@@ -1,6 +1,6 @@
 //! The relay alone, between two pairs of real sockets: on a thread of its own, told how to move bytes.
 
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::thread::JoinHandle;
@@ -56,6 +56,25 @@ impl Ours {
     }
 }
 
+impl Ours {
+    /// Cuts the connection now, as a fence does from another thread.
+    #[track_caller]
+    pub fn cut(&self) {
+        match self {
+            Self::Tcp(stream) => rustix::net::connect_unspec(stream).expect("reset"),
+            Self::Unix(stream) => stream.shutdown(Shutdown::Both).expect("shutdown"),
+        }
+    }
+
+    #[track_caller]
+    fn another(&self) -> Self {
+        match self {
+            Self::Tcp(stream) => Self::Tcp(stream.try_clone().expect("clone")),
+            Self::Unix(stream) => Self::Unix(stream.try_clone().expect("clone")),
+        }
+    }
+}
+
 /// A connected pair: the relay's end and the test's.
 #[track_caller]
 pub fn pair(unix: bool) -> (Ours, Sock) {
@@ -67,6 +86,11 @@ pub fn pair(unix: bool) -> (Ours, Sock) {
         let other = dial(listener.local_addr().expect("bound")).expect("dialled");
         let (ours, _) = listener.accept().expect("accepted");
         ours.set_nodelay(true).expect("TCP_NODELAY");
+        // A size that is set stays: the kernel grows others until they hold a whole test.
+        for socket in [socket2::SockRef::from(&ours), socket2::SockRef::from(&other)] {
+            socket.set_recv_buffer_size(512 * 1024).expect("SO_RCVBUF");
+            socket.set_send_buffer_size(512 * 1024).expect("SO_SNDBUF");
+        }
         (Ours::Tcp(ours), Sock::Tcp(other))
     }
 }
@@ -153,9 +177,16 @@ impl Relayed {
     /// A relay between sockets of these families.
     #[track_caller]
     pub fn start(client_is_unix: bool, backend_is_unix: bool, splicing: Splicing) -> Self {
+        Self::start_within_reach(client_is_unix, backend_is_unix, splicing).0
+    }
+
+    /// The same, and the relay's own ends, which stay open until those are dropped too.
+    #[track_caller]
+    pub fn start_within_reach(client_is_unix: bool, backend_is_unix: bool, splicing: Splicing) -> (Self, [Ours; 2]) {
         let ((ours, client), (theirs, backend)) = (pair(client_is_unix), pair(backend_is_unix));
+        let inner = [theirs.another(), ours.another()];
         let relays = Relays::start(vec![(ours, theirs)], splicing, || {});
-        Self { client, backend, relays }
+        (Self { client, backend, relays }, inner)
     }
 
     /// Has it end for this reason.
