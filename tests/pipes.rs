@@ -218,7 +218,7 @@ async fn messages_are_copied_a_stream_is_spliced_and_messages_after_it_are_copie
         drop((client, server));
         relayed.await.unwrap()
     };
-    assert_eq!(local.run_until(talk).await, SessionEnd::Completed);
+    assert_eq!(local.run_until(talk).await, changeover::relay::RelayEnd::Over(SessionEnd::Completed));
 }
 
 #[test]
