@@ -197,3 +197,33 @@ fn the_daemons_own_user_may_close_a_session_and_nobody_over_tcp_may() {
     assert_eq!(over_unix("/api/v1/sessions/x").status, 404);
     echo(&mut kept, b"still here").unwrap();
 }
+
+#[test]
+fn long_sessions_are_shared_evenly_among_the_threads() {
+    let server = Server::echo("a");
+    let text = config(&[format!("[pools.orders.backends.a]\naddress = \"{}\"\n", server.addr)], "");
+    let daemon = Daemon::start(&format!("[daemon]\nworkers = 2\n{text}"));
+    // Half of them leave: whichever thread is left with more than the other gets none before they are even.
+    let mut clients: Vec<TcpStream> = (0..200).map(|_| meet(daemon.listener("orders")).unwrap().0).collect();
+    let by_thread = || {
+        let ids: Vec<u64> = sessions(&daemon, "").iter().map(|session| session["id"].as_u64().unwrap()).collect();
+        ids.iter().fold([0_usize; 2], |mut counts, id| {
+            counts[usize::try_from(id % 2).unwrap()] += 1;
+            counts
+        })
+    };
+    let even = |[a, b]: [usize; 2]| a.abs_diff(b) <= 4 + a.max(b) / 16 + 1;
+    assert!(even(by_thread()), "{:?}", by_thread());
+    let of_first: Vec<String> = sessions(&daemon, "")
+        .iter()
+        .filter(|session| session["id"].as_u64().unwrap() % 2 == 0)
+        .map(|session| session["client"].as_str().unwrap().to_owned())
+        .collect();
+    clients.retain(|client| !of_first.contains(&client.local_addr().unwrap().to_string()));
+    wait_until("one thread has none left", DEADLINE, || by_thread()[0] == 0);
+    let more: Vec<TcpStream> = (0..clients.len()).map(|_| meet(daemon.listener("orders")).unwrap().0).collect();
+    assert!(even(by_thread()), "{:?}", by_thread());
+    for client in more.iter().chain(&clients) {
+        echo(&mut &*client, b"still here").unwrap();
+    }
+}

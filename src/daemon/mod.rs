@@ -20,7 +20,7 @@ use crate::admin::Admin;
 use crate::control::{Control, Observer};
 use crate::model::{Address, ListenerName, Plan};
 use crate::routing::{ControlHandle, Phase, Readiness, Registry, mailbox, route_cell};
-use crate::session::{Guard, Seats, Worker};
+use crate::session::{Guard, Seats, Threads, Worker};
 use crate::sys::{Clock, cores, raise_descriptor_limit};
 use crate::telemetry::Metrics;
 
@@ -138,7 +138,7 @@ pub struct Daemon {
 pub fn start(plan: Plan, options: Options) -> Result<Daemon, StartError> {
     let plan = Arc::new(plan);
     let worker_count = if plan.daemon.workers == 0 { cores() } else { plan.daemon.workers };
-    let seats = Seats::new(session_limit(&plan));
+    let seats = Seats::new(session_limit(&plan), worker_count);
     let metrics = Arc::new(Metrics::new().map_err(|cause| StartError::Metrics(Box::new(cause)))?);
     let sockets = Sockets::default();
     let opening = sockets.open_missing(&plan, worker_count)?;
@@ -171,13 +171,16 @@ pub fn start(plan: Plan, options: Options) -> Result<Daemon, StartError> {
     };
     let control_thread = ControlThread::start(task, admin, mourn.clone()).map_err(StartError::Thread)?;
     let mut workers = Vec::with_capacity(worker_count);
-    for index in 0..worker_count {
+    let (threads, arrivals) = Threads::new(worker_count);
+    for (index, arrivals) in arrivals.into_iter().enumerate() {
         let (routes, registry, feedback) = (routes.clone(), registry.clone(), feedback.clone());
         let (seats, relay_buffer, keepalive) = (seats.clone(), plan.daemon.relay_buffer, plan.daemon.tcp_keepalive);
+        let threads = threads.clone();
         let make = move || {
-            Worker::new(index, clock, routes, registry, feedback, seats, relay_buffer).with_keepalive(keepalive)
+            let worker = Worker::new(index, clock, routes, registry, feedback, seats, relay_buffer);
+            worker.with_keepalive(keepalive).among(threads)
         };
-        let worker = WorkerThread::start(index, make, Arc::clone(&metrics), mourn.clone());
+        let worker = WorkerThread::start(index, make, arrivals, Arc::clone(&metrics), mourn.clone());
         workers.push(worker.map_err(StartError::Thread)?);
     }
     let mut daemon = Daemon {

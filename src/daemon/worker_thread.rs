@@ -8,9 +8,9 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, spawn_local};
 
-use crate::listener::{ListenerEnd, accept_until_stopped};
+use crate::listener::{ListenerEnd, accept_until_stopped, serve};
 use crate::model::{Address, ListenerName, ListenerPlan};
-use crate::session::{Entrance, Guard, Worker};
+use crate::session::{Entrance, Guard, Handed, Worker};
 use crate::sys::{BoundSocket, Listener};
 use crate::telemetry::{ListenerMetrics, Metrics};
 
@@ -44,13 +44,14 @@ impl WorkerThread {
     pub(super) fn start(
         index: usize,
         make: impl FnOnce() -> Worker + Send + 'static,
+        arrivals: mpsc::Receiver<Handed>,
         metrics: Arc<Metrics>,
         mourn: Mourn,
     ) -> io::Result<Self> {
         let (orders, inbox) = mpsc::channel(ORDERS);
         let name = format!("worker-{index}");
         let thread = spawn_with_runtime(name, mourn.clone(), move || async move {
-            obey(Rc::new(make()), metrics, inbox, mourn).await;
+            obey(Rc::new(make()), metrics, inbox, arrivals, mourn).await;
         })?;
         Ok(Self { orders, thread })
     }
@@ -91,6 +92,7 @@ async fn obey(
     worker: Rc<Worker>,
     metrics: Arc<Metrics>,
     mut inbox: mpsc::Receiver<(Order, oneshot::Sender<()>)>,
+    mut arrivals: mpsc::Receiver<Handed>,
     mourn: Mourn,
 ) {
     let ticking = Rc::clone(&worker);
@@ -99,7 +101,17 @@ async fn obey(
     let releasing = Rc::clone(&worker);
     drop(spawn_local(async move { releasing.release_held_forever().await }));
     let mut doors = Doors { worker, metrics, mourn, entrances: BTreeMap::new(), doors: BTreeMap::new() };
-    while let Some((order, done)) = inbox.recv().await {
+    loop {
+        // Cancel-safety: a message that is not returned stays in its queue.
+        let order = tokio::select! {
+            biased;
+            Some(handed) = arrivals.recv() => {
+                doors.take_in(handed);
+                continue;
+            }
+            order = inbox.recv() => order,
+        };
+        let Some((order, done)) = order else { return };
         match order {
             Order::Arrange { plans, open, close } => doors.arrange(plans, open, &close).await,
             Order::StopAccepting => doors.close_all().await,
@@ -132,6 +144,15 @@ impl Doors {
         self.close(close).await;
         self.entrances.retain(|name, _| names.contains(name));
         self.worker.look_again();
+    }
+
+    /// Serves a client that another thread has let in.
+    fn take_in(&self, handed: Handed) {
+        // Its listener may have been removed while it was on its way; then it is closed, as those in a queue are.
+        let Some((entrance, _)) = self.entrances.get(&handed.listener) else { return };
+        if let Some((client, caller, places)) = handed.arrive() {
+            serve(&self.worker, entrance, client, caller, places);
+        }
     }
 
     /// Accepts no more at these sockets; returns when whoever was in their queues has been accepted.

@@ -101,14 +101,25 @@ fn accept_queued(worker: &Rc<Worker>, entrance: &Rc<Entrance>, guard: &Arc<Guard
 fn start(worker: &Rc<Worker>, entrance: &Rc<Entrance>, guard: &Arc<Guard>, client: Stream, peer: Option<SocketAddr>) {
     let plan = entrance.plan();
     let caller = Caller::peer(peer);
+    match let_in(worker, guard, &plan.limits, &caller) {
+        Err(reason) => turn_away(entrance, client, &caller, reason),
+        Ok(places) => {
+            if let Some((client, caller, places)) = worker.hand_over(&plan.name, client, caller, places) {
+                serve(worker, entrance, client, caller, places);
+            }
+        }
+    }
+}
+
+/// Starts the session of a client that was let in, here or by another thread.
+pub fn serve(worker: &Rc<Worker>, entrance: &Rc<Entrance>, client: Stream, caller: Caller, places: Places) {
+    let is_announced = entrance.plan().limits.accept_proxy_protocol;
     let (worker, entrance) = (Rc::clone(worker), Rc::clone(entrance));
     // Nobody waits for these tasks: each holds its seat until it ends, and the daemon waits for the seats.
-    match let_in(&worker, guard, &plan.limits, &caller) {
-        Err(reason) => turn_away(&entrance, client, &caller, reason),
-        Ok(places) if plan.limits.accept_proxy_protocol => {
-            drop(spawn_local(start_announced(worker, entrance, client, caller, places)));
-        }
-        Ok(places) => drop(spawn_local(run(worker, entrance, client, caller, places))),
+    if is_announced {
+        drop(spawn_local(start_announced(worker, entrance, client, caller, places)));
+    } else {
+        drop(spawn_local(run(worker, entrance, client, caller, places)));
     }
 }
 
@@ -127,7 +138,7 @@ fn let_in(worker: &Worker, guard: &Arc<Guard>, limits: &LimitsPlan, caller: &Cal
         pass.identify(caller.ip(), limits, || worker.clock.now())?;
         pass
     };
-    let seat = worker.seats.take().ok_or(RejectReason::MaxSessions)?;
+    let seat = worker.seats.take(worker.index).ok_or(RejectReason::MaxSessions)?;
     Ok(Places { pass, seat })
 }
 

@@ -13,9 +13,11 @@ mod dial;
 mod doubt;
 mod establish;
 mod guard;
+mod hand_over;
 mod hold;
 mod meeting;
 mod rest;
+mod seats;
 mod talk;
 mod worker;
 
@@ -29,9 +31,11 @@ use crate::telemetry::{Counted, ListenerMetrics};
 pub use caller::Caller;
 use establish::{Refusal, Refused, Search};
 pub use guard::{Guard, Pass};
+pub use hand_over::{Handed, Threads};
 use meeting::{Meeting, Outcome};
+pub use seats::{Seat, Seats};
 use talk::{Guest, Talk, talk};
-pub use worker::{Seat, Seats, Worker};
+pub use worker::Worker;
 
 /// What a session knows of the listener it came through. The plan may be replaced by a reload.
 #[derive(Debug)]

@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use slab::Slab;
@@ -16,8 +15,10 @@ use crate::routing::{Admission, BackendLive, Feedback, Registry, RouteReader};
 use crate::sys::{Clock, release_memory};
 
 use super::chance::Chance;
+use super::hand_over::Threads;
 use super::hold::HoldQueues;
 use super::rest::{REST_AFTER, RestingTalks};
+use super::seats::Seats;
 
 /// How often sessions are looked at for idle and half-close limits. Those are given in seconds and
 /// minutes; a quarter of a second costs next to nothing and is never noticed.
@@ -41,6 +42,7 @@ pub struct Worker {
     pub feedback: Feedback,
     /// Places for sessions, shared by all threads.
     pub seats: Seats,
+    pub(super) threads: Threads,
     /// Connections to backends are kept alive after so long a silence; zero is never.
     pub(super) keepalive: Duration,
     pub(super) loans: Loans,
@@ -84,6 +86,7 @@ impl Worker {
             registry,
             feedback,
             seats,
+            threads: Threads::default(),
             keepalive: Duration::ZERO,
             loans: Loans::new(relay_buffer),
             holds: HoldQueues::default(),
@@ -101,6 +104,13 @@ impl Worker {
     #[must_use]
     pub const fn with_keepalive(mut self, idle: Duration) -> Self {
         self.keepalive = idle;
+        self
+    }
+
+    /// Hands clients over to other threads that have fewer sessions.
+    #[must_use]
+    pub fn among(mut self, threads: Threads) -> Self {
+        self.threads = threads;
         self
     }
 
@@ -216,54 +226,6 @@ impl Drop for Watch {
     }
 }
 
-/// Places for sessions: `max_sessions` of them, shared by all threads.
-#[derive(Debug, Clone)]
-pub struct Seats(Arc<Count>);
-
-#[derive(Debug)]
-struct Count {
-    taken: AtomicUsize,
-    limit: AtomicUsize,
-}
-
-impl Seats {
-    /// `limit` places, none taken.
-    #[must_use]
-    pub fn new(limit: usize) -> Self {
-        Self(Arc::new(Count { taken: AtomicUsize::new(0), limit: AtomicUsize::new(limit) }))
-    }
-
-    /// Changes how many places there are; those that are taken stay taken.
-    pub fn set_limit(&self, limit: usize) {
-        self.0.limit.store(limit, Ordering::Relaxed);
-    }
-
-    /// How many are taken.
-    #[must_use]
-    pub fn taken(&self) -> usize {
-        self.0.taken.load(Ordering::Relaxed)
-    }
-
-    /// Takes a place, if there is one.
-    #[must_use]
-    pub fn take(&self) -> Option<Seat> {
-        let limit = self.0.limit.load(Ordering::Relaxed);
-        let more = |taken| if taken < limit { Some(taken + 1) } else { None };
-        let taken = self.0.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        taken.is_ok().then(|| Seat(self.clone()))
-    }
-}
-
-/// One place; free again when dropped.
-#[derive(Debug)]
-pub struct Seat(Seats);
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.0.taken.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::{Seats, Worker};
@@ -286,21 +248,8 @@ mod tests {
     }
 
     #[test]
-    fn there_are_as_many_seats_as_the_limit_says() {
-        let seats = Seats::new(2);
-        let (first, second) = (seats.take(), seats.take());
-        assert!(first.is_some() && second.is_some() && seats.take().is_none());
-        drop(first);
-        assert_eq!(seats.taken(), 1);
-        seats.set_limit(1);
-        assert!(seats.take().is_none());
-        drop(second);
-        assert!(seats.take().is_some());
-    }
-
-    #[test]
     fn a_limit_in_ticks_is_never_shorter_than_in_time() {
-        let worker = worker(&Seats::new(1), &Registry::new(1));
+        let worker = worker(&Seats::new(1, 1), &Registry::new(1));
         assert_eq!(worker.ticks(Duration::ZERO), 0);
         assert_eq!(worker.ticks(Duration::from_millis(1)), 2);
         assert_eq!(worker.ticks(Duration::from_secs(1)), 5);
@@ -324,13 +273,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_in_one_session_ends_no_other() {
-        let (seats, registry) = (Seats::new(2), Registry::new(1));
+        let (seats, registry) = (Seats::new(2, 1), Registry::new(1));
         let worker = Rc::new(worker(&seats, &registry));
         let ((client, mut person), (backend, mut server)) = (pair().await, pair().await);
         let local = LocalSet::new();
         let healthy = Rc::clone(&worker);
         let relayed = local.spawn_local(async move {
-            let seat = healthy.seats.take();
+            let seat = healthy.seats.take(0);
             let end = relay(&client, &backend, Start::default(), &Pulse::new(0, 0), &healthy.loans).await;
             drop(seat);
             end
@@ -338,7 +287,7 @@ mod tests {
         local
             .run_until(async {
                 let broken = spawn_local(async move {
-                    let _seat = worker.seats.take();
+                    let _seat = worker.seats.take(0);
                     let _admission = worker.registry.admit(0, BackendId(1), Epoch(0), facts()).unwrap();
                     panic!("a fault of ours");
                 });
