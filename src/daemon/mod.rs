@@ -19,6 +19,7 @@ use tokio::sync::{oneshot, watch};
 use crate::admin::Admin;
 use crate::control::{Control, Observer};
 use crate::model::{Address, ListenerName, Plan};
+use crate::relay::PIPES_MAX;
 use crate::routing::{ControlHandle, Phase, Readiness, Registry, mailbox, route_cell};
 use crate::session::{Guard, Seats, Threads, Worker};
 use crate::sys::{Clock, cores, raise_descriptor_limit};
@@ -138,7 +139,7 @@ pub struct Daemon {
 pub fn start(plan: Plan, options: Options) -> Result<Daemon, StartError> {
     let plan = Arc::new(plan);
     let worker_count = if plan.daemon.workers == 0 { cores() } else { plan.daemon.workers };
-    let seats = Seats::new(session_limit(&plan), worker_count);
+    let seats = Seats::new(session_limit(&plan, worker_count), worker_count);
     let metrics = Arc::new(Metrics::new().map_err(|cause| StartError::Metrics(Box::new(cause)))?);
     let sockets = Sockets::default();
     let opening = sockets.open_missing(&plan, worker_count)?;
@@ -215,10 +216,10 @@ fn first_verdicts(
 }
 
 /// How many sessions there may be at once: as configured, or what the descriptors allow at two each,
-/// with some left for listeners, probes and the admin server.
-fn session_limit(plan: &Plan) -> usize {
+/// with some left for listeners, probes and the admin server, and for the pipes of `threads` threads.
+fn session_limit(plan: &Plan, threads: usize) -> usize {
     let limit = raise_descriptor_limit().limit;
-    let reserve = (limit / 4).min(1024);
+    let reserve = (limit / 4).min(1024 + threads * 2 * PIPES_MAX);
     let allowed = (limit - reserve) / 2;
     if plan.daemon.max_sessions > allowed {
         tracing::warn!(

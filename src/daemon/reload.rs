@@ -65,7 +65,7 @@ impl Daemon {
         let Opened { listeners, shares, admin } = opening.keep();
         self.open_admin(admin);
         self.sockets.close_admin(&plan);
-        self.seats.set_limit(session_limit(&plan));
+        self.seats.set_limit(session_limit(&plan, self.workers.len()));
         if !self.control.replace_plan(Arc::clone(&plan)) {
             tracing::error!("the control plane did not answer");
         }

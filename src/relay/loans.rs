@@ -10,6 +10,9 @@ use super::buffer::BufferPool;
 /// Borrowings that are refused after the kernel has refused a pipe, before it is asked again.
 const REFUSALS: u16 = 256;
 
+/// The pipes that a thread has at most, of two descriptors each.
+pub const PIPES_MAX: usize = 64;
+
 /// When a direction is a stream, and what it is lent. The header of the module says where the numbers come from.
 #[derive(Debug, Clone, Copy)]
 pub struct Splicing {
@@ -38,7 +41,7 @@ impl Default for Splicing {
             small_moves: 4,
             pipe_size: 256 * 1024,
             pipe_least: 64 * 1024,
-            pipes_max: 64,
+            pipes_max: PIPES_MAX,
         }
     }
 }

@@ -52,7 +52,7 @@ use crate::model::{Direction, SessionEnd};
 use crate::sys::Stream;
 
 use half::{Broken, Half, Way};
-pub use loans::{Loans, PipeCounts, Splicing};
+pub use loans::{Loans, PIPES_MAX, PipeCounts, Splicing};
 pub use opening::{FirstChunk, Opening, Start, open};
 pub use pulse::Pulse;
 
