@@ -126,6 +126,28 @@ fn what_may_be_an_order_is_never_sent_twice() {
 }
 
 #[test]
+fn a_pool_may_have_anything_sent_again_or_nothing() {
+    let reads = Server::start(fresh_addr(), |_, mut stream| stream.read_exact(&mut [0; 8]));
+    let (b, told) = listens();
+    let always = daemon("resend = \"always\"", &[reads.addr, b.addr]);
+    let mut client = dial(always.listener("orders")).unwrap();
+    client.write_all(b"an order").unwrap();
+    wait_until("the second backend has it", DEADLINE, || {
+        always.metric("backend_bytes_total", &[("backend", "b")]) == Some(8.0)
+    });
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(drain(&mut client), (b"8".to_vec(), End::Closed));
+    assert_eq!(told.recv_timeout(DEADLINE).unwrap(), b"an order");
+
+    let resets = resets_unread();
+    let never = daemon("resend = \"never\"", &[resets.addr, b.addr]);
+    let mut client = dial(never.listener("orders")).unwrap();
+    client.write_all(STARTUP).unwrap();
+    assert_eq!(ends(&mut client), End::Reset);
+    assert!(told.try_recv().is_err());
+}
+
+#[test]
 fn a_first_chunk_that_is_too_long_to_keep_is_not_sent_again() {
     let (a, (b, told)) = (resets_unread(), listens());
     let daemon = daemon("", &[a.addr, b.addr]);

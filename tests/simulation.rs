@@ -19,7 +19,7 @@ use changeover::model::{
     AdminPlan, AdminState, Approach, BackendId, BackendPlan, BackendStatus, Balance, CheckError, CheckKind, CheckPlan,
     DaemonPlan, DialError, DialPlan, Epoch, Failback, FailoverPlan, HealthState, HoldPlan, LogFormat, LogLevel,
     LogPlan, MonoTime, OutReason, Plan, PoolKind, PoolName, PoolPlan, PoolState, ProbeError, ProbeId, ProbeOutcome,
-    SessionPolicies, SessionPolicy, TargetId, WhenDown,
+    Resend, SessionPolicies, SessionPolicy, TargetId, WhenDown,
 };
 
 const SEEDS: u64 = 256;
@@ -387,7 +387,7 @@ fn draw_plan(rng: &mut fastrand::Rng) -> Arc<Plan> {
             name: name.into(),
             kind: PoolKind::Tcp,
             balance: BALANCES[rng.usize(..BALANCES.len())],
-            dial: DialPlan { connect_timeout: ms(500), connect_attempts: rng.usize(1..4) },
+            dial: DialPlan { connect_timeout: ms(500), connect_attempts: rng.usize(1..4), resend: Resend::Greeting },
             hold: HoldPlan { when_down: WhenDown::ALL[rng.usize(..3)], hold: ms(1000), hold_limit: 10 },
             failover: FailoverPlan {
                 automatic,

@@ -91,9 +91,10 @@ fn write_pool(out: &mut String, pool: &PoolPlan, used: bool) -> fmt::Result {
     writeln!(out, "\npool {}: {}, {} within a tier{unused}", pool.name, pool.kind, pool.balance)?;
     writeln!(
         out,
-        "  connect: up to {} backends, {} each",
+        "  connect: up to {} backends, {} each; sent again without an answer: {}",
         pool.dial.connect_attempts,
-        time(pool.dial.connect_timeout)
+        time(pool.dial.connect_timeout),
+        pool.dial.resend
     )?;
     let hold = &pool.hold;
     match hold.when_down {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Balance, Failback, LogFormat, LogLevel, PoolKind, ProxyProtocol, SessionPolicy, WhenDown};
+use crate::model::{Balance, Failback, LogFormat, LogLevel, PoolKind, ProxyProtocol, Resend, SessionPolicy, WhenDown};
 
 use super::key::{Key, Kind, Part, Preset};
 
@@ -127,6 +127,9 @@ keys! {
         CONNECT_ATTEMPTS = "connect_attempts", Kind::Integer { min: 1, max: 16 }, Preset::Integer(3),
             "How many backends a client is tried on, each another one, before it is held or refused.",
             "Two may fail at once; more would be the whole pool, and then waiting is better.";
+        RESEND = "resend", Kind::Word(Resend::LABELS), Preset::Text("greeting"),
+            "What is sent to the next backend of that which a client had sent to one that ended before its first byte: never anything, a greeting (PostgreSQL's startup, a TLS hello without early data, an SSH version), or always the first 16 KiB. A client that had sent nothing is given the next one in any case.",
+            "A backend may have carried out what it did not answer. `always` is for protocols in which asking twice does no harm.";
         WHEN_DOWN = "when_down", Kind::Word(WhenDown::LABELS), Preset::Text("hold"),
             "What a new client gets while no backend is fit: hold (it waits), refuse (it is closed) or use-preferred (the best tier is dialled all the same).",
             "A failover then is a pause for clients and no error.";

@@ -56,6 +56,7 @@ fn pool(reader: &mut Reader<'_>, name: &str, view: &View<'_>) -> PoolDraft {
         dial: DialPlan {
             connect_timeout: reader.get(view, &keys::CONNECT_TIMEOUT),
             connect_attempts: reader.get(view, &keys::CONNECT_ATTEMPTS),
+            resend: reader.get(view, &keys::RESEND),
         },
         hold: HoldPlan {
             when_down: reader.get(view, &keys::WHEN_DOWN),

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::model::{Balance, Failback, LogFormat, LogLevel, PoolKind, ProxyProtocol, SessionPolicy, WhenDown};
+use crate::model::{Balance, Failback, LogFormat, LogLevel, PoolKind, ProxyProtocol, Resend, SessionPolicy, WhenDown};
 
 use super::key::{Key, Kind, Preset};
 use super::wording::{nearest, quote};
@@ -147,7 +147,7 @@ macro_rules! words {
     )+};
 }
 
-words!(LogFormat, LogLevel, PoolKind, Balance, WhenDown, Failback, SessionPolicy, ProxyProtocol);
+words!(LogFormat, LogLevel, PoolKind, Balance, Resend, WhenDown, Failback, SessionPolicy, ProxyProtocol);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -30,7 +30,7 @@ pub use secret::Secret;
 pub use session::{SessionId, SessionState, SessionStatus};
 pub use state::{
     AdminState, Balance, Direction, Failback, HealthState, LogFormat, LogLevel, PoolKind, PoolState, Redundancy,
-    SessionPolicy, WhenDown,
+    Resend, SessionPolicy, WhenDown,
 };
 pub use status::{BackendStatus, LastFailover, PoolStatus};
 pub use time::MonoTime;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{
     Address, Approach, BackendName, Balance, Failback, LimitsPlan, ListenerName, LogFormat, LogLevel, OutReason,
-    PoolKind, PoolName, Secret, SessionPolicy, WhenDown,
+    PoolKind, PoolName, Resend, Secret, SessionPolicy, WhenDown,
 };
 
 /// The whole configuration, checked.
@@ -99,6 +99,8 @@ pub struct DialPlan {
     pub connect_timeout: Duration,
     /// How many dials a client gets before it is held or refused, each to another backend. At least one.
     pub connect_attempts: usize,
+    /// What is sent again of that which a backend did not answer.
+    pub resend: Resend,
 }
 
 /// What a client gets while no backend of its pool is fit.

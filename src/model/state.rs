@@ -83,6 +83,18 @@ labelled! {
 }
 
 labelled! {
+    /// What of that which a client sent first, and no backend answered, is sent to the next backend.
+    Resend {
+        /// Nothing.
+        Never = "never",
+        /// A greeting that is known to do nothing.
+        Greeting = "greeting",
+        /// Whatever it is.
+        Always = "always",
+    }
+}
+
+labelled! {
     /// What a new client gets while no backend of its pool is fit.
     WhenDown {
         /// It waits, up to `hold`.

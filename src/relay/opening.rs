@@ -2,13 +2,14 @@
 //!
 //! That is so if nothing was sent to the backend, or a greeting, on which no server acts. Anything else may
 //! be an order. How the connection ended does not tell whether it was read: a server that reads a part, or
-//! all of it and closes hard, ends in a reset too. So an order is never sent twice, and the end is passed on.
+//! all of it and closes hard, ends in a reset too. So an order is sent twice only if the pool's `resend` says that
+//! this does no harm; else the end is passed on.
 
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
 
-use crate::model::{Direction, SessionEnd};
+use crate::model::{Direction, Resend, SessionEnd};
 use crate::sys::Stream;
 use crate::wire::is_greeting;
 
@@ -21,14 +22,26 @@ use super::tell;
 const FIRST_CHUNK_MAX: usize = 16 * 1024;
 
 /// What a client has sent before any backend answered.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FirstChunk {
     bytes: Vec<u8>,
     /// How many of them the present backend's socket has taken.
     sent: usize,
+    resend: Resend,
+}
+
+impl Default for FirstChunk {
+    fn default() -> Self {
+        Self { bytes: Vec::new(), sent: 0, resend: Resend::Greeting }
+    }
 }
 
 impl FirstChunk {
+    /// Goes by `resend` from now on.
+    pub const fn set_resend(&mut self, resend: Resend) {
+        self.resend = resend;
+    }
+
     /// Whether the client has sent anything.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -38,7 +51,12 @@ impl FirstChunk {
     /// Whether another backend may be sent all of it.
     #[must_use]
     pub fn is_repeatable(&self) -> bool {
-        self.sent == 0 || is_greeting(&self.bytes)
+        match self.resend {
+            _ if self.sent == 0 => true,
+            Resend::Never => false,
+            Resend::Greeting => is_greeting(&self.bytes),
+            Resend::Always => true,
+        }
     }
 
     /// What the present backend has not been sent.
@@ -48,7 +66,7 @@ impl FirstChunk {
 
     /// What is unsent, for the relay to send.
     fn into_unsent(self) -> Option<Filled> {
-        let Self { bytes, sent } = self;
+        let Self { bytes, sent, .. } = self;
         (sent < bytes.len()).then(|| Filled { end: bytes.len(), start: sent, buffer: bytes.into_boxed_slice() })
     }
 }

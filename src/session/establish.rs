@@ -147,6 +147,7 @@ impl Search {
                     let header = caller.header(picked.route.approach.send_proxy_protocol, &client);
                     let (listener, backend) = (entrance.plan().name.clone(), Arc::clone(&picked.backend));
                     let facts = SessionFacts { listener, backend, client: caller.source(), since: self.since };
+                    self.first.set_resend(picked.plan.resend);
                     match connect_to(worker, picked, facts, pool_name, &header).await {
                         Ok(session) => {
                             self.silent = None;

@@ -160,7 +160,7 @@ listener orders on 127.0.0.1:6432 -> pool orders
   closes idle sessions never, half-closed ones after 1m
 
 pool orders: tcp, round-robin within a tier
-  connect: up to 3 backends, 2s each
+  connect: up to 3 backends, 2s each; sent again without an answer: greeting
   when down: hold up to 1000 clients for 30s
   failover: automatic; failback: automatic after 10s
   sessions: dead close, unreachable close, check failed close, drained drain, left by failback keep

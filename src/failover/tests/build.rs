@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::model::{
     AdminPlan, Approach, BackendPlan, Balance, CheckKind, CheckPlan, DaemonPlan, DialPlan, Failback, FailoverPlan,
-    HoldPlan, LogFormat, LogLevel, LogPlan, Plan, PoolKind, PoolName, PoolPlan, SessionPolicies, SessionPolicy,
+    HoldPlan, LogFormat, LogLevel, LogPlan, Plan, PoolKind, PoolName, PoolPlan, Resend, SessionPolicies, SessionPolicy,
     WhenDown,
 };
 
@@ -58,7 +58,7 @@ impl PlanBuilder {
             name: PoolName::from(name),
             kind: PoolKind::Tcp,
             balance: Balance::RoundRobin,
-            dial: DialPlan { connect_timeout: ms(2000), connect_attempts: 3 },
+            dial: DialPlan { connect_timeout: ms(2000), connect_attempts: 3, resend: Resend::Greeting },
             hold: HoldPlan { when_down: WhenDown::Hold, hold: ms(10_000), hold_limit: 1000 },
             failover: FailoverPlan {
                 automatic: true,

@@ -4,7 +4,7 @@ use super::build::{ms, plan};
 use super::rig::Rig;
 use crate::failover::tier::Tier;
 use crate::failover::{Arrival, NoRoute, PoolRoutes, Route};
-use crate::model::{Approach, BackendId, Balance, DialPlan, Epoch, HoldPlan, WhenDown};
+use crate::model::{Approach, BackendId, Balance, DialPlan, Epoch, HoldPlan, Resend, WhenDown};
 
 pub(super) fn route(id: u32, weight: u32) -> Route {
     let name = format!("b{id}");
@@ -25,7 +25,7 @@ pub(super) fn route(id: u32, weight: u32) -> Route {
 pub(super) fn pool(balance: Balance, tiers: Vec<Vec<Route>>, pending: bool) -> PoolRoutes {
     let mut routes = PoolRoutes {
         name: "pg".into(),
-        dial: DialPlan { connect_timeout: ms(1), connect_attempts: 3 },
+        dial: DialPlan { connect_timeout: ms(1), connect_attempts: 3, resend: Resend::Greeting },
         hold: HoldPlan { when_down: WhenDown::Hold, hold: ms(1), hold_limit: 1 },
         pending,
         tiers: tiers.into_iter().map(|routes| Tier::new(balance, routes)).collect(),
