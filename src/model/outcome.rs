@@ -146,6 +146,8 @@ labelled! {
         BackendsFull = "backends_full",
         /// It went away before it had a backend.
         ClientLeft = "client_left",
+        /// An operator closed it while it dialled.
+        Closed = "closed",
         /// Every dial failed and the pool refuses.
         DialFailed = "dial_failed",
         /// The daemon is going down.

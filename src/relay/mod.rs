@@ -76,6 +76,7 @@ pub fn relay<'a>(
 ) -> impl Future<Output = RelayEnd> + 'a {
     let mut relay = Relay { up: Half::new(start.up), down: Half::new(start.down), broken: None };
     async move {
+        pulse.is_relayed();
         let end = poll_fn(|cx| relay.poll(cx, client, backend, pulse, loans)).await;
         drop(relay);
         if let RelayEnd::Over(end) = end {

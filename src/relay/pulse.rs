@@ -24,6 +24,8 @@ pub struct Pulse {
     seen: [Cell<u64>; 2],
     quiet_ticks: Cell<u32>,
     half_closed: Cell<bool>,
+    /// It is relayed, so that it can be asked to rest.
+    is_relayed: Cell<bool>,
     /// Nothing has moved for long: the session may rest.
     may_rest: Cell<bool>,
     stop: Cell<Option<SessionEnd>>,
@@ -56,6 +58,16 @@ impl Pulse {
     pub fn let_rest(&self) {
         self.may_rest.set(true);
         self.wake();
+    }
+
+    /// Whether it can rest, if it is asked to: not before its first byte, nor once a direction has ended.
+    #[must_use]
+    pub fn can_rest(&self) -> bool {
+        self.is_relayed.get() && !self.half_closed.get()
+    }
+
+    pub(super) fn is_relayed(&self) {
+        self.is_relayed.set(true);
     }
 
     /// For how many ticks nothing has moved.

@@ -47,35 +47,49 @@ impl Admission {
         })
     }
 
-    /// Lets go of the sockets: the session moves no byte until it has put them back.
-    pub fn detach(&self) {
-        // A fence that comes meanwhile is told when they are put back.
-        drop(self.replace(Sockets::None));
-    }
-
-    /// Keeps the sockets, its client's and its backend's, while nothing moves.
+    /// Puts the session to rest: `take_out` takes its client's and its backend's sockets out of the runtime, and
+    /// they are kept here. A fence comes before that or after it, and finds them in either case.
     ///
     /// # Errors
     ///
-    /// [`Stale`] if the backend was fenced meanwhile; the sockets are cut then.
-    pub fn rest(&self, both: [Resting; 2]) -> Result<(), Stale> {
+    /// The sockets, if it has been fenced or `take_out` gave them back; none if that lost them.
+    pub fn rest(
+        &self,
+        both: [Arc<Stream>; 2],
+        take_out: impl FnOnce([Stream; 2]) -> Result<[Resting; 2], Option<[Stream; 2]>>,
+    ) -> Result<(), Option<[Arc<Stream>; 2]>> {
         let mut shard = self.registry.shard(self.worker);
-        let entry = self.key.and_then(|key| shard.sessions.get_mut(key)).ok_or(Stale)?;
-        if entry.fenced.is_none() {
-            entry.sockets = Sockets::Resting(both);
-            return Ok(());
+        let Some(entry) = self.key.and_then(|key| shard.sessions.get_mut(key)) else { return Err(Some(both)) };
+        if entry.fenced.is_some() {
+            return Err(Some(both));
         }
-        drop(shard);
-        both.iter().for_each(Resting::abort);
-        Err(Stale)
+        entry.sockets = Sockets::None;
+        let [client, server] = both;
+        // Nobody else has a handle: only a fence would, and there has been none.
+        let (Some(client), Some(server)) = (Arc::into_inner(client), Arc::into_inner(server)) else { return Err(None) };
+        match take_out([client, server]) {
+            Ok(resting) => {
+                entry.sockets = Sockets::Resting(resting);
+                Ok(())
+            }
+            Err(None) => Err(None),
+            Err(Some(streams)) => {
+                let both = streams.map(Arc::new);
+                entry.sockets = Sockets::Both(both.clone());
+                Err(Some(both))
+            }
+        }
     }
 
-    /// Gives the sockets back that were kept; none if none were.
-    pub fn wake(&self) -> Option<[Resting; 2]> {
-        match self.replace(Sockets::None)? {
-            Sockets::Resting(both) => Some(both),
-            Sockets::None | Sockets::Server(_) | Sockets::Both(_) => None,
-        }
+    /// Ends the rest: `take_in` gives the sockets back to the runtime. None if there are none, or `take_in` lost them.
+    /// If it was fenced while it rested they are cut already.
+    pub fn wake(&self, take_in: impl FnOnce([Resting; 2]) -> Option<[Stream; 2]>) -> Option<[Arc<Stream>; 2]> {
+        let mut shard = self.registry.shard(self.worker);
+        let entry = self.key.and_then(|key| shard.sessions.get_mut(key))?;
+        let Sockets::Resting(resting) = std::mem::replace(&mut entry.sockets, Sockets::None) else { return None };
+        let both = take_in(resting)?.map(Arc::new);
+        entry.sockets = Sockets::Both(both.clone());
+        Some(both)
     }
 
     fn change(&self, change: impl FnOnce(&mut Entry)) -> Result<(), Stale> {
@@ -86,13 +100,6 @@ impl Admission {
         }
         change(entry);
         Ok(())
-    }
-
-    /// What was there; for dropping after the lock.
-    fn replace(&self, sockets: Sockets) -> Option<Sockets> {
-        let mut shard = self.registry.shard(self.worker);
-        let entry = self.key.and_then(|key| shard.sessions.get_mut(key))?;
-        Some(std::mem::replace(&mut entry.sockets, sockets))
     }
 
     /// Its key among its worker's sessions, for [`Registry::add_moved`].

@@ -21,6 +21,9 @@ use super::live::BackendLive;
 /// So many sessions at rest are cut before the lock is given up for a moment: about 100 microseconds.
 const CUT_AT_ONCE: usize = 32;
 
+/// So many sessions are looked at before the lock is given up for a moment: some tens of microseconds.
+const LOOKED_AT_ONCE: usize = 512;
+
 /// All admitted sessions.
 #[derive(Debug, Clone)]
 pub struct Registry {
@@ -63,7 +66,7 @@ pub struct SessionFacts {
 /// The sockets of a session that are under the fence.
 #[derive(Debug)]
 pub(super) enum Sockets {
-    /// It dials, or is on its way to rest or back: its thread asks again before it moves a byte.
+    /// It dials: its thread asks again before it moves a byte.
     None,
     /// Nothing may be written to its client yet: it can still be given another backend.
     Server(Arc<Stream>),
@@ -148,8 +151,7 @@ impl Registry {
         }
     }
 
-    /// Up to `limit` sessions for which `wanted` is true, with numbers above `after`, by number. Each worker waits while
-    /// its own are looked through.
+    /// Up to `limit` sessions for which `wanted` is true, with numbers above `after`, by number.
     #[must_use]
     pub fn sessions(
         &self,
@@ -159,37 +161,58 @@ impl Registry {
     ) -> Vec<SessionStatus> {
         let mut found = Vec::new();
         for worker in 0..self.shards.len() {
-            let shard = self.shard(worker);
-            let entries = shard.sessions.iter().map(|(_, entry)| entry);
-            found.extend(entries.filter(|entry| entry.id > after && wanted(&entry.facts)).map(Entry::status));
+            self.walk(worker, |entry| {
+                if entry.id > after && wanted(&entry.facts) {
+                    found.push(entry.status());
+                }
+                if found.len() > 2 * limit.max(LOOKED_AT_ONCE) {
+                    found.select_nth_unstable_by_key(limit, |session: &SessionStatus| session.id);
+                    found.truncate(limit);
+                }
+            });
         }
         found.sort_unstable_by_key(|session| session.id);
         found.truncate(limit);
         found
     }
 
-    /// Closes one session, if there is one of that number that has a backend.
+    /// Shows `look` every session of `worker`, some at a time, so that the worker is never kept waiting for long.
+    fn walk(&self, worker: usize, mut look: impl FnMut(&mut Entry)) {
+        let (mut from, mut end) = (0, usize::MAX);
+        while from < end {
+            let mut shard = self.shard(worker);
+            end = shard.sessions.capacity();
+            let to = end.min(from + LOOKED_AT_ONCE);
+            for key in from..to {
+                if let Some(entry) = shard.sessions.get_mut(key) {
+                    look(entry);
+                }
+            }
+            from = to;
+        }
+    }
+
+    /// Closes one session, if there is one of that number.
     #[must_use]
     pub fn close(&self, id: SessionId) -> bool {
         let workers = u64::try_from(self.shards.len()).unwrap_or(1);
-        let mut shard = self.shard(usize::try_from(id.0 % workers).unwrap_or(0));
-        let found = shard.sessions.iter_mut().find(|(_, entry)| entry.id == id);
-        let Some((_, entry)) = found.filter(|(_, entry)| !matches!(entry.sockets, Sockets::None)) else {
-            return false;
-        };
-        entry.fenced.get_or_insert(SessionEnd::Closed);
-        let streams: Vec<Arc<Stream>> = match &entry.sockets {
-            Sockets::None => Vec::new(),
-            Sockets::Server(server) => vec![Arc::clone(server)],
-            Sockets::Both(both) => both.to_vec(),
-            Sockets::Resting(both) => {
-                both.iter().for_each(Resting::abort);
-                Vec::new()
+        let (mut found, mut streams) = (false, Vec::new());
+        self.walk(usize::try_from(id.0 % workers).unwrap_or(0), |entry| {
+            if entry.id != id {
+                return;
             }
-        };
-        drop(shard);
+            found = true;
+            entry.fenced.get_or_insert(SessionEnd::Closed);
+            match &entry.sockets {
+                // Its thread finds out when it has dialled.
+                Sockets::None => {}
+                Sockets::Server(server) => streams.push(Arc::clone(server)),
+                Sockets::Both(both) => streams.extend(both.iter().cloned()),
+                Sockets::Resting(both) => both.iter().for_each(Resting::abort),
+            }
+        });
         streams.iter().for_each(|stream| stream.abort());
-        true
+        found
     }
 
     /// The number of the `count`-th session of `worker`: it tells the worker, too.
@@ -366,8 +389,10 @@ mod tests {
         assert!(all.is_sorted_by_key(|session| session.id) && all.len() == 5);
         assert_eq!(registry.sessions(all[1].id, 2, |_| true), all[2..4]);
         assert!(registry.sessions(SessionId(0), 10, |_| false).is_empty());
-        // One that dials has no backend yet.
-        assert!(!registry.close(all[0].id));
+        // One that dials finds out when it has a socket.
+        let dials = all.iter().find(|session| session.id.0 % 2 == 1).unwrap().id;
+        assert!(registry.close(dials) && !registry.close(SessionId(99)));
+        assert_eq!(admissions[1].fenced(), Some(SessionEnd::Closed));
         let ((client, mut person), (server, _peer)) = (pair().await, pair().await);
         admissions[0].attach_server(&server).unwrap();
         admissions[0].attach_client(&client, &server, || ()).unwrap();

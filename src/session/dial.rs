@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::failover::Route;
-use crate::model::{BackendId, DialPlan, MonoTime, PoolName};
+use crate::model::{BackendId, DialPlan, MonoTime, PoolName, SessionEnd};
 use crate::routing::{Admission, BackendLive, PoolLive, Room, SessionFacts, Stale};
 use crate::sys::{DialOptions, Stream, connect_with, dial_error};
 
@@ -41,6 +41,8 @@ pub(super) struct Established {
 pub(super) enum Failure {
     /// It was fenced since it was picked.
     Stale,
+    /// The client was closed by an operator.
+    Closed,
     /// It could not be connected to; reported and counted already.
     Dial(BackendId),
 }
@@ -66,7 +68,10 @@ pub(super) async fn connect_to(
     let dialled = match connect_with(&route.address, plan.connect_timeout, options).await {
         Ok(server) => {
             let server = Arc::new(server);
-            admission.attach_server(&server)?;
+            if admission.attach_server(&server).is_err() {
+                let is_closed = admission.fenced() == Some(SessionEnd::Closed);
+                return Err(if is_closed { Failure::Closed } else { Failure::Stale });
+            }
             introduce(&server, header, plan.connect_timeout).await.map(|()| server)
         }
         Err(error) => Err(error),

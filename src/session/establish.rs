@@ -36,6 +36,8 @@ pub(super) enum Refusal {
     Full,
     /// Every dial failed, and the pool refuses.
     DialFailed,
+    /// An operator closed it.
+    Closed,
     /// Whoever could be dialled reset the connection before its first byte.
     Reset,
     /// It was held, in vain.
@@ -153,10 +155,16 @@ impl Search {
                             self.silent = None;
                             return Ok((client, session));
                         }
-                        Err(Failure::Stale) => {}
-                        Err(Failure::Dial(backend)) => self.tried.push(backend),
+                        Err(Failure::Closed) => {
+                            client.reset_on_close();
+                            Refusal::Closed
+                        }
+                        Err(Failure::Stale) => continue,
+                        Err(Failure::Dial(backend)) => {
+                            self.tried.push(backend);
+                            continue;
+                        }
                     }
-                    continue;
                 }
             };
             return Err(Refused { refusal, _client: Some(client) });

@@ -24,6 +24,8 @@ struct Ticket(u64);
 #[derive(Debug, Default)]
 pub(super) struct HoldQueues {
     queues: RefCell<BTreeMap<PoolName, BTreeMap<Ticket, Rc<Notify>>>>,
+    /// The routes for which each queue was last released.
+    seen: RefCell<BTreeMap<PoolName, Arc<PoolRoutes>>>,
     last_ticket: Cell<u64>,
     closed: Cell<bool>,
 }
@@ -131,8 +133,18 @@ impl HoldQueues {
 
     /// Lets everybody go on, in order, for whom `table` has news.
     pub(super) fn release(&self, table: &RouteTable) {
+        let mut seen = self.seen.borrow_mut();
+        seen.retain(|pool, _| table.pools.contains_key(pool));
         for (pool, queue) in &*self.queues.borrow() {
-            if table.pools.get(pool).is_none_or(|routes| is_news(routes)) {
+            let routes = table.pools.get(pool);
+            // Another pool's change is no news: those who wait for room at a full backend would all look in vain.
+            if let Some(routes) = routes {
+                let before = seen.insert(pool.clone(), Arc::clone(routes));
+                if before.is_some_and(|before| Arc::ptr_eq(&before, routes)) {
+                    continue;
+                }
+            }
+            if routes.is_none_or(|routes| is_news(routes)) {
                 for waiter in queue.values() {
                     waiter.notify_one();
                 }

@@ -101,7 +101,7 @@ pub async fn run(worker: Rc<Worker>, entrance: Rc<Entrance>, client: Stream, cal
             Outcome::Ended(end) => {
                 let (mut over, line) = Talk::after(meeting, guest, client);
                 over.count(&line.pulse);
-                return over.finish(end);
+                return over.finish(end, line.client, line.server);
             }
             Outcome::Fenced => {
                 meeting.part();
@@ -125,6 +125,7 @@ fn turned_away(entrance: &Entrance, caller: &Caller, refused: &Refused) {
     let reason = match refused.refusal {
         Refusal::NoBackend => RejectReason::NoEligibleBackend,
         Refusal::Full => RejectReason::BackendsFull,
+        Refusal::Closed => RejectReason::Closed,
         Refusal::DialFailed | Refusal::Reset => RejectReason::DialFailed,
         Refusal::Hold(HoldEnd::LimitReached) => RejectReason::HoldLimit,
         Refusal::Hold(HoldEnd::TimedOut) => RejectReason::HoldTimeout,

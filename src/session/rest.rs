@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use slab::Slab;
-use tokio::task::spawn_local;
+use tokio::task::{spawn_local, yield_now};
 
 use crate::model::SessionEnd;
 use crate::relay::Start;
@@ -18,6 +18,9 @@ use super::talk::{Talk, talk};
 /// After so many ticks without a byte a session rests: one second. Putting it to rest and waking it costs
 /// eight system calls, about as much as two messages, so those who only pause to think are spared it.
 pub(super) const REST_AFTER: u32 = 4;
+
+/// So many are put to rest in one tick: two or three milliseconds of the thread's time.
+pub(super) const RESTS_A_TICK: usize = 256;
 
 /// A conversation at rest.
 #[derive(Debug)]
@@ -104,31 +107,38 @@ impl Worker {
             for key in keys.drain(..) {
                 self.wake(key, None);
             }
+            // Those that were woken, and everybody else, before the next few.
+            yield_now().await;
         }
     }
 
-    /// Puts a conversation to rest.
-    pub(super) fn rest(&self, talk: Talk, client: Arc<Stream>, server: Arc<Stream>, quiet: u32) {
-        talk.admission.detach();
-        match self.take_out(&talk, client, server) {
-            Some(()) => {
+    /// Puts a conversation to rest. It goes on if that cannot be.
+    pub(super) fn rest(self: &Rc<Self>, talk: Talk, both: [Arc<Stream>; 2], quiet: u32) {
+        let key = self.resting.next_key();
+        match talk.admission.rest(both, |streams| self.take_out(streams, key)) {
+            Ok(()) => {
                 let limit = self.ticks(talk.plan.idle_timeout);
                 self.resting.add(Rested { talk, quiet, limit });
                 self.first_session.notify_one();
             }
-            // Fenced on the way, or out of the kernel's memory.
-            None => talk.finish(SessionEnd::BackendReset),
+            Err(Some(both)) => self.go_on(talk, both, quiet, None),
+            Err(None) => talk.lost(),
         }
     }
 
-    /// Moves the sockets out of the runtime and into the registry.
-    fn take_out(&self, talk: &Talk, client: Arc<Stream>, server: Arc<Stream>) -> Option<()> {
-        let watch = self.resting.watch.get()?;
-        // A fence that is just cutting them holds a handle.
-        let both = [Arc::into_inner(client)?.rest().ok()?, Arc::into_inner(server)?.rest().ok()?];
-        let key = self.resting.next_key();
-        both.iter().try_for_each(|socket| watch.add(socket, key)).ok()?;
-        talk.admission.rest(both).ok()
+    /// Moves the sockets out of the runtime, or gives them back.
+    fn take_out(&self, [client, server]: [Stream; 2], key: u64) -> Result<[Resting; 2], Option<[Stream; 2]>> {
+        let (Ok(client), Ok(server)) = (client.rest(), server.rest()) else { return Err(None) };
+        let both = [client, server];
+        let Some(watch) = self.resting.watch.get() else { return Err(awake(both)) };
+        match both.iter().try_for_each(|socket| watch.add(socket, key)) {
+            Ok(()) => Ok(both),
+            Err(error) => {
+                tracing::debug!(%error, "a session cannot rest");
+                both.iter().for_each(|socket| watch.remove(socket));
+                Err(awake(both))
+            }
+        }
     }
 
     /// Ends those at rest whose time is up.
@@ -145,31 +155,41 @@ impl Worker {
         }
     }
 
-    /// Has a conversation go on, or stop.
+    /// Ends a rest.
     fn wake(self: &Rc<Self>, key: u64, stop: Option<SessionEnd>) {
         // Both its sockets may have had news.
         let Some(Rested { talk, quiet, .. }) = self.resting.take(key) else { return };
-        let Some(both) = talk.admission.wake() else { return talk.finish(SessionEnd::BackendReset) };
-        if let Some(watch) = self.resting.watch.get() {
-            both.iter().for_each(|socket| watch.remove(socket));
+        let both = talk.admission.wake(|both| {
+            if let Some(watch) = self.resting.watch.get() {
+                both.iter().for_each(|socket| watch.remove(socket));
+            }
+            awake(both)
+        });
+        match both {
+            Some(both) => self.go_on(talk, both, quiet, stop),
+            None => talk.lost(),
         }
-        drop(spawn_local(resume(Rc::clone(self), talk, both, quiet, stop)));
+    }
+
+    /// Has a conversation go on, or stop.
+    fn go_on(self: &Rc<Self>, on: Talk, [client, server]: [Arc<Stream>; 2], quiet: u32, stop: Option<SessionEnd>) {
+        let line = on.line(self, client, server, quiet);
+        if let Some(end) = stop {
+            line.pulse.stop(end);
+        }
+        drop(spawn_local(talk(Rc::clone(self), on, line, Start::default())));
     }
 }
 
-/// Goes on with a conversation after its rest.
-async fn resume(worker: Rc<Worker>, talk_on: Talk, both: [Resting; 2], quiet: u32, stop: Option<SessionEnd>) {
-    let [client, server] = both.map(Resting::wake);
-    let (Ok(client), Ok(server)) = (client, server) else { return talk_on.finish(SessionEnd::BackendReset) };
-    let (client, server) = (Arc::new(client), Arc::new(server));
-    if talk_on.admission.attach_client(&client, &server, || ()).is_err() {
-        // Cut while it rested.
-        talk_on.finish(SessionEnd::BackendReset);
-        return drop((client, server));
+/// The sockets, given back to the runtime; none if it has no room for one.
+fn awake([client, server]: [Resting; 2]) -> Option<[Stream; 2]> {
+    match (client.wake(), server.wake()) {
+        (Ok(client), Ok(server)) => Some([client, server]),
+        // What is left of it must not look complete.
+        (Ok(left), Err(_)) | (Err(_), Ok(left)) => {
+            left.reset_on_close();
+            None
+        }
+        (Err(_), Err(_)) => None,
     }
-    let line = talk_on.line(&worker, client, server, quiet);
-    if let Some(end) = stop {
-        line.pulse.stop(end);
-    }
-    talk(worker, talk_on, line, Start::default()).await;
 }

@@ -90,11 +90,13 @@ impl Talk {
         self.moved = [self.moved[0] + up, self.moved[1] + down];
     }
 
-    /// Says, once, for metric and log, how it ended. Its sockets are to be closed only after this: a fence
-    /// must never touch a socket that is closed already.
-    pub(super) fn finish(self, end: SessionEnd) {
+    /// Says, once, for metric and log, how it ended, and closes its sockets. It is out of the registry before
+    /// that: a fence must never touch a socket that is closed already. The client's places are free before its
+    /// socket closes, so that it finds them free if it comes again at once; the place at the backend only when
+    /// the backend has been told.
+    pub(super) fn finish(self, end: SessionEnd, client: Arc<Stream>, server: Arc<Stream>) {
         let end = self.admission.end().unwrap_or(end);
-        drop((self.active, self.room));
+        drop(self.active);
         self.pool_live.metrics.count_closed(end);
         let [to_backend, to_client] = self.moved;
         let peer = self.guest.peer.map_or_else(|| "unix".to_owned(), |peer| peer.to_string());
@@ -103,6 +105,17 @@ impl Talk {
             to_backend, to_client, "session ended"
         );
         drop((self.guest.places, self.guest.active));
+        drop((client, server));
+        drop(self.room);
+    }
+}
+
+impl Talk {
+    /// Its sockets are gone: the kernel had no memory to watch them.
+    pub(super) fn lost(self) {
+        let end = self.admission.end().unwrap_or(SessionEnd::BackendReset);
+        tracing::warn!(pool = %self.pool, "a session was lost: the kernel had no memory to watch its sockets");
+        self.pool_live.metrics.count_closed(end);
     }
 }
 
@@ -113,10 +126,7 @@ pub(super) async fn talk(worker: Rc<Worker>, mut talk: Talk, line: Line, start: 
     drop(watch);
     talk.count(&pulse);
     match end {
-        RelayEnd::AtRest => worker.rest(talk, client, server, pulse.quiet_ticks()),
-        RelayEnd::Over(end) => {
-            talk.finish(end);
-            drop((client, server));
-        }
+        RelayEnd::AtRest => worker.rest(talk, [client, server], pulse.quiet_ticks()),
+        RelayEnd::Over(end) => talk.finish(end, client, server),
     }
 }

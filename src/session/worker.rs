@@ -17,7 +17,7 @@ use crate::sys::{Clock, release_memory};
 use super::chance::Chance;
 use super::hand_over::Threads;
 use super::hold::HoldQueues;
-use super::rest::{REST_AFTER, RestingTalks};
+use super::rest::{REST_AFTER, RESTS_A_TICK, RestingTalks};
 use super::seats::Seats;
 
 /// How often sessions are looked at for idle and half-close limits. Those are given in seconds and
@@ -130,6 +130,7 @@ impl Worker {
 
     fn tick(&self) {
         let mut all_moved = Vec::new();
+        let mut may_rest = if self.resting.is_open() { RESTS_A_TICK } else { 0 };
         for (_, session) in &*self.sessions.borrow() {
             let moved = session.pulse.tick();
             if moved != [0, 0] {
@@ -137,7 +138,8 @@ impl Worker {
                 session.backend.metrics.count_bytes(Direction::BackendToClient, moved[1]);
                 all_moved.push((session.key, moved));
             }
-            if session.pulse.quiet_ticks() == REST_AFTER && self.resting.is_open() {
+            if may_rest > 0 && session.pulse.quiet_ticks() >= REST_AFTER && session.pulse.can_rest() {
+                may_rest -= 1;
                 session.pulse.let_rest();
             }
         }
