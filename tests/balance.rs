@@ -367,3 +367,47 @@ fn a_client_whose_backend_dies_finds_room_elsewhere() {
     drop(spilled);
     assert_eq!(read_line(&mut held).expect("served"), "b");
 }
+
+#[test]
+fn a_full_backend_is_told_of_an_end_before_it_is_given_the_next() {
+    let backend = std::net::TcpListener::bind(fresh_addr()).unwrap();
+    let daemon = Daemon::start(&format!(
+        "[daemon]\nworkers = 2\n[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n[pools.orders]\nhold = \"3s\"\n\
+         [pools.orders.check]\ninterval = \"1h\"\n[pools.orders.backends.a]\naddress = \"{}\"\nmax_connections = 1\n",
+        backend.local_addr().unwrap()
+    ));
+    let orders = daemon.listener("orders");
+    // The probe.
+    drop(backend.accept().unwrap());
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _over = support::StopOnDrop(&over);
+        for _ in 0..6 {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::SeqCst) {
+                    // One that is served crashes.
+                    if let Ok(mut client) = dial(orders)
+                        && client.read(&mut [0]).is_ok_and(|length| length == 1)
+                    {
+                        support::net::reset(client);
+                    }
+                }
+            });
+        }
+        let mut last: Option<std::net::TcpStream> = None;
+        for number in 0..500 {
+            let (mut next, _) = backend.accept().unwrap();
+            if let Some(last) = &last {
+                last.set_nonblocking(true).unwrap();
+                let peeked = last.peek(&mut [0]);
+                let lives = peeked.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock);
+                assert!(!lives, "number {number} came while the one before was there");
+            }
+            next.write_all(b"h").unwrap();
+            last = Some(next);
+        }
+        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        // Those who wait are let go.
+        drop((last, backend));
+    });
+}
