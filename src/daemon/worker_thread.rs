@@ -98,6 +98,8 @@ async fn obey(
     drop(spawn_local(Rc::clone(&worker).wake_rested_forever()));
     let releasing = Rc::clone(&worker);
     drop(spawn_local(async move { releasing.release_held_forever().await }));
+    let waking = Rc::clone(&worker);
+    drop(spawn_local(async move { waking.stay_awake_forever().await }));
     let mut doors = Doors { worker, metrics, mourn, entrances: BTreeMap::new(), doors: BTreeMap::new() };
     while let Some((order, done)) = inbox.recv().await {
         match order {
