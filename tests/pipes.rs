@@ -14,7 +14,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use changeover::model::SessionEnd;
-use changeover::relay::{Loans, PipeCounts, Pulse, Splicing, Start, relay};
+use changeover::relay::{Loans, PipeCounts, Pulse, RelayEnd, Splicing, Start, relay};
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::SockRef;
@@ -218,7 +218,7 @@ async fn messages_are_copied_a_stream_is_spliced_and_messages_after_it_are_copie
         drop((client, server));
         relayed.await.unwrap()
     };
-    assert_eq!(local.run_until(talk).await, changeover::relay::RelayEnd::Over(SessionEnd::Completed));
+    assert_eq!(local.run_until(talk).await, RelayEnd::Over(SessionEnd::Completed));
 }
 
 #[test]

@@ -43,6 +43,7 @@ impl Cell {
 pub(crate) enum Figure {
     PpC64Cpu,
     PpC1Cpu,
+    PpC1P50,
     Rate5kP50,
     Rate5kP99,
     Rate5kCpu,
@@ -63,6 +64,7 @@ impl Figure {
     pub(crate) const ALL: &[Self] = &[
         Self::PpC64Cpu,
         Self::PpC1Cpu,
+        Self::PpC1P50,
         Self::Rate5kP50,
         Self::Rate5kP99,
         Self::Rate5kCpu,
@@ -84,6 +86,7 @@ impl Figure {
         match self {
             Self::PpC64Cpu => "pp-c64 us/req",
             Self::PpC1Cpu => "pp-c1 us/req",
+            Self::PpC1P50 => "pp-c1 p50 us",
             Self::Rate5kP50 => "rate5k p50 us",
             Self::Rate5kP99 => "rate5k p99 us",
             Self::Rate5kCpu => "rate5k us/req",

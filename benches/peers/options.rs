@@ -43,7 +43,7 @@ impl Options {
             options.cells = Cell::ALL.to_vec();
         }
         if options.peers.is_empty() {
-            options.peers = Peer::ALL.to_vec();
+            options.peers = Peer::USUAL.to_vec();
         }
         // The tables' order, and each once.
         options.cells.sort_unstable();

@@ -24,6 +24,8 @@ pub(crate) enum Peer {
     Direct,
     /// The release build of this package.
     Changeover,
+    /// The same with `busy_poll`. Only where it is asked for.
+    ChangeoverBusy,
     /// HAProxy as Debian has it.
     Haproxy,
     /// HAProxy with splicing forced.
@@ -37,7 +39,8 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    pub(crate) const ALL: &[Self] =
+    /// The peers of a run that names none.
+    pub(crate) const USUAL: &[Self] =
         &[Self::Direct, Self::Changeover, Self::Haproxy, Self::HaproxySplice, Self::Nginx, Self::Envoy, Self::Sozu];
 
     /// The column's name.
@@ -45,6 +48,7 @@ impl Peer {
         match self {
             Self::Direct => "direct",
             Self::Changeover => "changeover",
+            Self::ChangeoverBusy => "chg-busy",
             Self::Haproxy => "haproxy",
             Self::HaproxySplice => "hap-splice",
             Self::Nginx => "nginx",
@@ -57,7 +61,7 @@ impl Peer {
     pub(crate) fn program(self) -> Option<PathBuf> {
         let (variable, program) = match self {
             Self::Direct => return None,
-            Self::Changeover => return Some(env!("CARGO_BIN_EXE_changeover").into()),
+            Self::Changeover | Self::ChangeoverBusy => return Some(env!("CARGO_BIN_EXE_changeover").into()),
             Self::Haproxy | Self::HaproxySplice => ("CHANGEOVER_HAPROXY", "haproxy"),
             Self::Nginx => ("CHANGEOVER_NGINX", "nginx"),
             Self::Envoy => ("CHANGEOVER_ENVOY", "envoy"),
@@ -80,7 +84,7 @@ impl Peer {
 
     /// The number of the backend's address that is its own.
     pub(crate) fn number(self) -> usize {
-        Self::ALL.iter().position(|&peer| peer == self).unwrap()
+        Self::value_variants().iter().position(|&peer| peer == self).unwrap()
     }
 }
 

@@ -149,6 +149,11 @@ fn record(cell: Cell, running: &Running, round: usize, outcome: &mut Outcome, re
     if let Some(rate) = rate {
         add(rate, outcome.rate() * if bulk { 1e-9 } else { 1e-3 });
     }
+    if cell == Cell::PpC1
+        && let Some(us) = outcome.latency_us(500)
+    {
+        add(Figure::PpC1P50, us);
+    }
     if cell == Cell::Rate5k {
         for (figure, per_mille) in [(Figure::Rate5kP50, 500), (Figure::Rate5kP99, 990)] {
             if let Some(us) = outcome.latency_us(per_mille) {

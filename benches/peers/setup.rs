@@ -5,6 +5,9 @@ use std::path::Path;
 
 use crate::peer::Peer;
 
+/// As long as a conversation in lockstep takes here, so that its thread stays awake all the time.
+const BUSY_POLL: &str = "100us";
+
 /// A file, and the arguments that come before its path.
 #[derive(Debug)]
 pub(crate) struct Setup {
@@ -18,7 +21,14 @@ pub(crate) fn of(peer: Peer, address: SocketAddr, backend: SocketAddr, dir: &Pat
     let dir = dir.display();
     let (file, text, arguments): (_, _, &[&str]) = match peer {
         Peer::Direct => ("none", String::new(), &[]),
-        Peer::Changeover => ("changeover.toml", changeover(address, backend, &dir.to_string()), &["run", "--config"]),
+        Peer::Changeover => {
+            ("changeover.toml", changeover(address, backend, &dir.to_string(), ""), &["run", "--config"])
+        }
+        Peer::ChangeoverBusy => {
+            let time = std::env::var("CHANGEOVER_BENCH_BUSY_POLL").unwrap_or_else(|_| BUSY_POLL.to_owned());
+            let more = format!("busy_poll = \"{time}\"\n");
+            ("changeover.toml", changeover(address, backend, &dir.to_string(), &more), &["run", "--config"])
+        }
         Peer::Haproxy => ("haproxy.cfg", haproxy(address, backend, ""), &["-db", "-f"]),
         Peer::HaproxySplice => {
             let options = "    option splice-request\n    option splice-response\n";
@@ -34,7 +44,7 @@ pub(crate) fn of(peer: Peer, address: SocketAddr, backend: SocketAddr, dir: &Pat
     Setup { file, text, arguments: arguments.iter().map(|&argument| argument.to_owned()).collect() }
 }
 
-fn changeover(address: SocketAddr, backend: SocketAddr, dir: &str) -> String {
+fn changeover(address: SocketAddr, backend: SocketAddr, dir: &str, more: &str) -> String {
     format!(
         r#"[daemon]
 workers = 1
@@ -45,7 +55,7 @@ bind = "unix:{dir}/admin"
 [listeners.bench]
 bind = "{address}"
 pool = "bench"
-
+{more}
 [pools.bench]
 backends = ["{backend}"]
 "#

@@ -54,6 +54,9 @@ fn write_listener(out: &mut String, listener: &ListenerPlan) -> fmt::Result {
         never(listener.idle_timeout),
         never(listener.half_close_timeout)
     )?;
+    if !listener.busy_poll.is_zero() {
+        writeln!(out, "  stays awake for {} after each move of bytes", time(listener.busy_poll))?;
+    }
     write_limits(out, &listener.limits)
 }
 

@@ -113,6 +113,9 @@ keys! {
         HALF_CLOSE_TIMEOUT = "half_close_timeout", ANY, Preset::Text("60s"),
             "The same once one side has said that it sends no more; \"0s\" is never.",
             "A last answer comes within a minute; what comes later is a peer that went away.";
+        BUSY_POLL = "busy_poll", ANY, Preset::Text("0s"),
+            "After a session moved bytes, its thread stays awake for so long and asks the kernel for news without a pause, at most \"1ms\"; \"0s\" is never.",
+            "It takes a processor for itself: worth it only where there is one to spare and each microsecond counts.";
     }
     Pool {
         POOL_KIND = "kind", Kind::Word(PoolKind::LABELS), Preset::Text("tcp"),

@@ -12,6 +12,7 @@ use super::key::{Key, Part, listed};
 use super::keys;
 use super::pools::PoolDraft;
 use super::read::{Reader, View};
+use super::units;
 use super::value::Value;
 use super::wording::{nearest, quote};
 
@@ -74,6 +75,7 @@ fn listener(
         limits: access::limits(reader, view),
         idle_timeout: reader.get(view, &keys::IDLE_TIMEOUT),
         half_close_timeout: reader.get(view, &keys::HALF_CLOSE_TIMEOUT),
+        busy_poll: units::busy_poll(reader, view),
     };
     ListenerDraft { plan, binds }
 }

@@ -15,6 +15,9 @@ const DURATION_MAX: Duration = Duration::from_secs(365 * 86_400);
 /// After so long a silence the kernel can be told to keep a connection alive: at most 32767 s.
 const KEEPALIVE: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(9 * 3600);
 
+/// A thread that stays awake for longer gains nothing: waking up takes a fraction of this.
+const BUSY_POLL_MAX: Duration = Duration::from_millis(1);
+
 /// A size in bytes.
 fn size(given: &Given<'_>, key: &Key) -> Result<u32, String> {
     let Kind::Size { min, max } = key.kind else { return Err(given.mismatch(key)) };
@@ -101,6 +104,17 @@ pub(super) fn keepalive(reader: &mut Reader<'_>, daemon: &View<'_>) -> Duration 
         reader.faults.wrong(daemon.place(key), message);
     }
     idle
+}
+
+/// `busy_poll`: none, or a moment.
+pub(super) fn busy_poll(reader: &mut Reader<'_>, listener: &View<'_>) -> Duration {
+    let key = &keys::BUSY_POLL;
+    let time: Duration = reader.get(listener, key);
+    if time > BUSY_POLL_MAX {
+        let message = format!("`{}` is too long; \"1ms\" is the most", key.name);
+        reader.faults.wrong(listener.place(key), message);
+    }
+    time
 }
 
 /// The duration that a text such as "1m 30s" means.

@@ -100,6 +100,8 @@ async fn obey(
     drop(spawn_local(Rc::clone(&worker).wake_rested_forever()));
     let releasing = Rc::clone(&worker);
     drop(spawn_local(async move { releasing.release_held_forever().await }));
+    let waking = Rc::clone(&worker);
+    drop(spawn_local(async move { waking.stay_awake_forever().await }));
     let mut doors = Doors { worker, metrics, mourn, entrances: BTreeMap::new(), doors: BTreeMap::new() };
     loop {
         // Cancel-safety: a message that is not returned stays in its queue.

@@ -71,6 +71,8 @@ pub struct ListenerPlan {
     pub idle_timeout: Duration,
     /// The same once one direction has ended; zero is never.
     pub half_close_timeout: Duration,
+    /// After bytes have moved, their thread stays awake for so long.
+    pub busy_poll: Duration,
 }
 
 /// `[pools.NAME]`.

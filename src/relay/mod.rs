@@ -44,6 +44,7 @@ mod loans;
 mod opening;
 mod pulse;
 mod reset;
+mod vigil;
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -55,6 +56,7 @@ use half::{Broken, Half, Way};
 pub use loans::{Loans, PIPES_MAX, PipeCounts, Splicing};
 pub use opening::{FirstChunk, Opening, Start, open};
 pub use pulse::Pulse;
+pub use vigil::Vigil;
 
 /// Why a relay ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,9 +2,13 @@
 //! and the thread's one coarse tick, so that no session needs a timer of its own.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use crate::model::{Direction, SessionEnd};
+
+use super::vigil::Vigil;
 
 /// The limits of a session, in ticks; zero is none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,6 +34,8 @@ pub struct Pulse {
     may_rest: Cell<bool>,
     stop: Cell<Option<SessionEnd>>,
     waker: RefCell<Option<Waker>>,
+    /// Kept after each move, for so long.
+    vigil: Option<(Rc<Vigil>, Duration)>,
 }
 
 impl Pulse {
@@ -83,6 +89,13 @@ impl Pulse {
         self
     }
 
+    /// A session after whose moves its thread stays awake for `time`.
+    #[must_use]
+    pub fn awake_for(mut self, time: Duration, vigil: &Rc<Vigil>) -> Self {
+        self.vigil = (!time.is_zero()).then(|| (Rc::clone(vigil), time));
+        self
+    }
+
     /// What moved since it was last asked, to the backend and to the client.
     pub fn take_moved(&self) -> [u64; 2] {
         let moved = self.moved_since_tick();
@@ -118,6 +131,9 @@ impl Pulse {
     pub(super) fn moved(&self, direction: Direction, bytes: usize) {
         let total = &self.moved[direction.index()];
         total.set(total.get() + u64::try_from(bytes).unwrap_or(0));
+        if let Some((vigil, time)) = &self.vigil {
+            vigil.keep(*time);
+        }
     }
 
     /// One direction has ended or not; the quiet before that does not count against the other.

@@ -39,7 +39,7 @@ pub(super) struct Meeting {
 
 impl Meeting {
     pub(super) fn new(worker: &Worker, plan: Arc<ListenerPlan>, session: Established) -> Self {
-        let pulse = Rc::new(Pulse::new(worker.ticks(plan.idle_timeout), worker.ticks(plan.half_close_timeout)));
+        let pulse = Rc::new(worker.pulse(&plan));
         let watch = worker.watch(&pulse, &session.backend_live, &session.admission);
         let active = Counted::new(&session.backend_live.metrics.active);
         Self { session, plan, pulse, watch, active }

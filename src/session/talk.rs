@@ -74,8 +74,7 @@ impl Talk {
 
     /// Its sockets, watched again after a rest.
     pub(super) fn line(&self, worker: &Worker, client: Arc<Stream>, server: Arc<Stream>, quiet_ticks: u32) -> Line {
-        let limits = (worker.ticks(self.plan.idle_timeout), worker.ticks(self.plan.half_close_timeout));
-        let pulse = Rc::new(Pulse::new(limits.0, limits.1).quiet_for(quiet_ticks));
+        let pulse = Rc::new(worker.pulse(&self.plan).quiet_for(quiet_ticks));
         let watch = worker.watch(&pulse, &self.backend_live, &self.admission);
         Line { client, server, pulse, watch }
     }

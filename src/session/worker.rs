@@ -9,8 +9,8 @@ use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::model::{Direction, SessionEnd};
-use crate::relay::{Loans, Pulse};
+use crate::model::{Direction, ListenerPlan, SessionEnd};
+use crate::relay::{Loans, Pulse, Vigil};
 use crate::routing::{Admission, BackendLive, Feedback, Registry, RouteReader};
 use crate::sys::{Clock, release_memory};
 
@@ -46,6 +46,7 @@ pub struct Worker {
     /// Connections to backends are kept alive after so long a silence; zero is never.
     pub(super) keepalive: Duration,
     pub(super) loans: Loans,
+    vigil: Rc<Vigil>,
     pub(super) holds: HoldQueues,
     pub(super) chance: Chance,
     sessions: Rc<RefCell<Slab<Watched>>>,
@@ -89,6 +90,7 @@ impl Worker {
             threads: Threads::default(),
             keepalive: Duration::ZERO,
             loans: Loans::new(relay_buffer),
+            vigil: Rc::default(),
             holds: HoldQueues::default(),
             chance: Chance::new(clock.unix_seconds(clock.now()).to_bits() ^ (index as u64).rotate_right(16)),
             sessions: Rc::default(),
@@ -166,6 +168,11 @@ impl Worker {
         }
     }
 
+    /// Stays awake after sessions have moved bytes, where their listener says so, for ever.
+    pub async fn stay_awake_forever(&self) {
+        self.vigil.keep_forever(self.clock).await;
+    }
+
     /// Has held clients look again: their listener may go by another plan now.
     pub fn look_again(&self) {
         self.holds.release_all();
@@ -197,6 +204,12 @@ impl Worker {
         }
         let ticks = limit.as_nanos().div_ceil(TICK.as_nanos()) + 1;
         u32::try_from(ticks).unwrap_or(u32::MAX)
+    }
+
+    /// The sign of life of a session of this listener.
+    pub(super) fn pulse(&self, plan: &ListenerPlan) -> Pulse {
+        let pulse = Pulse::new(self.ticks(plan.idle_timeout), self.ticks(plan.half_close_timeout));
+        pulse.awake_for(plan.busy_poll, &self.vigil)
     }
 
     /// Puts a session under the eye of the tick for as long as the result lives.

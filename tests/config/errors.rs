@@ -109,6 +109,10 @@ const BEHIND: &[(&str, &[&str])] = &[
         "[pools.q.backends.a]\naddress = 'a:1'\nsend_proxy_protocol = 'V2'",
         &["8:23 `send_proxy_protocol` takes one of \"none\", \"v1\" or \"v2\", not `V2`; did you mean \"v2\"?"],
     ),
+    (
+        "[listeners.m]\nbind = '127.0.0.1:2'\npool = 'p'\nbusy_poll = '2ms'",
+        &["9:13 `busy_poll` is too long; \"1ms\" is the most"],
+    ),
     ("[pools.p.check]\ninterval = '1ms'", &["7:12 `interval`: `1ms` is too short; it must be at least \"10ms\""]),
     ("[pools.p.check]\nunhealthy_threshold = 0", &["7:23 `unhealthy_threshold` takes a whole number from 1 to 1000"]),
     ("[pools.p.failover]\nautomatic = 'yes'", &["7:13 `automatic` takes true or false, not `yes`"]),

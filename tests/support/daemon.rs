@@ -279,6 +279,18 @@ impl Daemon {
         Duration::from_secs_f64(ticks.sum::<f64>() / TICKS)
     }
 
+    /// How often its threads have gone to sleep.
+    #[track_caller]
+    pub fn naps(&self) -> u64 {
+        let threads = std::fs::read_dir(self.proc("task")).expect("it runs").map(|entry| entry.expect("listed").path());
+        let naps = threads.map(|thread| {
+            let status = std::fs::read_to_string(thread.join("status")).expect("it runs");
+            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            line.expect("a count").trim().parse::<u64>().expect("a number")
+        });
+        naps.sum()
+    }
+
     /// How many file descriptors it has open.
     #[track_caller]
     pub fn descriptors(&self) -> usize {

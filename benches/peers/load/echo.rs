@@ -93,6 +93,7 @@ impl Sessions {
                     Answer::Wrong => outcome.errors += session.fail(),
                     Answer::Whole => {
                         outcome.units += 1;
+                        outcome.latencies.push(now - session.since);
                         if now < deadline {
                             session.send(now);
                         }

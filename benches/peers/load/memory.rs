@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::pattern::Pattern;
 use crate::process::Guarded;
@@ -15,8 +15,13 @@ use super::echo::greet;
 const MUCH: usize = 64 * 1024;
 /// Sessions that carry it at once.
 const BATCH: usize = 64;
-/// Until a proxy has noticed and put away what is over.
-const SETTLE: Duration = Duration::from_millis(700);
+/// Resident memory is believed when it has stayed the same, within a hundredth, for so long. Longer than a second:
+/// that is when some give back what sessions at rest do not need.
+const STEADY: Duration = Duration::from_millis(1_500);
+/// It is read after so long at the latest.
+const SETTLE_MAX: Duration = Duration::from_secs(8);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Resident memory in bytes.
 #[derive(Debug)]
@@ -34,9 +39,7 @@ pub(crate) struct Memory {
 pub(crate) fn run(address: SocketAddr, count: usize, proxy: &Guarded) -> io::Result<Memory> {
     let pattern = Pattern::new();
     let mut errors = 0;
-    let resident = || i64::try_from(proxy.rss()).unwrap();
-    thread::sleep(SETTLE);
-    let start = resident();
+    let start = settled(proxy);
     let mut sessions = Vec::with_capacity(count);
     for _ in 0..count {
         match dial(address).and_then(|mut stream| greet(&mut stream).map(|()| stream)) {
@@ -47,8 +50,7 @@ pub(crate) fn run(address: SocketAddr, count: usize, proxy: &Guarded) -> io::Res
             return Err(io::Error::other("more than 100 sessions were not let in"));
         }
     }
-    thread::sleep(SETTLE);
-    let one = resident() - start;
+    let one = settled(proxy) - start;
     let mut buffer = vec![0; MUCH];
     for (number, batch) in sessions.chunks_mut(BATCH).enumerate() {
         let bytes = &pattern.from(u64::try_from(number).unwrap() * 4099)[..MUCH];
@@ -60,11 +62,25 @@ pub(crate) fn run(address: SocketAddr, count: usize, proxy: &Guarded) -> io::Res
             errors += u64::from(!comes_back(stream, bytes, &mut buffer));
         }
     }
-    thread::sleep(SETTLE);
-    let much = resident() - start;
+    let much = settled(proxy) - start;
     drop(sessions);
-    thread::sleep(2 * SETTLE);
-    Ok(Memory { one, much, after: resident() - start, errors })
+    Ok(Memory { one, much, after: settled(proxy) - start, errors })
+}
+
+/// Resident memory once it has come to rest: what was over has been noticed and put away.
+fn settled(proxy: &Guarded) -> i64 {
+    let begin = Instant::now();
+    let (mut level, mut since) = (proxy.rss(), begin);
+    loop {
+        thread::sleep(LOOK);
+        let (now, read) = (Instant::now(), proxy.rss());
+        if read.abs_diff(level) > level / 100 {
+            (level, since) = (read, now);
+        }
+        if now - since >= STEADY || now - begin >= SETTLE_MAX {
+            return i64::try_from(read).unwrap();
+        }
+    }
 }
 
 fn comes_back(stream: &mut TcpStream, bytes: &[u8], buffer: &mut [u8]) -> bool {
