@@ -19,8 +19,8 @@ use super::talk::{Talk, talk};
 /// eight system calls, about as much as two messages, so those who only pause to think are spared it.
 pub(super) const REST_AFTER: u32 = 4;
 
-/// So many are put to rest in one tick: two or three milliseconds of the thread's time.
-pub(super) const RESTS_A_TICK: usize = 256;
+/// So many are put to rest in one tick: about three milliseconds of the thread's time.
+pub(super) const RESTS_A_TICK: usize = 512;
 
 /// A conversation at rest.
 #[derive(Debug)]

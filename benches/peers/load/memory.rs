@@ -15,11 +15,11 @@ use super::echo::greet;
 const MUCH: usize = 64 * 1024;
 /// Sessions that carry it at once.
 const BATCH: usize = 64;
-/// Resident memory is believed when it has stayed the same, within a hundredth, for so long. Longer than a second:
-/// that is when some give back what sessions at rest do not need.
-const STEADY: Duration = Duration::from_millis(1_500);
+/// Resident memory is believed when it has stayed the same, within a hundredth, for so long. Longer than
+/// four seconds: changeover puts 8,000 sessions to rest in that time, and gives memory back when half are.
+const STEADY: Duration = Duration::from_secs(5);
 /// It is read after so long at the latest.
-const SETTLE_MAX: Duration = Duration::from_secs(8);
+const SETTLE_MAX: Duration = Duration::from_secs(15);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 
