@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::model::SessionEnd;
 use crate::sys::{Resting, Stream};
 
-use super::registry::{Entry, Registry, Sockets};
+use super::entry::{Entry, Sockets};
+use super::registry::Registry;
 
 /// The route that the session picked is older than the last fence of its backend: pick again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 //! tables and fences sessions; the data plane reads tables, is admitted, and reports failed dials.
 
 mod admission;
+mod entry;
 mod feedback;
 mod line;
 mod live;
@@ -12,11 +13,12 @@ mod registry;
 mod table_cell;
 
 pub use admission::{Admission, Stale};
+pub use entry::SessionFacts;
 pub use feedback::Feedback;
 pub use line::{InLine, Room};
 pub use live::{BackendLive, Live, PoolLive};
 pub use mailbox::{ControlHandle, mailbox};
 pub use message::Message;
 pub use readiness::{Phase, Readiness};
-pub use registry::{Registry, SessionFacts};
+pub use registry::Registry;
 pub use table_cell::{Published, RouteReader, RouteWriter, route_cell};

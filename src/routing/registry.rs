@@ -5,18 +5,15 @@
 //! that is not the session's.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use slab::Slab;
 
-use crate::model::{
-    BackendId, Epoch, ListenerName, MonoTime, OutReason, SessionEnd, SessionId, SessionState, SessionStatus,
-};
+use crate::model::{BackendId, Epoch, OutReason, SessionEnd, SessionId, SessionStatus};
 use crate::sys::{Resting, Stream};
 
 use super::admission::{Admission, Stale};
-use super::live::BackendLive;
+use super::entry::{Entry, SessionFacts, Sockets};
 
 /// So many sessions at rest are cut before the lock is given up for a moment: about 100 microseconds.
 const CUT_AT_ONCE: usize = 32;
@@ -37,43 +34,6 @@ pub(super) struct Shard {
     admitted: u64,
     /// The lowest epoch that is admitted, for backends that were fenced.
     floors: BTreeMap<BackendId, Epoch>,
-}
-
-#[derive(Debug)]
-pub(super) struct Entry {
-    id: SessionId,
-    backend: BackendId,
-    epoch: Epoch,
-    facts: SessionFacts,
-    moved: [u64; 2],
-    pub(super) sockets: Sockets,
-    pub(super) fenced: Option<SessionEnd>,
-}
-
-/// What the session table tells of a session.
-#[derive(Debug, Clone)]
-pub struct SessionFacts {
-    /// The listener that its client came through.
-    pub listener: ListenerName,
-    /// Its backend.
-    pub backend: Arc<BackendLive>,
-    /// Where its client comes from; none for Unix sockets.
-    pub client: Option<SocketAddr>,
-    /// When its client came.
-    pub since: MonoTime,
-}
-
-/// The sockets of a session that are under the fence.
-#[derive(Debug)]
-pub(super) enum Sockets {
-    /// It dials: its thread asks again before it moves a byte.
-    None,
-    /// Nothing may be written to its client yet: it can still be given another backend.
-    Server(Arc<Stream>),
-    /// Established: its client's and its backend's.
-    Both([Arc<Stream>; 2]),
-    /// The same, kept here while nothing moves.
-    Resting([Resting; 2]),
 }
 
 impl Registry {
@@ -224,25 +184,6 @@ impl Registry {
     /// A panic while the lock was held cannot have left a shard half changed: every change is one step.
     pub(super) fn shard(&self, worker: usize) -> MutexGuard<'_, Shard> {
         self.shards[worker % self.shards.len()].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Entry {
-    fn status(&self) -> SessionStatus {
-        SessionStatus {
-            id: self.id,
-            listener: self.facts.listener.clone(),
-            pool: self.facts.backend.pool.clone(),
-            backend: self.facts.backend.name.clone(),
-            client: self.facts.client,
-            state: match self.sockets {
-                Sockets::None | Sockets::Server(_) => SessionState::Opening,
-                Sockets::Both(_) => SessionState::Open,
-                Sockets::Resting(_) => SessionState::Idle,
-            },
-            since: self.facts.since,
-            moved: self.moved,
-        }
     }
 }
 
