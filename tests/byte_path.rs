@@ -2,8 +2,9 @@
 #![allow(unsafe_code, reason = "an allocator that counts can only be written with it")]
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "support/counting.rs"]
+mod counting;
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc;
@@ -13,31 +14,8 @@ use std::time::Duration;
 use changeover::model::SessionEnd;
 use changeover::relay::{Loans, Pulse, RelayEnd, Start, relay};
 use changeover::sys::{Stream, connect};
+use counting::allocations;
 use tokio::task::{LocalSet, spawn_local};
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-/// The system's allocator, counting for each thread.
-struct Counting;
-
-// SAFETY: every call is passed on unchanged to the system's allocator, which upholds the contract.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises hold for the callee.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises hold for the callee.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// A socket of the relay's, and its other end.
 async fn pair() -> (Stream, TcpStream) {
@@ -82,10 +60,10 @@ async fn the_byte_path_allocates_nothing() {
         });
         ask.send(10).unwrap();
         done.recv().await.unwrap();
-        let before = ALLOCATIONS.with(Cell::get);
+        let before = allocations();
         ask.send(1000).unwrap();
         done.recv().await.unwrap();
-        let after = ALLOCATIONS.with(Cell::get);
+        let after = allocations();
         drop(ask);
         assert_eq!(relayed.await.unwrap(), (RelayEnd::Over(SessionEnd::Completed), [202_000, 202_000]));
         talker.join().unwrap();

@@ -2,8 +2,9 @@
 #![allow(unsafe_code, reason = "an allocator that counts can only be written with it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "support/counting.rs"]
+mod counting;
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,30 +12,7 @@ use std::time::{Duration, Instant};
 use changeover::config::{OsSources, parse};
 use changeover::failover::{Arrival, Command, Controller, Event, PoolRoutes};
 use changeover::model::{Balance, MonoTime, Place, Plan, ProbeOutcome};
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-/// The system's allocator, counting for each thread.
-struct Counting;
-
-// SAFETY: every call is passed on unchanged to the system's allocator, which upholds the contract.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises hold for the callee.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises hold for the callee.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use counting::allocations;
 
 const BACKENDS: u32 = 10_000;
 const PICKS: u64 = 20_000;
@@ -88,13 +66,13 @@ fn routes(balance: Balance, max_connections: u32) -> Arc<PoolRoutes> {
 
 /// Picks and takes places, and returns what they cost: allocations, and the mean time.
 fn cost(routes: &PoolRoutes, picks: u64, mut keep: impl FnMut(Place)) -> (u64, Duration) {
-    let (before, start) = (ALLOCATIONS.with(Cell::get), Instant::now());
+    let (before, start) = (allocations(), Instant::now());
     for turn in 0..picks {
         let arrival = Arrival { turn, client: turn.rotate_left(32) ^ turn << 7, chance: turn << 13, tried: &[] };
         let route = black_box(routes).pick(black_box(&arrival)).unwrap();
         keep(route.load.take(route.max_connections).unwrap());
     }
-    (ALLOCATIONS.with(Cell::get) - before, start.elapsed() / u32::try_from(picks).unwrap())
+    (allocations() - before, start.elapsed() / u32::try_from(picks).unwrap())
 }
 
 #[test]
