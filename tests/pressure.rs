@@ -7,13 +7,13 @@ mod support;
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sha2::{Digest, Sha256};
 use support::net::{echo, ends, meet};
 use support::servers::Server;
-use support::{Backend, DEADLINE, Daemon, dial, fresh_addr, wait_until};
+use support::{Backend, Daemon, dial, fresh_addr, wait_stalled};
 
 const MIB: usize = 1024 * 1024;
 
@@ -45,19 +45,6 @@ fn due() -> [u8; 32] {
     digest.finalize().into()
 }
 
-/// Waits until `written` has stood still for half a second.
-fn wait_stalled(written: &AtomicUsize) -> usize {
-    let mut last = (0, Instant::now());
-    wait_until("the writer stands still", DEADLINE, || {
-        let now = written.load(Ordering::SeqCst);
-        if now != last.0 {
-            last = (now, Instant::now());
-        }
-        now > 0 && last.1.elapsed() > Duration::from_millis(500)
-    });
-    last.0
-}
-
 #[test]
 fn a_reader_that_does_not_read_costs_the_daemon_no_memory_and_no_byte() {
     let written = Arc::new(AtomicUsize::new(0));
@@ -75,7 +62,7 @@ fn a_reader_that_does_not_read_costs_the_daemon_no_memory_and_no_byte() {
     let before = daemon.resident();
     let mut client = dial(daemon.listener("orders")).expect("accepted");
     client.write_all(b"!").expect("sent");
-    let stalled_at = wait_stalled(&written);
+    let stalled_at = wait_stalled(&written, Duration::from_millis(500));
     let growth = daemon.resident().saturating_sub(before);
     println!("the backend stood still after {stalled_at} of {STREAM} bytes; the daemon had grown by {growth}");
     assert!(stalled_at < STREAM, "the backend was never held back");

@@ -9,14 +9,14 @@ use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use changeover::model::SessionEnd;
 use changeover::relay::Splicing;
 use support::net::{End, drain, ends};
 use support::relayed::{Ours, Relayed, copied, spliced, switching};
 use support::sock::Sock;
-use support::{DEADLINE, wait_until};
+use support::wait_stalled;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -66,19 +66,6 @@ fn send(sock: &Sock, bytes: &'static [u8]) -> (thread::JoinHandle<io::Result<()>
         Ok(())
     });
     (writing, written)
-}
-
-/// Waits until `written` has stood still for a quarter of a second: the reader does not read.
-fn wait_stalled(written: &AtomicUsize) -> usize {
-    let mut last = (0, Instant::now());
-    wait_until("the writer stands still", DEADLINE, || {
-        let now = written.load(Ordering::SeqCst);
-        if now != last.0 {
-            last = (now, Instant::now());
-        }
-        now > 0 && last.1.elapsed() > Duration::from_millis(250)
-    });
-    last.0
 }
 
 /// Panics unless `got` is what `sent` begins with, and says where it first is not.
@@ -152,7 +139,7 @@ fn a_close_right_after_the_last_write_loses_nothing(setting: Setting) {
 fn a_reader_that_stalls_holds_the_writer_back_and_misses_nothing(setting: Setting) {
     let mut relayed = setting.start();
     let (writing, written) = send(&relayed.backend, noise());
-    let stalled_at = wait_stalled(&written);
+    let stalled_at = wait_stalled(&written, Duration::from_millis(250));
     assert!(stalled_at < noise().len(), "the writer was never held back");
     // Reads by bits and pieces after that, a pipe is left with bytes many times.
     let (mut got, mut sizes) = (Vec::with_capacity(noise().len()), fastrand::Rng::with_seed(1));
@@ -176,7 +163,7 @@ fn a_reset_of_the_source_in_mid_transfer_comes_after_what_was_moved(setting: Set
     let mut relayed = setting.start();
     let (writing, written) = send(&relayed.client, noise());
     // The backend has not read: the relay holds bytes that have nowhere to go.
-    wait_stalled(&written);
+    wait_stalled(&written, Duration::from_millis(250));
     let Relayed { client, .. } = &mut relayed;
     let (_, unused) = support::relayed::pair(true);
     abort(&std::mem::replace(client, unused));
@@ -196,7 +183,7 @@ fn a_reset_of_the_source_in_mid_transfer_comes_after_what_was_moved(setting: Set
 fn a_reset_of_the_sink_in_mid_transfer_reaches_the_source(setting: Setting) {
     let mut relayed = setting.start();
     let (writing, written) = send(&relayed.client, noise());
-    wait_stalled(&written);
+    wait_stalled(&written, Duration::from_millis(250));
     let Relayed { backend, .. } = &mut relayed;
     let (_, unused) = support::relayed::pair(true);
     abort(&std::mem::replace(backend, unused));
@@ -223,7 +210,7 @@ fn abort(sock: &Sock) {
 fn a_cut_in_mid_transfer_looks_cut(setting: Setting) {
     let mut relayed = setting.start();
     let (writing, written) = send(&relayed.backend, noise());
-    wait_stalled(&written);
+    wait_stalled(&written, Duration::from_millis(250));
     relayed.stop(SessionEnd::DrainDeadline);
     let (got, end) = drain(&mut relayed.client);
     is_beginning(&got, noise());
@@ -241,7 +228,7 @@ fn a_fence_in_mid_transfer_ends_it(setting: Setting) {
     let Setting { client_is_unix, backend_is_unix, splicing } = setting;
     let (mut relayed, inner) = Relayed::start_within_reach(client_is_unix, backend_is_unix, splicing);
     let (writing, written) = send(&relayed.backend, noise());
-    wait_stalled(&written);
+    wait_stalled(&written, Duration::from_millis(250));
     inner.iter().for_each(Ours::cut);
     drop(inner);
     let (got, end) = drain(&mut relayed.client);

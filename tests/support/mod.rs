@@ -25,4 +25,4 @@ pub use backend::Backend;
 pub use daemon::Daemon;
 pub use net::{dial, ends, fresh_addr, fresh_ip, visit};
 pub use process::{changeover, run};
-pub use wait::{DEADLINE, StopOnDrop, pace, wait_for, wait_until};
+pub use wait::{DEADLINE, StopOnDrop, pace, wait_for, wait_stalled, wait_until};

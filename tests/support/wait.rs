@@ -1,6 +1,6 @@
 //! Waiting for conditions. The deadline is for a machine in trouble; a healthy one never meets it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long anything may take before the test gives up.
@@ -44,4 +44,18 @@ impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::SeqCst);
     }
+}
+
+/// Waits until `written` has stood still for `still`: the reader does not read. What it is then.
+#[track_caller]
+pub fn wait_stalled(written: &AtomicUsize, still: Duration) -> usize {
+    let mut last = (0, Instant::now());
+    wait_until("the writer stands still", DEADLINE, || {
+        let now = written.load(Ordering::SeqCst);
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        now > 0 && last.1.elapsed() > still
+    });
+    last.0
 }
