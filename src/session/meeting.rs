@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::time::timeout_at;
 
-use crate::model::{Direction, ListenerPlan, SessionEnd};
+use crate::model::{ListenerPlan, SessionEnd};
 use crate::relay::{Opening, Pulse, Start, open};
 use crate::sys::Stream;
 use crate::telemetry::Counted;
@@ -88,9 +88,7 @@ impl Meeting {
 
     /// The backend did not answer: what is left of the meeting.
     pub(super) fn part(self) -> Established {
-        let [up, down] = self.pulse.take_moved();
-        self.session.backend_live.metrics.count_bytes(Direction::ClientToBackend, up);
-        self.session.backend_live.metrics.count_bytes(Direction::BackendToClient, down);
+        self.session.backend_live.metrics.count_moved(self.pulse.take_moved());
         self.session
     }
 }

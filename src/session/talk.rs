@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::model::{BackendName, Direction, ListenerPlan, PoolName, SessionEnd};
+use crate::model::{BackendName, ListenerPlan, PoolName, SessionEnd};
 use crate::relay::{Pulse, RelayEnd, Start, relay};
 use crate::routing::{Admission, BackendLive, PoolLive, Room};
 use crate::sys::Stream;
@@ -81,10 +81,9 @@ impl Talk {
 
     /// Counts what `pulse` has seen moving.
     pub(super) fn count(&mut self, pulse: &Pulse) {
-        let [up, down] = pulse.take_moved();
-        self.admission.add_moved([up, down]);
-        self.backend_live.metrics.count_bytes(Direction::ClientToBackend, up);
-        self.backend_live.metrics.count_bytes(Direction::BackendToClient, down);
+        let moved = pulse.take_moved();
+        self.admission.add_moved(moved);
+        self.backend_live.metrics.count_moved(moved);
         let [up, down] = pulse.total();
         self.moved = [self.moved[0] + up, self.moved[1] + down];
     }

@@ -9,7 +9,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::model::{Direction, ListenerPlan, SessionEnd};
+use crate::model::{ListenerPlan, SessionEnd};
 use crate::relay::{Loans, Pulse, Vigil};
 use crate::routing::{Admission, BackendLive, Feedback, Registry, RouteReader};
 use crate::sys::{Clock, release_memory};
@@ -136,8 +136,7 @@ impl Worker {
         for (_, session) in &*self.sessions.borrow() {
             let moved = session.pulse.tick();
             if moved != [0, 0] {
-                session.backend.metrics.count_bytes(Direction::ClientToBackend, moved[0]);
-                session.backend.metrics.count_bytes(Direction::BackendToClient, moved[1]);
+                session.backend.metrics.count_moved(moved);
                 all_moved.push((session.key, moved));
             }
             if may_rest > 0 && session.pulse.quiet_ticks() >= REST_AFTER && session.pulse.can_rest() {

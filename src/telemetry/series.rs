@@ -98,11 +98,9 @@ impl BackendMetrics {
         }
     }
 
-    /// Counts bytes that were moved.
-    pub fn count_bytes(&self, direction: Direction, bytes: u64) {
-        if let Some(counter) = self.bytes.get(direction.index()) {
-            counter.inc_by(bytes);
-        }
+    /// Counts bytes that were moved, by [`Direction`]: to the backend and to the client.
+    pub fn count_moved(&self, moved: [u64; 2]) {
+        self.bytes.iter().zip(moved).for_each(|(counter, bytes)| counter.inc_by(bytes));
     }
 
     /// Notes when a session last began, in seconds since 1970.
