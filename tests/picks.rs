@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use changeover::config::{OsSources, parse};
 use changeover::failover::{Arrival, Command, Controller, Event, PoolRoutes};
-use changeover::model::{Balance, MonoTime, Place, Plan, ProbeOutcome};
+use changeover::model::{Actor, Advice, Balance, MonoTime, Place, Plan, ProbeOutcome};
 use counting::allocations;
 
 const BACKENDS: u32 = 10_000;
@@ -40,7 +40,11 @@ fn plan(balance: Balance, max_connections: u32) -> Plan {
 fn routes(balance: Balance, max_connections: u32) -> Arc<PoolRoutes> {
     let (mut core, mut commands) = (Controller::new(7), Vec::new());
     let mut now = MonoTime::ZERO;
-    core.handle(now, Event::PlanReplaced(Arc::new(plan(balance, max_connections))), &mut commands);
+    core.handle(
+        now,
+        Event::PlanReplaced { plan: Arc::new(plan(balance, max_connections)), actor: Actor::changeover() },
+        &mut commands,
+    );
     let (target, probe) = loop {
         let asked = commands.drain(..).find_map(|command| match command {
             Command::StartProbe { target, probe, .. } => Some((target, probe)),
@@ -55,7 +59,7 @@ fn routes(balance: Balance, max_connections: u32) -> Arc<PoolRoutes> {
         now = core.next_deadline().unwrap();
         core.handle(now, Event::Tick, &mut commands);
     };
-    let outcome = ProbeOutcome::Passed { latency: Duration::from_millis(1) };
+    let outcome = ProbeOutcome::Passed { latency: Duration::from_millis(1), advice: Advice::default() };
     let start = Instant::now();
     core.handle(now, Event::ProbeFinished { target, probe, outcome }, &mut commands);
     println!("{balance}: decided and laid out in {:?}", start.elapsed());

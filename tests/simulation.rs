@@ -14,12 +14,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use changeover::failover::{Arrival, Command, Controller, Event, RouteTable};
+use changeover::failover::{Arrival, Command, Controller, Event, Order, RouteTable};
 use changeover::model::{
-    AdminPlan, AdminState, Approach, BackendId, BackendPlan, BackendStatus, Balance, CheckError, CheckKind, CheckPlan,
-    DaemonPlan, DialError, DialPlan, Epoch, Failback, FailoverPlan, HealthState, HoldPlan, LogFormat, LogLevel,
-    LogPlan, MonoTime, OutReason, Plan, PoolKind, PoolName, PoolPlan, PoolState, ProbeError, ProbeId, ProbeOutcome,
-    Resend, SessionPolicies, SessionPolicy, TargetId, WhenDown,
+    Actor, AdminPlan, AdminState, Advice, Approach, BackendId, BackendPlan, BackendStatus, Balance, CheckError,
+    CheckKind, CheckPlan, DaemonPlan, DialError, DialPlan, Epoch, Failback, FailoverPlan, HealthState, HoldPlan,
+    LogFormat, LogLevel, LogPlan, MonoTime, OutReason, Plan, PoolKind, PoolName, PoolPlan, PoolState, ProbeError,
+    ProbeId, ProbeOutcome, Resend, SessionPolicies, SessionPolicy, TargetId, WhenDown,
 };
 
 const SEEDS: u64 = 256;
@@ -110,7 +110,7 @@ impl World {
             hash: DefaultHasher::new(),
             failovers: 0,
         };
-        world.feed(Event::PlanReplaced(plan));
+        world.feed(replaced(plan));
         world
     }
 
@@ -126,7 +126,7 @@ impl World {
     fn feed(&mut self, event: Event) {
         self.turns += 1;
         let line = match &event {
-            Event::PlanReplaced(plan) => format!("{:?} PlanReplaced {:?}", self.now, plan.pools.keys()),
+            Event::PlanReplaced { plan, .. } => format!("{:?} PlanReplaced {:?}", self.now, plan.pools.keys()),
             other => format!("{:?} {other:?}", self.now),
         };
         self.note(line);
@@ -201,7 +201,7 @@ impl World {
     fn ask(&mut self, host: Host, target: TargetId, probe: ProbeId, timeout: Duration) {
         let quick = Duration::from_micros(self.rng.u64(50..20_000));
         let failed = |error: ProbeError| ProbeOutcome::Failed { error, detail: error.label().to_owned() };
-        let passed = ProbeOutcome::Passed { latency: quick };
+        let passed = ProbeOutcome::Passed { latency: quick, advice: Advice::default() };
         let sick = failed(ProbeError::Check(CheckError::UnexpectedStatus));
         let (after, outcome) = match host {
             Host::Up | Host::Lies => (quick, passed),
@@ -303,13 +303,13 @@ impl World {
                 let all: Vec<BackendId> = self.backends().iter().map(|b| b.id).collect();
                 if let Some(backend) = self.rng.choice(all) {
                     let state = AdminState::ALL[self.rng.usize(..3)];
-                    self.feed(Event::SetAdminState { backend, state });
+                    self.order(backend, state);
                 }
             }
             65..67 => {
                 let plan = draw_plan(&mut self.rng);
                 self.plan = Arc::clone(&plan);
-                self.feed(Event::PlanReplaced(plan));
+                self.feed(replaced(plan));
             }
             67..95 => {
                 let time = ms(self.rng.u64(1..400));
@@ -322,6 +322,12 @@ impl World {
         }
     }
 
+    fn order(&mut self, id: BackendId, state: AdminState) {
+        let (_, pool, backend, _) = self.core.backends().find(|(known, ..)| *known == id).unwrap();
+        let order = Order::SetAdminState { pool: pool.clone(), backend: backend.clone(), state };
+        self.feed(Event::Ordered { actor: Actor::from("ops"), order });
+    }
+
     fn backends(&self) -> Vec<BackendStatus> {
         self.core.pool_statuses(self.now).into_iter().flat_map(|pool| pool.backends).collect()
     }
@@ -330,7 +336,7 @@ impl World {
     fn calm(&mut self) {
         self.hosts.clear();
         for backend in self.backends() {
-            self.feed(Event::SetAdminState { backend: backend.id, state: AdminState::Ready });
+            self.order(backend.id, AdminState::Ready);
         }
         // A probe that hangs, the one after it, its thresholds, and the way back tier by tier.
         self.pass(ms(45_000));
@@ -425,6 +431,10 @@ fn draw_policies(rng: &mut fastrand::Rng) -> SessionPolicies {
     }
 }
 
+fn replaced(plan: Arc<Plan>) -> Event {
+    Event::PlanReplaced { plan, actor: Actor::changeover() }
+}
+
 fn draw_backend(rng: &mut fastrand::Rng, name: &str) -> BackendPlan {
     let port = if rng.u8(..8) == 0 { 2 } else { 1 };
     let check = CheckPlan {
@@ -434,6 +444,9 @@ fn draw_backend(rng: &mut fastrand::Rng, name: &str) -> BackendPlan {
         unhealthy_threshold: rng.u32(1..5),
         healthy_threshold: rng.u32(1..4),
         recovery_interval: (rng.u8(..4) == 0).then(|| ms(3000)),
+        recovery_attempts: 0,
+        recovery_backoff: ms(5000),
+        max_latency: None,
     };
     let address = format!("{name}:{port}").parse().unwrap();
     let (priority, weight) = (rng.u32(1..4), rng.u32(1..=4));

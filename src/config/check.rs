@@ -1,5 +1,7 @@
 //! `[pools.NAME.check]` and what single backends have different from it.
 
+use std::time::Duration;
+
 use crate::model::{CheckKind, CheckPlan, HttpCheck};
 
 use super::key::Key;
@@ -65,6 +67,9 @@ pub(super) fn of_pool(reader: &mut Reader<'_>, pool: &View<'_>) -> Draft {
             unhealthy_threshold: Value::preset(&keys::UNHEALTHY_THRESHOLD),
             healthy_threshold: Value::preset(&keys::HEALTHY_THRESHOLD),
             recovery_interval: None,
+            recovery_attempts: 0,
+            recovery_backoff: Duration::from_secs(5),
+            max_latency: None,
         },
     };
     let view = reader.table(pool, &keys::CHECK);
@@ -111,6 +116,9 @@ fn read(reader: &mut Reader<'_>, view: &View<'_>, base: &Draft) -> Draft {
             unhealthy_threshold: reader.given(view, &keys::UNHEALTHY_THRESHOLD).unwrap_or(plan.unhealthy_threshold),
             healthy_threshold: reader.given(view, &keys::HEALTHY_THRESHOLD).unwrap_or(plan.healthy_threshold),
             recovery_interval: reader.given(view, &keys::RECOVERY_INTERVAL).or(plan.recovery_interval),
+            recovery_attempts: plan.recovery_attempts,
+            recovery_backoff: plan.recovery_backoff,
+            max_latency: plan.max_latency,
         },
     }
 }

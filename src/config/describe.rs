@@ -156,6 +156,9 @@ fn check(check: &CheckPlan) -> String {
     let what = match &check.kind {
         CheckKind::Tcp => "tcp connect".to_owned(),
         CheckKind::Http(http) => request(http),
+        CheckKind::Agent(agent) => format!("agent at port {}", agent.port),
+        CheckKind::Command(command) => command.argv.join(" "),
+        CheckKind::None => "no check".to_owned(),
     };
     let recovery = check.recovery_interval.map(|every| format!(", every {} while unhealthy", time(every)));
     format!(

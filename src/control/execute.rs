@@ -109,7 +109,7 @@ impl Executor {
     pub(super) fn count_check(&self, backends: &[BackendId], outcome: &ProbeOutcome, time: Duration) {
         for live in backends.iter().filter_map(|id| self.live.backends.get(id)) {
             live.metrics.count_check(outcome, time);
-            if let ProbeOutcome::Passed { latency } = *outcome {
+            if let ProbeOutcome::Passed { latency, .. } = *outcome {
                 live.load.measured(latency);
             }
         }
@@ -148,7 +148,7 @@ impl Executor {
 
     /// Keeps the time of each part of a failover, and the counts.
     fn measure(&self, transition: &Transition, decide: Duration, publish: Duration, published: MonoTime) {
-        let Transition { pool, change } = transition;
+        let Transition { pool, change, .. } = transition;
         match change {
             Change::PoolFailover { reason, detect, .. } => {
                 self.metrics.count_failover(pool, reason.label());
@@ -166,24 +166,32 @@ impl Executor {
             | Change::BackendRegistered { .. }
             | Change::BackendRemoved { .. }
             | Change::PoolDegraded
-            | Change::PoolDown { .. } => {}
+            | Change::PoolDown { .. }
+            | Change::PoolPaused { .. }
+            | Change::PoolResumed { .. }
+            | Change::LatencyHigh { .. }
+            | Change::WasStalled { .. } => {}
         }
     }
 
     fn report(&mut self, transition: &Transition) {
-        let Transition { pool, change } = transition;
+        let Transition { pool, change, .. } = transition;
         let kind = change.kind();
         match change {
             Change::BackendUnhealthy { .. }
             | Change::PoolFailover { .. }
             | Change::PoolDown { .. }
-            | Change::PoolDegraded => tracing::warn!(kind, %pool, "{change}"),
+            | Change::PoolDegraded
+            | Change::LatencyHigh { .. }
+            | Change::WasStalled { .. } => tracing::warn!(kind, %pool, "{change}"),
             Change::BackendHealthy { .. }
             | Change::BackendAdminState { .. }
             | Change::BackendRegistered { .. }
             | Change::BackendRemoved { .. }
             | Change::PoolFailback { .. }
-            | Change::PoolRecovered { .. } => tracing::info!(kind, %pool, "{change}"),
+            | Change::PoolRecovered { .. }
+            | Change::PoolPaused { .. }
+            | Change::PoolResumed { .. } => tracing::info!(kind, %pool, "{change}"),
         }
         if let Some(observer) = &mut self.observer {
             observer(transition);

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
 
 use crate::failover::{Controller, Event, Transition};
+use crate::model::Actor;
 use crate::routing::{Message, Registry, RouteWriter};
 use crate::sys::Clock;
 use crate::telemetry::Metrics;
@@ -80,7 +81,7 @@ pub async fn run(control: Control) {
             Wake::Event(event) => (event, None),
             Wake::Replace(event, done) => (event, Some(done)),
         };
-        let replaced = matches!(event, Event::PlanReplaced(_));
+        let replaced = matches!(event, Event::PlanReplaced { .. });
         controller.handle(now, event, &mut commands);
         if replaced {
             executor.adopt(&controller);
@@ -103,7 +104,7 @@ pub async fn run(control: Control) {
 fn wake(message: Message) -> Wake {
     match message {
         Message::DialFailed { backend, epoch, error } => Wake::Event(Event::DialFailed { backend, epoch, error }),
-        Message::Replace(plan, done) => Wake::Replace(Event::PlanReplaced(plan), done),
+        Message::Replace(plan, done) => Wake::Replace(Event::PlanReplaced { plan, actor: Actor::changeover() }, done),
         Message::Stop => Wake::Stop,
         Message::Pools(_) | Message::Pool(..) => Wake::Ask(message),
     }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    AdminState, BackendId, BackendName, DialError, Epoch, Load, MonoTime, OutReason, PoolName, PoolStatus, ProbeId,
-    ProbeOutcome, SessionPolicy, TargetId,
+    Actor, AdminState, BackendId, BackendName, DialError, Epoch, Load, MonoTime, OutReason, PoolName, PoolStatus,
+    ProbeId, ProbeOutcome, SessionPolicy, TargetId,
 };
 
 use super::departures::{Departure, Departures};
 use super::event::{Command, Event, Transition};
+use super::order::Order;
 use super::pool::{Effects, Eviction, Next, Pool};
 use super::schedule::Schedule;
 use super::table::RouteTable;
@@ -37,8 +38,10 @@ pub struct Controller {
 }
 
 /// What one turn has gathered so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Turn {
+    /// Who had it done.
+    pub(super) actor: Actor,
     /// The pools whose choice may have changed.
     pub(super) touched: BTreeSet<PoolName>,
     pub(super) fences: Vec<Command>,
@@ -46,9 +49,14 @@ pub(super) struct Turn {
 }
 
 impl Turn {
+    fn new() -> Self {
+        Self { actor: Actor::changeover(), touched: BTreeSet::new(), fences: Vec::new(), reports: Vec::new() }
+    }
+
     pub(super) fn report(&mut self, pool: &PoolName, effects: &mut Effects) {
+        let Self { actor, reports, .. } = self;
         let changes = effects.changes.drain(..);
-        self.reports.extend(changes.map(|change| Transition { pool: pool.clone(), change }));
+        reports.extend(changes.map(|change| Transition { pool: pool.clone(), actor: actor.clone(), change }));
     }
 }
 
@@ -72,15 +80,22 @@ impl Controller {
     /// Takes in one event and adds to `out` what is to be done, in order: the table before the
     /// fences, the fences before the reports.
     pub fn handle(&mut self, now: MonoTime, event: Event, out: &mut Vec<Command>) {
-        let mut turn = Turn::default();
+        let mut turn = Turn::new();
         match event {
             Event::Tick => {}
             Event::ProbeFinished { target, probe, outcome } => {
                 self.probe_finished(now, target, probe, &outcome, &mut turn);
             }
             Event::DialFailed { backend, epoch, error } => self.dial_failed(now, backend, epoch, error),
-            Event::SetAdminState { backend, state } => self.set_admin(now, backend, state, &mut turn),
-            Event::PlanReplaced(plan) => self.replace_plan(now, &plan, &mut turn, out),
+            Event::EndedEarly { .. } | Event::DataStalled { .. } | Event::WasStalled { .. } => {}
+            Event::Ordered { actor, order } => {
+                turn.actor = actor;
+                self.carry_out(now, &order, &mut turn);
+            }
+            Event::PlanReplaced { plan, actor } => {
+                turn.actor = actor;
+                self.replace_plan(now, &plan, &mut turn, out);
+            }
         }
         self.pass_time(now, &mut turn);
         self.settle(now, turn, out);
@@ -171,6 +186,26 @@ impl Controller {
         let target = member.target;
         if member.health.suspect(now, error) {
             self.schedule.suspect(now, target);
+        }
+    }
+
+    /// Carries out what an operator wants, if it can be.
+    fn carry_out(&mut self, now: MonoTime, order: &Order, turn: &mut Turn) {
+        match order {
+            Order::SetAdminState { pool, backend, state } => {
+                let of_pool = self.pools.get(pool).map_or(&[][..], Pool::members);
+                let id = of_pool.iter().find(|member| member.plan.name == *backend).map(|member| member.id);
+                id.into_iter().for_each(|id| self.set_admin(now, id, *state, turn));
+            }
+            Order::Failover { .. }
+            | Order::Failback { .. }
+            | Order::Pause { .. }
+            | Order::Resume { .. }
+            | Order::PushHealth { .. }
+            | Order::ReportFailure { .. }
+            | Order::ReportSuccess { .. }
+            | Order::Reset { .. }
+            | Order::Probe { .. } => {}
         }
     }
 

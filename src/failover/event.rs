@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Address, AdminState, Approach, BackendId, BackendName, CheckKind, DialError, Epoch, OutReason, Plan, PoolName,
-    ProbeId, ProbeOutcome, TargetId,
+    Actor, Address, AdminState, Approach, BackendId, BackendName, CheckKind, DialError, Epoch, FailoverStatus,
+    MonoTime, OutReason, Plan, PoolName, ProbeId, ProbeOutcome, TargetId,
 };
 
+use super::order::Order;
 use super::table::RouteTable;
 
 /// An input.
@@ -34,15 +35,43 @@ pub enum Event {
         /// Why.
         error: DialError,
     },
-    /// An operator has spoken.
-    SetAdminState {
+    /// Sessions of a backend ended badly right after it had accepted them. Ignored if `epoch` is not the backend's present one.
+    EndedEarly {
         /// The backend.
         backend: BackendId,
-        /// What it shall be.
-        state: AdminState,
+        /// The epoch of the sessions' route.
+        epoch: Epoch,
+        /// How many.
+        sessions: u32,
     },
-    /// The configuration was read anew.
-    PlanReplaced(Arc<Plan>),
+    /// Bytes that were sent to a backend are not acknowledged, on live sessions. Ignored if `epoch` is not the backend's present one.
+    DataStalled {
+        /// The backend.
+        backend: BackendId,
+        /// The epoch of the sessions' route.
+        epoch: Epoch,
+        /// For how long.
+        silent: Duration,
+    },
+    /// The control loop itself did not run from `since` until now: a paused machine, a starved processor.
+    WasStalled {
+        /// When it should have run.
+        since: MonoTime,
+    },
+    /// An operator has spoken.
+    Ordered {
+        /// Who.
+        actor: Actor,
+        /// What.
+        order: Order,
+    },
+    /// The plan is another: the configuration was read anew, or changed at run time.
+    PlanReplaced {
+        /// The plan.
+        plan: Arc<Plan>,
+        /// Who had it replaced.
+        actor: Actor,
+    },
 }
 
 /// An output, to be carried out in order.
@@ -95,6 +124,8 @@ pub struct ProbeSpec {
 pub struct Transition {
     /// Where.
     pub pool: PoolName,
+    /// Who had it done.
+    pub actor: Actor,
     /// What.
     pub change: Change,
 }
@@ -139,16 +170,24 @@ pub enum Change {
         /// The backend.
         backend: BackendName,
     },
-    /// Another, worse tier serves new sessions.
+    /// New sessions are to be served from another tier, because the one that served cannot, or an operator said so.
     PoolFailover {
+        /// Its number within the pool: its events carry the same.
+        number: u64,
+        /// How far it has come.
+        status: FailoverStatus,
         /// Those that served.
         from: Vec<BackendName>,
-        /// Those that serve.
+        /// Those that serve, or are to serve; empty while that is not known.
         to: Vec<BackendName>,
         /// Why.
         reason: OutReason,
+        /// The operator's words, if one ordered it.
+        note: Option<String>,
         /// From the first piece of evidence to this decision.
         detect: Duration,
+        /// From the first piece of evidence to this status.
+        duration: Duration,
     },
     /// A better tier serves new sessions again.
     PoolFailback {
@@ -169,6 +208,34 @@ pub enum Change {
         /// How long nothing did.
         downtime: Duration,
     },
+    /// New clients wait, by an operator's order.
+    PoolPaused {
+        /// For how long at most.
+        timeout: Option<Duration>,
+    },
+    /// They go on.
+    PoolResumed {
+        /// How long they waited at most.
+        paused: Duration,
+        /// Whether the time was up, rather than an operator's order.
+        timed_out: bool,
+    },
+    /// A backend answers slower than `max_latency`.
+    LatencyHigh {
+        /// The backend.
+        backend: BackendName,
+        /// How long it takes, smoothed.
+        latency: Duration,
+        /// The most that it may take.
+        limit: Duration,
+    },
+    /// The control loop did not run for a while; what was found out meanwhile counts for nothing.
+    WasStalled {
+        /// For how long.
+        lasted: Duration,
+        /// Questions whose answers are void.
+        probes: usize,
+    },
 }
 
 impl Change {
@@ -186,6 +253,10 @@ impl Change {
             Self::PoolDegraded => "pool.degraded",
             Self::PoolDown { .. } => "pool.down",
             Self::PoolRecovered { .. } => "pool.recovered",
+            Self::PoolPaused { .. } => "pool.paused",
+            Self::PoolResumed { .. } => "pool.resumed",
+            Self::LatencyHigh { .. } => "latency.high",
+            Self::WasStalled { .. } => "daemon.stalled",
         }
     }
 }
@@ -215,13 +286,23 @@ impl fmt::Display for Change {
             Self::BackendAdminState { backend, from, to } => write!(f, "backend {backend} goes from {from} to {to}"),
             Self::BackendRegistered { backend } => write!(f, "backend {backend} was added"),
             Self::BackendRemoved { backend } => write!(f, "backend {backend} was removed"),
-            Self::PoolFailover { from, to, reason, .. } => {
-                write!(f, "failover from {} to {} ({reason})", names(from), names(to))
+            Self::PoolFailover { status, from, to, reason, .. } => {
+                write!(f, "failover from {} to {} ({reason}): {status}", names(from), names(to))
             }
             Self::PoolFailback { from, to } => write!(f, "failback from {} to {}", names(from), names(to)),
             Self::PoolDegraded => write!(f, "degraded: not every backend is fit"),
             Self::PoolDown { reason } => write!(f, "down: no backend is fit ({reason})"),
             Self::PoolRecovered { downtime } => write!(f, "serving again after {downtime:.1?}"),
+            Self::PoolPaused { timeout: Some(time) } => write!(f, "paused for {time:.1?} at most: new clients wait"),
+            Self::PoolPaused { timeout: None } => write!(f, "paused: new clients wait"),
+            Self::PoolResumed { paused, timed_out: false } => write!(f, "resumed after {paused:.1?}"),
+            Self::PoolResumed { paused, timed_out: true } => write!(f, "resumed after {paused:.1?}: the time was up"),
+            Self::LatencyHigh { backend, latency, limit } => {
+                write!(f, "backend {backend} answers in {latency:.1?}, and may take {limit:.1?}")
+            }
+            Self::WasStalled { lasted, probes } => {
+                write!(f, "the daemon itself did not run for {lasted:.1?}; the answers of {probes} probes are void")
+            }
         }
     }
 }

@@ -83,7 +83,7 @@ impl Health {
     /// Takes one probe's answer as evidence.
     pub(super) fn observe(&mut self, now: MonoTime, outcome: &ProbeOutcome, check: &CheckPlan) -> Verdict {
         match outcome {
-            ProbeOutcome::Passed { latency } => self.passed(now, *latency, check),
+            ProbeOutcome::Passed { latency, .. } => self.passed(now, *latency, check),
             ProbeOutcome::Failed { error, detail } => self.failed(now, *error, detail, check),
             ProbeOutcome::Inconclusive { .. } => Verdict::None,
         }
@@ -173,9 +173,10 @@ impl Health {
 /// How bad a reason is: worse news is told even of a backend that is out already.
 const fn severity(reason: OutReason) -> u8 {
     match reason {
-        OutReason::FailedBack | OutReason::Drained => 0,
-        OutReason::CheckFailed => 1,
-        OutReason::Unreachable => 2,
-        OutReason::Dead => 3,
+        OutReason::FailedBack | OutReason::Drained | OutReason::Manual => 0,
+        OutReason::Slow => 1,
+        OutReason::CheckFailed => 2,
+        OutReason::Unreachable => 3,
+        OutReason::Dead => 4,
     }
 }

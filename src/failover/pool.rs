@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    AdminState, BackendId, BackendName, Epoch, HealthState, Loads, MonoTime, OutReason, PoolPlan, PoolState,
-    ProbeOutcome, SessionPolicy, WhenDown,
+    AdminState, BackendId, BackendName, Epoch, FailoverStatus, HealthState, Loads, MonoTime, OutReason, PoolPlan,
+    PoolState, ProbeOutcome, SessionPolicy, WhenDown,
 };
 
 use super::availability::Availability;
@@ -261,7 +261,16 @@ impl Pool {
             }
         } else {
             let Loss { reason, detect } = self.loss;
-            effects.changes.push(Change::PoolFailover { from, to, reason, detect });
+            effects.changes.push(Change::PoolFailover {
+                number: 0,
+                status: FailoverStatus::Completed,
+                from,
+                to,
+                reason,
+                note: None,
+                detect,
+                duration: detect,
+            });
         }
     }
 

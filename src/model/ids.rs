@@ -41,6 +41,16 @@ names! {
     PoolName,
     /// A backend's name within its pool; in the short form its address.
     BackendName,
+    /// Who had something done: a token's name, a Unix user, or `changeover` itself.
+    Actor,
+}
+
+impl Actor {
+    /// The daemon itself.
+    #[must_use]
+    pub fn changeover() -> Self {
+        Self::from("changeover")
+    }
 }
 
 macro_rules! numbers {

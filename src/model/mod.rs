@@ -6,6 +6,7 @@
 #[macro_use]
 mod labelled;
 mod addr;
+mod evidence;
 mod ids;
 mod limits;
 mod load;
@@ -18,13 +19,16 @@ mod status;
 mod time;
 
 pub use addr::{Address, AddressError};
-pub use ids::{BackendId, BackendName, Epoch, Generation, ListenerName, PoolName, ProbeId, TargetId};
+pub use evidence::{Advice, FIGURES_MAX, PushedHealth, SmoothedLatency};
+pub use ids::{Actor, BackendId, BackendName, Epoch, Generation, ListenerName, PoolName, ProbeId, TargetId};
 pub use limits::{Approach, LimitsPlan, Networks, ProxyProtocol, Rate};
 pub use load::{Block, Load, Loads, Place};
-pub use outcome::{CheckError, DialError, HoldEnd, OutReason, ProbeError, ProbeOutcome, RejectReason, SessionEnd};
+pub use outcome::{
+    CheckError, DialError, FailoverStatus, HoldEnd, OutReason, ProbeError, ProbeOutcome, RejectReason, SessionEnd,
+};
 pub use plan::{
-    AdminPlan, BackendPlan, CheckKind, CheckPlan, DaemonPlan, DialPlan, FailoverPlan, HoldPlan, HttpCheck,
-    ListenerPlan, LogPlan, Plan, PoolPlan, SessionPolicies, StatusRange,
+    AdminPlan, AgentCheck, BackendPlan, CheckKind, CheckPlan, CommandCheck, DaemonPlan, DialPlan, FailoverPlan,
+    HoldPlan, HttpCheck, ListenerPlan, LogPlan, Plan, PoolPlan, SessionPolicies, StatusRange,
 };
 pub use secret::Secret;
 pub use session::{SessionId, SessionState, SessionStatus};

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::Advice;
+
 labelled! {
     /// Why a dial did not become a connection, graded by what it proves.
     DialError {
@@ -33,8 +35,14 @@ labelled! {
         ClosedEarly = "closed_early",
         /// The answer's status is none of those expected.
         UnexpectedStatus = "unexpected_status",
-        /// The answer was not HTTP.
+        /// The answer was not in the check's protocol.
         Malformed = "malformed",
+        /// The answer was good and took longer than `max_latency`.
+        Slow = "slow",
+        /// The agent said that the backend is down.
+        AgentDown = "agent_down",
+        /// The command ended with another code than 0.
+        CommandFailed = "command_failed",
     }
 }
 
@@ -67,6 +75,7 @@ impl ProbeError {
             }
             // A name that cannot be looked up is the resolver's failure, not the backend's.
             // One that accepts and hangs up is there; probes that go no further than that never say so.
+            Self::Check(CheckError::Slow) => OutReason::Slow,
             Self::Dial(DialError::Unresolved | DialError::Unanswered) | Self::Check(_) => OutReason::CheckFailed,
         }
     }
@@ -79,6 +88,8 @@ pub enum ProbeOutcome {
     Passed {
         /// From the start of the dial to the end of the answer.
         latency: Duration,
+        /// What it asked for besides.
+        advice: Advice,
     },
     /// It did not.
     Failed {
@@ -107,6 +118,24 @@ labelled! {
         Drained = "drained",
         /// The pool went back to a better tier.
         FailedBack = "failed_back",
+        /// It answers slower than `max_latency`. New sessions go elsewhere; none is ever closed for it.
+        Slow = "slow",
+        /// An operator had the pool serve from elsewhere.
+        Manual = "manual",
+    }
+}
+
+labelled! {
+    /// How far a failover has come.
+    FailoverStatus {
+        /// What served is lost; where to go is not known yet.
+        Pending = "pending",
+        /// Where to go is known, and it is being done.
+        InProgress = "in_progress",
+        /// New sessions are served from there.
+        Completed = "completed",
+        /// There is nowhere to go.
+        Failed = "failed",
     }
 }
 
@@ -115,8 +144,8 @@ impl OutReason {
     #[must_use]
     pub const fn is_verdict(self) -> bool {
         match self {
-            Self::Dead | Self::Unreachable | Self::CheckFailed => true,
-            Self::Drained | Self::FailedBack => false,
+            Self::Dead | Self::Unreachable | Self::CheckFailed | Self::Slow => true,
+            Self::Drained | Self::FailedBack | Self::Manual => false,
         }
     }
 }
@@ -193,6 +222,8 @@ labelled! {
         FencedDrained = "drained",
         /// Fenced: the pool went back to a better tier.
         FencedFailedBack = "failed_back",
+        /// Fenced: an operator had the pool serve from elsewhere.
+        FencedManual = "manual",
         /// An operator closed it.
         Closed = "closed",
         /// The daemon went down and `drain_timeout` was up.
@@ -208,6 +239,9 @@ impl From<OutReason> for SessionEnd {
             OutReason::CheckFailed => Self::FencedCheckFailed,
             OutReason::Drained => Self::FencedDrained,
             OutReason::FailedBack => Self::FencedFailedBack,
+            // No session is closed because its backend is slow.
+            OutReason::Slow => Self::FencedCheckFailed,
+            OutReason::Manual => Self::FencedManual,
         }
     }
 }

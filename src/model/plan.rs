@@ -154,6 +154,8 @@ impl SessionPolicies {
             OutReason::CheckFailed => self.check_failed,
             OutReason::Drained => self.drained,
             OutReason::FailedBack => self.failed_back,
+            // Slow is no reason to end what works; an operator's order says itself what becomes of sessions.
+            OutReason::Slow | OutReason::Manual => SessionPolicy::Keep,
         }
     }
 }
@@ -192,6 +194,12 @@ pub struct CheckPlan {
     pub healthy_threshold: u32,
     /// From one probe to the next while the backend is unhealthy, if that differs.
     pub recovery_interval: Option<Duration>,
+    /// After so many failed probes in a row of an unhealthy backend it is probed no more until it is reset; 0 is never.
+    pub recovery_attempts: u32,
+    /// With `recovery_attempts`: the least wait before the second attempt; it doubles with each.
+    pub recovery_backoff: Duration,
+    /// A good answer that takes longer counts as a failure.
+    pub max_latency: Option<Duration>,
 }
 
 /// What a probe asks.
@@ -201,6 +209,28 @@ pub enum CheckKind {
     Tcp,
     /// That, and whether an HTTP request is answered with an expected status.
     Http(HttpCheck),
+    /// What an agent on its host says, in HAProxy's agent protocol.
+    Agent(AgentCheck),
+    /// How a program ends.
+    Command(CommandCheck),
+    /// Nothing: the backend is taken to be fit until somebody else says otherwise.
+    None,
+}
+
+/// `check.agent`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AgentCheck {
+    /// The port to ask at; 0 is the backend's own.
+    pub port: u16,
+    /// What is sent first, if anything.
+    pub send: String,
+}
+
+/// `check.command`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CommandCheck {
+    /// The program and its arguments, `{host}`, `{port}` and the like already filled in. Never empty.
+    pub argv: Vec<String>,
 }
 
 /// `check.http`.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::model::{Address, Approach, CheckError, CheckKind, DialError, HttpCheck, ProbeError, ProbeOutcome};
+use crate::model::{Address, Advice, Approach, CheckError, CheckKind, DialError, HttpCheck, ProbeError, ProbeOutcome};
 use crate::sys::{Clock, DialOptions, Stream, connect_with, dial_error};
 use crate::wire::own_proxy_header;
 
@@ -40,7 +40,7 @@ pub async fn probe(
     let answer = ask(address, kind, clock.instant(deadline), limit, approach).await;
     let ended = clock.now();
     match answer {
-        Ok(()) => ProbeOutcome::Passed { latency: ended.since(begun) },
+        Ok(()) => ProbeOutcome::Passed { latency: ended.since(begun), advice: Advice::default() },
         Err(_) if ended.since(deadline) > OWN_LATENESS_MAX => {
             ProbeOutcome::Inconclusive { detail: format!("we were {:.1?} late ourselves", ended.since(deadline)) }
         }
@@ -72,6 +72,8 @@ async fn ask(
             drop(stream.end_writing());
             Ok(())
         }
+        // Not asked yet.
+        CheckKind::Agent(_) | CheckKind::Command(_) | CheckKind::None => Ok(()),
         CheckKind::Http(check) => {
             let asked = timeout_at(deadline, ask_http(address, check, stream, limit, options)).await;
             asked.unwrap_or_else(|_| {

@@ -103,6 +103,7 @@ async fn tell(end: SessionEnd, client: &Stream, backend: &Stream, pulse: &Pulse)
         | SessionEnd::FencedCheckFailed
         | SessionEnd::FencedDrained
         | SessionEnd::FencedFailedBack
+        | SessionEnd::FencedManual
         | SessionEnd::Closed
         | SessionEnd::DrainDeadline => {
             client.reset_on_close();

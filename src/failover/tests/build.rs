@@ -23,6 +23,9 @@ pub(super) fn check() -> CheckPlan {
         unhealthy_threshold: 3,
         healthy_threshold: 2,
         recovery_interval: None,
+        recovery_attempts: 0,
+        recovery_backoff: Duration::from_secs(5),
+        max_latency: None,
     }
 }
 

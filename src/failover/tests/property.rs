@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::build::{PlanBuilder, ms, plan};
-use super::rig::{Rig, bad_answer, inconclusive, passed, refused, timed_out};
+use super::rig::{Rig, bad_answer, inconclusive, passed, refused, replaced, timed_out};
 use crate::failover::Event;
 use crate::model::{
     AdminState, BackendId, BackendStatus, DialError, Epoch, Failback, HealthState, MonoTime, PoolStatus, ProbeId,
@@ -127,7 +127,7 @@ struct Bench {
 
 impl Bench {
     fn feed(&mut self, event: Event) {
-        let is_plan = matches!(event, Event::PlanReplaced(_));
+        let is_plan = matches!(event, Event::PlanReplaced { .. });
         let before = self.rig.core.table().clone();
         self.rig.feed(event);
         let unchanged = self.rig.published().is_none();
@@ -209,9 +209,10 @@ impl Bench {
             }
             Op::Order(n, state) => {
                 let Some((backend, _)) = self.backend(n) else { return };
-                self.feed(Event::SetAdminState { backend, state: AdminState::ALL[usize::from(state)] });
+                let event = self.rig.ordered(backend, AdminState::ALL[usize::from(state)]);
+                self.feed(event);
             }
-            Op::Replan(which) => self.feed(Event::PlanReplaced(family(which).build())),
+            Op::Replan(which) => self.feed(replaced(family(which))),
         }
     }
 }
@@ -222,7 +223,7 @@ proptest! {
     #[test]
     fn any_sequence_of_events_keeps_the_rules(ops in ops()) {
         let mut bench = Bench { rig: Rig::new(plan()), seats: BTreeMap::new() };
-        bench.feed(Event::PlanReplaced(family(0).build()));
+        bench.feed(replaced(family(0)));
         for op in &ops {
             bench.apply(op);
         }

@@ -1,7 +1,7 @@
 //! A new plan over a running one.
 
 use super::build::{ms, plan};
-use super::rig::{Rig, bad_answer, passed};
+use super::rig::{Rig, bad_answer, passed, replaced};
 use crate::failover::{Change, Command, Controller, Event};
 use crate::model::{AdminState, Epoch, HealthState, MonoTime, OutReason, PoolName, PoolState};
 
@@ -231,8 +231,8 @@ fn ten_thousand_backends_are_reloaded_and_judged_in_time() {
     };
     let mut core = Controller::new(1);
     let mut out = Vec::new();
-    core.handle(MonoTime::ZERO, Event::PlanReplaced(build(0).build()), &mut out);
-    core.handle(MonoTime::ZERO, Event::PlanReplaced(build(5_000).build()), &mut out);
+    core.handle(MonoTime::ZERO, replaced(build(0)), &mut out);
+    core.handle(MonoTime::ZERO, replaced(build(5_000)), &mut out);
     assert_eq!(core.homes.len(), 10_000);
     let mut verdicts = 0;
     while verdicts < 100 {

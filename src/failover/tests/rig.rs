@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::build::{PlanBuilder, ms};
-use crate::failover::{Change, Command, Controller, Event, ProbeSpec, RouteTable};
+use crate::failover::{Change, Command, Controller, Event, Order, ProbeSpec, RouteTable};
 use crate::model::{
-    AdminState, BackendId, BackendStatus, CheckError, DialError, Epoch, Generation, MonoTime, OutReason, PoolName,
-    PoolState, PoolStatus, ProbeError, ProbeId, ProbeOutcome, TargetId,
+    Actor, AdminState, Advice, BackendId, BackendStatus, CheckError, DialError, Epoch, Generation, MonoTime, OutReason,
+    PoolName, PoolState, PoolStatus, ProbeError, ProbeId, ProbeOutcome, TargetId,
 };
 
 pub(super) fn passed() -> ProbeOutcome {
-    ProbeOutcome::Passed { latency: ms(1) }
+    ProbeOutcome::Passed { latency: ms(1), advice: Advice::default() }
 }
 
 pub(super) fn failed(error: ProbeError) -> ProbeOutcome {
@@ -33,6 +33,10 @@ pub(super) fn bad_answer() -> ProbeOutcome {
 
 pub(super) fn inconclusive() -> ProbeOutcome {
     ProbeOutcome::Inconclusive { detail: "no descriptor".to_owned() }
+}
+
+pub(super) fn replaced(plan: PlanBuilder) -> Event {
+    Event::PlanReplaced { plan: plan.build(), actor: Actor::changeover() }
 }
 
 pub(super) struct Rig {
@@ -56,7 +60,7 @@ impl Rig {
     }
 
     pub(super) fn replan(&mut self, plan: PlanBuilder) {
-        self.feed(Event::PlanReplaced(plan.build()));
+        self.feed(replaced(plan));
     }
 
     /// One turn, with the order of its commands and the invariants checked.
@@ -201,7 +205,15 @@ impl Rig {
     }
 
     pub(super) fn order(&mut self, name: &str, state: AdminState) {
-        self.feed(Event::SetAdminState { backend: self.id(name), state });
+        let event = self.ordered(self.id(name), state);
+        self.feed(event);
+    }
+
+    /// An operator's order for the backend of that number, as the event it comes in.
+    pub(super) fn ordered(&self, id: BackendId, state: AdminState) -> Event {
+        let (_, pool, backend, _) = self.core.backends().find(|(known, ..)| *known == id).unwrap();
+        let order = Order::SetAdminState { pool: pool.clone(), backend: backend.clone(), state };
+        Event::Ordered { actor: Actor::from("ops"), order }
     }
 
     /// The published tiers of a pool, by names.

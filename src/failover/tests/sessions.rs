@@ -2,8 +2,10 @@
 
 use super::build::{ms, plan};
 use super::rig::{Rig, bad_answer, passed, refused, timed_out};
-use crate::failover::{Command, Event};
-use crate::model::{AdminState, BackendId, DialError, Epoch, Generation, OutReason, SessionPolicy};
+use crate::failover::{Command, Event, Order};
+use crate::model::{
+    Actor, AdminState, BackendId, BackendName, DialError, Epoch, Generation, OutReason, PoolName, SessionPolicy,
+};
 
 fn two() -> Rig {
     let mut rig = Rig::new(plan().pool("pg").backend("a", 1).backend("b", 2));
@@ -265,7 +267,14 @@ fn failback_leaves_sessions_where_they_are_or_drains_them_by_policy() {
 fn a_backend_that_nobody_knows_is_ignored() {
     let mut rig = two();
     for event in [
-        Event::SetAdminState { backend: BackendId(99), state: AdminState::Drain },
+        Event::Ordered {
+            actor: Actor::from("ops"),
+            order: Order::SetAdminState {
+                pool: PoolName::from("p"),
+                backend: BackendName::from("nobody"),
+                state: AdminState::Drain,
+            },
+        },
         Event::DialFailed { backend: BackendId(99), epoch: Epoch(0), error: DialError::Refused },
     ] {
         rig.feed(event);

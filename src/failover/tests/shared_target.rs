@@ -1,7 +1,8 @@
 //! One target that several backends share.
 
 use super::build::{ms, plan};
-use crate::failover::{Controller, Event};
+use super::rig::replaced;
+use crate::failover::Controller;
 use crate::model::MonoTime;
 
 #[test]
@@ -11,7 +12,7 @@ fn the_first_probe_of_a_shared_target_comes_within_the_shortest_interval() {
         let shared = plan().pool("p").backend("a", 1).at("x:1").check(|check| check.interval = ms(60_000));
         let shared = shared.backend("b", 1).at("x:1").check(|check| check.interval = quick);
         let mut core = Controller::new(seed);
-        core.handle(MonoTime::ZERO, Event::PlanReplaced(shared.build()), &mut Vec::new());
+        core.handle(MonoTime::ZERO, replaced(shared), &mut Vec::new());
         assert!(core.next_deadline().unwrap() <= MonoTime::ZERO + quick);
     }
 }

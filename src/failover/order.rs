@@ -1,0 +1,130 @@
+//! What operators want done, and how the core says no.
+
+use std::fmt;
+
+use crate::model::{AdminState, BackendName, MonoTime, PoolName, PushedHealth, SessionPolicy};
+
+/// What an operator, or a system that speaks for one, wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Order {
+    /// Drain a backend, put it in maintenance, or make it ready.
+    SetAdminState {
+        /// Its pool.
+        pool: PoolName,
+        /// The backend.
+        backend: BackendName,
+        /// What it shall be.
+        state: AdminState,
+    },
+    /// Serve from another backend, and from it alone until [`Order::Failback`].
+    Failover {
+        /// The pool.
+        pool: PoolName,
+        /// Where to; the best of the other tiers if left open.
+        to: Option<BackendName>,
+        /// Why, in the operator's words.
+        reason: Option<String>,
+        /// What becomes of the sessions of those that served.
+        sessions: SessionPolicy,
+    },
+    /// Serve from wherever the rules say again, and at once.
+    Failback {
+        /// The pool.
+        pool: PoolName,
+    },
+    /// Let new clients wait.
+    Pause {
+        /// The pool.
+        pool: PoolName,
+        /// Until when at most.
+        until: Option<MonoTime>,
+    },
+    /// Let them go on.
+    Resume {
+        /// The pool.
+        pool: PoolName,
+    },
+    /// Take a verdict from outside.
+    PushHealth {
+        /// The backend's pool.
+        pool: PoolName,
+        /// The backend.
+        backend: BackendName,
+        /// The verdict.
+        pushed: PushedHealth,
+    },
+    /// Somebody outside could not use a backend.
+    ReportFailure {
+        /// The backend's pool.
+        pool: PoolName,
+        /// The backend.
+        backend: BackendName,
+        /// What went wrong.
+        error: String,
+    },
+    /// Somebody outside could.
+    ReportSuccess {
+        /// The backend's pool.
+        pool: PoolName,
+        /// The backend.
+        backend: BackendName,
+    },
+    /// Forget every failure of a backend, or of all of a pool, and ask it anew.
+    Reset {
+        /// The pool.
+        pool: PoolName,
+        /// The backend; all of them if left open.
+        backend: Option<BackendName>,
+    },
+    /// Probe a backend, or all of a pool, now.
+    Probe {
+        /// The pool.
+        pool: PoolName,
+        /// The backend; all of them if left open.
+        backend: Option<BackendName>,
+    },
+}
+
+impl Order {
+    /// The pool that it is for.
+    #[must_use]
+    pub const fn pool(&self) -> &PoolName {
+        match self {
+            Self::SetAdminState { pool, .. }
+            | Self::Failover { pool, .. }
+            | Self::Failback { pool }
+            | Self::Pause { pool, .. }
+            | Self::Resume { pool }
+            | Self::PushHealth { pool, .. }
+            | Self::ReportFailure { pool, .. }
+            | Self::ReportSuccess { pool, .. }
+            | Self::Reset { pool, .. }
+            | Self::Probe { pool, .. } => pool,
+        }
+    }
+}
+
+/// Why an order was not carried out. It has changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no such pool.
+    PoolNotFound(PoolName),
+    /// The pool has no such backend.
+    BackendNotFound(PoolName, BackendName),
+    /// Nothing, or not the one that was asked for, is fit to serve; why, in words.
+    NoEligibleBackend(String),
+    /// What was asked for is so already, or makes no sense as things stand; why, in words.
+    Conflict(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PoolNotFound(pool) => write!(f, "there is no pool {pool}"),
+            Self::BackendNotFound(pool, backend) => write!(f, "pool {pool} has no backend {backend}"),
+            Self::NoEligibleBackend(why) | Self::Conflict(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
