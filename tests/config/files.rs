@@ -124,7 +124,7 @@ fn a_backend_changes_single_keys_of_its_pools_check() {
     let pool = &plan.pools[&PoolName::from("orders")];
     let http = |at: usize| match &pool.backends[at].check.kind {
         CheckKind::Http(http) => http.clone(),
-        CheckKind::Tcp => panic!("an http check"),
+        CheckKind::Tcp | CheckKind::Agent(_) | CheckKind::Command(_) | CheckKind::None => panic!("an http check"),
     };
     assert_eq!(pool.backends.iter().map(|b| b.name.as_str()).collect::<Vec<_>>(), ["pg1", "pg2", "pg3"]);
     assert_eq!((http(0).port, http(2).port), (8008, 8009));
