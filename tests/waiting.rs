@@ -4,14 +4,15 @@
 
 mod support;
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use support::net::{echo, meet, read_line};
 use support::proc_net::established;
-use support::{Backend, DEADLINE, Daemon, dial, fresh_ip, wait_until};
+use support::servers::Server;
+use support::{Backend, DEADLINE, Daemon, dial, fresh_addr, fresh_ip, wait_until};
 
 /// Listens at `path` with room for hardly anybody.
 fn narrow(path: &Path) -> UnixListener {
@@ -126,5 +127,20 @@ fn a_peer_that_vanishes_is_noticed_by_the_kernel() {
     });
     wait_until("the backend's connection is kept alive", alive, || {
         established().iter().any(|row| row.remote == a.addr && row.keepalive)
+    });
+}
+
+#[test]
+fn a_backend_that_has_not_answered_yet_is_kept_alive_too() {
+    let silent = Server::start(fresh_addr(), |_, mut stream| stream.read_to_end(&mut Vec::new()).map(drop));
+    let daemon = Daemon::start(&format!(
+        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n\
+         [pools.orders.check]\ninterval = \"1h\"\n[pools.orders.backends.a]\naddress = \"{}\"\n",
+        silent.addr
+    ));
+    let mut client = dial(daemon.listener("orders")).expect("accepted");
+    client.write_all(b"anybody there?").expect("sent");
+    wait_until("the backend's connection is kept alive", Duration::from_secs(5), || {
+        established().iter().any(|row| row.remote == silent.addr && row.keepalive)
     });
 }

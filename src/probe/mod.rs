@@ -56,7 +56,7 @@ async fn ask(
     limit: Duration,
     approach: Approach,
 ) -> Result<(), Failure> {
-    let options = DialOptions { source: approach.source_address, ..DialOptions::default() };
+    let options = DialOptions { source: approach.source_address };
     let stream = connect_with(address, limit, options).await.map_err(|error| {
         let detail = format!("connecting to {address}: {error}");
         Failure { error: ProbeError::Dial(dial_error(&error)), detail }

@@ -64,7 +64,7 @@ pub(super) async fn connect_to(
     let Picked { route, plan, backend: backend_live, pool: pool_live, room } = picked;
     let admission = worker.registry.admit(worker.index, route.backend, route.epoch, facts)?;
     let begun = worker.clock.now();
-    let options = DialOptions { source: route.approach.source_address, keepalive: worker.keepalive };
+    let options = DialOptions { source: route.approach.source_address };
     let dialled = match connect_with(&route.address, plan.connect_timeout, options).await {
         Ok(server) => {
             let server = Arc::new(server);

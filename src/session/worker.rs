@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use slab::Slab;
@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use crate::model::{ListenerPlan, SessionEnd};
 use crate::relay::{Loans, Pulse, Vigil};
 use crate::routing::{Admission, BackendLive, Feedback, Registry, RouteReader};
-use crate::sys::{Clock, release_memory};
+use crate::sys::{Clock, Stream, release_memory};
 
 use super::chance::Chance;
 use super::hand_over::Threads;
@@ -23,6 +23,10 @@ use super::seats::Seats;
 /// How often sessions are looked at for idle and half-close limits. Those are given in seconds and
 /// minutes; a quarter of a second costs next to nothing and is never noticed.
 const TICK: Duration = Duration::from_millis(250);
+
+/// So many connections to backends are set up for keepalive in one tick, by four system calls each: about a millisecond
+/// of the thread's time.
+const KEPT_ALIVE_A_TICK: usize = 1024;
 
 /// Memory is given back when so many sessions have become half as many or fewer.
 const MANY_SESSIONS: usize = 512;
@@ -66,6 +70,28 @@ struct Watched {
     backend: Arc<BackendLive>,
     /// Its key in the registry.
     key: usize,
+    /// The connection to the backend until it is kept alive. It is the session that keeps it open.
+    unkept: Option<Weak<Stream>>,
+}
+
+impl Watched {
+    /// Has its connection to the backend be kept alive, if that is still to be done and `budget` allows it.
+    ///
+    /// Not when it is dialled, so that a session that is over before the next tick is spared the four system calls. One
+    /// that lives gets it whatever it does, open or not, half-closed or busy, and before it can rest: a tick later
+    /// than the dial, where keepalive counts a silence of seconds.
+    fn keep_alive(&mut self, after: Duration, budget: &mut usize) -> bool {
+        let Some(server) = self.unkept.take() else { return true };
+        let Some(left) = budget.checked_sub(1) else {
+            self.unkept = Some(server);
+            return false;
+        };
+        *budget = left;
+        if let Some(server) = server.upgrade() {
+            server.keep_alive(after);
+        }
+        true
+    }
 }
 
 impl Worker {
@@ -133,13 +159,15 @@ impl Worker {
     fn tick(&self) {
         let mut all_moved = Vec::new();
         let mut may_rest = if self.resting.is_open() { RESTS_A_TICK } else { 0 };
-        for (_, session) in &*self.sessions.borrow() {
+        let mut may_keep = KEPT_ALIVE_A_TICK;
+        for (_, session) in &mut *self.sessions.borrow_mut() {
+            let is_kept = session.keep_alive(self.keepalive, &mut may_keep);
             let moved = session.pulse.tick();
             if moved != [0, 0] {
                 session.backend.metrics.count_moved(moved);
                 all_moved.push((session.key, moved));
             }
-            if may_rest > 0 && session.pulse.quiet_ticks() >= REST_AFTER && session.pulse.can_rest() {
+            if may_rest > 0 && is_kept && session.pulse.quiet_ticks() >= REST_AFTER && session.pulse.can_rest() {
                 may_rest -= 1;
                 session.pulse.let_rest();
             }
@@ -211,15 +239,26 @@ impl Worker {
         pulse.awake_for(plan.busy_poll, &self.vigil)
     }
 
-    /// Puts a session under the eye of the tick for as long as the result lives.
-    pub(super) fn watch(&self, pulse: &Rc<Pulse>, backend: &Arc<BackendLive>, admission: &Admission) -> Watch {
+    /// Puts a session under the eye of the tick for as long as the result lives; with its connection to the backend, if
+    /// that is not kept alive yet.
+    pub(super) fn watch(
+        &self,
+        pulse: &Rc<Pulse>,
+        backend: &Arc<BackendLive>,
+        admission: &Admission,
+        unkept: Option<&Arc<Stream>>,
+    ) -> Watch {
         if self.is_cut.get() {
             pulse.stop(SessionEnd::DrainDeadline);
         }
         let mut sessions = self.sessions.borrow_mut();
         let first = sessions.is_empty();
-        let key =
-            sessions.insert(Watched { pulse: Rc::clone(pulse), backend: Arc::clone(backend), key: admission.key() });
+        let key = sessions.insert(Watched {
+            pulse: Rc::clone(pulse),
+            backend: Arc::clone(backend),
+            key: admission.key(),
+            unkept: unkept.map(Arc::downgrade),
+        });
         if first {
             self.first_session.notify_one();
         }
@@ -283,6 +322,28 @@ mod tests {
         let metrics = Metrics::new().unwrap().backend(&"orders".into(), &"pg1".into());
         let backend = BackendLive { metrics, pool: "orders".into(), name: "pg1".into(), load: Arc::default() };
         SessionFacts { listener: "front".into(), backend: Arc::new(backend), client: None, since: MonoTime::default() }
+    }
+
+    #[tokio::test]
+    async fn a_session_that_lives_until_the_next_tick_is_kept_alive() {
+        let registry = Registry::new(1);
+        let worker = worker(&Seats::new(1, 1), &registry).with_keepalive(Duration::from_secs(60));
+        let (server, _peer) = pair().await;
+        let (server, pulse, facts) = (Arc::new(server), Rc::new(Pulse::new(0, 0)), facts());
+        let backend = Arc::clone(&facts.backend);
+        let admission = registry.admit(0, BackendId(1), Epoch(0), facts).unwrap();
+        let is_kept = || socket2::SockRef::from(&*server).keepalive().unwrap();
+        let watch = worker.watch(&pulse, &backend, &admission, Some(&server));
+        // More than one tick may do come later, and no session can rest before its turn.
+        let mut sessions = worker.sessions.borrow_mut();
+        let session = sessions.get_mut(watch.key).unwrap();
+        assert!(!session.keep_alive(worker.keepalive, &mut 0) && !is_kept());
+        drop(sessions);
+        worker.tick();
+        assert!(is_kept());
+        let mut sessions = worker.sessions.borrow_mut();
+        let session = sessions.get_mut(watch.key).unwrap();
+        assert!(session.keep_alive(worker.keepalive, &mut 0), "it is once and for all");
     }
 
     #[tokio::test]
