@@ -73,7 +73,8 @@ pub(super) struct Search {
     since: MonoTime,
     /// What it has sent already, to be sent to the next backend too.
     pub(super) first: FirstChunk,
-    turn: Option<u64>,
+    /// By which it is picked for, and stands in line, in this pool.
+    turn: Option<(Arc<PoolLive>, u64)>,
     tried: Vec<BackendId>,
     /// Who the client is to a pool that balances by that.
     client: u64,
@@ -134,7 +135,7 @@ impl Search {
                     let place = self.hold_place(worker, entrance, &pool_name, &plan, &pool);
                     if place && for_room && self.line.is_none() {
                         // Room that was given back before it stood in line is not told of: look once more.
-                        self.line = Some(pool.stand_in_line());
+                        self.line = Some(pool.stand_in_line(self.turn(&pool)));
                         continue;
                     }
                     let end = self.wait(worker, &client, retry_after).await;
@@ -256,10 +257,11 @@ impl Search {
         pool: &Arc<PoolLive>,
     ) -> Result<(&'r Route, Room), NoRoute> {
         self.line = self.line.take().filter(|line| line.is_of(pool));
+        // Before it queues, so that its turn is the order of its arrival.
+        let turn = self.turn(pool);
         if self.must_queue(routes, pool) {
             return Err(NoRoute::Full);
         }
-        let turn = *self.turn.get_or_insert_with(|| pool.next_turn());
         let taken = loop {
             if self.tried.len() >= routes.dial.connect_attempts {
                 break Err(NoRoute::Exhausted);
@@ -279,6 +281,15 @@ impl Search {
             self.line = None;
         }
         taken
+    }
+
+    /// Its turn in `pool`, the same however often it comes back.
+    fn turn(&mut self, pool: &Arc<PoolLive>) -> u64 {
+        match &self.turn {
+            Some((of, turn)) if Arc::ptr_eq(of, pool) => *turn,
+            // A reload may have given the listener another pool meanwhile.
+            Some(_) | None => self.turn.insert((Arc::clone(pool), pool.next_turn())).1,
+        }
     }
 
     /// Whether others have waited longer for room. One whose dial failed has had its turn, and goes on at once.
