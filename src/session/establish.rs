@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::failover::{Arrival, NoRoute, PoolRoutes, Route, client_key};
-use crate::model::{BackendId, DialError, HoldEnd, HoldPlan, MonoTime, PoolName, WhenDown};
+use crate::model::{BackendId, DialError, HoldEnd, HoldPlan, MonoTime, PoolName, SessionEnd, WhenDown};
 use crate::relay::FirstChunk;
 use crate::routing::{InLine, PoolLive, Room, SessionFacts};
 use crate::sys::Stream;
@@ -84,6 +84,8 @@ pub(super) struct Search {
     pub(super) hold: Option<Hold>,
     unknown_pool: u32,
     silent: Option<Silent>,
+    /// An operator has closed it, at whichever backend it was then.
+    is_closed: bool,
 }
 
 impl Search {
@@ -99,6 +101,7 @@ impl Search {
             hold: None,
             unknown_pool: 0,
             silent: None,
+            is_closed: false,
         }
     }
 
@@ -114,7 +117,7 @@ impl Search {
             let pool_name = entrance.plan().pool.clone();
             let refusal = match self.choose(worker, &pool_name) {
                 Choice::Refuse(refusal) => {
-                    if refusal == Refusal::Reset {
+                    if matches!(refusal, Refusal::Reset | Refusal::Closed) {
                         client.reset_on_close();
                     }
                     refusal
@@ -153,19 +156,16 @@ impl Search {
                     self.first.set_resend(picked.plan.resend);
                     match connect_to(worker, picked, facts, pool_name, &header).await {
                         Ok(session) => {
-                            self.silent = None;
-                            return Ok((client, session));
+                            self.forget_silent();
+                            if !self.is_closed {
+                                return Ok((client, session));
+                            }
                         }
-                        Err(Failure::Closed) => {
-                            client.reset_on_close();
-                            Refusal::Closed
-                        }
-                        Err(Failure::Stale) => continue,
-                        Err(Failure::Dial(backend)) => {
-                            self.tried.push(backend);
-                            continue;
-                        }
+                        Err(Failure::Closed) => self.is_closed = true,
+                        Err(Failure::Stale) => {}
+                        Err(Failure::Dial(backend)) => self.tried.push(backend),
                     }
+                    continue;
                 }
             };
             return Err(Refused { refusal, _client: Some(client) });
@@ -179,10 +179,23 @@ impl Search {
         worker.holds.wait(hold, client, has_sent, self.line.as_ref(), retry_after).await
     }
 
-    /// The session was fenced before its backend's first byte. Its backend is not to blame, and it picks
+    /// `session` was fenced before its backend's first byte. Its backend is not to blame, and it picks
     /// again as if it had just come.
-    pub(super) fn was_fenced(&mut self) {
+    pub(super) fn was_fenced(&mut self, session: Established) {
+        self.leave(session);
         self.tried.clear();
+    }
+
+    /// Leaves `session` behind, the registry first. Whoever closed it there meant the client.
+    fn leave(&mut self, session: Established) {
+        self.is_closed |= session.admission.end() == Some(SessionEnd::Closed);
+    }
+
+    /// Nobody waits for the silent backend any more.
+    fn forget_silent(&mut self) {
+        if let Some(session) = self.silent.take().and_then(Silent::into_session) {
+            self.leave(*session);
+        }
     }
 
     /// `session` ended before its backend's first byte, by a reset or in order: it counts as a failed dial.
@@ -197,7 +210,14 @@ impl Search {
             self.tried.clear();
         }
         self.tried.push(backend);
-        self.silent = Some(Silent::new(session, reset, is_late));
+        self.forget_silent();
+        let session = if reset {
+            self.leave(session);
+            None
+        } else {
+            Some(session)
+        };
+        self.silent = Some(Silent::new(session, is_late));
     }
 
     /// Takes a place among those who wait for `pool_name`, unless it has one. Whether there was one left.
@@ -225,13 +245,16 @@ impl Search {
             _ if self.unknown_pool < UNKNOWN_POOL_WAITS => return Choice::UnknownPool,
             _ => return Choice::Refuse(Refusal::NoBackend),
         };
-        match self.silent.as_ref().map(|silent| silent.look(routes)) {
-            Some(Look::News) => {
-                self.silent = None;
-                self.tried.clear();
-            }
-            Some(Look::SameDoubt) => return self.doubt(routes, worker),
-            Some(Look::NoDoubt) | None => {}
+        let look = self.silent.as_ref().map(|silent| silent.look(routes));
+        if look == Some(Look::News) {
+            self.forget_silent();
+            self.tried.clear();
+        }
+        if self.is_closed {
+            return Choice::Refuse(Refusal::Closed);
+        }
+        if look == Some(Look::SameDoubt) {
+            return self.doubt(routes, worker);
         }
         match self.take_place(worker, routes, &pool) {
             Ok((route, room)) => match published.live.backends.get(&route.backend) {
@@ -243,7 +266,10 @@ impl Search {
             },
             Err(NoRoute::Exhausted | NoRoute::Full) if self.silent.is_some() => self.doubt(routes, worker),
             Err(why) => {
-                self.silent = None;
+                self.forget_silent();
+                if self.is_closed {
+                    return Choice::Refuse(Refusal::Closed);
+                }
                 without_route(why, routes, pool, !self.tried.is_empty())
             }
         }
