@@ -293,7 +293,8 @@ impl Search {
                 break Err(NoRoute::Exhausted);
             }
             let chance = worker.chance.next();
-            let arrival = Arrival { turn, client: self.client, chance, tried: &self.tried };
+            let will_wait = self.line.is_some();
+            let arrival = Arrival { turn, client: self.client, chance, tried: &self.tried, will_wait };
             let route = match routes.pick(&arrival) {
                 Ok(route) => route,
                 Err(why) => break Err(why),
