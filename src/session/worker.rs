@@ -243,11 +243,16 @@ impl Drop for Watch {
 #[cfg(test)]
 mod tests {
     use super::{Seats, Worker};
-    use crate::model::{BackendId, Epoch, MonoTime};
+    use crate::failover::Route;
+    use crate::model::{Approach, BackendId, Epoch, LimitsPlan, ListenerPlan, MonoTime, PoolName};
     use crate::relay::{Pulse, Start, relay};
-    use crate::routing::{BackendLive, Registry, SessionFacts, mailbox, route_cell};
+    use crate::routing::{BackendLive, PoolLive, Registry, Room, SessionFacts, mailbox, route_cell};
+    use crate::session::dial::Established;
+    use crate::session::meeting::Meeting;
+    use crate::session::talk::{Guest, Line, Talk};
+    use crate::session::{Guard, Places};
     use crate::sys::{Clock, connect};
-    use crate::telemetry::Metrics;
+    use crate::telemetry::{Counted, Metrics};
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener};
     use std::rc::Rc;
@@ -283,6 +288,85 @@ mod tests {
         let metrics = Metrics::new().unwrap().backend(&"orders".into(), &"pg1".into());
         let backend = BackendLive { metrics, pool: "orders".into(), name: "pg1".into(), load: Arc::default() };
         SessionFacts { listener: "front".into(), backend: Arc::new(backend), client: None, since: MonoTime::default() }
+    }
+
+    /// A conversation of `worker`, established a moment ago.
+    fn conversation(worker: &Rc<Worker>, client: crate::sys::Stream, server: crate::sys::Stream) -> (Talk, Line) {
+        let (metrics, pool) = (Metrics::new().unwrap(), PoolName::from("orders"));
+        let (epoch, facts) = (Epoch(0), facts());
+        let route = Route {
+            backend: BackendId(1),
+            name: "pg1".into(),
+            address: "127.0.0.1:1".parse().unwrap(),
+            weight: 1,
+            approach: Approach::PLAIN,
+            max_connections: 0,
+            epoch,
+            load: Arc::default(),
+        };
+        let pool_live = Arc::new(PoolLive::new(metrics.pool(&pool)));
+        let (client, server, backend_live) = (Arc::new(client), Arc::new(server), Arc::clone(&facts.backend));
+        let admission = worker.registry.admit(0, route.backend, epoch, facts).unwrap();
+        admission.attach_client(&client, &server, || {}).unwrap();
+        let room = Room::new(route.load.take(0).unwrap(), Arc::clone(&pool_live));
+        let (answer_by, is_last_resort) = (MonoTime::default(), false);
+        let session = Established {
+            admission,
+            server,
+            backend_live,
+            pool_live,
+            route,
+            pool: pool.clone(),
+            answer_by,
+            is_last_resort,
+            room,
+        };
+        let plan = ListenerPlan {
+            name: "front".into(),
+            bind: Vec::new(),
+            pool,
+            limits: LimitsPlan::default(),
+            idle_timeout: Duration::ZERO,
+            half_close_timeout: Duration::ZERO,
+            busy_poll: Duration::ZERO,
+        };
+        let pass = Arc::<Guard>::default().enter(&plan.limits).unwrap();
+        let places = Places { pass, seat: worker.seats.take(0).unwrap() };
+        let active = Counted::new(&metrics.listener(&"front".into()).active);
+        Talk::after(Meeting::new(worker, Arc::new(plan), session), Guest { peer: None, places, active }, client)
+    }
+
+    #[tokio::test]
+    async fn sessions_at_rest_go_on_when_their_watch_fails() {
+        let seats = Seats::new(2, 1);
+        let worker = Rc::new(worker(&seats, &Registry::new(1)));
+        let ((client, mut person), (backend, mut server)) = (pair().await, pair().await);
+        let rested = async {
+            drop(spawn_local(Rc::clone(&worker).wake_rested_forever()));
+            tokio::task::yield_now().await;
+            let (talk, line) = conversation(&worker, client, backend);
+            let Line { client, server: backend, pulse, watch } = line;
+            drop((pulse, watch));
+            worker.rest(talk, [client, backend], 0);
+            assert_eq!(worker.resting.len(), 1);
+            let fails = async |_: &mut Vec<u64>| Err(std::io::ErrorKind::InvalidInput.into());
+            worker.wake_rested(fails).await;
+            assert!(worker.resting.len() == 0 && !worker.resting.is_open());
+        };
+        let local = LocalSet::new();
+        local.run_until(rested).await;
+        person.write_all(b"still here?").unwrap();
+        person.shutdown(Shutdown::Write).unwrap();
+        server.shutdown(Shutdown::Write).unwrap();
+        let over = async {
+            while seats.taken() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        local.run_until(tokio::time::timeout(Duration::from_secs(30), over)).await.expect("it goes on to its end");
+        let mut heard = String::new();
+        server.read_to_string(&mut heard).unwrap();
+        assert_eq!(heard, "still here?");
     }
 
     #[tokio::test]
