@@ -212,7 +212,7 @@ impl World {
             Host::Flaps => (quick, sick),
             Host::Late if self.rng.bool() => return,
             Host::Late => (timeout * self.rng.u32(1..5), passed),
-            Host::Blind => (quick, ProbeOutcome::Inconclusive { detail: "no descriptor".to_owned() }),
+            Host::Blind => (quick, ProbeOutcome::Inconclusive { error: None, detail: "no descriptor".to_owned() }),
         };
         self.sent += 1;
         self.answers.insert((self.now + after, self.sent), (target, probe, outcome));
