@@ -104,9 +104,10 @@ fn a_pool_is_shown_with_everything_the_contract_names() {
     assert!(daemon.admin_get("/api/v1/pools").body.contains("\"orders\""));
 }
 
-/// Each family of the contract that this daemon has, with its type.
+/// Each family, with its type.
 const FAMILIES: &[(&str, &str)] = &[
     ("listener_connections_total", "counter"),
+    ("pipe_refusals_total", "counter"),
     ("listener_connections_active", "gauge"),
     ("listener_rejected_total", "counter"),
     ("listener_held", "gauge"),

@@ -171,6 +171,18 @@ labelled! {
     }
 }
 
+labelled! {
+    /// Why a stream got no pipe, and was copied.
+    PipeRefusal {
+        /// Its thread has as many pipes as it may.
+        Limit = "limit",
+        /// The user has so many pipes that the kernel gives only small ones, or none.
+        Quota = "quota",
+        /// The kernel said no for another reason: there was no descriptor, nearly always.
+        Kernel = "kernel",
+    }
+}
+
 /// How a client's wait in the hold queue ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HoldEnd {

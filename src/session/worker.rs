@@ -9,10 +9,11 @@ use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::model::{ListenerPlan, SessionEnd};
+use crate::model::{ListenerPlan, PipeRefusal, SessionEnd};
 use crate::relay::{Loans, Pulse, Vigil};
 use crate::routing::{Admission, BackendLive, Feedback, Registry, RouteReader};
 use crate::sys::{Clock, release_memory};
+use crate::telemetry::PipeMetrics;
 
 use super::chance::Chance;
 use super::hand_over::Threads;
@@ -46,6 +47,9 @@ pub struct Worker {
     /// Connections to backends are kept alive after so long a silence; zero is never.
     pub(super) keepalive: Duration,
     pub(super) loans: Loans,
+    /// Where refusals of pipes are counted, and how many have been.
+    pipes: Option<PipeMetrics>,
+    refusals_counted: Cell<[u64; PipeRefusal::ALL.len()]>,
     vigil: Rc<Vigil>,
     pub(super) holds: HoldQueues,
     pub(super) chance: Chance,
@@ -90,6 +94,8 @@ impl Worker {
             threads: Threads::default(),
             keepalive: Duration::ZERO,
             loans: Loans::new(relay_buffer),
+            pipes: None,
+            refusals_counted: Cell::default(),
             vigil: Rc::default(),
             holds: HoldQueues::default(),
             chance: Chance::new(clock.unix_seconds(clock.now()).to_bits() ^ (index as u64).rotate_right(16)),
@@ -109,6 +115,13 @@ impl Worker {
         self
     }
 
+    /// Counts refusals of pipes there.
+    #[must_use]
+    pub fn counting(mut self, pipes: PipeMetrics) -> Self {
+        self.pipes = Some(pipes);
+        self
+    }
+
     /// Hands clients over to other threads that have fewer sessions.
     #[must_use]
     pub fn among(mut self, threads: Threads) -> Self {
@@ -125,8 +138,20 @@ impl Worker {
             }
             sleep(TICK).await;
             self.tick();
+            self.count_refusals();
             self.tick_rested();
             self.give_back_memory();
+        }
+    }
+
+    /// Counts the pipes that were refused since the last tick; at the refusal itself nothing shared is touched.
+    fn count_refusals(&self) {
+        let refused = self.loans.pipes().refused;
+        let counted = self.refusals_counted.replace(refused);
+        if let Some(pipes) = &self.pipes {
+            for ((&reason, now), before) in PipeRefusal::ALL.iter().zip(refused).zip(counted) {
+                pipes.count_refusals(reason, now - before);
+            }
         }
     }
 
@@ -245,7 +270,7 @@ mod tests {
     use super::{Seats, Worker};
     use crate::failover::Route;
     use crate::model::{Approach, BackendId, Epoch, LimitsPlan, ListenerPlan, MonoTime, PoolName};
-    use crate::relay::{Pulse, Start, relay};
+    use crate::relay::{Loans, Pulse, Splicing, Start, relay};
     use crate::routing::{BackendLive, PoolLive, Registry, Room, SessionFacts, mailbox, route_cell};
     use crate::session::dial::Established;
     use crate::session::meeting::Meeting;
@@ -367,6 +392,28 @@ mod tests {
         let mut heard = String::new();
         server.read_to_string(&mut heard).unwrap();
         assert_eq!(heard, "still here?");
+    }
+
+    #[tokio::test]
+    async fn a_refused_pipe_is_counted_at_the_next_tick() {
+        let metrics = Metrics::new().unwrap();
+        let mut worker = worker(&Seats::new(1, 1), &Registry::new(1)).counting(metrics.pipes());
+        worker.loans = Loans::with(4096, Splicing { large_read: 1, stream: 1, pipes_max: 0, ..Splicing::default() });
+        let counted = |reason: &str| {
+            let (line, text) =
+                (format!("changeover_pipe_refusals_total{{reason=\"{reason}\"}} "), metrics.encode(&[]).unwrap());
+            text.lines().find_map(|found| found.strip_prefix(&line)).unwrap().parse::<u64>().unwrap()
+        };
+        let ((client, mut person), (backend, server)) = (pair().await, pair().await);
+        person.write_all(&[7; 64 * 1024]).unwrap();
+        drop((person.shutdown(Shutdown::Write), server.shutdown(Shutdown::Write)));
+        relay(&client, &backend, Start::default(), &Pulse::new(0, 0), &worker.loans).await;
+        assert_eq!(counted("limit"), 0);
+        worker.count_refusals();
+        worker.count_refusals();
+        let [limit, ..] = worker.loans.pipes().refused;
+        assert!(limit > 0);
+        assert_eq!((counted("limit"), counted("quota"), counted("kernel")), (limit, 0, 0));
     }
 
     #[tokio::test]
