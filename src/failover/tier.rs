@@ -94,6 +94,12 @@ impl Tier {
         &self.routes
     }
 
+    /// What it has laid out, and shares with the tiers of other tables that are laid out alike.
+    #[cfg(test)]
+    pub(super) const fn order(&self) -> &Arc<[u32]> {
+        &self.order
+    }
+
     /// Lays out what picks look into, or takes it from the one `before` where it is the same.
     pub(super) fn lay_out(&mut self, before: &[Self]) {
         self.lay_out_blocks();
