@@ -36,7 +36,9 @@ fn pick(criterion: &mut Criterion) {
                 turn += 1;
                 // An odd multiplier: every turn is another client and another draw.
                 let word = turn.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                pool.pick(&Arrival { turn: black_box(turn), client: word, chance: word, tried: &[] }).unwrap().backend
+                pool.pick(&Arrival { turn: black_box(turn), client: word, chance: word, ..Arrival::default() })
+                    .unwrap()
+                    .backend
             });
         });
         let first = Arrival::default();

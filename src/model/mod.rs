@@ -21,7 +21,9 @@ pub use addr::{Address, AddressError};
 pub use ids::{BackendId, BackendName, Epoch, Generation, ListenerName, PoolName, ProbeId, TargetId};
 pub use limits::{Approach, LimitsPlan, Networks, ProxyProtocol, Rate};
 pub use load::{Block, Load, Loads, Place};
-pub use outcome::{CheckError, DialError, HoldEnd, OutReason, ProbeError, ProbeOutcome, RejectReason, SessionEnd};
+pub use outcome::{
+    CheckError, DialError, HoldEnd, OutReason, PipeRefusal, ProbeError, ProbeOutcome, RejectReason, SessionEnd,
+};
 pub use plan::{
     AdminPlan, BackendPlan, CheckKind, CheckPlan, DaemonPlan, DialPlan, FailoverPlan, HoldPlan, HttpCheck,
     ListenerPlan, LogPlan, Plan, PoolPlan, SessionPolicies, StatusRange,

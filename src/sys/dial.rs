@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::model::{Address, DialError};
 
 use super::Stream;
-use super::source_address::dial_from;
+use super::source_address::{NoSuchAddress, dial_from};
 
 /// While a Unix socket's queue is full, it is tried again this often.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
@@ -59,12 +59,13 @@ fn too_late(limit: Duration) -> io::Error {
 async fn connect_by_name(host: &str, port: u16, deadline: Instant, options: DialOptions) -> io::Result<Stream> {
     let found = lookup_host((host, port)).await.map_err(|error| unresolved(host, &error.to_string()))?;
     let mut addresses: Vec<SocketAddr> = found.collect();
-    if let Some(source) = options.source
-        && addresses.iter().any(|addr| addr.is_ipv4() == source.is_ipv4())
-    {
+    if let Some(source) = options.source {
         addresses.retain(|addr| addr.is_ipv4() == source.is_ipv4());
     }
-    let mut last = unresolved(host, "it has no address");
+    let mut last = match options.source {
+        Some(source) => unresolved(host, &format!("it has no address that source_address {source} can dial")),
+        None => unresolved(host, "it has no address"),
+    };
     for (tried, addr) in addresses.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(addresses.len() - tried).unwrap_or(1);
@@ -152,6 +153,7 @@ pub fn dial_error(error: &io::Error) -> DialError {
         ) => DialError::Local,
         Some(_) => DialError::Other,
         None if error.get_ref().is_some_and(|inner| inner.is::<Unresolved>()) => DialError::Unresolved,
+        None if error.get_ref().is_some_and(|inner| inner.is::<NoSuchAddress>()) => DialError::SourceAddress,
         None if error.kind() == io::ErrorKind::ConnectionRefused => DialError::Refused,
         None if error.kind() == io::ErrorKind::TimedOut => DialError::TimedOut,
         None => DialError::Other,
@@ -161,7 +163,7 @@ pub fn dial_error(error: &io::Error) -> DialError {
 #[cfg(test)]
 mod tests {
     use super::{DialOptions, connect, connect_with, dial_error, is_met_by_itself};
-    use crate::model::DialError;
+    use crate::model::{Address, DialError};
     use socket2::{Domain, Socket, Type};
     use std::net::SocketAddr;
     use std::time::Duration;
@@ -209,7 +211,8 @@ mod tests {
         assert_eq!(listener.accept().unwrap().1.ip().to_string(), "127.9.8.7");
         for foreign in ["192.0.2.1", "::1"] {
             let error = connect_with(&address, LIMIT, from(foreign)).await.unwrap_err();
-            assert_eq!(dial_error(&error), DialError::Local, "{foreign}: {error}");
+            assert_eq!(dial_error(&error), DialError::SourceAddress, "{foreign}: {error}");
+            assert!(error.to_string().contains(&format!("no address {foreign}, which is the pool's source_address")));
         }
     }
 
@@ -218,5 +221,11 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("localhost:{}", listener.local_addr().unwrap().port());
         assert!(connect(&address.parse().unwrap(), LIMIT).await.is_ok());
+        // One that has IPv4 addresses only.
+        let address = Address::Name { host: "127.0.0.1".into(), port: 1 };
+        let options = DialOptions { source: Some("::1".parse().unwrap()) };
+        let error = connect_with(&address, LIMIT, options).await.unwrap_err();
+        assert!(error.to_string().contains("no address that source_address ::1 can dial"), "{error}");
+        assert_eq!(dial_error(&error), DialError::Unresolved, "{error}");
     }
 }

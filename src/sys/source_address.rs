@@ -1,4 +1,4 @@
-//! Dialling from an address of one's own.
+//! Dialling from an address of one's own, and what it means if the host does not have it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -6,12 +6,17 @@ use std::os::fd::AsRawFd;
 
 use socket2::Socket;
 
+/// The host does not have the address that it is to dial from. Kept apart from the kernel's errors by its type: of a
+/// dial without such an address EADDRNOTAVAIL says that there is no port left.
+#[derive(Debug, thiserror::Error)]
+#[error("this host has no address {0}, which is the pool's source_address")]
+pub(super) struct NoSuchAddress(IpAddr);
+
 /// Has `socket` dial `to` from `source`, with a port that the kernel chooses only then: one that is in use to another
 /// peer will do, so that there are as many connections to each peer as there are ports.
 pub(super) fn dial_from(socket: &Socket, source: IpAddr, to: SocketAddr) -> io::Result<()> {
     if source.is_ipv4() != to.is_ipv4() {
-        // What bind(2) says of an address that this socket cannot have.
-        return Err(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL));
+        return Err(io::Error::other(NoSuchAddress(source)));
     }
     let yes: libc::c_int = 1;
     let length = libc::socklen_t::try_from(size_of_val(&yes)).unwrap_or_default();
@@ -30,7 +35,11 @@ pub(super) fn dial_from(socket: &Socket, source: IpAddr, to: SocketAddr) -> io::
     if status != 0 {
         return Err(io::Error::last_os_error());
     }
-    socket.bind(&SocketAddr::new(source, 0).into())
+    socket.bind(&SocketAddr::new(source, 0).into()).map_err(|error| match error.raw_os_error() {
+        // No port is chosen yet, so it is the address.
+        Some(libc::EADDRNOTAVAIL) => io::Error::other(NoSuchAddress(source)),
+        Some(_) | None => error,
+    })
 }
 
 #[cfg(test)]
