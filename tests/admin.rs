@@ -43,6 +43,31 @@ fn what_is_not_there_is_a_problem_with_a_stable_code() {
 }
 
 #[test]
+fn a_page_whose_name_leads_to_loopback_reads_nothing() {
+    let a = Backend::start("a");
+    let dir = tempfile::tempdir().expect("a directory");
+    let socket = dir.path().join("admin.sock");
+    let bind = format!("[admin]\nbind = [\"unix:{}\", \"127.0.0.1:0\"]\n", socket.display());
+    let daemon = Daemon::start(&format!("{bind}{}", config(&[&a], "")));
+    let get = |version: &str, host: &str| {
+        let head = format!("GET /api/v1/pools {version}\r\n{host}");
+        support::http::exchange_head(dial(daemon.admin()).expect("accepted"), &head).expect("answered")
+    };
+    for host in ["evil.example", "evil.example:7072", "localhost\r\nHost: evil.example"] {
+        let answer = get("HTTP/1.1", &format!("Host: {host}\r\n"));
+        assert_eq!((answer.status, answer.header("content-type")), (421, "application/problem+json"), "{host}");
+        assert_eq!(answer.json()["code"], "misdirected_request", "{host}");
+    }
+    for host in ["localhost", "127.0.0.1:7072", "[::1]"] {
+        assert_eq!(get("HTTP/1.1", &format!("Host: {host}\r\n")).status, 200, "{host}");
+    }
+    assert_eq!(get("HTTP/1.0", "").status, 200, "no browser leaves it out");
+    let over_unix = std::os::unix::net::UnixStream::connect(&socket).expect("accepted");
+    let head = "GET /api/v1/pools HTTP/1.1\r\nHost: evil.example\r\n";
+    assert_eq!(support::http::exchange_head(over_unix, head).expect("answered").status, 200);
+}
+
+#[test]
 fn a_pool_is_shown_with_everything_the_contract_names() {
     let (a, b) = (Backend::start("a"), Backend::start("b"));
     let daemon = Daemon::start(&config(&[&a, &b], ""));
@@ -79,9 +104,10 @@ fn a_pool_is_shown_with_everything_the_contract_names() {
     assert!(daemon.admin_get("/api/v1/pools").body.contains("\"orders\""));
 }
 
-/// Each family of the contract that this daemon has, with its type.
+/// Each family, with its type.
 const FAMILIES: &[(&str, &str)] = &[
     ("listener_connections_total", "counter"),
+    ("pipe_refusals_total", "counter"),
     ("listener_connections_active", "gauge"),
     ("listener_rejected_total", "counter"),
     ("listener_held", "gauge"),

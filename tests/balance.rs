@@ -308,6 +308,33 @@ fn clients_wait_for_room_in_the_order_of_their_arrival() {
 }
 
 #[test]
+fn one_whose_backend_is_lost_before_it_answered_keeps_its_turn_among_those_who_wait_for_room() {
+    let (a, told) = telling();
+    // It accepts, and says nothing until the client ends.
+    let b = Server::start(fresh_addr(), |_, mut stream| stream.read_to_end(&mut Vec::new()).map(drop));
+    let pool = "hold = \"10m\"\n[pools.orders.failover.sessions]\ndrained = \"close\"";
+    let a = ("a", a.addr, "priority = 1\nmax_connections = 1");
+    let daemon = Daemon::start(&config(pool, &[a, ("b", b.addr, "priority = 2\nmax_connections = 1")]));
+    let orders = daemon.listener("orders");
+    let mut first = dial(orders).expect("accepted");
+    first.write_all(&[0]).expect("sent");
+    assert_eq!(told.recv_timeout(DEADLINE).expect("served"), 0);
+    let mut clients = vec![dial(orders).expect("accepted")];
+    daemon.wait_metric("backend_connections_total", &[("backend", "b")], 1.0);
+    for held in 1..=3 {
+        clients.push(dial(orders).expect("accepted"));
+        daemon.wait_held("orders", held);
+    }
+    daemon.reload(&config(pool, &[a])).expect("taken");
+    daemon.wait_held("orders", 4);
+    drop(first);
+    for (mut client, number) in clients.into_iter().zip(1..) {
+        client.write_all(&[number]).expect("sent");
+        assert_eq!(told.recv_timeout(DEADLINE).expect("in its turn"), number);
+    }
+}
+
+#[test]
 fn one_who_waits_for_room_is_held_no_longer_than_hold_and_counted() {
     let a = Server::echo("a");
     let daemon = Daemon::start(&config("hold = \"200ms\"\nhold_limit = 1", &[("a", a.addr, "max_connections = 1")]));

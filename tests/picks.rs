@@ -72,7 +72,13 @@ fn routes(balance: Balance, max_connections: u32) -> Arc<PoolRoutes> {
 fn cost(routes: &PoolRoutes, picks: u64, mut keep: impl FnMut(Place)) -> (u64, Duration) {
     let (before, start) = (allocations(), Instant::now());
     for turn in 0..picks {
-        let arrival = Arrival { turn, client: turn.rotate_left(32) ^ turn << 7, chance: turn << 13, tried: &[] };
+        let arrival = Arrival {
+            turn,
+            client: turn.rotate_left(32) ^ turn << 7,
+            chance: turn << 13,
+            tried: &[],
+            will_wait: false,
+        };
         let route = black_box(routes).pick(black_box(&arrival)).unwrap();
         keep(route.load.take(route.max_connections).unwrap());
     }

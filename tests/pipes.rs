@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
 
-use changeover::model::SessionEnd;
+use changeover::model::{PipeRefusal, SessionEnd};
 use changeover::relay::{Loans, PipeCounts, Pulse, RelayEnd, Splicing, Start, relay};
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -225,7 +225,7 @@ async fn messages_are_copied_a_stream_is_spliced_and_messages_after_it_are_copie
 fn one_pipe_does_for_many_streams() {
     let pipes = converse(40, 2 * MIB, Splicing { pipes_max: 1, ..spliced() }, || {});
     assert_eq!(pipes.kept, 1);
-    assert!(pipes.refused > 0, "all of them had it");
+    assert!(pipes.refused[PipeRefusal::Limit.index()] > 0, "all of them had it");
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn a_user_who_may_have_no_more_pipes_has_streams_all_the_same() {
     };
     let pipes = converse(20, 2 * MIB, spliced(), first);
     assert_eq!(pipes.kept, 0, "pipes of a page were used");
-    assert!(pipes.refused > 0, "nobody asked for one");
+    assert!(pipes.refused[PipeRefusal::Quota.index()] > 0, "nobody asked for one: {pipes:?}");
 }
 
 #[test]

@@ -409,6 +409,30 @@ fn backends_are_dialled_and_probed_from_the_source_address() {
     // One that is not this machine's is our own fault, and says nothing of the backend.
     daemon.reload(&sending("none", "source_address = \"192.0.2.1\"\nwhen_down = \"refuse\"", &[backend.addr])).unwrap();
     ends(&mut dial(daemon.listener("orders")).unwrap());
-    assert!(daemon.metric("backend_connect_failures_total", &[("reason", "local")]).unwrap() >= 1.0);
+    assert!(daemon.metric("backend_connect_failures_total", &[("reason", "source_address")]).unwrap() >= 1.0);
     assert_eq!(daemon.backend("orders", "a")["health"], "healthy");
+}
+
+#[test]
+fn a_source_address_that_the_host_does_not_have_is_told_once_and_named_by_the_status() {
+    let (a, b) = (Server::echo("a"), Server::echo("b"));
+    let of = |source: &str| {
+        let more = format!("source_address = \"{source}\"");
+        sending("none", &more, &[a.addr, b.addr]).replace("interval = \"1h\"", "interval = \"20ms\"")
+    };
+    let daemon = Daemon::spawn(&of("192.0.2.1"));
+    for backend in ["a", "b"] {
+        let labels = [("backend", backend), ("result", "inconclusive")];
+        wait_until("it is probed", DEADLINE, || {
+            daemon.metric("check_total", &labels).is_some_and(|checks| checks > 3.0)
+        });
+        let reason = daemon.backend("orders", backend)["reason"].as_str().unwrap().to_owned();
+        assert!(reason.starts_with("no verdict yet: ") && reason.contains("source_address"), "{reason}");
+        assert!(reason.contains("192.0.2.1"), "{reason}");
+    }
+    let told = daemon.logged("this host has no address 192.0.2.1");
+    assert!(told.len() == 1 && told[0]["message"].as_str().unwrap().contains("change source_address"), "{told:?}");
+    assert_eq!(daemon.notified("READY=1"), 0);
+    daemon.reload(&of("127.9.8.7")).unwrap();
+    wait_until("it is ready", DEADLINE, || daemon.notified("READY=1") == 1);
 }

@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use serde_json::Value;
+use support::narrow;
 use support::net::{End, echo, meet};
 use support::servers::Server;
 use support::{Backend, DEADLINE, Daemon, changeover, ends, wait_until};
@@ -196,6 +197,72 @@ fn the_daemons_own_user_may_close_a_session_and_nobody_over_tcp_may() {
     assert_eq!(over_unix(&path).status, 404);
     assert_eq!(over_unix("/api/v1/sessions/x").status, 404);
     echo(&mut kept, b"still here").unwrap();
+}
+
+/// A client of a pool in which `a` lets everybody in and hangs up without a word, `b` does not answer a dial for
+/// as long as its listener is there and does not serve, and `c` would be glad to have it. It is at `b`.
+struct Undecided {
+    client: TcpStream,
+    b: std::os::unix::net::UnixListener,
+    daemon: Daemon,
+    dir: tempfile::TempDir,
+    _others: (Server, Server, Vec<socket2::Socket>),
+}
+
+impl Undecided {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, admin) = (dir.path().join("b"), dir.path().join("admin.sock"));
+        let (a, b, c) = (Server::start(support::fresh_addr(), |_, _| Ok(())), narrow::listen(&path), Server::echo("c"));
+        let daemon = Daemon::start(&format!(
+            "[admin]\nbind = [\"unix:{}\", \"127.0.0.1:0\"]\n[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n\
+             [pools.orders]\nconnect_timeout = \"1m\"\nbackends = [\"{}\", \"unix:{}\", \"{}\"]\n\
+             [pools.orders.check]\ninterval = \"1h\"\n",
+            admin.display(),
+            a.addr,
+            path.display(),
+            c.addr
+        ));
+        let crowd = narrow::crowd(&path);
+        let client = support::dial(daemon.listener("orders")).unwrap();
+        let undecided = Self { client, b, daemon, dir, _others: (a, c, crowd) };
+        wait_until("it dials b", DEADLINE, || sessions(&undecided.daemon, "").len() == 2);
+        undecided
+    }
+
+    /// Closes its session at `b`, or the one at `a`.
+    #[track_caller]
+    fn close(&self, at_b: bool) {
+        let all = sessions(&self.daemon, "");
+        let at = all.iter().find(|session| session["backend"].as_str().unwrap().starts_with("unix:") == at_b).unwrap();
+        let path = format!("/api/v1/sessions/{}", at["id"]);
+        let answer = support::http::request_unix(&self.dir.path().join("admin.sock"), "DELETE", &path).unwrap();
+        assert_eq!(answer.status, 204, "{}", answer.body);
+    }
+
+    #[track_caller]
+    fn ends(mut self) {
+        assert_eq!(ends(&mut self.client), End::Reset);
+        self.daemon.wait_metric("listener_rejected_total", &[("listener", "orders"), ("reason", "closed")], 1.0);
+        wait_until("none is left", DEADLINE, || sessions(&self.daemon, "").is_empty());
+    }
+}
+
+#[test]
+fn a_client_whose_session_was_closed_while_its_backend_was_in_doubt_is_given_no_other() {
+    let undecided = Undecided::start();
+    undecided.close(false);
+    narrow::serve(undecided.b.try_clone().unwrap());
+    undecided.ends();
+}
+
+#[test]
+fn a_client_whose_session_was_closed_while_it_dialled_is_given_no_other_if_the_dial_fails() {
+    let undecided = Undecided::start();
+    undecided.close(true);
+    // Whoever dials it is refused from now on.
+    socket2::SockRef::from(&undecided.b).shutdown(Shutdown::Both).unwrap();
+    undecided.ends();
 }
 
 #[test]

@@ -212,7 +212,7 @@ impl World {
             Host::Flaps => (quick, sick),
             Host::Late if self.rng.bool() => return,
             Host::Late => (timeout * self.rng.u32(1..5), passed),
-            Host::Blind => (quick, ProbeOutcome::Inconclusive { detail: "no descriptor".to_owned() }),
+            Host::Blind => (quick, ProbeOutcome::Inconclusive { error: None, detail: "no descriptor".to_owned() }),
         };
         self.sent += 1;
         self.answers.insert((self.now + after, self.sent), (target, probe, outcome));
@@ -267,7 +267,13 @@ impl World {
         let mut tried = Vec::new();
         let turn = self.rng.u64(..);
         while tried.len() < routes.dial.connect_attempts {
-            let arrival = Arrival { turn, client: turn.rotate_left(7), chance: self.rng.u64(..), tried: &tried };
+            let arrival = Arrival {
+                turn,
+                client: turn.rotate_left(7),
+                chance: self.rng.u64(..),
+                tried: &tried,
+                will_wait: false,
+            };
             let Ok(route) = routes.pick(&arrival) else { break };
             let chosen = status.backends.iter().find(|b| b.id == route.backend).expect("a route to nobody");
             check_choice(&policy, &status.backends, chosen, status.state);

@@ -4,41 +4,20 @@
 
 mod support;
 
-use std::io::{self, Write};
-use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
+use support::narrow;
 use support::net::{echo, meet, read_line};
 use support::proc_net::established;
-use support::{Backend, DEADLINE, Daemon, dial, fresh_ip, wait_until};
-
-/// Listens at `path` with room for hardly anybody.
-fn narrow(path: &Path) -> UnixListener {
-    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).expect("a socket");
-    socket.bind(&socket2::SockAddr::unix(path).expect("a path")).expect("bind");
-    socket.listen(1).expect("listen");
-    UnixListener::from(socket)
-}
-
-/// Serves everybody who comes, each with its name and then an echo.
-fn serve(listener: UnixListener) {
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().map_while(Result::ok) {
-            std::thread::spawn(move || {
-                stream.write_all(b"a\n")?;
-                let mut back = stream.try_clone()?;
-                io::copy(&mut stream, &mut back)
-            });
-        }
-    });
-}
+use support::servers::Server;
+use support::{Backend, DEADLINE, Daemon, dial, fresh_addr, fresh_ip, wait_until};
 
 #[test]
 fn a_unix_backend_whose_queue_is_full_for_a_moment_is_not_dead() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("back");
-    let listener = narrow(&path);
+    let listener = narrow::listen(&path);
     let daemon = Daemon::start(&format!(
         "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n[pools.orders]\nwhen_down = \"refuse\"\n\
          [pools.orders.check]\ninterval = \"300ms\"\ntimeout = \"2s\"\n\
@@ -47,19 +26,12 @@ fn a_unix_backend_whose_queue_is_full_for_a_moment_is_not_dead() {
     ));
     daemon.wait_health("orders", "a", "healthy");
     // From here on it accepts nobody, for half a second; these take what places the probes leave.
-    let crowd: Vec<_> = (0..4)
-        .map(|_| {
-            let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).expect("a socket");
-            socket.set_nonblocking(true).expect("O_NONBLOCK");
-            socket.connect(&socket2::SockAddr::unix(&path).expect("a path")).ok();
-            socket
-        })
-        .collect();
+    let crowd = narrow::crowd(&path);
     let start = Instant::now();
     let mut clients: Vec<_> = (0..3).map(|_| dial(daemon.listener("orders")).expect("accepted")).collect();
     wait_until("half a second is over", DEADLINE, || start.elapsed() >= Duration::from_millis(500));
     drop(crowd);
-    serve(listener);
+    narrow::serve(listener);
     for client in &mut clients {
         assert_eq!(read_line(client).expect("served"), "a");
         echo(client, b"that was not long").expect("echoed");
@@ -126,5 +98,20 @@ fn a_peer_that_vanishes_is_noticed_by_the_kernel() {
     });
     wait_until("the backend's connection is kept alive", alive, || {
         established().iter().any(|row| row.remote == a.addr && row.keepalive)
+    });
+}
+
+#[test]
+fn a_backend_that_has_not_answered_yet_is_kept_alive_too() {
+    let silent = Server::start(fresh_addr(), |_, mut stream| stream.read_to_end(&mut Vec::new()).map(drop));
+    let daemon = Daemon::start(&format!(
+        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n\
+         [pools.orders.check]\ninterval = \"1h\"\n[pools.orders.backends.a]\naddress = \"{}\"\n",
+        silent.addr
+    ));
+    let mut client = dial(daemon.listener("orders")).expect("accepted");
+    client.write_all(b"anybody there?").expect("sent");
+    wait_until("the backend's connection is kept alive", Duration::from_secs(5), || {
+        established().iter().any(|row| row.remote == silent.addr && row.keepalive)
     });
 }

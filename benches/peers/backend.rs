@@ -6,9 +6,11 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
+use clap::ValueEnum;
 use slab::Slab;
 
 use crate::pattern::Pattern;
+use crate::peer::Peer;
 use crate::poller::{Interest, Poller, Ready};
 
 /// Everything comes back, this byte included.
@@ -20,9 +22,6 @@ pub(crate) const BOTH: u8 = b'b';
 
 /// The argument that makes this program the backend.
 pub(crate) const ARGUMENT: &str = "backend-process";
-/// Addresses it listens on, one per peer: with one for all, the ports that closed sessions of one peer leave
-/// behind would be in the way of the next.
-pub(crate) const ADDRESSES: u8 = 8;
 
 const STDIN: u64 = u64::MAX;
 const LISTENERS: u64 = 1 << 32;
@@ -51,7 +50,9 @@ pub(crate) fn run() -> io::Result<()> {
     let mut server =
         Server { poller: Poller::new()?, sessions: Slab::new(), pattern: Pattern::new(), buffer: vec![0; CHUNK] };
     let mut listeners = Vec::new();
-    for number in 0..ADDRESSES {
+    // An address for each peer: with one for all, the ports that closed sessions of one peer leave behind would be
+    // in the way of the next.
+    for number in 0..u8::try_from(Peer::value_variants().len()).unwrap() {
         let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 10 + number), 0))?;
         listener.set_nonblocking(true)?;
         println!("{}", listener.local_addr()?);

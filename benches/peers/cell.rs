@@ -22,88 +22,56 @@ pub(crate) enum Cell {
 }
 
 impl Cell {
-    pub(crate) const ALL: &[Self] =
-        &[Self::PpC64, Self::PpC1, Self::Rate5k, Self::Down, Self::Both, Self::Connect, Self::Memory];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::PpC64 => "pp-c64",
-            Self::PpC1 => "pp-c1",
-            Self::Rate5k => "rate5k",
-            Self::Down => "down",
-            Self::Both => "both",
-            Self::Connect => "connect",
-            Self::Memory => "memory",
-        }
+    /// As it is asked for.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().unwrap().get_name().to_owned()
     }
 }
 
-/// One figure, a row of the table. Less is better in the first group, more in the second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Figure {
-    PpC64Cpu,
-    PpC1Cpu,
-    PpC1P50,
-    Rate5kP50,
-    Rate5kP99,
-    Rate5kCpu,
-    DownCpu,
-    BothCpu,
-    ConnectCpu,
-    MemoryOne,
-    MemoryMuch,
-    MemoryAfter,
-    PpC64Rate,
-    PpC1Rate,
-    DownRate,
-    BothRate,
-    ConnectRate,
+/// The figures, and each one's name and unit.
+macro_rules! figures {
+    ($($figure:ident => $label:literal,)+) => {
+        /// One figure, a row of the table. Less is better in the first group, more in the second.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub(crate) enum Figure {
+            $($figure,)+
+        }
+
+        impl Figure {
+            /// In the order of the table's rows.
+            pub(crate) const ALL: &[Self] = &[$(Self::$figure,)+];
+
+            /// The row's name and unit.
+            pub(crate) fn label(self) -> &'static str {
+                match self {
+                    $(Self::$figure => $label,)+
+                }
+            }
+        }
+    };
+}
+
+figures! {
+    PpC64Cpu => "pp-c64 us/req",
+    PpC1Cpu => "pp-c1 us/req",
+    PpC1P50 => "pp-c1 p50 us",
+    Rate5kP50 => "rate5k p50 us",
+    Rate5kP99 => "rate5k p99 us",
+    Rate5kCpu => "rate5k us/req",
+    DownCpu => "down ms/GB",
+    BothCpu => "both ms/GB",
+    ConnectCpu => "connect us",
+    MemoryOne => "rest 1B B/sess",
+    MemoryMuch => "rest 64K B/sess",
+    MemoryAfter => "closed +MB",
+    PpC64Rate => "pp-c64 k/s",
+    PpC1Rate => "pp-c1 k/s",
+    DownRate => "down GB/s",
+    BothRate => "both GB/s",
+    ConnectRate => "connect k/s",
 }
 
 impl Figure {
-    pub(crate) const ALL: &[Self] = &[
-        Self::PpC64Cpu,
-        Self::PpC1Cpu,
-        Self::PpC1P50,
-        Self::Rate5kP50,
-        Self::Rate5kP99,
-        Self::Rate5kCpu,
-        Self::DownCpu,
-        Self::BothCpu,
-        Self::ConnectCpu,
-        Self::MemoryOne,
-        Self::MemoryMuch,
-        Self::MemoryAfter,
-        Self::PpC64Rate,
-        Self::PpC1Rate,
-        Self::DownRate,
-        Self::BothRate,
-        Self::ConnectRate,
-    ];
-
-    /// The row's name and unit.
-    pub(crate) fn label(self) -> &'static str {
-        match self {
-            Self::PpC64Cpu => "pp-c64 us/req",
-            Self::PpC1Cpu => "pp-c1 us/req",
-            Self::PpC1P50 => "pp-c1 p50 us",
-            Self::Rate5kP50 => "rate5k p50 us",
-            Self::Rate5kP99 => "rate5k p99 us",
-            Self::Rate5kCpu => "rate5k us/req",
-            Self::DownCpu => "down ms/GB",
-            Self::BothCpu => "both ms/GB",
-            Self::ConnectCpu => "connect us",
-            Self::MemoryOne => "rest 1B B/sess",
-            Self::MemoryMuch => "rest 64K B/sess",
-            Self::MemoryAfter => "closed +MB",
-            Self::PpC64Rate => "pp-c64 k/s",
-            Self::PpC1Rate => "pp-c1 k/s",
-            Self::DownRate => "down GB/s",
-            Self::BothRate => "both GB/s",
-            Self::ConnectRate => "connect k/s",
-        }
-    }
-
     /// Whether a ratio says anything: resident memory after the close may be none at all.
     pub(crate) fn compares(self) -> bool {
         self != Self::MemoryAfter

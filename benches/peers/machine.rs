@@ -8,7 +8,8 @@ use crate::peer::Peer;
 pub(crate) fn describe(peers: &[Peer]) -> String {
     let versions: Vec<String> = peers
         .iter()
-        .filter(|&&peer| !matches!(peer, Peer::Direct | Peer::ChangeoverBusy | Peer::HaproxySplice))
+        .filter(|peer| !matches!(peer, Peer::Direct | Peer::ChangeoverBusy | Peer::HaproxySplice))
+        .filter(|peer| peer.bare().is_none())
         .map(|&peer| format!("{} {}", peer.name(), peer.version().as_deref().unwrap_or("of unknown version")))
         .collect();
     let cpu = read("/proc/cpuinfo");

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::print_stdout)]
 
 mod backend;
+mod bare;
 mod cell;
 mod load;
 mod machine;
@@ -31,9 +32,13 @@ use peer::Peer;
 use results::Results;
 
 fn main() -> ExitCode {
-    let first = std::env::args().nth(1);
-    if first.as_deref() == Some(backend::ARGUMENT) {
+    let first = std::env::args().nth(1).unwrap_or_default();
+    if first == backend::ARGUMENT {
         backend::run().unwrap();
+        return ExitCode::SUCCESS;
+    }
+    if let Some(bare) = bare::Loop::named(&first) {
+        bare.run(std::env::args_os().nth(2)).unwrap();
         return ExitCode::SUCCESS;
     }
     if !std::env::args().any(|argument| argument == "--bench") {

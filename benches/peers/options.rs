@@ -1,6 +1,6 @@
 //! What is asked for, on the command line or in the environment.
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 use crate::cell::Cell;
 use crate::peer::Peer;
@@ -40,10 +40,10 @@ impl Options {
             options.seconds = 0.2;
         }
         if options.cells.is_empty() {
-            options.cells = Cell::ALL.to_vec();
+            options.cells = Cell::value_variants().to_vec();
         }
         if options.peers.is_empty() {
-            options.peers = Peer::USUAL.to_vec();
+            options.peers = Peer::value_variants().iter().copied().filter(|peer| peer.is_usual()).collect();
         }
         // The tables' order, and each once.
         options.cells.sort_unstable();

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use tempfile::TempDir;
 
+use crate::bare::Loop;
 use crate::load;
 use crate::process::{Guarded, PROXY_CPU, find};
 use crate::setup;
@@ -25,10 +26,12 @@ pub(crate) enum Peer {
     /// The release build of this package.
     Changeover,
     /// The same with `busy_poll`. Only where it is asked for.
+    #[value(name = "chg-busy", alias = "changeover-busy")]
     ChangeoverBusy,
     /// HAProxy as Debian has it.
     Haproxy,
     /// HAProxy with splicing forced.
+    #[value(name = "hap-splice", alias = "haproxy-splice")]
     HaproxySplice,
     /// nginx's stream module.
     Nginx,
@@ -36,24 +39,36 @@ pub(crate) enum Peer {
     Envoy,
     /// sozu, where it is installed.
     Sozu,
+    /// A relay with nothing in it, on epoll. Only where it is asked for.
+    BareEpoll,
+    /// The same on `io_uring`. Only where it is asked for.
+    BareUring,
 }
 
 impl Peer {
-    /// The peers of a run that names none.
-    pub(crate) const USUAL: &[Self] =
-        &[Self::Direct, Self::Changeover, Self::Haproxy, Self::HaproxySplice, Self::Nginx, Self::Envoy, Self::Sozu];
+    /// Whether it takes part in a run that names nobody.
+    pub(crate) fn is_usual(self) -> bool {
+        !matches!(self, Self::ChangeoverBusy | Self::BareEpoll | Self::BareUring)
+    }
 
-    /// The column's name.
-    pub(crate) fn name(self) -> &'static str {
+    /// The column's name, by which it is also asked for.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().unwrap().get_name().to_owned()
+    }
+
+    /// This program itself, if it is one of its relays.
+    pub(crate) fn bare(self) -> Option<Loop> {
         match self {
-            Self::Direct => "direct",
-            Self::Changeover => "changeover",
-            Self::ChangeoverBusy => "chg-busy",
-            Self::Haproxy => "haproxy",
-            Self::HaproxySplice => "hap-splice",
-            Self::Nginx => "nginx",
-            Self::Envoy => "envoy",
-            Self::Sozu => "sozu",
+            Self::BareEpoll => Some(Loop::Epoll),
+            Self::BareUring => Some(Loop::Uring),
+            Self::Direct
+            | Self::Changeover
+            | Self::ChangeoverBusy
+            | Self::Haproxy
+            | Self::HaproxySplice
+            | Self::Nginx
+            | Self::Envoy
+            | Self::Sozu => None,
         }
     }
 
@@ -62,6 +77,7 @@ impl Peer {
         let (variable, program) = match self {
             Self::Direct => return None,
             Self::Changeover | Self::ChangeoverBusy => return Some(env!("CARGO_BIN_EXE_changeover").into()),
+            Self::BareEpoll | Self::BareUring => return std::env::current_exe().ok(),
             Self::Haproxy | Self::HaproxySplice => ("CHANGEOVER_HAPROXY", "haproxy"),
             Self::Nginx => ("CHANGEOVER_NGINX", "nginx"),
             Self::Envoy => ("CHANGEOVER_ENVOY", "envoy"),

@@ -70,7 +70,7 @@ fn figures(text: &mut String, results: &Results, peers: &[Peer]) {
         }
         text.push('\n');
     };
-    row("", &peers.iter().map(|peer| peer.name().to_owned()).collect::<Vec<_>>());
+    row("", &peers.iter().map(|peer| peer.name()).collect::<Vec<_>>());
     row(&"-".repeat(15), &vec!["-".repeat(9) + ":"; peers.len()]);
     for &figure in Figure::ALL.iter().filter(|&&figure| results.has(figure)) {
         let cell = |&peer: &Peer| {

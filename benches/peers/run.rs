@@ -6,7 +6,9 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-use crate::backend::{ADDRESSES, ARGUMENT};
+use clap::ValueEnum;
+
+use crate::backend::ARGUMENT;
 use crate::cell::{Cell, Figure};
 use crate::load::echo::Sessions;
 use crate::load::{Meter, Outcome, bulk, connect, memory};
@@ -77,7 +79,7 @@ fn start_backend() -> io::Result<(Guarded, Vec<SocketAddr>)> {
         command.arg(ARGUMENT).stdin(Stdio::piped()).stdout(Stdio::piped());
     })?;
     let lines = BufReader::new(backend.child().stdout.take().unwrap()).lines();
-    let addresses = lines.take(usize::from(ADDRESSES)).map(|line| Ok(line?.parse().unwrap()));
+    let addresses = lines.take(Peer::value_variants().len()).map(|line| Ok(line?.parse().unwrap()));
     let addresses = addresses.collect::<io::Result<_>>()?;
     Ok((backend, addresses))
 }

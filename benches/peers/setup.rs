@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use crate::bare::Loop;
 use crate::peer::Peer;
 
 /// As long as a conversation in lockstep takes here, so that its thread stays awake all the time.
@@ -40,6 +41,8 @@ pub(crate) fn of(peer: Peer, address: SocketAddr, backend: SocketAddr, dir: &Pat
             ("envoy.yaml", envoy(address, backend), arguments)
         }
         Peer::Sozu => ("sozu.toml", sozu(address, backend, &dir.to_string()), &["start", "--config"]),
+        Peer::BareEpoll => ("bare", bare(address, backend), &[Loop::Epoll.argument()]),
+        Peer::BareUring => ("bare", bare(address, backend), &[Loop::Uring.argument()]),
     };
     Setup { file, text, arguments: arguments.iter().map(|&argument| argument.to_owned()).collect() }
 }
@@ -167,4 +170,8 @@ frontends = [{{ address = "{address}" }}]
 backends = [{{ address = "{backend}" }}]
 "#
     )
+}
+
+fn bare(address: SocketAddr, backend: SocketAddr) -> String {
+    format!("{address}\n{backend}\n")
 }

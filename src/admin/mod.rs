@@ -2,6 +2,7 @@
 //! closes a session when told to by somebody who may. Lives on the control plane's thread, never on a data-plane thread.
 
 mod caller;
+mod host;
 mod json;
 mod problem;
 mod routes;

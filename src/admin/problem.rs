@@ -15,6 +15,8 @@ pub(super) enum Problem {
     BadQuery,
     /// The caller may read, not change.
     NotAuthorized,
+    /// It came over loopback and was meant for a name that is not of loopback.
+    MisdirectedRequest,
     /// No such route.
     NotFound,
     /// The route is there, the method is not.
@@ -41,6 +43,11 @@ impl Problem {
                 StatusCode::FORBIDDEN,
                 "not_authorized",
                 "only root and the daemon's own user may change anything, over a Unix socket",
+            ),
+            Self::MisdirectedRequest => (
+                StatusCode::MISDIRECTED_REQUEST,
+                "misdirected_request",
+                "over loopback the Host of a request is an IP address or localhost",
             ),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "nothing at this path"),
             Self::MethodNotAllowed => {

@@ -2,6 +2,7 @@
 
 use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
 use axum::{Json, Router};
@@ -14,7 +15,7 @@ use crate::routing::Phase;
 use super::Admin;
 use super::json::PoolView;
 use super::problem::Problem;
-use super::sessions;
+use super::{host, sessions};
 
 /// The version of Prometheus' text format that is written.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -31,6 +32,7 @@ pub(super) fn router(admin: Admin) -> Router {
         .fallback(|| async { Problem::NotFound })
         .method_not_allowed_fallback(|| async { Problem::MethodNotAllowed })
         .with_state(admin)
+        .layer(from_fn(host::check))
 }
 
 /// The process lives, since it answers.

@@ -63,6 +63,7 @@ pub async fn run(control: Control) {
         let wake = tokio::select! {
             biased;
             Some(answer) = answers.recv() => {
+                probes.note_source(&answer);
                 executor.count_check(controller.subscribers(answer.target), &answer.outcome, answer.time);
                 Wake::Event(answer.event())
             }

@@ -1,6 +1,7 @@
 //! The probes in flight: each a task of its own, so that a slow one delays nobody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, spawn_local};
 
 use crate::failover::{Event, ProbeSpec};
-use crate::model::{MonoTime, ProbeId, ProbeOutcome, TargetId};
+use crate::model::{DialError, MonoTime, ProbeId, ProbeOutcome, TargetId};
 use crate::probe::probe;
 use crate::sys::Clock;
 
@@ -19,6 +20,8 @@ const IN_FLIGHT_MAX: usize = 512;
 pub(super) struct Answer {
     pub(super) target: TargetId,
     probe: ProbeId,
+    /// The address it was dialled from, if that was not left to the kernel.
+    source: Option<IpAddr>,
     pub(super) outcome: ProbeOutcome,
     /// How long it took.
     pub(super) time: Duration,
@@ -36,13 +39,15 @@ pub(super) struct Probes {
     answers: mpsc::Sender<Answer>,
     permits: Arc<Semaphore>,
     running: BTreeMap<TargetId, AbortHandle>,
+    /// Addresses to dial from that the host did not have when one was last needed.
+    missing: BTreeSet<IpAddr>,
 }
 
 impl Probes {
     pub(super) fn new(clock: Clock) -> (Self, mpsc::Receiver<Answer>) {
         let (answers, receiver) = mpsc::channel(IN_FLIGHT_MAX);
         let permits = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
-        (Self { clock, answers, permits, running: BTreeMap::new() }, receiver)
+        (Self { clock, answers, permits, running: BTreeMap::new(), missing: BTreeSet::new() }, receiver)
     }
 
     /// Asks; an older question to the same target is dropped.
@@ -53,11 +58,35 @@ impl Probes {
             let Ok(_permit) = permits.acquire().await else { return };
             let begun: MonoTime = clock.now();
             let outcome = probe(clock, &spec.address, &spec.kind, spec.timeout, spec.approach).await;
-            let answer = Answer { target, probe: id, outcome, time: clock.now().since(begun) };
+            let source = spec.approach.source_address;
+            let answer = Answer { target, probe: id, source, outcome, time: clock.now().since(begun) };
             // Nobody listens any more only when the daemon ends.
             drop(answers.send(answer).await);
         });
         self.running.insert(target, task.abort_handle());
+    }
+
+    /// Says, once for all backends and not at each probe, that the host lacks an address to dial from: those backends
+    /// have no verdict, and nothing else tells why.
+    pub(super) fn note_source(&mut self, answer: &Answer) {
+        let Some(source) = answer.source else { return };
+        match &answer.outcome {
+            ProbeOutcome::Inconclusive { error: Some(DialError::SourceAddress), .. } => {
+                if self.missing.insert(source) {
+                    tracing::error!(
+                        source_address = %source,
+                        "this host has no address {source}, which is a pool's source_address: its backends can be neither \
+                         checked nor dialled. Give the host that address, or change source_address and reload"
+                    );
+                }
+            }
+            ProbeOutcome::Inconclusive { .. } => {}
+            ProbeOutcome::Passed { .. } | ProbeOutcome::Failed { .. } => {
+                if self.missing.remove(&source) {
+                    tracing::info!(source_address = %source, "source_address {source} can be dialled from again");
+                }
+            }
+        }
     }
 
     /// Asks no more.

@@ -176,10 +176,10 @@ pub fn start(plan: Plan, options: Options) -> Result<Daemon, StartError> {
     for (index, arrivals) in arrivals.into_iter().enumerate() {
         let (routes, registry, feedback) = (routes.clone(), registry.clone(), feedback.clone());
         let (seats, relay_buffer, keepalive) = (seats.clone(), plan.daemon.relay_buffer, plan.daemon.tcp_keepalive);
-        let threads = threads.clone();
+        let (threads, pipes) = (threads.clone(), metrics.pipes());
         let make = move || {
             let worker = Worker::new(index, clock, routes, registry, feedback, seats, relay_buffer);
-            worker.with_keepalive(keepalive).among(threads)
+            worker.with_keepalive(keepalive).counting(pipes).among(threads)
         };
         let worker = WorkerThread::start(index, make, arrivals, Arc::clone(&metrics), mourn.clone());
         workers.push(worker.map_err(StartError::Thread)?);

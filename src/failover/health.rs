@@ -39,6 +39,8 @@ pub(super) struct Health {
     pub(super) successes: u32,
     pub(super) last_check: Option<MonoTime>,
     pub(super) last_error: Option<String>,
+    /// What kept the last check from being made, if anything did.
+    pub(super) obstacle: Option<String>,
     pub(super) latency: Option<Duration>,
     /// How long it has been unhealthy, without the present spell.
     past_downtime: Duration,
@@ -65,6 +67,7 @@ impl Health {
             successes: 0,
             last_check: None,
             last_error: None,
+            obstacle: None,
             latency: None,
             past_downtime: Duration::ZERO,
             streak: None,
@@ -82,16 +85,20 @@ impl Health {
 
     /// Takes one probe's answer as evidence.
     pub(super) fn observe(&mut self, now: MonoTime, outcome: &ProbeOutcome, check: &CheckPlan) -> Verdict {
+        self.obstacle = None;
         match outcome {
             ProbeOutcome::Passed { latency, .. } => self.passed(now, *latency, check),
             ProbeOutcome::Failed { error, detail } => self.failed(now, *error, detail, check),
-            ProbeOutcome::Inconclusive { .. } => Verdict::None,
+            ProbeOutcome::Inconclusive { detail, .. } => {
+                self.obstacle = Some(detail.clone());
+                Verdict::None
+            }
         }
     }
 
     /// Takes a client's failed dial as evidence. It never decides alone; says whether it is worth a question.
     pub(super) fn suspect(&mut self, now: MonoTime, error: DialError) -> bool {
-        if error == DialError::Local || self.state != HealthState::Healthy {
+        if error.is_own() || self.state != HealthState::Healthy {
             return false;
         }
         self.first_failure.get_or_insert(now);

@@ -67,7 +67,10 @@ impl Pool {
                 None if !self.plan.failover.automatic => "standby: automatic failover is off".to_owned(),
                 None => "waiting for first verdicts of a better tier".to_owned(),
             },
-            Availability::Pending => "no verdict yet".to_owned(),
+            Availability::Pending => match &health.obstacle {
+                Some(obstacle) => format!("no verdict yet: {obstacle}"),
+                None => "no verdict yet".to_owned(),
+            },
             Availability::Unfit => {
                 let reason = health.reason.map_or("unhealthy", |reason| reason.label());
                 match &health.last_error {

@@ -57,6 +57,8 @@ pub struct Route {
 pub struct Arrival<'a> {
     /// How many have come before it.
     pub turn: u64,
+    /// Whether it waits if there is no room, until a place is given back: then none that is free now may be overlooked.
+    pub will_wait: bool,
     /// Who the client is: [`client_key`](super::client_key).
     pub client: u64,
     /// A word of chance, for the balances that draw.

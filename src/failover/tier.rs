@@ -2,7 +2,8 @@
 //!
 //! Whatever the balance, what was tried or is full is passed over. Only if all that the balance would choose from
 //! is, the tier is gone through, so that no backend with room is ever missed: the next ones in order, and then the blocks
-//! in which backends note that they are full, 64 at a look.
+//! in which backends note that they are full, 64 at a look. For a moment such a note may stand where there is room; who would
+//! wait for room because of it, and be called by nobody, has each backend looked at.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -82,8 +83,7 @@ impl Cost {
 
 impl Tier {
     /// A tier of these backends. Nobody is picked from it before it is laid out.
-    #[must_use]
-    pub fn new(balance: Balance, routes: Vec<Route>) -> Self {
+    pub(super) fn new(balance: Balance, routes: Vec<Route>) -> Self {
         Self { balance, routes, order: Arc::default(), blocks: Vec::new() }
     }
 
@@ -91,6 +91,12 @@ impl Tier {
     #[must_use]
     pub fn routes(&self) -> &[Route] {
         &self.routes
+    }
+
+    /// What it has laid out, and shares with the tiers of other tables that are laid out alike.
+    #[cfg(test)]
+    pub(super) const fn order(&self) -> &Arc<[u32]> {
+        &self.order
     }
 
     /// Lays out what picks look into, or takes it from the one `before` where it is the same.
@@ -103,14 +109,14 @@ impl Tier {
         };
     }
 
-    /// Brings those together that share a block. A limit may be another than when a bit was set, so that all are cleared.
+    /// Brings those together that share a block, and has their limits be in force.
     fn lay_out_blocks(&mut self) {
         if self.routes.iter().all(|route| route.max_connections == 0) {
             return;
         }
         let mut places: BTreeMap<*const Block, usize> = BTreeMap::new();
         for (index, route) in (0u32..).zip(&self.routes) {
-            route.load.has_room();
+            route.load.set_limit(route.max_connections);
             let (block, bit) = route.load.bit();
             let place = *places.entry(Arc::as_ptr(block)).or_insert(self.blocks.len());
             if place == self.blocks.len() {
@@ -215,6 +221,12 @@ impl Tier {
                 }
                 passed.full = true;
             }
+        }
+        if arrival.will_wait
+            && let Some(route) = self.routes.iter().find(|route| is_open(route, arrival))
+        {
+            route.load.has_room();
+            return Ok(route);
         }
         Err(passed)
     }

@@ -17,13 +17,15 @@ const LATENCY_MEMORY: u64 = 4;
 pub struct Load {
     sessions: AtomicU32,
     latency_nanos: AtomicU64,
+    /// The limit in force, under which alone its bit is set.
+    limit: AtomicU32,
     block: Arc<Block>,
     /// Its bit in the block.
     bit: u32,
 }
 
-/// Which of 64 backends are full. A bit may be clear although its backend is full, but not for long set although it is not:
-/// whoever sets it looks again after that, and whoever gives a place back clears it.
+/// Which of 64 backends are full. A bit may be clear although its backend is full. It is set although there is room only
+/// while the thread that set it has not looked again, which it does at once; whoever gives a place back clears it.
 #[derive(Debug, Default)]
 pub struct Block {
     full: AtomicU64,
@@ -64,18 +66,27 @@ impl Load {
         self.sessions.load(Ordering::SeqCst)
     }
 
-    /// Whether there are `limit` sessions; zero is no limit. Notes it in the block if there are.
+    /// Has `limit` in force from now on; zero is no limit. What was noted under another is forgotten, and whoever
+    /// still goes by that notes nothing more.
+    pub fn set_limit(&self, limit: u32) {
+        self.limit.store(limit, Ordering::SeqCst);
+        self.has_room();
+    }
+
+    /// Whether there are `limit` sessions; zero is no limit. Notes it in the block if there are and it is in force.
     #[must_use]
     pub fn is_full(&self, limit: u32) -> bool {
         if limit == 0 || self.sessions() < limit {
             return false;
         }
-        if self.block.full() & self.mask() == 0 {
+        let in_force = || self.limit.load(Ordering::SeqCst) == limit;
+        if self.block.full() & self.mask() == 0 && in_force() {
             self.block.full.fetch_or(self.mask(), Ordering::SeqCst);
-            if self.sessions() < limit {
+            let has_room = self.sessions() < limit;
+            if has_room || !in_force() {
                 self.has_room();
-                return false;
             }
+            return !has_room;
         }
         true
     }
@@ -188,9 +199,15 @@ mod tests {
         let all: Vec<_> = (0..130).map(|_| loads.make()).collect();
         let block = |at: usize| all[at].bit().0;
         assert!(Arc::ptr_eq(block(0), block(63)) && !Arc::ptr_eq(block(63), block(64)) && block(128).full() == 0);
+        for (at, limit) in [(3, 1), (66, 1), (67, 2)] {
+            all[at].set_limit(limit);
+        }
         let places = (all[3].take(1), all[66].take(1), all[67].take(2));
         assert!(all[3].is_full(1) && all[66].is_full(1) && !all[67].is_full(2) && !all[4].is_full(0));
         assert_eq!((block(3).full(), block(66).full()), (1 << 3, 1 << 2));
+        assert!(all[67].is_full(1) && block(67).full() == 1 << 2, "by a limit that is not in force nothing is noted");
+        all[66].set_limit(2);
+        assert_eq!(block(66).full(), 0);
         drop(places);
         assert_eq!((block(3).full(), block(66).full()), (0, 0));
     }
@@ -199,6 +216,7 @@ mod tests {
     #[test]
     fn a_backend_with_room_is_not_kept_for_full() {
         let load = Loads::default().make();
+        load.set_limit(1);
         for _ in 0..200 {
             std::thread::scope(|scope| {
                 for _ in 0..3 {

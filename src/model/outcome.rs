@@ -17,10 +17,20 @@ labelled! {
         Unresolved = "unresolved",
         /// It accepted, and ended before its first byte.
         Unanswered = "unanswered",
+        /// The host does not have the pool's `source_address`: our own fault, that says nothing of the backend.
+        SourceAddress = "source_address",
         /// Our own fault (no descriptor, no local port): says nothing of the backend.
         Local = "local",
         /// Anything else.
         Other = "other",
+    }
+}
+
+impl DialError {
+    /// Whether it is our own fault, and says nothing of the backend.
+    #[must_use]
+    pub const fn is_own(self) -> bool {
+        matches!(self, Self::SourceAddress | Self::Local)
     }
 }
 
@@ -70,9 +80,13 @@ impl ProbeError {
     pub const fn out_reason(self) -> OutReason {
         match self {
             Self::Dial(DialError::Refused) => OutReason::Dead,
-            Self::Dial(DialError::TimedOut | DialError::Unreachable | DialError::Local | DialError::Other) => {
-                OutReason::Unreachable
-            }
+            Self::Dial(
+                DialError::TimedOut
+                | DialError::Unreachable
+                | DialError::SourceAddress
+                | DialError::Local
+                | DialError::Other,
+            ) => OutReason::Unreachable,
             // A name that cannot be looked up is the resolver's failure, not the backend's.
             // One that accepts and hangs up is there; probes that go no further than that never say so.
             Self::Check(CheckError::Slow) => OutReason::Slow,
@@ -100,6 +114,8 @@ pub enum ProbeOutcome {
     },
     /// We could not ask, or were too late ourselves to judge the answer: no evidence at all.
     Inconclusive {
+        /// Our own fault at the dial, if it was one.
+        error: Option<DialError>,
         /// What was in the way.
         detail: String,
     },
@@ -181,6 +197,18 @@ labelled! {
         DialFailed = "dial_failed",
         /// The daemon is going down.
         ShuttingDown = "shutting_down",
+    }
+}
+
+labelled! {
+    /// Why a stream got no pipe, and was copied.
+    PipeRefusal {
+        /// Its thread has as many pipes as it may.
+        Limit = "limit",
+        /// The user has so many pipes that the kernel gives only small ones, or none.
+        Quota = "quota",
+        /// The kernel said no for another reason: there was no descriptor, nearly always.
+        Kernel = "kernel",
     }
 }
 

@@ -42,9 +42,12 @@ pub async fn probe(
     match answer {
         Ok(()) => ProbeOutcome::Passed { latency: ended.since(begun), advice: Advice::default() },
         Err(_) if ended.since(deadline) > OWN_LATENESS_MAX => {
-            ProbeOutcome::Inconclusive { detail: format!("we were {:.1?} late ourselves", ended.since(deadline)) }
+            let detail = format!("we were {:.1?} late ourselves", ended.since(deadline));
+            ProbeOutcome::Inconclusive { error: None, detail }
         }
-        Err(Failure { error: ProbeError::Dial(DialError::Local), detail }) => ProbeOutcome::Inconclusive { detail },
+        Err(Failure { error: ProbeError::Dial(error), detail }) if error.is_own() => {
+            ProbeOutcome::Inconclusive { error: Some(error), detail }
+        }
         Err(Failure { error, detail }) => ProbeOutcome::Failed { error, detail },
     }
 }
@@ -56,7 +59,7 @@ async fn ask(
     limit: Duration,
     approach: Approach,
 ) -> Result<(), Failure> {
-    let options = DialOptions { source: approach.source_address, ..DialOptions::default() };
+    let options = DialOptions { source: approach.source_address };
     let stream = connect_with(address, limit, options).await.map_err(|error| {
         let detail = format!("connecting to {address}: {error}");
         Failure { error: ProbeError::Dial(dial_error(&error)), detail }
@@ -100,7 +103,7 @@ async fn ask_http(
         drop(stream.end_writing());
         let connected = connect_with(&source, limit, options).await.map_err(|error| {
             let class = match dial_error(&error) {
-                DialError::Local => ProbeError::Dial(DialError::Local),
+                own @ (DialError::SourceAddress | DialError::Local) => ProbeError::Dial(own),
                 DialError::Refused => ProbeError::Check(CheckError::SourceRefused),
                 DialError::TimedOut
                 | DialError::Unreachable

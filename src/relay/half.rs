@@ -88,8 +88,8 @@ impl Half {
         self.state = State::Ended;
     }
 
-    /// Moves what can be moved now. Ready once the direction has ended, in order or not. Once the source
-    /// is known to have broken (`source_broke`), its end is no end in order.
+    /// Moves what can be moved now. Ready once the direction has ended, in order or not; of its end in order the
+    /// sink has not been told. Once the source is known to have broken (`source_broke`), its end is no end in order.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -145,7 +145,7 @@ impl Half {
                 Ok(0) => {
                     loans.buffers.give_back(buffer);
                     // The kernel told of the reset already, to a write, and now reports a plain end.
-                    return if source_broke { self.source_broke() } else { self.source_ended(way.sink) };
+                    return if source_broke { self.source_broke() } else { self.source_ended() };
                 }
                 Ok(end) => {
                     self.note_read(end, buffer.len(), loans);
@@ -229,11 +229,10 @@ impl Half {
         }
     }
 
-    /// The source will send no more, and all it sent is written: pass that on.
-    fn source_ended(&mut self, sink: &Stream) -> Poll<Result<(), Broken>> {
+    /// The source will send no more, and all it sent is written: the sink is to be told.
+    fn source_ended(&mut self) -> Poll<Result<(), Broken>> {
         self.state = State::Ended;
-        let told = sink.end_writing();
-        Poll::Ready(told.map_err(|_| Broken::Sink))
+        Poll::Ready(Ok(()))
     }
 
     fn source_broke(&mut self) -> Poll<Result<(), Broken>> {

@@ -1,8 +1,10 @@
 //! What one thread lends to directions while they have bytes to move: buffers and pipes.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 
+use crate::model::PipeRefusal;
 use crate::sys::Pipe;
 
 use super::buffer::BufferPool;
@@ -55,8 +57,8 @@ pub struct PipeCounts {
     pub kept: usize,
     /// How often one was borrowed.
     pub borrowed: u64,
-    /// Borrowings that were refused, for the thread's own limit or the kernel's; those bytes were copied.
-    pub refused: u64,
+    /// Borrowings that were refused, by the index of [`PipeRefusal`]; those bytes were copied.
+    pub refused: [u64; PipeRefusal::ALL.len()],
 }
 
 /// What one thread lends.
@@ -67,7 +69,9 @@ pub struct Loans {
     idle: RefCell<Vec<Pipe>>,
     lent: Rc<Cell<usize>>,
     borrowed: Cell<u64>,
-    refused: Cell<u64>,
+    refused: Cell<[u64; PipeRefusal::ALL.len()]>,
+    /// Why the kernel refused the last one.
+    last_refusal: Cell<PipeRefusal>,
     /// How many more borrowings are refused unasked.
     refusing: Cell<u16>,
 }
@@ -88,7 +92,8 @@ impl Loans {
             idle: RefCell::default(),
             lent: Rc::default(),
             borrowed: Cell::new(0),
-            refused: Cell::new(0),
+            refused: Cell::default(),
+            last_refusal: Cell::new(PipeRefusal::Kernel),
             refusing: Cell::new(0),
         }
     }
@@ -107,29 +112,38 @@ impl Loans {
     /// An empty pipe, if there is one or may be one more.
     pub(super) fn borrow_pipe(&self) -> Option<LentPipe> {
         let idle = self.idle.borrow_mut().pop();
-        let Some(pipe) = idle.or_else(|| self.open()) else {
-            self.refused.set(self.refused.get() + 1);
-            return None;
+        let pipe = match idle.map_or_else(|| self.open(), Ok) {
+            Ok(pipe) => pipe,
+            Err(refusal) => {
+                let mut refused = self.refused.get();
+                if let Some(count) = refused.get_mut(refusal.index()) {
+                    *count += 1;
+                }
+                self.refused.set(refused);
+                return None;
+            }
         };
         self.lent.set(self.lent.get() + 1);
         self.borrowed.set(self.borrowed.get() + 1);
         Some(LentPipe { pipe, _lent: Lent(Rc::clone(&self.lent)) })
     }
 
-    fn open(&self) -> Option<Pipe> {
+    fn open(&self) -> Result<Pipe, PipeRefusal> {
         if self.lent.get() >= self.splicing.pipes_max {
-            return None;
+            return Err(PipeRefusal::Limit);
         }
         if let Some(left) = self.refusing.get().checked_sub(1) {
             self.refusing.set(left);
-            return None;
+            return Err(self.last_refusal.get());
         }
         match Pipe::open(self.splicing.pipe_size, self.splicing.pipe_least) {
-            Ok(pipe) => Some(pipe),
+            Ok(pipe) => Ok(pipe),
             Err(error) => {
                 tracing::debug!(%error, "no pipe: streams are copied");
                 self.refusing.set(REFUSALS);
-                None
+                let is_quota = error.kind() == io::ErrorKind::QuotaExceeded;
+                self.last_refusal.set(if is_quota { PipeRefusal::Quota } else { PipeRefusal::Kernel });
+                Err(self.last_refusal.get())
             }
         }
     }

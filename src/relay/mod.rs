@@ -7,7 +7,8 @@
 //! One task polls both directions. A direction at rest holds nothing; when bytes come it borrows a
 //! buffer of the thread, sends at once what it received, and gives the buffer back. What a short
 //! write leaves stays in the buffer, and the direction reads no more until that is out: this is the
-//! back-pressure. The end of one direction is passed on with `shutdown`, and the other goes on. A
+//! back-pressure. The end of one direction is passed on with `shutdown`, and the other goes on; the end of
+//! both is left to the close of the sockets, which must follow at once. A
 //! reset is passed on as a reset, after what came before it was delivered. A byte has one owner at
 //! any time: a socket, the borrowed buffer, or the borrowed pipe. It is counted when a socket takes it.
 //!
@@ -67,8 +68,8 @@ pub enum RelayEnd {
     AtRest,
 }
 
-/// Relays from `start` until both directions ended, one side broke, or `pulse` says stop or rest. What had to be told
-/// to the two sides has been told when it is over: dropping the sockets ends or resets them as is right.
+/// Relays from `start` until both directions ended, one side broke, or `pulse` says stop or rest. When it is over,
+/// what is left to be told to the two sides is told by dropping the sockets, which ends or resets them as is right.
 pub fn relay<'a>(
     client: &'a Stream,
     backend: &'a Stream,
@@ -134,6 +135,7 @@ impl Relay {
         }
         let up = Way { source: client, sink: backend, direction: Direction::ClientToBackend };
         let down = Way { source: backend, sink: client, direction: Direction::BackendToClient };
+        let had_ended = [self.up.has_ended(), self.down.has_ended()];
         let client_broke = self.broken == Some(SessionEnd::ClientReset);
         if let Poll::Ready(Err(broken)) = self.up.poll(cx, up, pulse, loans, client_broke) {
             self.note(match broken {
@@ -152,10 +154,25 @@ impl Relay {
         if self.up.has_ended() && self.down.has_ended() {
             return Poll::Ready(RelayEnd::Over(self.broken.unwrap_or(SessionEnd::Completed)));
         }
+        self.pass_on_end(had_ended, client, backend);
         if self.up.is_at_rest() && self.down.is_at_rest() && pulse.takes_rest() {
             return Poll::Ready(RelayEnd::AtRest);
         }
         Poll::Pending
+    }
+
+    /// Tells a side that the other will send no more, if that has just turned out. Only while the other direction
+    /// goes on: the end of both is told by the close that follows, for a system call less.
+    fn pass_on_end(&mut self, had_ended: [bool; 2], client: &Stream, backend: &Stream) {
+        // Once a side broke, whoever is left is told by its reset.
+        if self.broken.is_some() {
+            return;
+        }
+        if self.up.has_ended() && !had_ended[0] && backend.end_writing().is_err() {
+            self.note(SessionEnd::BackendReset);
+        } else if self.down.has_ended() && !had_ended[1] && client.end_writing().is_err() {
+            self.note(SessionEnd::ClientReset);
+        }
     }
 
     /// A side broke: nothing can be sent to it any more, but what came from it before still counts.

@@ -1,7 +1,7 @@
 //! The line in front of a full pool: clients of every thread, in the order in which they came.
 //!
-//! Only the first in line may take a place, and whoever comes while there is a line goes to its end. The first is
-//! called whenever a place is given back, and whenever somebody leaves the line, so that a call is never lost: one that
+//! Only the first in line may take a place, and whoever comes while there is a line goes to its end; one that had a
+//! place and comes again, because nothing came of it, stands where it came first. The first is called whenever a place is given back, and whenever somebody leaves the line, so that a call is never lost: one that
 //! leaves has either taken a place, and there may be another, or has not, and it is the next one's. No timer is involved,
 //! and a place given back wakes one client, not all.
 
@@ -20,7 +20,15 @@ use super::live::PoolLive;
 pub(super) struct Line {
     /// How many there are, to be looked at without the lock.
     length: AtomicUsize,
-    waiting: Mutex<VecDeque<Arc<Notify>>>,
+    /// In the order of their turns.
+    waiting: Mutex<VecDeque<Waiting>>,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Waiting {
+    turn: u64,
+    called: Arc<Notify>,
 }
 
 impl Line {
@@ -29,12 +37,12 @@ impl Line {
         if self.length.load(Ordering::SeqCst) > 0
             && let Some(first) = self.waiting().front()
         {
-            first.notify_one();
+            first.called.notify_one();
         }
     }
 
     /// A panic while the lock was held cannot have left the queue half changed: every change is one step.
-    fn waiting(&self) -> MutexGuard<'_, VecDeque<Arc<Notify>>> {
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -46,12 +54,14 @@ impl PoolLive {
         self.line.length.load(Ordering::SeqCst) > 0
     }
 
-    /// Joins the end of the line. Look for room once more before waiting: it may have been given back just now.
+    /// Joins the line, behind all whose turn came before `turn`, which is one of [`Self::next_turn`]: the end, for
+    /// one that has just come. Look for room once more before waiting: it may have been given back just now.
     #[must_use]
-    pub fn stand_in_line(self: &Arc<Self>) -> InLine {
+    pub fn stand_in_line(self: &Arc<Self>, turn: u64) -> InLine {
         let called = Arc::new(Notify::new());
         let mut waiting = self.line.waiting();
-        waiting.push_back(Arc::clone(&called));
+        let at = waiting.partition_point(|other| other.turn <= turn);
+        waiting.insert(at, Waiting { turn, called: Arc::clone(&called) });
         self.line.length.store(waiting.len(), Ordering::SeqCst);
         drop(waiting);
         InLine { pool: Arc::clone(self), called }
@@ -75,7 +85,7 @@ impl InLine {
     /// Whether nobody is before it.
     #[must_use]
     pub fn is_first(&self) -> bool {
-        self.pool.line.waiting().front().is_some_and(|first| Arc::ptr_eq(first, &self.called))
+        self.pool.line.waiting().front().is_some_and(|first| Arc::ptr_eq(&first.called, &self.called))
     }
 
     /// Waits until there may be room. Cancel-safe: a call that was not heard is kept for the next time.
@@ -88,7 +98,7 @@ impl Drop for InLine {
     fn drop(&mut self) {
         let mut waiting = self.pool.line.waiting();
         // Those who are served leave from the front.
-        if let Some(at) = waiting.iter().position(|other| Arc::ptr_eq(other, &self.called)) {
+        if let Some(at) = waiting.iter().position(|other| Arc::ptr_eq(&other.called, &self.called)) {
             waiting.remove(at);
         }
         self.pool.line.length.store(waiting.len(), Ordering::SeqCst);
@@ -137,7 +147,7 @@ mod tests {
         let (pool, load) = (pool(), Arc::new(Load::default()));
         let room = Room::new(load.take(1).unwrap(), Arc::clone(&pool));
         assert!(!pool.has_line());
-        let (first, second) = (pool.stand_in_line(), pool.stand_in_line());
+        let (first, second) = (pool.stand_in_line(1), pool.stand_in_line(2));
         assert!(first.is_first() && !second.is_first() && pool.has_line());
         drop(room);
         first.called().await;
@@ -155,11 +165,31 @@ mod tests {
     async fn a_call_to_one_who_left_goes_to_the_next() {
         let (pool, load) = (pool(), Arc::new(Load::default()));
         let room = Room::new(load.take(1).unwrap(), Arc::clone(&pool));
-        let (first, second) = (pool.stand_in_line(), pool.stand_in_line());
+        let (first, second) = (pool.stand_in_line(1), pool.stand_in_line(2));
         drop(room);
         drop(first);
         second.called().await;
         assert!(second.is_first() && load.take(1).is_some());
+    }
+
+    #[tokio::test]
+    async fn one_that_comes_again_stands_where_it_came_first() {
+        let (pool, load) = (pool(), Arc::new(Load::default()));
+        let room = Room::new(load.take(1).unwrap(), Arc::clone(&pool));
+        let turns = [pool.next_turn(), pool.next_turn(), pool.next_turn()];
+        let [first, second, third] = turns.map(|turn| pool.stand_in_line(turn));
+        drop(room);
+        first.called().await;
+        // It takes the place, and gives it back when the dial has failed: that calls the second.
+        let room = Room::new(load.take(1).unwrap(), Arc::clone(&pool));
+        drop(first);
+        drop(room);
+        let again = pool.stand_in_line(turns[0]);
+        second.called().await;
+        assert!(again.is_first() && !second.is_first() && !third.is_first());
+        drop(again);
+        second.called().await;
+        assert!(second.is_first() && !third.is_first());
     }
 
     /// Many threads' clients for few places: nobody waits for ever, and the limit holds.
@@ -169,14 +199,14 @@ mod tests {
         let (pool, load) = (pool(), Arc::new(Load::default()));
         let served = AtomicU32::new(0);
         let client = async |pool: &Arc<PoolLive>, load: &Arc<Load>| {
-            let mut line: Option<InLine> = None;
+            let (turn, mut line): (_, Option<InLine>) = (pool.next_turn(), None);
             let place = loop {
                 let may_take = !pool.has_line() || line.as_ref().is_some_and(InLine::is_first);
                 if may_take && let Some(place) = load.take(LIMIT) {
                     break place;
                 }
                 match &line {
-                    None => line = Some(pool.stand_in_line()),
+                    None => line = Some(pool.stand_in_line(turn)),
                     Some(line) => line.called().await,
                 }
             };

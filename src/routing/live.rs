@@ -24,7 +24,7 @@ pub struct Live {
 pub struct PoolLive {
     /// Its series.
     pub metrics: PoolMetrics,
-    /// Sessions that have picked so far: whose turn it is.
+    /// Sessions that have come so far: whose turn it is to be picked for, and to stand in line.
     turn: AtomicU64,
     /// Clients that wait now.
     held: AtomicUsize,

@@ -162,7 +162,11 @@ impl Registry {
                 return;
             }
             found = true;
-            entry.fenced.get_or_insert(SessionEnd::Closed);
+            match &entry.sockets {
+                // Of one that was fenced before it was answered only this ends the client too.
+                Sockets::None | Sockets::Server(_) => entry.fenced = Some(SessionEnd::Closed),
+                Sockets::Both(_) | Sockets::Resting(_) => _ = entry.fenced.get_or_insert(SessionEnd::Closed),
+            }
             match &entry.sockets {
                 // Its thread finds out when it has dialled.
                 Sockets::None => {}

@@ -64,13 +64,12 @@ pub(super) async fn connect_to(
     let Picked { route, plan, backend: backend_live, pool: pool_live, room } = picked;
     let admission = worker.registry.admit(worker.index, route.backend, route.epoch, facts)?;
     let begun = worker.clock.now();
-    let options = DialOptions { source: route.approach.source_address, keepalive: worker.keepalive };
+    let options = DialOptions { source: route.approach.source_address };
     let dialled = match connect_with(&route.address, plan.connect_timeout, options).await {
         Ok(server) => {
             let server = Arc::new(server);
             if admission.attach_server(&server).is_err() {
-                let is_closed = admission.fenced() == Some(SessionEnd::Closed);
-                return Err(if is_closed { Failure::Closed } else { Failure::Stale });
+                return Err(cut(admission.end()).unwrap_or(Failure::Stale));
             }
             introduce(&server, header, plan.connect_timeout).await.map(|()| server)
         }
@@ -100,7 +99,16 @@ pub(super) async fn connect_to(
         }
         Err(error) => dial_error(&error),
     };
+    // Cut by us, it is no failure of the backend's.
+    if let Some(failure) = cut(admission.end()) {
+        return Err(failure);
+    }
     backend_live.metrics.count_connect_failure(error);
     worker.feedback.dial_failed(route.backend, route.epoch, error);
     Err(Failure::Dial(route.backend))
+}
+
+/// What a dial came to that ended in the registry as `end`, if it was cut there.
+fn cut(end: Option<SessionEnd>) -> Option<Failure> {
+    end.map(|end| if end == SessionEnd::Closed { Failure::Closed } else { Failure::Stale })
 }

@@ -39,8 +39,8 @@ pub(super) enum Look {
 }
 
 impl Silent {
-    pub(super) fn new(session: Established, reset: bool, is_late: bool) -> Self {
-        Self { session: (!reset).then(|| Box::new(session)), is_late, doubt: None }
+    pub(super) fn new(session: Option<Established>, is_late: bool) -> Self {
+        Self { session: session.map(Box::new), is_late, doubt: None }
     }
 
     pub(super) fn look(&self, routes: &Arc<PoolRoutes>) -> Look {

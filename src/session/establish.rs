@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::failover::{Arrival, NoRoute, PoolRoutes, Route, client_key};
-use crate::model::{BackendId, DialError, HoldEnd, HoldPlan, MonoTime, PoolName, WhenDown};
+use crate::model::{BackendId, DialError, HoldEnd, HoldPlan, MonoTime, PoolName, SessionEnd, WhenDown};
 use crate::relay::FirstChunk;
 use crate::routing::{InLine, PoolLive, Room, SessionFacts};
 use crate::sys::Stream;
@@ -73,7 +73,8 @@ pub(super) struct Search {
     since: MonoTime,
     /// What it has sent already, to be sent to the next backend too.
     pub(super) first: FirstChunk,
-    turn: Option<u64>,
+    /// By which it is picked for, and stands in line, in this pool.
+    turn: Option<(Arc<PoolLive>, u64)>,
     tried: Vec<BackendId>,
     /// Who the client is to a pool that balances by that.
     client: u64,
@@ -83,6 +84,8 @@ pub(super) struct Search {
     pub(super) hold: Option<Hold>,
     unknown_pool: u32,
     silent: Option<Silent>,
+    /// An operator has closed it, at whichever backend it was then.
+    is_closed: bool,
 }
 
 impl Search {
@@ -98,6 +101,7 @@ impl Search {
             hold: None,
             unknown_pool: 0,
             silent: None,
+            is_closed: false,
         }
     }
 
@@ -113,7 +117,7 @@ impl Search {
             let pool_name = entrance.plan().pool.clone();
             let refusal = match self.choose(worker, &pool_name) {
                 Choice::Refuse(refusal) => {
-                    if refusal == Refusal::Reset {
+                    if matches!(refusal, Refusal::Reset | Refusal::Closed) {
                         client.reset_on_close();
                     }
                     refusal
@@ -134,7 +138,7 @@ impl Search {
                     let place = self.hold_place(worker, entrance, &pool_name, &plan, &pool);
                     if place && for_room && self.line.is_none() {
                         // Room that was given back before it stood in line is not told of: look once more.
-                        self.line = Some(pool.stand_in_line());
+                        self.line = Some(pool.stand_in_line(self.turn(&pool)));
                         continue;
                     }
                     let end = self.wait(worker, &client, retry_after).await;
@@ -152,19 +156,16 @@ impl Search {
                     self.first.set_resend(picked.plan.resend);
                     match connect_to(worker, picked, facts, pool_name, &header).await {
                         Ok(session) => {
-                            self.silent = None;
-                            return Ok((client, session));
+                            self.forget_silent();
+                            if !self.is_closed {
+                                return Ok((client, session));
+                            }
                         }
-                        Err(Failure::Closed) => {
-                            client.reset_on_close();
-                            Refusal::Closed
-                        }
-                        Err(Failure::Stale) => continue,
-                        Err(Failure::Dial(backend)) => {
-                            self.tried.push(backend);
-                            continue;
-                        }
+                        Err(Failure::Closed) => self.is_closed = true,
+                        Err(Failure::Stale) => {}
+                        Err(Failure::Dial(backend)) => self.tried.push(backend),
                     }
+                    continue;
                 }
             };
             return Err(Refused { refusal, _client: Some(client) });
@@ -178,10 +179,23 @@ impl Search {
         worker.holds.wait(hold, client, has_sent, self.line.as_ref(), retry_after).await
     }
 
-    /// The session was fenced before its backend's first byte. Its backend is not to blame, and it picks
+    /// `session` was fenced before its backend's first byte. Its backend is not to blame, and it picks
     /// again as if it had just come.
-    pub(super) fn was_fenced(&mut self) {
+    pub(super) fn was_fenced(&mut self, session: Established) {
+        self.leave(session);
         self.tried.clear();
+    }
+
+    /// Leaves `session` behind, the registry first. Whoever closed it there meant the client.
+    fn leave(&mut self, session: Established) {
+        self.is_closed |= session.admission.end() == Some(SessionEnd::Closed);
+    }
+
+    /// Nobody waits for the silent backend any more.
+    fn forget_silent(&mut self) {
+        if let Some(session) = self.silent.take().and_then(Silent::into_session) {
+            self.leave(*session);
+        }
     }
 
     /// `session` ended before its backend's first byte, by a reset or in order: it counts as a failed dial.
@@ -196,7 +210,14 @@ impl Search {
             self.tried.clear();
         }
         self.tried.push(backend);
-        self.silent = Some(Silent::new(session, reset, is_late));
+        self.forget_silent();
+        let session = if reset {
+            self.leave(session);
+            None
+        } else {
+            Some(session)
+        };
+        self.silent = Some(Silent::new(session, is_late));
     }
 
     /// Takes a place among those who wait for `pool_name`, unless it has one. Whether there was one left.
@@ -224,13 +245,16 @@ impl Search {
             _ if self.unknown_pool < UNKNOWN_POOL_WAITS => return Choice::UnknownPool,
             _ => return Choice::Refuse(Refusal::NoBackend),
         };
-        match self.silent.as_ref().map(|silent| silent.look(routes)) {
-            Some(Look::News) => {
-                self.silent = None;
-                self.tried.clear();
-            }
-            Some(Look::SameDoubt) => return self.doubt(routes, worker),
-            Some(Look::NoDoubt) | None => {}
+        let look = self.silent.as_ref().map(|silent| silent.look(routes));
+        if look == Some(Look::News) {
+            self.forget_silent();
+            self.tried.clear();
+        }
+        if self.is_closed {
+            return Choice::Refuse(Refusal::Closed);
+        }
+        if look == Some(Look::SameDoubt) {
+            return self.doubt(routes, worker);
         }
         match self.take_place(worker, routes, &pool) {
             Ok((route, room)) => match published.live.backends.get(&route.backend) {
@@ -242,7 +266,10 @@ impl Search {
             },
             Err(NoRoute::Exhausted | NoRoute::Full) if self.silent.is_some() => self.doubt(routes, worker),
             Err(why) => {
-                self.silent = None;
+                self.forget_silent();
+                if self.is_closed {
+                    return Choice::Refuse(Refusal::Closed);
+                }
                 without_route(why, routes, pool, !self.tried.is_empty())
             }
         }
@@ -256,16 +283,18 @@ impl Search {
         pool: &Arc<PoolLive>,
     ) -> Result<(&'r Route, Room), NoRoute> {
         self.line = self.line.take().filter(|line| line.is_of(pool));
+        // Before it queues, so that its turn is the order of its arrival.
+        let turn = self.turn(pool);
         if self.must_queue(routes, pool) {
             return Err(NoRoute::Full);
         }
-        let turn = *self.turn.get_or_insert_with(|| pool.next_turn());
         let taken = loop {
             if self.tried.len() >= routes.dial.connect_attempts {
                 break Err(NoRoute::Exhausted);
             }
             let chance = worker.chance.next();
-            let arrival = Arrival { turn, client: self.client, chance, tried: &self.tried };
+            let will_wait = self.line.is_some();
+            let arrival = Arrival { turn, client: self.client, chance, tried: &self.tried, will_wait };
             let route = match routes.pick(&arrival) {
                 Ok(route) => route,
                 Err(why) => break Err(why),
@@ -279,6 +308,15 @@ impl Search {
             self.line = None;
         }
         taken
+    }
+
+    /// Its turn in `pool`, the same however often it comes back.
+    fn turn(&mut self, pool: &Arc<PoolLive>) -> u64 {
+        match &self.turn {
+            Some((of, turn)) if Arc::ptr_eq(of, pool) => *turn,
+            // A reload may have given the listener another pool meanwhile.
+            Some(_) | None => self.turn.insert((Arc::clone(pool), pool.next_turn())).1,
+        }
     }
 
     /// Whether others have waited longer for room. One whose dial failed has had its turn, and goes on at once.

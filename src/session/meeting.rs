@@ -40,7 +40,7 @@ pub(super) struct Meeting {
 impl Meeting {
     pub(super) fn new(worker: &Worker, plan: Arc<ListenerPlan>, session: Established) -> Self {
         let pulse = Rc::new(worker.pulse(&plan));
-        let watch = worker.watch(&pulse, &session.backend_live, &session.admission);
+        let watch = worker.watch(&pulse, &session.backend_live, &session.admission, Some(&session.server));
         let active = Counted::new(&session.backend_live.metrics.active);
         Self { session, plan, pulse, watch, active }
     }

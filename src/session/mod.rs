@@ -103,10 +103,7 @@ pub async fn run(worker: Rc<Worker>, entrance: Rc<Entrance>, client: Stream, cal
                 over.count(&line.pulse);
                 return over.finish(end, line.client, line.server);
             }
-            Outcome::Fenced => {
-                meeting.part();
-                search.was_fenced();
-            }
+            Outcome::Fenced => search.was_fenced(meeting.part()),
             Outcome::Unanswered { reset } => search.was_unanswered(&worker, meeting.part(), reset),
         }
     }

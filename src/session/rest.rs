@@ -2,6 +2,7 @@
 //! timer and no place in the runtime, until there is something to read.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -37,6 +38,8 @@ struct Rested {
 pub(super) struct RestingTalks {
     /// None before the thread runs, or if there was no descriptor for it: then none rests.
     watch: OnceCell<RestWatch>,
+    /// The watch has failed: none rests any more.
+    has_failed: Cell<bool>,
     talks: RefCell<Slab<Rested>>,
     /// How many of them have a limit.
     limited: Cell<usize>,
@@ -45,7 +48,11 @@ pub(super) struct RestingTalks {
 impl RestingTalks {
     /// Whether sessions can rest here.
     pub(super) fn is_open(&self) -> bool {
-        self.watch.get().is_some()
+        self.open_watch().is_some()
+    }
+
+    fn open_watch(&self) -> Option<&RestWatch> {
+        self.watch.get().filter(|_| !self.has_failed.get())
     }
 
     /// How many are here.
@@ -102,13 +109,30 @@ impl Worker {
                 return;
             }
         };
+        self.wake_rested(async |keys| watch.news(keys).await).await;
+    }
+
+    /// Wakes the sessions that `news` tells of. Should that fail, all go on as they would have without a rest: what
+    /// comes for them would reach nobody.
+    pub(super) async fn wake_rested(self: &Rc<Self>, mut news: impl AsyncFnMut(&mut Vec<u64>) -> io::Result<()>) {
         let mut keys = Vec::new();
-        while let Ok(()) = watch.news(&mut keys).await {
+        let error = loop {
+            if let Err(error) = news(&mut keys).await {
+                break error;
+            }
             for key in keys.drain(..) {
                 self.wake(key, None);
             }
             // Those that were woken, and everybody else, before the next few.
             yield_now().await;
+        };
+        self.resting.has_failed.set(true);
+        tracing::error!(
+            %error,
+            "sessions without traffic can no longer be watched together: those of this thread go on, and take more memory"
+        );
+        for key in self.resting.keys() {
+            self.wake(key, None);
         }
     }
 
@@ -130,7 +154,7 @@ impl Worker {
     fn take_out(&self, [client, server]: [Stream; 2], key: u64) -> Result<[Resting; 2], Option<[Stream; 2]>> {
         let (Ok(client), Ok(server)) = (client.rest(), server.rest()) else { return Err(None) };
         let both = [client, server];
-        let Some(watch) = self.resting.watch.get() else { return Err(awake(both)) };
+        let Some(watch) = self.resting.open_watch() else { return Err(awake(both)) };
         match both.iter().try_for_each(|socket| watch.add(socket, key)) {
             Ok(()) => Ok(both),
             Err(error) => {

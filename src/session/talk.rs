@@ -75,7 +75,7 @@ impl Talk {
     /// Its sockets, watched again after a rest.
     pub(super) fn line(&self, worker: &Worker, client: Arc<Stream>, server: Arc<Stream>, quiet_ticks: u32) -> Line {
         let pulse = Rc::new(worker.pulse(&self.plan).quiet_for(quiet_ticks));
-        let watch = worker.watch(&pulse, &self.backend_live, &self.admission);
+        let watch = worker.watch(&pulse, &self.backend_live, &self.admission, None);
         Line { client, server, pulse, watch }
     }
 

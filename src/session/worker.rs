@@ -2,17 +2,18 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::model::{ListenerPlan, SessionEnd};
+use crate::model::{ListenerPlan, PipeRefusal, SessionEnd};
 use crate::relay::{Loans, Pulse, Vigil};
 use crate::routing::{Admission, BackendLive, Feedback, Registry, RouteReader};
-use crate::sys::{Clock, release_memory};
+use crate::sys::{Clock, Stream, release_memory};
+use crate::telemetry::PipeMetrics;
 
 use super::chance::Chance;
 use super::hand_over::Threads;
@@ -23,6 +24,10 @@ use super::seats::Seats;
 /// How often sessions are looked at for idle and half-close limits. Those are given in seconds and
 /// minutes; a quarter of a second costs next to nothing and is never noticed.
 const TICK: Duration = Duration::from_millis(250);
+
+/// So many connections to backends are set up for keepalive in one tick, by four system calls each: about a millisecond
+/// of the thread's time.
+const KEPT_ALIVE_A_TICK: usize = 1024;
 
 /// Memory is given back when so many sessions have become half as many or fewer.
 const MANY_SESSIONS: usize = 512;
@@ -46,6 +51,9 @@ pub struct Worker {
     /// Connections to backends are kept alive after so long a silence; zero is never.
     pub(super) keepalive: Duration,
     pub(super) loans: Loans,
+    /// Where refusals of pipes are counted, and how many have been.
+    pipes: Option<PipeMetrics>,
+    refusals_counted: Cell<[u64; PipeRefusal::ALL.len()]>,
     vigil: Rc<Vigil>,
     pub(super) holds: HoldQueues,
     pub(super) chance: Chance,
@@ -66,6 +74,28 @@ struct Watched {
     backend: Arc<BackendLive>,
     /// Its key in the registry.
     key: usize,
+    /// The connection to the backend until it is kept alive. It is the session that keeps it open.
+    unkept: Option<Weak<Stream>>,
+}
+
+impl Watched {
+    /// Has its connection to the backend be kept alive, if that is still to be done and `budget` allows it.
+    ///
+    /// Not when it is dialled, so that a session that is over before the next tick is spared the four system calls. One
+    /// that lives gets it whatever it does, open or not, half-closed or busy, and before it can rest: a tick later
+    /// than the dial, where keepalive counts a silence of seconds.
+    fn keep_alive(&mut self, after: Duration, budget: &mut usize) -> bool {
+        let Some(server) = self.unkept.take() else { return true };
+        let Some(left) = budget.checked_sub(1) else {
+            self.unkept = Some(server);
+            return false;
+        };
+        *budget = left;
+        if let Some(server) = server.upgrade() {
+            server.keep_alive(after);
+        }
+        true
+    }
 }
 
 impl Worker {
@@ -90,6 +120,8 @@ impl Worker {
             threads: Threads::default(),
             keepalive: Duration::ZERO,
             loans: Loans::new(relay_buffer),
+            pipes: None,
+            refusals_counted: Cell::default(),
             vigil: Rc::default(),
             holds: HoldQueues::default(),
             chance: Chance::new(clock.unix_seconds(clock.now()).to_bits() ^ (index as u64).rotate_right(16)),
@@ -109,6 +141,13 @@ impl Worker {
         self
     }
 
+    /// Counts refusals of pipes there.
+    #[must_use]
+    pub fn counting(mut self, pipes: PipeMetrics) -> Self {
+        self.pipes = Some(pipes);
+        self
+    }
+
     /// Hands clients over to other threads that have fewer sessions.
     #[must_use]
     pub fn among(mut self, threads: Threads) -> Self {
@@ -125,21 +164,35 @@ impl Worker {
             }
             sleep(TICK).await;
             self.tick();
+            self.count_refusals();
             self.tick_rested();
             self.give_back_memory();
+        }
+    }
+
+    /// Counts the pipes that were refused since the last tick; at the refusal itself nothing shared is touched.
+    fn count_refusals(&self) {
+        let refused = self.loans.pipes().refused;
+        let counted = self.refusals_counted.replace(refused);
+        if let Some(pipes) = &self.pipes {
+            for ((&reason, now), before) in PipeRefusal::ALL.iter().zip(refused).zip(counted) {
+                pipes.count_refusals(reason, now - before);
+            }
         }
     }
 
     fn tick(&self) {
         let mut all_moved = Vec::new();
         let mut may_rest = if self.resting.is_open() { RESTS_A_TICK } else { 0 };
-        for (_, session) in &*self.sessions.borrow() {
+        let mut may_keep = KEPT_ALIVE_A_TICK;
+        for (_, session) in &mut *self.sessions.borrow_mut() {
+            let is_kept = session.keep_alive(self.keepalive, &mut may_keep);
             let moved = session.pulse.tick();
             if moved != [0, 0] {
                 session.backend.metrics.count_moved(moved);
                 all_moved.push((session.key, moved));
             }
-            if may_rest > 0 && session.pulse.quiet_ticks() >= REST_AFTER && session.pulse.can_rest() {
+            if may_rest > 0 && is_kept && session.pulse.quiet_ticks() >= REST_AFTER && session.pulse.can_rest() {
                 may_rest -= 1;
                 session.pulse.let_rest();
             }
@@ -211,15 +264,26 @@ impl Worker {
         pulse.awake_for(plan.busy_poll, &self.vigil)
     }
 
-    /// Puts a session under the eye of the tick for as long as the result lives.
-    pub(super) fn watch(&self, pulse: &Rc<Pulse>, backend: &Arc<BackendLive>, admission: &Admission) -> Watch {
+    /// Puts a session under the eye of the tick for as long as the result lives; with its connection to the backend, if
+    /// that is not kept alive yet.
+    pub(super) fn watch(
+        &self,
+        pulse: &Rc<Pulse>,
+        backend: &Arc<BackendLive>,
+        admission: &Admission,
+        unkept: Option<&Arc<Stream>>,
+    ) -> Watch {
         if self.is_cut.get() {
             pulse.stop(SessionEnd::DrainDeadline);
         }
         let mut sessions = self.sessions.borrow_mut();
         let first = sessions.is_empty();
-        let key =
-            sessions.insert(Watched { pulse: Rc::clone(pulse), backend: Arc::clone(backend), key: admission.key() });
+        let key = sessions.insert(Watched {
+            pulse: Rc::clone(pulse),
+            backend: Arc::clone(backend),
+            key: admission.key(),
+            unkept: unkept.map(Arc::downgrade),
+        });
         if first {
             self.first_session.notify_one();
         }
@@ -243,11 +307,16 @@ impl Drop for Watch {
 #[cfg(test)]
 mod tests {
     use super::{Seats, Worker};
-    use crate::model::{BackendId, Epoch, MonoTime};
-    use crate::relay::{Pulse, Start, relay};
-    use crate::routing::{BackendLive, Registry, SessionFacts, mailbox, route_cell};
+    use crate::failover::Route;
+    use crate::model::{Approach, BackendId, Epoch, LimitsPlan, ListenerPlan, MonoTime, PoolName};
+    use crate::relay::{Loans, Pulse, Splicing, Start, relay};
+    use crate::routing::{BackendLive, PoolLive, Registry, Room, SessionFacts, mailbox, route_cell};
+    use crate::session::dial::Established;
+    use crate::session::meeting::Meeting;
+    use crate::session::talk::{Guest, Line, Talk};
+    use crate::session::{Guard, Places};
     use crate::sys::{Clock, connect};
-    use crate::telemetry::Metrics;
+    use crate::telemetry::{Counted, Metrics};
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener};
     use std::rc::Rc;
@@ -283,6 +352,129 @@ mod tests {
         let metrics = Metrics::new().unwrap().backend(&"orders".into(), &"pg1".into());
         let backend = BackendLive { metrics, pool: "orders".into(), name: "pg1".into(), load: Arc::default() };
         SessionFacts { listener: "front".into(), backend: Arc::new(backend), client: None, since: MonoTime::default() }
+    }
+
+    /// A conversation of `worker`, established a moment ago.
+    fn conversation(worker: &Rc<Worker>, client: crate::sys::Stream, server: crate::sys::Stream) -> (Talk, Line) {
+        let (metrics, pool) = (Metrics::new().unwrap(), PoolName::from("orders"));
+        let (epoch, facts) = (Epoch(0), facts());
+        let route = Route {
+            backend: BackendId(1),
+            name: "pg1".into(),
+            address: "127.0.0.1:1".parse().unwrap(),
+            weight: 1,
+            approach: Approach::PLAIN,
+            max_connections: 0,
+            epoch,
+            load: Arc::default(),
+        };
+        let pool_live = Arc::new(PoolLive::new(metrics.pool(&pool)));
+        let (client, server, backend_live) = (Arc::new(client), Arc::new(server), Arc::clone(&facts.backend));
+        let admission = worker.registry.admit(0, route.backend, epoch, facts).unwrap();
+        admission.attach_client(&client, &server, || {}).unwrap();
+        let room = Room::new(route.load.take(0).unwrap(), Arc::clone(&pool_live));
+        let (answer_by, is_last_resort) = (MonoTime::default(), false);
+        let session = Established {
+            admission,
+            server,
+            backend_live,
+            pool_live,
+            route,
+            pool: pool.clone(),
+            answer_by,
+            is_last_resort,
+            room,
+        };
+        let plan = ListenerPlan {
+            name: "front".into(),
+            bind: Vec::new(),
+            pool,
+            limits: LimitsPlan::default(),
+            idle_timeout: Duration::ZERO,
+            half_close_timeout: Duration::ZERO,
+            busy_poll: Duration::ZERO,
+        };
+        let pass = Arc::<Guard>::default().enter(&plan.limits).unwrap();
+        let places = Places { pass, seat: worker.seats.take(0).unwrap() };
+        let active = Counted::new(&metrics.listener(&"front".into()).active);
+        Talk::after(Meeting::new(worker, Arc::new(plan), session), Guest { peer: None, places, active }, client)
+    }
+
+    #[tokio::test]
+    async fn sessions_at_rest_go_on_when_their_watch_fails() {
+        let seats = Seats::new(2, 1);
+        let worker = Rc::new(worker(&seats, &Registry::new(1)));
+        let ((client, mut person), (backend, mut server)) = (pair().await, pair().await);
+        let rested = async {
+            drop(spawn_local(Rc::clone(&worker).wake_rested_forever()));
+            tokio::task::yield_now().await;
+            let (talk, line) = conversation(&worker, client, backend);
+            let Line { client, server: backend, pulse, watch } = line;
+            drop((pulse, watch));
+            worker.rest(talk, [client, backend], 0);
+            assert_eq!(worker.resting.len(), 1);
+            let fails = async |_: &mut Vec<u64>| Err(std::io::ErrorKind::InvalidInput.into());
+            worker.wake_rested(fails).await;
+            assert!(worker.resting.len() == 0 && !worker.resting.is_open());
+        };
+        let local = LocalSet::new();
+        local.run_until(rested).await;
+        person.write_all(b"still here?").unwrap();
+        person.shutdown(Shutdown::Write).unwrap();
+        server.shutdown(Shutdown::Write).unwrap();
+        let over = async {
+            while seats.taken() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        local.run_until(tokio::time::timeout(Duration::from_secs(30), over)).await.expect("it goes on to its end");
+        let mut heard = String::new();
+        server.read_to_string(&mut heard).unwrap();
+        assert_eq!(heard, "still here?");
+    }
+
+    #[tokio::test]
+    async fn a_refused_pipe_is_counted_at_the_next_tick() {
+        let metrics = Metrics::new().unwrap();
+        let mut worker = worker(&Seats::new(1, 1), &Registry::new(1)).counting(metrics.pipes());
+        worker.loans = Loans::with(4096, Splicing { large_read: 1, stream: 1, pipes_max: 0, ..Splicing::default() });
+        let counted = |reason: &str| {
+            let (line, text) =
+                (format!("changeover_pipe_refusals_total{{reason=\"{reason}\"}} "), metrics.encode(&[]).unwrap());
+            text.lines().find_map(|found| found.strip_prefix(&line)).unwrap().parse::<u64>().unwrap()
+        };
+        let ((client, mut person), (backend, server)) = (pair().await, pair().await);
+        person.write_all(&[7; 64 * 1024]).unwrap();
+        drop((person.shutdown(Shutdown::Write), server.shutdown(Shutdown::Write)));
+        relay(&client, &backend, Start::default(), &Pulse::new(0, 0), &worker.loans).await;
+        assert_eq!(counted("limit"), 0);
+        worker.count_refusals();
+        worker.count_refusals();
+        let [limit, ..] = worker.loans.pipes().refused;
+        assert!(limit > 0);
+        assert_eq!((counted("limit"), counted("quota"), counted("kernel")), (limit, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_session_that_lives_until_the_next_tick_is_kept_alive() {
+        let registry = Registry::new(1);
+        let worker = worker(&Seats::new(1, 1), &registry).with_keepalive(Duration::from_secs(60));
+        let (server, _peer) = pair().await;
+        let (server, pulse, facts) = (Arc::new(server), Rc::new(Pulse::new(0, 0)), facts());
+        let backend = Arc::clone(&facts.backend);
+        let admission = registry.admit(0, BackendId(1), Epoch(0), facts).unwrap();
+        let is_kept = || socket2::SockRef::from(&*server).keepalive().unwrap();
+        let watch = worker.watch(&pulse, &backend, &admission, Some(&server));
+        // More than one tick may do come later, and no session can rest before its turn.
+        let mut sessions = worker.sessions.borrow_mut();
+        let session = sessions.get_mut(watch.key).unwrap();
+        assert!(!session.keep_alive(worker.keepalive, &mut 0) && !is_kept());
+        drop(sessions);
+        worker.tick();
+        assert!(is_kept());
+        let mut sessions = worker.sessions.borrow_mut();
+        let session = sessions.get_mut(watch.key).unwrap();
+        assert!(session.keep_alive(worker.keepalive, &mut 0), "it is once and for all");
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::retry_on_intr;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
@@ -106,11 +107,13 @@ impl RestWatch {
     ///
     /// # Errors
     ///
-    /// What epoll_wait(2) said.
+    /// What epoll_wait(2) said, but for EINTR, after which it is asked again. None of the others passes by itself.
     pub async fn news(&self, keys: &mut Vec<u64>) -> io::Result<()> {
         let mut guard = self.epoll.readable().await?;
         let mut events: Vec<Event> = Vec::with_capacity(EVENTS);
-        let count = epoll::wait(self.epoll.get_ref(), spare_capacity(&mut events), Some(&Timespec::default()))?;
+        let count = retry_on_intr(|| {
+            epoll::wait(self.epoll.get_ref(), spare_capacity(&mut events), Some(&Timespec::default()))
+        })?;
         keys.extend(events.iter().map(|event| event.data.u64()));
         if count < EVENTS {
             guard.clear_ready();

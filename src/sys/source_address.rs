@@ -1,17 +1,22 @@
-//! Dialling from an address of one's own.
+//! Dialling from an address of one's own, and what it means if the host does not have it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 
-use tokio::net::TcpSocket;
+use socket2::Socket;
+
+/// The host does not have the address that it is to dial from. Kept apart from the kernel's errors by its type: of a
+/// dial without such an address EADDRNOTAVAIL says that there is no port left.
+#[derive(Debug, thiserror::Error)]
+#[error("this host has no address {0}, which is the pool's source_address")]
+pub(super) struct NoSuchAddress(IpAddr);
 
 /// Has `socket` dial `to` from `source`, with a port that the kernel chooses only then: one that is in use to another
 /// peer will do, so that there are as many connections to each peer as there are ports.
-pub(super) fn dial_from(socket: &TcpSocket, source: IpAddr, to: SocketAddr) -> io::Result<()> {
+pub(super) fn dial_from(socket: &Socket, source: IpAddr, to: SocketAddr) -> io::Result<()> {
     if source.is_ipv4() != to.is_ipv4() {
-        // What bind(2) says of an address that this socket cannot have.
-        return Err(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL));
+        return Err(io::Error::other(NoSuchAddress(source)));
     }
     let yes: libc::c_int = 1;
     let length = libc::socklen_t::try_from(size_of_val(&yes)).unwrap_or_default();
@@ -30,25 +35,30 @@ pub(super) fn dial_from(socket: &TcpSocket, source: IpAddr, to: SocketAddr) -> i
     if status != 0 {
         return Err(io::Error::last_os_error());
     }
-    socket.bind(SocketAddr::new(source, 0))
+    socket.bind(&SocketAddr::new(source, 0).into()).map_err(|error| match error.raw_os_error() {
+        // No port is chosen yet, so it is the address.
+        Some(libc::EADDRNOTAVAIL) => io::Error::other(NoSuchAddress(source)),
+        Some(_) | None => error,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::dial_from;
+    use socket2::{Domain, Socket, Type};
     use std::net::{SocketAddr, TcpListener};
-    use tokio::net::TcpSocket;
 
-    #[tokio::test]
-    async fn the_port_is_chosen_only_when_it_is_known_who_is_dialled() {
+    #[test]
+    fn the_port_is_chosen_only_when_it_is_known_who_is_dialled() {
         for (listens, source) in [("127.0.0.1:0", "127.9.8.7"), ("[::1]:0", "::1")] {
             let listener = TcpListener::bind(listens).unwrap();
             let to: SocketAddr = listener.local_addr().unwrap();
-            let socket = if to.is_ipv4() { TcpSocket::new_v4().unwrap() } else { TcpSocket::new_v6().unwrap() };
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
             dial_from(&socket, source.parse().unwrap(), to).unwrap();
-            assert_eq!(socket.local_addr().unwrap().port(), 0);
-            let stream = socket.connect(to).await.unwrap();
-            let local = stream.local_addr().unwrap();
+            let local = || socket.local_addr().unwrap().as_socket().unwrap();
+            assert_eq!(local().port(), 0);
+            socket.connect(&to.into()).unwrap();
+            let local = local();
             assert!(local.ip().to_string() == source && local.port() > 0, "{local}");
         }
     }

@@ -12,6 +12,8 @@ use socket2::SockRef;
 use tokio::io::{Interest, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::keepalive::set_keepalive;
+
 /// A connected stream socket that belongs to a runtime.
 #[derive(Debug)]
 pub enum Stream {
@@ -158,6 +160,17 @@ impl Stream {
         match SockRef::from(self).shutdown(Shutdown::Write) {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
             done => done,
+        }
+    }
+
+    /// Has the kernel ask whether the other side still lives once it has been silent for `idle`; never if that is
+    /// zero, and never a Unix socket's, which is on this host. The kernel counts in seconds.
+    pub fn keep_alive(&self, idle: Duration) {
+        if let Self::Tcp(_) = self
+            && !idle.is_zero()
+            && let Err(error) = set_keepalive(&SockRef::from(self), idle)
+        {
+            tracing::debug!(%error, "a connection that is gone already cannot be kept alive");
         }
     }
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 use prometheus::{Encoder, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
 use crate::model::{
-    BackendName, BackendStatus, Generation, ListenerName, OutReason, PoolName, PoolState, PoolStatus, Redundancy,
-    SessionEnd,
+    BackendName, BackendStatus, Generation, ListenerName, OutReason, PipeRefusal, PoolName, PoolState, PoolStatus,
+    Redundancy, SessionEnd,
 };
 
 use super::family::Maker;
-use super::series::{BackendMetrics, BackendVecs, ListenerMetrics, ListenerVecs, PoolMetrics};
+use super::series::{BackendMetrics, BackendVecs, ListenerMetrics, ListenerVecs, PipeMetrics, PoolMetrics};
 
 /// A part of the time from a backend's death to the first session elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,7 @@ pub struct Metrics {
     failover_seconds: HistogramVec,
     sessions_closed: IntCounterVec,
     config_reloads: IntCounterVec,
+    pipe_refusals: IntCounterVec,
     generation: IntGauge,
 }
 
@@ -95,6 +96,11 @@ impl Metrics {
                 &["pool", "reason"],
             )?,
             config_reloads,
+            pipe_refusals: make.counters(
+                "pipe_refusals_total",
+                "Times a stream got no pipe and was copied instead, which takes about twice the processor time.",
+                &["reason"],
+            )?,
             generation,
             registry,
         })
@@ -110,6 +116,13 @@ impl Metrics {
     #[must_use]
     pub fn backend(&self, pool: &PoolName, backend: &BackendName) -> BackendMetrics {
         self.backends.handles(pool, backend)
+    }
+
+    /// The handles of what threads lend to streams.
+    #[must_use]
+    pub fn pipes(&self) -> PipeMetrics {
+        let counters = PipeRefusal::LABELS.iter().map(|reason| self.pipe_refusals.with_label_values(&[*reason]));
+        PipeMetrics { refusals: counters.collect() }
     }
 
     /// The handles of a pool.

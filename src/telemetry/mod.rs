@@ -8,4 +8,4 @@ mod series;
 
 pub use log::Log;
 pub use metrics::{Metrics, Phase};
-pub use series::{BackendMetrics, Counted, ListenerMetrics, PoolMetrics};
+pub use series::{BackendMetrics, Counted, ListenerMetrics, PipeMetrics, PoolMetrics};

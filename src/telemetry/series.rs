@@ -5,8 +5,8 @@ use std::time::Duration;
 use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::model::{
-    BackendName, BackendStatus, DialError, Direction, HealthState, ListenerName, PoolName, ProbeOutcome, RejectReason,
-    SessionEnd,
+    BackendName, BackendStatus, DialError, Direction, HealthState, ListenerName, PipeRefusal, PoolName, ProbeOutcome,
+    RejectReason, SessionEnd,
 };
 
 use super::family::Maker;
@@ -50,6 +50,21 @@ impl ListenerMetrics {
     pub fn count_rejected(&self, reason: RejectReason) {
         if let Some(counter) = self.rejected.get(reason.index()) {
             counter.inc();
+        }
+    }
+}
+
+/// What threads lend to streams.
+#[derive(Debug, Clone)]
+pub struct PipeMetrics {
+    pub(super) refusals: Vec<IntCounter>,
+}
+
+impl PipeMetrics {
+    /// Counts `number` pipes that were refused.
+    pub fn count_refusals(&self, reason: PipeRefusal, number: u64) {
+        if let Some(counter) = self.refusals.get(reason.index()) {
+            counter.inc_by(number);
         }
     }
 }

@@ -291,6 +291,17 @@ impl Daemon {
         naps.sum()
     }
 
+    /// The number of its thread `name`.
+    #[track_caller]
+    pub fn thread(&self, name: &str) -> i32 {
+        let mut threads = std::fs::read_dir(self.proc("task")).expect("it runs").map(|entry| entry.expect("listed"));
+        let thread = threads.find(|thread| {
+            std::fs::read_to_string(thread.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+        });
+        let thread = thread.unwrap_or_else(|| panic!("no thread {name}"));
+        thread.file_name().to_string_lossy().parse().expect("a number")
+    }
+
     /// How many file descriptors it has open.
     #[track_caller]
     pub fn descriptors(&self) -> usize {

@@ -54,8 +54,13 @@ pub fn request_unix(socket: &Path, method: &str, path: &str) -> io::Result<Respo
     exchange(stream, method, path)
 }
 
-fn exchange(mut stream: impl Read + Write, method: &str, path: &str) -> io::Result<Response> {
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+fn exchange(stream: impl Read + Write, method: &str, path: &str) -> io::Result<Response> {
+    exchange_head(stream, &format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n"))
+}
+
+/// The answer to the request that begins with `head`.
+pub fn exchange_head(mut stream: impl Read + Write, head: &str) -> io::Result<Response> {
+    write!(stream, "{head}Connection: close\r\n\r\n")?;
     let mut raw = Vec::new();
     stream.read_to_end(&mut raw)?;
     parse(&raw).ok_or_else(|| io::Error::other(format!("no HTTP: {}", String::from_utf8_lossy(&raw))))

@@ -12,6 +12,7 @@ pub mod crowd;
 pub mod daemon;
 pub mod http;
 pub mod metrics;
+pub mod narrow;
 pub mod net;
 pub mod postgres;
 pub mod proc_net;

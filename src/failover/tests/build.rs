@@ -119,6 +119,11 @@ impl PlanBuilder {
         self
     }
 
+    pub(super) fn balance(mut self, balance: Balance) -> Self {
+        self.last().balance = balance;
+        self
+    }
+
     pub(super) fn manual_failover(mut self) -> Self {
         self.last().failover.automatic = false;
         self

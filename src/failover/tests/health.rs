@@ -185,9 +185,9 @@ fn our_own_faults_are_no_suspicion() {
     let mut health = Health::new(at(0));
     assert!(!health.suspect(at(0), DialError::Refused), "before the first verdict there is nothing to doubt");
     feed(&mut health, "p");
-    assert!(!health.suspect(at(0), DialError::Local));
-    for &error in DialError::ALL.iter().filter(|&&error| error != DialError::Local) {
-        assert!(health.suspect(at(0), error), "{error}");
+    for &error in DialError::ALL {
+        let is_own = matches!(error, DialError::Local | DialError::SourceAddress);
+        assert_eq!(health.suspect(at(0), error), !is_own, "{error}");
     }
     feed(&mut health, "rr");
     assert!(!health.suspect(at(0), DialError::Refused), "what is out already is not doubted");
@@ -200,6 +200,7 @@ fn inconclusive_changes_nothing() {
         feed(&mut health, evidence);
         let before = format!("{health:?}");
         assert_eq!(observe(&mut health, 77, &inconclusive()), Verdict::None);
+        assert_eq!(health.obstacle.take().as_deref(), Some("no descriptor"), "it is told, and that is all");
         assert_eq!(format!("{health:?}"), before, "after `{evidence}`");
     }
 }

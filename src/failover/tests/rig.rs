@@ -32,7 +32,7 @@ pub(super) fn bad_answer() -> ProbeOutcome {
 }
 
 pub(super) fn inconclusive() -> ProbeOutcome {
-    ProbeOutcome::Inconclusive { detail: "no descriptor".to_owned() }
+    ProbeOutcome::Inconclusive { error: None, detail: "no descriptor".to_owned() }
 }
 
 pub(super) fn replaced(plan: PlanBuilder) -> Event {

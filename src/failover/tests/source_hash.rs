@@ -1,6 +1,10 @@
 //! `source-hash`: shares, and how few clients move when a backend comes or goes.
 
+use std::sync::Arc;
+
+use super::build::plan;
 use super::pick::{pool, route};
+use super::rig::Rig;
 use crate::failover::slots::slots;
 use crate::failover::{Arrival, Route, client_key};
 use crate::model::{BackendId, Balance};
@@ -81,7 +85,7 @@ fn a_client_stays_with_its_backend_across_restarts_and_versions() {
     let served = |ip: &str| {
         let client = client_key(Some(ip.parse().unwrap()));
         routes
-            .pick(&Arrival { turn: fastrand::u64(..), chance: fastrand::u64(..), client, tried: &[] })
+            .pick(&Arrival { turn: fastrand::u64(..), chance: fastrand::u64(..), client, ..Arrival::default() })
             .unwrap()
             .backend
             .0
@@ -111,9 +115,29 @@ fn a_client_whose_backend_is_passed_over_keeps_to_its_second() {
     let mut seconds = std::collections::BTreeSet::new();
     for client in (0..200).map(|host: u8| client_key(Some([10, 0, 0, host].into()))) {
         let first = routes.pick(&Arrival { client, ..Arrival::default() }).unwrap().backend;
-        let next = |turn| routes.pick(&Arrival { client, turn, chance: turn, tried: &[first] }).unwrap().backend;
+        let next = |turn| {
+            routes.pick(&Arrival { client, turn, chance: turn, tried: &[first], will_wait: false }).unwrap().backend
+        };
         assert!(next(1) != first && next(1) == next(2));
         seconds.insert((first, next(1)));
     }
     assert_eq!(seconds.len(), 20, "the clients of one go to all others");
+}
+
+/// Laying out a tier of 10,000 takes milliseconds of the control plane's time: only one whose members change is.
+#[test]
+fn a_tier_whose_members_stay_is_not_laid_out_again() {
+    let pools = plan().pool("pg").balance(Balance::SourceHash).backend("a", 1).backend("b", 2).backend("c", 2);
+    let mut rig = Rig::new(pools.pool("web").backend("d", 1).backend("e", 1));
+    rig.fit(&["a", "b", "c", "d", "e"]);
+    let before = Arc::clone(rig.core.table());
+    rig.kill("d");
+    let after = Arc::clone(rig.core.table());
+    assert!(after.generation > before.generation && Arc::ptr_eq(&before.pools["pg"], &after.pools["pg"]));
+    rig.kill("a");
+    let last = Arc::clone(rig.core.table());
+    let (stayed, now) = (&after.pools["pg"].tiers[1], &last.pools["pg"].tiers[0]);
+    assert!(stayed.routes().len() == 2 && Arc::ptr_eq(stayed.order(), now.order()));
+    rig.kill("b");
+    assert!(!Arc::ptr_eq(now.order(), rig.core.table().pools["pg"].tiers[0].order()), "its members are others");
 }
