@@ -19,6 +19,7 @@ use changeover::failover::Arrival;
 use changeover::model::Balance;
 use changeover::routing::{Published, route_cell};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use fixture::Undecided;
 
 /// A few, and more than anybody has behind one pool.
 const SIZES: [u32; 2] = [10, 10_000];
@@ -27,8 +28,8 @@ const READERS: usize = 4;
 
 fn pick(criterion: &mut Criterion) {
     for (size, &balance) in SIZES.into_iter().flat_map(|size| Balance::ALL.iter().map(move |balance| (size, balance))) {
-        let table = fixture::table(1, balance, fixture::routes(size));
-        let pool = &table.pools["pool"];
+        let table = fixture::table(balance, size, 0);
+        let pool = &table.pools[fixture::POOL];
         let mut turn = 0_u64;
         criterion.bench_function(&format!("pick/{balance}/{size}"), |bencher| {
             bencher.iter(|| {
@@ -46,22 +47,19 @@ fn pick(criterion: &mut Criterion) {
     }
 }
 
+/// From the verdict to the table: what is decided, and laid out for picks.
 fn build(criterion: &mut Criterion) {
-    let routes = fixture::routes(10_000);
-    criterion.bench_function("table build/10000", |bencher| {
-        bencher.iter_batched(
-            || routes.clone(),
-            |routes| fixture::table(1, Balance::RoundRobin, routes),
-            BatchSize::LargeInput,
-        );
-    });
+    for &balance in Balance::ALL {
+        criterion.bench_function(&format!("table build/{balance}/10000"), |bencher| {
+            bencher.iter_batched(|| Undecided::new(balance, 10_000, 0), Undecided::decide, BatchSize::LargeInput);
+        });
+    }
 }
 
 /// What it costs to publish a table, and to read it, while others read without pause.
 fn exchange(criterion: &mut Criterion) {
     let (writer, reader) = route_cell();
-    let tables =
-        [1, 2].map(|generation| Arc::new(fixture::table(generation, Balance::RoundRobin, fixture::routes(10))));
+    let tables = [0; 2].map(|_| fixture::table(Balance::RoundRobin, 10, 0));
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         for _ in 0..READERS {

@@ -82,8 +82,7 @@ impl Cost {
 
 impl Tier {
     /// A tier of these backends. Nobody is picked from it before it is laid out.
-    #[must_use]
-    pub fn new(balance: Balance, routes: Vec<Route>) -> Self {
+    pub(super) fn new(balance: Balance, routes: Vec<Route>) -> Self {
         Self { balance, routes, order: Arc::default(), blocks: Vec::new() }
     }
 
