@@ -27,8 +27,8 @@ pub use outcome::{
     CheckError, DialError, FailoverStatus, HoldEnd, OutReason, ProbeError, ProbeOutcome, RejectReason, SessionEnd,
 };
 pub use plan::{
-    AdminPlan, AgentCheck, BackendPlan, CheckKind, CheckPlan, CommandCheck, DaemonPlan, DialPlan, FailoverPlan,
-    HoldPlan, HttpCheck, ListenerPlan, LogPlan, Plan, PoolPlan, SessionPolicies, StatusRange,
+    AdminPlan, AgentCheck, Argument, BackendPlan, CheckKind, CheckPlan, CommandCheck, DaemonPlan, DialPlan,
+    FailoverPlan, HoldPlan, HttpCheck, ListenerPlan, LogPlan, Plan, PoolPlan, SessionPolicies, StatusRange,
 };
 pub use secret::Secret;
 pub use session::{SessionId, SessionState, SessionStatus};

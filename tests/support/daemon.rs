@@ -44,6 +44,14 @@ impl Daemon {
         Self::start_with(config, limited(nofile))
     }
 
+    /// The same by a parent that has made `SIGCHLD` be ignored, which is inherited.
+    #[track_caller]
+    pub fn start_deaf_to_children(config: &str) -> Self {
+        let mut command = clean(Command::new("/bin/sh"));
+        command.args(["-c", "trap '' CHLD; exec \"$0\" \"$@\"", PROGRAM]);
+        Self::start_with(config, command)
+    }
+
     /// One under such a limit that may never become ready.
     #[track_caller]
     pub fn spawn_limited(config: &str, nofile: usize) -> Self {
