@@ -125,6 +125,9 @@ fn kill(group: Pid) {
 }
 
 fn run(program: &Program, life: &Mutex<Life>) -> Result<Ended, RunError> {
+    if matches!(*life.lock().unwrap_or_else(PoisonError::into_inner), Life::Unwanted) {
+        return Err(RunError::Local(io::Error::other("nobody wants it any more")));
+    }
     let (mut child, output) = spawn(program)?;
     let group = Pid::from_child(&child);
     {
@@ -168,12 +171,10 @@ fn spawn(program: &Program) -> Result<(Child, File), RunError> {
 }
 
 fn passed_on() -> Vec<(&'static str, OsString)> {
-    let path = || ("PATH", OsString::from(PATH));
-    let mut found: Vec<_> = PASSED_ON.iter().filter_map(|name| Some((*name, std::env::var_os(name)?))).collect();
-    if !found.iter().any(|(name, _)| *name == "PATH") {
-        found.push(path());
-    }
-    found
+    let set = |name: &&'static str| Some((*name, std::env::var_os(name)?));
+    let preset = ("PATH", OsString::from(PATH));
+    // Of two values for one name the later one counts.
+    std::iter::once(preset).chain(PASSED_ON.iter().filter_map(set)).collect()
 }
 
 fn graded(error: io::Error) -> RunError {
