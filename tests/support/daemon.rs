@@ -47,8 +47,9 @@ impl Daemon {
     /// The same by a parent that has made `SIGCHLD` be ignored, which is inherited.
     #[track_caller]
     pub fn start_deaf_to_children(config: &str) -> Self {
-        let mut command = clean(Command::new("/bin/sh"));
-        command.args(["-c", "trap '' CHLD; exec \"$0\" \"$@\"", PROGRAM]);
+        // Not every shell passes this on; env(1) of coreutils does.
+        let mut command = clean(Command::new("env"));
+        command.args(["--ignore-signal=CHLD", PROGRAM]);
         Self::start_with(config, command)
     }
 
