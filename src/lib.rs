@@ -39,7 +39,8 @@
 //!    `a_session_fenced_while_it_dialled_is_stale`, `a_session_fenced_before_the_first_answer_keeps_its_client`,
 //!    `when_a_fence_returns_no_byte_reaches_the_client`.
 //! 5. A failing source of health is not a dead backend, and closes no session by default.
-//!    Tests: `an_unexpected_status_takes_a_backend_out_and_expected_ones_bring_it_back`.
+//!    Tests: `an_unexpected_status_takes_a_backend_out_and_expected_ones_bring_it_back`,
+//!    `a_program_takes_a_backend_out_and_brings_it_back`.
 //! 6. The byte path takes no lock, allocates nothing, and waits for nothing but its two sockets.
 //!    Tests: `the_byte_path_allocates_nothing`, `a_message_costs_one_receive_and_one_send`, `a_session_at_rest_is_small`,
 //!    `a_busy_direction_lets_others_run`.
@@ -53,7 +54,7 @@
 //!    `a_listener_has_as_many_clients_as_it_may_and_a_place_is_free_again_after_the_end`,
 //!    `a_flood_of_addresses_takes_no_more_memory_than_a_fixed_number_of_them`,
 //!    `a_client_beyond_the_hold_limit_is_closed_at_once`, `a_limit_is_exact_under_200_clients_at_once`,
-//!    `one_pipe_does_for_many_streams`.
+//!    `one_pipe_does_for_many_streams`, `two_hundred_programs_take_turns_and_leave_nothing`.
 //! 9. Bad input never panics, and names what is wrong; a panic in one task ends no other.
 //!    Tests: `a_thousand_malformed_files_never_panic_and_always_name_a_place`, `a_panic_in_one_session_ends_no_other`.
 //! 10. A reload that fails changes nothing, and no secret is ever printed.

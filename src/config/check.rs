@@ -1,19 +1,36 @@
 //! `[pools.NAME.check]` and what single backends have different from it.
 
-use std::time::Duration;
+use std::ops::Range;
 
-use crate::model::{CheckKind, CheckPlan, HttpCheck};
+use crate::model::{AgentCheck, BackendName, CheckKind, CheckPlan, CommandCheck, HttpCheck, PoolName};
 
+use super::command::{self, Subject, Template};
 use super::key::Key;
 use super::keys;
 use super::read::{Reader, View};
 use super::value::{Given, Raw, Value, unknown_word};
+use super::wording::quote;
 
 /// What a probe asks, as the file says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ask {
     Tcp,
     Http,
+    Agent,
+    Command,
+    Nothing,
+}
+
+impl Ask {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Http => "http",
+            Self::Agent => "agent",
+            Self::Command => "command",
+            Self::Nothing => "none",
+        }
+    }
 }
 
 impl Value for Ask {
@@ -22,28 +39,61 @@ impl Value for Ask {
     }
 
     fn read(given: &Given<'_>, key: &Key) -> Result<Self, String> {
-        match &given.raw {
-            Raw::Text(word) if word == "tcp" => Ok(Self::Tcp),
-            Raw::Text(word) if word == "http" => Ok(Self::Http),
-            Raw::Text(_) | Raw::Flag(_) | Raw::Integer(_) => Err(unknown_word(given, key, keys::CHECKS)),
-        }
+        let kinds = [Self::Tcp, Self::Http, Self::Agent, Self::Command, Self::Nothing];
+        let known = match &given.raw {
+            Raw::Text(word) => kinds.into_iter().find(|ask| ask.label() == word),
+            Raw::Flag(_) | Raw::Integer(_) => None,
+        };
+        known.ok_or_else(|| unknown_word(given, key, keys::CHECKS))
     }
 }
 
-/// A check with the settings of both kinds, so that a backend can change single keys of it.
+/// The keys that say nothing about a check that asks nothing.
+const ABOUT_ASKING: &[&Key] =
+    &[&keys::INTERVAL, &keys::TIMEOUT, &keys::MAX_LATENCY, &keys::RECOVERY_ATTEMPTS, &keys::RECOVERY_BACKOFF];
+
+/// A check with the settings of all kinds, so that a backend can change single keys of it.
 #[derive(Debug, Clone)]
 pub(super) struct Draft {
     ask: Ask,
+    /// Where that stands, or would.
+    place: Range<usize>,
     http: HttpCheck,
+    agent: AgentCheck,
+    /// None if none is given; empty if what is given is wrong.
+    command: Option<Vec<Template>>,
     plan: CheckPlan,
 }
 
 impl Draft {
-    /// The check that the file describes.
-    pub(super) fn plan(self) -> CheckPlan {
+    /// Where a command is asked for and none is given.
+    pub(super) fn lacks_command(&self) -> Option<Range<usize>> {
+        (self.ask == Ask::Command && self.command.is_none()).then(|| self.place.clone())
+    }
+
+    /// The check of `subject`, whose address stands at `place`.
+    pub(super) fn plan(self, reader: &mut Reader<'_>, subject: &Subject<'_>, place: &Range<usize>) -> CheckPlan {
         let kind = match self.ask {
             Ask::Tcp => CheckKind::Tcp,
             Ask::Http => CheckKind::Http(self.http),
+            Ask::Agent => CheckKind::Agent(self.agent),
+            Ask::Command => {
+                let words = self.command.unwrap_or_default();
+                if subject.address.port().is_none() && words.iter().any(Template::wants_port) {
+                    let name = quote(subject.backend);
+                    let message = format!(
+                        "backend {name} listens on a Unix socket, which has no {{port}} for its check's `command`; \
+                         write {{address}} or {{host}} there, or give this backend a `command` of its own"
+                    );
+                    reader.faults.wrong(place.clone(), message);
+                }
+                CheckKind::Command(CommandCheck {
+                    argv: words.iter().map(|word| word.fill(subject)).collect(),
+                    pool: PoolName::from(subject.pool),
+                    backend: BackendName::from(subject.backend),
+                })
+            }
+            Ask::Nothing => CheckKind::None,
         };
         CheckPlan { kind, ..self.plan }
     }
@@ -53,6 +103,7 @@ impl Draft {
 pub(super) fn of_pool(reader: &mut Reader<'_>, pool: &View<'_>) -> Draft {
     let preset = Draft {
         ask: Ask::preset(&keys::CHECK_KIND),
+        place: pool.place(&keys::CHECK),
         http: HttpCheck {
             method: Value::preset(&keys::METHOD),
             path: Value::preset(&keys::PATH),
@@ -60,6 +111,8 @@ pub(super) fn of_pool(reader: &mut Reader<'_>, pool: &View<'_>) -> Draft {
             expect: Value::preset(&keys::EXPECT),
             authorization: None,
         },
+        agent: AgentCheck { port: Value::preset(&keys::AGENT_PORT), send: Value::preset(&keys::SEND) },
+        command: None,
         plan: CheckPlan {
             kind: CheckKind::Tcp,
             interval: Value::preset(&keys::INTERVAL),
@@ -67,8 +120,8 @@ pub(super) fn of_pool(reader: &mut Reader<'_>, pool: &View<'_>) -> Draft {
             unhealthy_threshold: Value::preset(&keys::UNHEALTHY_THRESHOLD),
             healthy_threshold: Value::preset(&keys::HEALTHY_THRESHOLD),
             recovery_interval: None,
-            recovery_attempts: 0,
-            recovery_backoff: Duration::from_secs(5),
+            recovery_attempts: Value::preset(&keys::RECOVERY_ATTEMPTS),
+            recovery_backoff: Value::preset(&keys::RECOVERY_BACKOFF),
             max_latency: None,
         },
     };
@@ -86,29 +139,30 @@ pub(super) fn of_backend(reader: &mut Reader<'_>, backend: &View<'_>, base: &Dra
 }
 
 fn read(reader: &mut Reader<'_>, view: &View<'_>, base: &Draft) -> Draft {
-    let Draft { ask, http, plan } = base;
+    let Draft { http, agent, plan, .. } = base;
     let given: Option<Ask> = reader.given(view, &keys::CHECK_KIND);
     let is_known = given.is_some() || view.node(&keys::CHECK_KIND).is_none();
-    let ask = given.unwrap_or(*ask);
-    let table = reader.table(view, &keys::HTTP);
-    if let (Ask::Tcp, true, Some(node)) = (ask, is_known, view.node(&keys::HTTP)) {
-        reader.faults.wrong(
-            node.span(),
-            format!(
-                "[{}] is given, but the check's kind is \"tcp\"; write kind = \"http\" in [{}], or leave `http` out",
-                table.label, view.label
-            ),
-        );
+    let ask = given.unwrap_or(base.ask);
+    let http_table = reader.table(view, &keys::HTTP);
+    let agent_table = reader.table(view, &keys::AGENT);
+    if is_known {
+        refuse_foreign_keys(reader, view, ask);
     }
-    Draft {
+    let draft = Draft {
         ask,
+        place: if given.is_some() { view.place(&keys::CHECK_KIND) } else { base.place.clone() },
         http: HttpCheck {
-            method: reader.given(&table, &keys::METHOD).unwrap_or_else(|| http.method.clone()),
-            path: reader.given(&table, &keys::PATH).unwrap_or_else(|| http.path.clone()),
-            port: reader.given(&table, &keys::PORT).unwrap_or(http.port),
-            expect: reader.given(&table, &keys::EXPECT).unwrap_or_else(|| http.expect.clone()),
-            authorization: reader.given(&table, &keys::AUTHORIZATION).or_else(|| http.authorization.clone()),
+            method: reader.given(&http_table, &keys::METHOD).unwrap_or_else(|| http.method.clone()),
+            path: reader.given(&http_table, &keys::PATH).unwrap_or_else(|| http.path.clone()),
+            port: reader.given(&http_table, &keys::PORT).unwrap_or(http.port),
+            expect: reader.given(&http_table, &keys::EXPECT).unwrap_or_else(|| http.expect.clone()),
+            authorization: reader.given(&http_table, &keys::AUTHORIZATION).or_else(|| http.authorization.clone()),
         },
+        agent: AgentCheck {
+            port: reader.given(&agent_table, &keys::AGENT_PORT).unwrap_or(agent.port),
+            send: reader.given(&agent_table, &keys::SEND).unwrap_or_else(|| agent.send.clone()),
+        },
+        command: command::line(reader, view).or_else(|| base.command.clone()),
         plan: CheckPlan {
             kind: CheckKind::Tcp,
             interval: reader.given(view, &keys::INTERVAL).unwrap_or(plan.interval),
@@ -116,9 +170,49 @@ fn read(reader: &mut Reader<'_>, view: &View<'_>, base: &Draft) -> Draft {
             unhealthy_threshold: reader.given(view, &keys::UNHEALTHY_THRESHOLD).unwrap_or(plan.unhealthy_threshold),
             healthy_threshold: reader.given(view, &keys::HEALTHY_THRESHOLD).unwrap_or(plan.healthy_threshold),
             recovery_interval: reader.given(view, &keys::RECOVERY_INTERVAL).or(plan.recovery_interval),
-            recovery_attempts: plan.recovery_attempts,
-            recovery_backoff: plan.recovery_backoff,
-            max_latency: plan.max_latency,
+            recovery_attempts: reader.given(view, &keys::RECOVERY_ATTEMPTS).unwrap_or(plan.recovery_attempts),
+            recovery_backoff: reader.given(view, &keys::RECOVERY_BACKOFF).unwrap_or(plan.recovery_backoff),
+            max_latency: reader.given(view, &keys::MAX_LATENCY).or(plan.max_latency),
         },
+    };
+    refuse_unreachable_latency(reader, view, &draft.plan);
+    draft
+}
+
+/// What is given in `view` and is not for checks of this kind.
+fn refuse_foreign_keys(reader: &mut Reader<'_>, view: &View<'_>, ask: Ask) {
+    let of_a_kind = [(Ask::Http, &keys::HTTP), (Ask::Agent, &keys::AGENT), (Ask::Command, &keys::COMMAND)];
+    for (kind, key) in of_a_kind.into_iter().filter(|(kind, _)| *kind != ask) {
+        let Some(node) = view.node(key) else { continue };
+        let (is, wanted, label, name) = (ask.label(), kind.label(), &view.label, key.name);
+        let message = format!(
+            "[{label}.{name}] is given, but the check's kind is \"{is}\"; \
+             write kind = \"{wanted}\" in [{label}], or leave `{name}` out"
+        );
+        reader.faults.wrong(node.span(), message);
+    }
+    if ask != Ask::Nothing {
+        return;
+    }
+    for key in ABOUT_ASKING {
+        let Some(node) = view.node(key) else { continue };
+        let name = key.name;
+        let message = format!("`{name}` is given, but the check's kind is \"none\", which asks nothing; leave it out");
+        reader.faults.wrong(node.span(), message);
+    }
+}
+
+/// An answer that takes as long as `timeout` is none, so it is never judged by `max_latency`.
+fn refuse_unreachable_latency(reader: &mut Reader<'_>, view: &View<'_>, plan: &CheckPlan) {
+    let changed = view.node(&keys::MAX_LATENCY).is_some() || view.node(&keys::TIMEOUT).is_some();
+    if let Some(limit) = plan.max_latency.filter(|limit| changed && *limit >= plan.timeout) {
+        let (timeout, key) = (plan.timeout, &keys::MAX_LATENCY);
+        let message = format!(
+            "`{}`: {limit:?} is no less than `timeout` ({timeout:?}), after which there is no answer to judge; \
+             write less, or leave it out",
+            key.name
+        );
+        let place = if view.node(key).is_some() { key } else { &keys::TIMEOUT };
+        reader.faults.wrong(view.place(place), message);
     }
 }

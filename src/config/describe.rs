@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::fmt::friendly::SpanPrinter;
 
 use crate::model::{
-    Address, Approach, BackendPlan, CheckKind, CheckPlan, Failback, HttpCheck, LimitsPlan, ListenerPlan, Plan,
-    PoolPlan, ProxyProtocol, StatusRange, WhenDown,
+    Address, AgentCheck, Approach, Argument, BackendPlan, CheckKind, CheckPlan, Failback, HttpCheck, LimitsPlan,
+    ListenerPlan, Plan, PoolPlan, ProxyProtocol, StatusRange, WhenDown,
 };
 
 /// What the plan comes to: listeners, their pools, the tiers of those, and by what rules. No secret
@@ -156,19 +156,45 @@ fn check(check: &CheckPlan) -> String {
     let what = match &check.kind {
         CheckKind::Tcp => "tcp connect".to_owned(),
         CheckKind::Http(http) => request(http),
-        CheckKind::Agent(agent) => format!("agent at port {}", agent.port),
-        CheckKind::Command(command) => command.argv.join(" "),
-        CheckKind::None => "no check".to_owned(),
+        CheckKind::Agent(agent) => ask_agent(agent),
+        CheckKind::Command(command) => {
+            format!("command {}", command.argv.iter().map(word).collect::<Vec<_>>().join(" "))
+        }
+        CheckKind::None => return "none, it is taken to be fit".to_owned(),
     };
     let recovery = check.recovery_interval.map(|every| format!(", every {} while unhealthy", time(every)));
+    let attempts = match check.recovery_attempts {
+        0 => String::new(),
+        attempts => {
+            let wait = time(check.recovery_backoff);
+            format!(", given up after {attempts} more failures with doubling waits from {wait}")
+        }
+    };
+    let slow = check.max_latency.map(|limit| format!(", slow above {}", time(limit)));
     format!(
-        "{what} every {}{}, timeout {}, unhealthy after {}, healthy after {}",
+        "{what} every {}{}, timeout {}{}, unhealthy after {}, healthy after {}{attempts}",
         time(check.interval),
         recovery.unwrap_or_default(),
         time(check.timeout),
+        slow.unwrap_or_default(),
         check.unhealthy_threshold,
         check.healthy_threshold
     )
+}
+
+fn ask_agent(agent: &AgentCheck) -> String {
+    let port = if agent.port == 0 { String::new() } else { format!(" at port {}", agent.port) };
+    let send = if agent.send.is_empty() { String::new() } else { format!(", sent {:?},", agent.send) };
+    format!("agent{port}{send}")
+}
+
+/// A word of a command line: quoted if it would not read as one.
+fn word(argument: &Argument) -> String {
+    match argument {
+        Argument::Shown(text) if !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic()) => text.clone(),
+        Argument::Shown(text) => format!("{text:?}"),
+        Argument::Hidden(secret) => format!("{secret:?}"),
+    }
 }
 
 fn request(http: &HttpCheck) -> String {

@@ -21,6 +21,8 @@ pub(super) enum Part {
     Check,
     /// `http` of a check.
     Http,
+    /// `agent` of a check.
+    Agent,
     /// `[pools.NAME.failover]`.
     Failover,
     /// `[pools.NAME.failover.sessions]`.
@@ -40,6 +42,7 @@ impl Part {
         Self::Pool,
         Self::Check,
         Self::Http,
+        Self::Agent,
         Self::Failover,
         Self::Sessions,
         Self::Backend,
@@ -56,6 +59,7 @@ impl Part {
             Self::Pool => ("pool", "pools.NAME"),
             Self::Check => ("check", "pools.NAME.check"),
             Self::Http => ("http", "pools.NAME.check.http"),
+            Self::Agent => ("agent", "pools.NAME.check.agent"),
             Self::Failover => ("failover", "pools.NAME.failover"),
             Self::Sessions => ("sessions", "pools.NAME.failover.sessions"),
             Self::Backend => ("backend", "pools.NAME.backends.NAME"),
@@ -111,6 +115,13 @@ pub(super) enum Kind {
     Rate,
     /// An IP address.
     Ip,
+    /// Any text that is not too long.
+    Text {
+        /// The most bytes.
+        max: u32,
+    },
+    /// A program and its arguments.
+    Command,
     /// A table of this part.
     Table(Part),
     /// Tables of this part by name.
@@ -187,6 +198,8 @@ impl Kind {
             Self::Networks => "a list of networks and IP addresses such as [\"10.0.0.0/8\"]".to_owned(),
             Self::Rate => "a rate in quotes such as \"100/s\" or \"100/min\", or \"0\" for none".to_owned(),
             Self::Ip => "an IP address of this machine in quotes, such as \"10.0.0.9\"".to_owned(),
+            Self::Text { max } => format!("a string of at most {max} bytes"),
+            Self::Command => "a list of strings, the program's path first".to_owned(),
             Self::Table(_) => "a table".to_owned(),
             Self::Tables(_) => "tables by name".to_owned(),
         }

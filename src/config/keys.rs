@@ -34,7 +34,7 @@ const ROW: Kind = Kind::Integer { min: 1, max: 1000 };
 /// A number of connections; 0 is no limit.
 const COUNT: Kind = Kind::Integer { min: 0, max: 10_000_000 };
 /// The words for what a check asks.
-pub(super) const CHECKS: &[&str] = &["tcp", "http"];
+pub(super) const CHECKS: &[&str] = &["tcp", "http", "agent", "command", "none"];
 
 keys! {
     Root {
@@ -155,7 +155,7 @@ keys! {
     }
     Check {
         CHECK_KIND = "kind", Kind::Word(CHECKS), Preset::Text("tcp"),
-            "What a probe asks: tcp (does the address accept) or http (and is the answer's status expected).",
+            "What a probe asks: tcp (does the address accept), http (and is the answer's status expected), agent (and what does an agent on its host say), command (how does a program end) or none (nothing: backends are fit until somebody else says otherwise).",
             "It works with everything.";
         INTERVAL = "interval", PERIOD, Preset::Text("1s"),
             "From one probe to the next; at least \"10ms\".",
@@ -172,8 +172,22 @@ keys! {
         RECOVERY_INTERVAL = "recovery_interval", PERIOD, Preset::Optional("\"60s\""),
             "From one probe of an unhealthy backend to the next.",
             "Left out: as `interval`, so that a backend is back as soon as it can be.";
+        RECOVERY_ATTEMPTS = "recovery_attempts", Kind::Integer { min: 0, max: 1000 }, Preset::Integer(0),
+            "After so many failed probes of an unhealthy backend it is probed no more, and stays out until it is reset; 0 is never.",
+            "A backend that comes back should be found without anybody's help.";
+        RECOVERY_BACKOFF = "recovery_backoff", PERIOD, Preset::Text("5s"),
+            "With `recovery_attempts`: the wait after the first of them; it doubles with each, up to 10 minutes.",
+            "Long enough for a restart, and few attempts span an outage.";
+        MAX_LATENCY = "max_latency", SOME, Preset::Optional("\"500ms\""),
+            "A good answer that took longer, from the start of the probe to the end of the answer, counts as a failure. A backend that is out for that alone still serves when there is no better one, and keeps its sessions. It must be less than `timeout`.",
+            "Left out: no limit, because only you know what is slow.";
+        COMMAND = "command", Kind::Command, Preset::Optional("[\"/usr/lib/x/check\", \"{host}\", \"{port}\"]"),
+            "The program of a command check and its arguments, started without a shell: exit code 0 is good news. {host}, {port}, {address}, {pool} and {backend} are filled in; {{ and }} are the braces themselves. A backend on a Unix socket has its path for {host} and no {port}. See the README for the program's surroundings.",
+            "No default, because only you have it; needed with kind = \"command\" and not for others.";
         HTTP = "http", Kind::Table(Part::Http), Preset::Section,
             "The request of an http check; not for others.", "";
+        AGENT = "agent", Kind::Table(Part::Agent), Preset::Section,
+            "Where the agent of an agent check is; not for others.", "";
     }
     Http {
         METHOD = "method", Kind::Method, Preset::Text("HEAD"),
@@ -192,6 +206,14 @@ keys! {
             Preset::Optional("{ file = \"/etc/changeover/check-authorization\" }"),
             "The value of an Authorization header to send. Never printed.",
             "Left out: none is sent.";
+    }
+    Agent {
+        AGENT_PORT = "port", Kind::Integer { min: 0, max: 65535 }, Preset::Integer(0),
+            "The port at which the agent listens; 0 is the backend's own. With another port both have to accept. What it may say: see the README.",
+            "Nearly always another one: only you know which.";
+        SEND = "send", Kind::Text { max: 1024 }, Preset::Text(""),
+            "What the agent is sent first, such as \"orders\\n\"; nothing is added to it.",
+            "Most agents speak without being asked.";
     }
     Failover {
         AUTOMATIC = "automatic", Kind::Flag, Preset::Flag(true),

@@ -7,6 +7,7 @@
 
 mod access;
 mod check;
+mod command;
 mod conflict;
 mod describe;
 mod fault;

@@ -12,9 +12,10 @@ use crate::model::{
 };
 
 use super::check::{self, Draft};
+use super::command::Subject;
 use super::key::Part;
 use super::keys;
-use super::read::{Reader, View};
+use super::read::{Named, Reader, View};
 use super::value::Value;
 use super::wording::quote;
 
@@ -35,6 +36,8 @@ pub(super) struct PoolDraft {
 struct BackendDraft {
     plan: BackendPlan,
     place: Range<usize>,
+    /// Where it has a check by command and no command.
+    lacks_command: Option<Range<usize>>,
 }
 
 /// Every pool of the file by name.
@@ -45,8 +48,9 @@ pub(super) fn all(reader: &mut Reader<'_>, root: &View<'_>) -> BTreeMap<PoolName
 
 fn pool(reader: &mut Reader<'_>, name: &str, view: &View<'_>) -> PoolDraft {
     let check = check::of_pool(reader, view);
-    let mut drafts = backends(reader, view, &check);
+    let mut drafts = backends(reader, name, view, &check);
     dial_from(reader, view, &mut drafts);
+    demand_commands(reader, &drafts);
     drafts.sort_by(|a, b| a.plan.name.cmp(&b.plan.name));
     let (backends, places) = drafts.into_iter().map(|draft| (draft.plan, draft.place)).unzip();
     let plan = PoolPlan {
@@ -67,6 +71,18 @@ fn pool(reader: &mut Reader<'_>, name: &str, view: &View<'_>) -> PoolDraft {
         backends,
     };
     PoolDraft { plan, places }
+}
+
+/// Says once for each place that asks for a check by command and gives none.
+fn demand_commands(reader: &mut Reader<'_>, drafts: &[BackendDraft]) {
+    let mut places: Vec<&Range<usize>> = drafts.iter().filter_map(|draft| draft.lacks_command.as_ref()).collect();
+    places.sort_by_key(|place| place.start);
+    places.dedup();
+    for place in places {
+        let message =
+            format!("the check's kind is \"command\", but there is none; write command = {}", keys::COMMAND.literal());
+        reader.faults.missing(place.clone(), message);
+    }
 }
 
 /// Has every backend dialled from the pool's `source_address`, which is of their family.
@@ -101,7 +117,7 @@ fn failover(reader: &mut Reader<'_>, pool: &View<'_>) -> FailoverPlan {
     }
 }
 
-fn backends(reader: &mut Reader<'_>, pool: &View<'_>, check: &Draft) -> Vec<BackendDraft> {
+fn backends(reader: &mut Reader<'_>, name: &str, pool: &View<'_>, check: &Draft) -> Vec<BackendDraft> {
     reader.demand(pool, &keys::BACKENDS);
     let Some(node) = pool.node(&keys::BACKENDS) else { return Vec::new() };
     let label = &pool.label;
@@ -126,10 +142,10 @@ fn backends(reader: &mut Reader<'_>, pool: &View<'_>, check: &Draft) -> Vec<Back
             reader.faults.wrong(node.span(), message);
             Vec::new()
         }
-        Some(list) => (1..).zip(list.iter()).filter_map(|(at, node)| short(reader, node, at, check)).collect(),
+        Some(list) => (1..).zip(list.iter()).filter_map(|(at, node)| short(reader, name, node, at, check)).collect(),
         None => {
             let named = reader.tables(pool, &keys::BACKENDS, Part::Backend, BACKENDS_MAX);
-            named.into_iter().filter_map(|entry| long(reader, entry.name, &entry.view, check)).collect()
+            named.into_iter().filter_map(|entry| long(reader, name, &entry, check)).collect()
         }
     };
     unique(reader, label, &drafts);
@@ -137,35 +153,49 @@ fn backends(reader: &mut Reader<'_>, pool: &View<'_>, check: &Draft) -> Vec<Back
 }
 
 /// One of a list: named by its address, preferred by its place.
-fn short(reader: &mut Reader<'_>, node: &Spanned<DeValue<'_>>, priority: u32, check: &Draft) -> Option<BackendDraft> {
+fn short(
+    reader: &mut Reader<'_>,
+    pool: &str,
+    node: &Spanned<DeValue<'_>>,
+    priority: u32,
+    check: &Draft,
+) -> Option<BackendDraft> {
     let address: Address = reader.convert(node, &keys::BACKENDS)?;
     // As typed here; one that was looked up elsewhere was not typed, and is named as it prints.
     let name = node.get_ref().as_str().map_or_else(|| address.to_string(), str::to_owned);
+    let subject = Subject { pool, backend: &name, address: &address };
+    let check_plan = check.clone().plan(reader, &subject, &node.span());
     let plan = BackendPlan {
         name: BackendName::from(name.as_str()),
-        address,
         priority,
         weight: Value::preset(&keys::WEIGHT),
         max_connections: Value::preset(&keys::BACKEND_MAX_CONNECTIONS),
-        check: check.clone().plan(),
+        check: check_plan,
         approach: Approach::PLAIN,
+        address,
     };
-    Some(BackendDraft { plan, place: node.span() })
+    Some(BackendDraft { plan, place: node.span(), lacks_command: check.lacks_command() })
 }
 
 /// One with a table of its own.
-fn long(reader: &mut Reader<'_>, name: &str, view: &View<'_>, check: &Draft) -> Option<BackendDraft> {
-    let address = reader.required(view, &keys::ADDRESS);
+fn long(reader: &mut Reader<'_>, pool: &str, entry: &Named<'_>, check: &Draft) -> Option<BackendDraft> {
+    let Named { name, view } = entry;
+    let address: Option<Address> = reader.required(view, &keys::ADDRESS);
+    let check = check::of_backend(reader, view, check);
+    let (place, lacks_command) = (view.place(&keys::ADDRESS), check.lacks_command());
+    // Without an address there is no backend; its other keys are read for what is wrong with them.
+    let known = address.as_ref().map(|address| Subject { pool, backend: name, address });
+    let check = known.map(|subject| check.plan(reader, &subject, &place));
     let plan = BackendPlan {
-        name: BackendName::from(name),
+        name: BackendName::from(*name),
         priority: reader.get(view, &keys::PRIORITY),
         weight: reader.get(view, &keys::WEIGHT),
         max_connections: reader.get(view, &keys::BACKEND_MAX_CONNECTIONS),
-        check: check::of_backend(reader, view, check).plan(),
         approach: Approach { send_proxy_protocol: reader.get(view, &keys::SEND_PROXY_PROTOCOL), ..Approach::PLAIN },
+        check: check?,
         address: address?,
     };
-    Some(BackendDraft { plan, place: view.place(&keys::ADDRESS) })
+    Some(BackendDraft { plan, place, lacks_command })
 }
 
 /// No two backends of a pool listen at the same address.

@@ -127,6 +127,8 @@ impl<'a> Reader<'a> {
             | Kind::Networks
             | Kind::Rate
             | Kind::Ip
+            | Kind::Text { .. }
+            | Kind::Command
             | Kind::Tables(_) => view.part,
         };
         let label = join(&view.label, key.name);

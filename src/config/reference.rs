@@ -26,16 +26,33 @@ const HEAD: &str = "\
 pub fn reference() -> String {
     let mut text = String::from(HEAD);
     for part in Part::ALL.iter().copied().filter(|part| *part != Part::Root) {
-        if part == Part::Http {
-            text.push_str(&format!("\n# With kind = \"http\" above:\n# [{}]\n", header(part)));
-        } else {
-            text.push_str(&format!("\n[{}]\n", header(part)));
+        match of_a_kind(part) {
+            Some(kind) => text.push_str(&format!("\n# With kind = \"{kind}\" above:\n# [{}]\n", header(part))),
+            None => text.push_str(&format!("\n[{}]\n", header(part))),
         }
         for key in keys::of(part) {
             write(&mut text, key);
         }
     }
     text
+}
+
+/// The kind of check that a part is for, if it is not for all.
+fn of_a_kind(part: Part) -> Option<&'static str> {
+    match part {
+        Part::Http => Some("http"),
+        Part::Agent => Some("agent"),
+        Part::Root
+        | Part::Daemon
+        | Part::Admin
+        | Part::Log
+        | Part::Listener
+        | Part::Pool
+        | Part::Check
+        | Part::Failover
+        | Part::Sessions
+        | Part::Backend => None,
+    }
 }
 
 /// The header of a part, with the names of the example.
@@ -54,7 +71,8 @@ fn write(text: &mut String, key: &Key) {
         (kind, preset) => {
             comment(text, &format!("{} {}", key.doc, key.reason));
             // What has no default, and what would contradict another line, is shown as a comment.
-            let is_example = kind == Kind::Backends || key.part == Part::Http || matches!(preset, Preset::Optional(_));
+            let is_example =
+                kind == Kind::Backends || of_a_kind(key.part).is_some() || matches!(preset, Preset::Optional(_));
             let mark = if is_example { "# " } else { "" };
             text.push_str(&format!("{mark}{} = {literal}\n", key.name));
         }

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::command::WORDS_MAX;
 use super::key::{Key, Kind, Part, Preset};
 use super::keys;
 
@@ -92,6 +93,8 @@ fn shape(kind: Kind) -> Value {
         Kind::Statuses => text(json!({ "type": "string", "pattern": "^[ 0-9,-]+$" })),
         Kind::Networks => json!({ "type": "array", "items": text(plain()), "maxItems": 1000 }),
         Kind::Rate => text(json!({ "type": "string", "pattern": "^ *(0|[1-9][0-9]* */ *(s|min)) *$" })),
+        Kind::Text { max } => text(json!({ "type": "string", "maxLength": max })),
+        Kind::Command => json!({ "type": "array", "items": text(plain()), "minItems": 1, "maxItems": WORDS_MAX }),
         Kind::Secret | Kind::Pool | Kind::Address | Kind::Ip => text(plain()),
         Kind::Binds => json!({ "anyOf": [
             plain(), { "$ref": "#/$defs/lookup" },

@@ -66,6 +66,11 @@ impl Value for String {
         {
             return Err(given.but(key, "is no HTTP method; write capital letters, such as \"HEAD\" or \"GET\""));
         }
+        if let Kind::Text { max } = key.kind
+            && u32::try_from(text.len()).map_or(true, |length| length > max)
+        {
+            return Err(given.but(key, &format!("is too long; {max} bytes is the most")));
+        }
         if key.kind == Kind::UrlPath {
             if !text.starts_with('/') {
                 return Err(given.but(key, "is no path of a URL; it begins with /, such as \"/health\""));

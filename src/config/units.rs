@@ -40,7 +40,8 @@ macro_rules! widths {
                     Kind::Size { .. } => size(given, key)?,
                     Kind::Flag | Kind::Integer { .. } | Kind::Duration { .. } | Kind::Word(_) | Kind::Method
                     | Kind::UrlPath | Kind::Statuses | Kind::Secret | Kind::Pool | Kind::Binds | Kind::Address
-                    | Kind::Backends | Kind::Networks | Kind::Rate | Kind::Ip | Kind::Table(_) | Kind::Tables(_) => u32::read(given, key)?,
+                    | Kind::Backends | Kind::Networks | Kind::Rate | Kind::Ip
+                    | Kind::Text { .. } | Kind::Command | Kind::Table(_) | Kind::Tables(_) => u32::read(given, key)?,
                 };
                 Self::try_from(number).map_err(|_| given.mismatch(key))
             }

@@ -5,16 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_local};
 
 use crate::failover::{Event, ProbeSpec};
-use crate::model::{DialError, MonoTime, ProbeId, ProbeOutcome, TargetId};
-use crate::probe::probe;
+use crate::model::{DialError, ProbeId, ProbeOutcome, TargetId};
+use crate::probe::{IN_FLIGHT_MAX, Prober};
 use crate::sys::Clock;
-
-/// Probes in flight at once; the rest wait their turn. Each takes a descriptor or two.
-const IN_FLIGHT_MAX: usize = 512;
 
 /// A probe's answer.
 pub(super) struct Answer {
@@ -35,9 +32,8 @@ impl Answer {
 
 /// The probes in flight.
 pub(super) struct Probes {
-    clock: Clock,
+    prober: Prober,
     answers: mpsc::Sender<Answer>,
-    permits: Arc<Semaphore>,
     running: BTreeMap<TargetId, AbortHandle>,
     /// Addresses to dial from that the host did not have when one was last needed.
     missing: BTreeSet<IpAddr>,
@@ -46,20 +42,17 @@ pub(super) struct Probes {
 impl Probes {
     pub(super) fn new(clock: Clock) -> (Self, mpsc::Receiver<Answer>) {
         let (answers, receiver) = mpsc::channel(IN_FLIGHT_MAX);
-        let permits = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
-        (Self { clock, answers, permits, running: BTreeMap::new(), missing: BTreeSet::new() }, receiver)
+        (Self { prober: Prober::new(clock), answers, running: BTreeMap::new(), missing: BTreeSet::new() }, receiver)
     }
 
     /// Asks; an older question to the same target is dropped.
     pub(super) fn start(&mut self, target: TargetId, id: ProbeId, spec: Arc<ProbeSpec>) {
         self.stop(target);
-        let (clock, answers, permits) = (self.clock, self.answers.clone(), Arc::clone(&self.permits));
+        let (prober, answers) = (self.prober.clone(), self.answers.clone());
         let task = spawn_local(async move {
-            let Ok(_permit) = permits.acquire().await else { return };
-            let begun: MonoTime = clock.now();
-            let outcome = probe(clock, &spec.address, &spec.kind, spec.timeout, spec.approach).await;
+            let asked = prober.probe(&spec.address, &spec.kind, spec.timeout, spec.approach).await;
             let source = spec.approach.source_address;
-            let answer = Answer { target, probe: id, source, outcome, time: clock.now().since(begun) };
+            let answer = Answer { target, probe: id, source, outcome: asked.outcome, time: asked.time };
             // Nobody listens any more only when the daemon ends.
             drop(answers.send(answer).await);
         });

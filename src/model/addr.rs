@@ -36,6 +36,26 @@ impl Address {
         }
     }
 
+    /// The host for a program's command line: the path of a Unix socket is its own.
+    #[must_use]
+    pub fn command_host(&self) -> String {
+        match self {
+            Self::Ip(addr) => addr.ip().to_string(),
+            Self::Name { host, .. } => host.to_string(),
+            Self::Unix(path) => path.display().to_string(),
+        }
+    }
+
+    /// The port; a Unix socket has none.
+    #[must_use]
+    pub const fn port(&self) -> Option<u16> {
+        match self {
+            Self::Ip(addr) => Some(addr.port()),
+            Self::Name { port, .. } => Some(*port),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// The same host at another port; a Unix socket has none and stays as it is.
     #[must_use]
     pub fn with_port(&self, port: u16) -> Self {

@@ -28,8 +28,8 @@ pub use outcome::{
     SessionEnd,
 };
 pub use plan::{
-    AdminPlan, AgentCheck, BackendPlan, CheckKind, CheckPlan, CommandCheck, DaemonPlan, DialPlan, FailoverPlan,
-    HoldPlan, HttpCheck, ListenerPlan, LogPlan, Plan, PoolPlan, SessionPolicies, StatusRange,
+    AdminPlan, AgentCheck, Argument, BackendPlan, CheckKind, CheckPlan, CommandCheck, DaemonPlan, DialPlan,
+    FailoverPlan, HoldPlan, HttpCheck, ListenerPlan, LogPlan, Plan, PoolPlan, SessionPolicies, StatusRange,
 };
 pub use secret::Secret;
 pub use session::{SessionId, SessionState, SessionStatus};

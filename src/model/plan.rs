@@ -198,7 +198,7 @@ pub struct CheckPlan {
     pub recovery_attempts: u32,
     /// With `recovery_attempts`: the least wait before the second attempt; it doubles with each.
     pub recovery_backoff: Duration,
-    /// A good answer that takes longer counts as a failure.
+    /// A good answer that takes longer counts as a failure: the probe tells the time, and the core judges it.
     pub max_latency: Option<Duration>,
 }
 
@@ -220,7 +220,7 @@ pub enum CheckKind {
 /// `check.agent`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AgentCheck {
-    /// The port to ask at; 0 is the backend's own.
+    /// The port to ask at; 0 is the backend's own. A backend on a Unix socket has but that.
     pub port: u16,
     /// What is sent first, if anything.
     pub send: String,
@@ -230,7 +230,31 @@ pub struct AgentCheck {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CommandCheck {
     /// The program and its arguments, `{host}`, `{port}` and the like already filled in. Never empty.
-    pub argv: Vec<String>,
+    pub argv: Vec<Argument>,
+    /// The pool for which it is run: the program is told.
+    pub pool: PoolName,
+    /// The backend for which it is run.
+    pub backend: BackendName,
+}
+
+/// One word of a command line.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Argument {
+    /// As it stands in the file.
+    Shown(String),
+    /// Looked up in the environment or in a file, and so perhaps a secret.
+    Hidden(Secret),
+}
+
+impl Argument {
+    /// The word itself, for the one place that runs the program.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        match self {
+            Self::Shown(text) => text,
+            Self::Hidden(secret) => secret.expose(),
+        }
+    }
 }
 
 /// `check.http`.

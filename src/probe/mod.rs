@@ -1,12 +1,16 @@
 //! Floor 4: asks one backend once, with a deadline. Knows nothing of thresholds, pools or tables.
 
+mod agent;
+mod command;
 mod http;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout_at;
 
-use crate::model::{Address, Advice, Approach, CheckError, CheckKind, DialError, HttpCheck, ProbeError, ProbeOutcome};
+use crate::model::{Address, Advice, Approach, CheckError, CheckKind, DialError, MonoTime, ProbeError, ProbeOutcome};
 use crate::sys::{Clock, DialOptions, Stream, connect_with, dial_error};
 use crate::wire::own_proxy_header;
 
@@ -26,84 +30,155 @@ impl Failure {
     }
 }
 
-/// Asks `address` the question `kind`, approaching it as clients are brought to it; a header that it wants says that
-/// the connection is the proxy's own. Answers within `limit` and our own lateness.
-pub async fn probe(
+/// Probes over sockets in flight at once; the rest wait their turn. Each takes a descriptor or two.
+pub const IN_FLIGHT_MAX: usize = 512;
+/// Programs that run at once, each with a thread of its own. The rest wait their turn, apart from the probes above:
+/// programs take their time, and nobody else is to wait for them.
+const COMMANDS_MAX: usize = 32;
+
+/// Asks, within limits of how many questions may be open at once.
+#[derive(Debug, Clone)]
+pub struct Prober {
     clock: Clock,
-    address: &Address,
-    kind: &CheckKind,
-    limit: Duration,
-    approach: Approach,
-) -> ProbeOutcome {
-    let begun = clock.now();
-    let deadline = begun + limit;
-    let answer = ask(address, kind, clock.instant(deadline), limit, approach).await;
-    let ended = clock.now();
-    match answer {
-        Ok(()) => ProbeOutcome::Passed { latency: ended.since(begun), advice: Advice::default() },
-        Err(_) if ended.since(deadline) > OWN_LATENESS_MAX => {
-            let detail = format!("we were {:.1?} late ourselves", ended.since(deadline));
-            ProbeOutcome::Inconclusive { error: None, detail }
+    sockets: Arc<Semaphore>,
+    commands: Arc<Semaphore>,
+}
+
+/// What was found out.
+#[derive(Debug)]
+pub struct Answer {
+    /// That.
+    pub outcome: ProbeOutcome,
+    /// How long it took, without the wait for a turn.
+    pub time: Duration,
+}
+
+impl Prober {
+    /// One that has asked nothing yet.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        let (sockets, commands) = (Semaphore::new(IN_FLIGHT_MAX), Semaphore::new(COMMANDS_MAX));
+        Self { clock, sockets: Arc::new(sockets), commands: Arc::new(commands) }
+    }
+
+    /// Asks `address` the question `kind`, approaching it as clients are brought to it; a header that it wants says
+    /// that the connection is the proxy's own. Answers within `limit` and our own lateness from when it is its turn;
+    /// a command whose turn does not come within `limit` has found out nothing.
+    pub async fn probe(&self, address: &Address, kind: &CheckKind, limit: Duration, approach: Approach) -> Answer {
+        let asked = match kind {
+            CheckKind::Command(_) => command::turn(&self.commands, limit).await,
+            CheckKind::Tcp | CheckKind::Http(_) | CheckKind::Agent(_) | CheckKind::None => {
+                Arc::clone(&self.sockets).acquire_owned().await.map_err(|closed| closed.to_string())
+            }
+        };
+        let turn = match asked {
+            Ok(turn) => turn,
+            Err(detail) => {
+                let outcome = ProbeOutcome::Inconclusive { error: None, detail };
+                return Answer { outcome, time: Duration::ZERO };
+            }
+        };
+        let begun = self.clock.now();
+        let deadline = begun + limit;
+        let answer = self.ask(address, kind, deadline, limit, approach, turn).await;
+        let ended = self.clock.now();
+        let time = ended.since(begun);
+        let late = ended.since(deadline);
+        let outcome = match answer {
+            Ok(advice) => ProbeOutcome::Passed { latency: time, advice },
+            Err(_) if late > OWN_LATENESS_MAX => {
+                ProbeOutcome::Inconclusive { error: None, detail: format!("we were {late:.1?} late ourselves") }
+            }
+            Err(Failure { error: ProbeError::Dial(error), detail }) if error.is_own() => {
+                ProbeOutcome::Inconclusive { error: Some(error), detail }
+            }
+            Err(Failure { error, detail }) => ProbeOutcome::Failed { error, detail },
+        };
+        Answer { outcome, time }
+    }
+
+    async fn ask(
+        &self,
+        address: &Address,
+        kind: &CheckKind,
+        deadline: MonoTime,
+        limit: Duration,
+        approach: Approach,
+        turn: OwnedSemaphorePermit,
+    ) -> Result<Advice, Failure> {
+        let deadline = self.clock.instant(deadline);
+        let silent =
+            |what: String| Failure::check(CheckError::AnswerTimedOut, format!("{what}: no answer within {limit:?}"));
+        let dial = Dial { address, limit, approach };
+        match kind {
+            CheckKind::None => Ok(Advice::default()),
+            CheckKind::Command(check) => {
+                command::ask(address, check, turn, deadline, limit).await.map(|()| Advice::default())
+            }
+            CheckKind::Tcp => {
+                // In order, not by a reset: many servers log a reset as an error, probe after probe.
+                drop(dial.own().await?.end_writing());
+                Ok(Advice::default())
+            }
+            CheckKind::Http(check) => {
+                let stream = dial.own().await?;
+                let asked = timeout_at(deadline, async {
+                    let (asked, stream) = dial.source(stream, check.port).await?;
+                    http::ask(&asked, check, stream).await
+                });
+                let asked = asked.await.unwrap_or_else(|_| Err(silent(format!("{} {}", check.method, check.path))));
+                asked.map(|()| Advice::default())
+            }
+            CheckKind::Agent(check) => {
+                let stream = dial.own().await?;
+                let asked = timeout_at(deadline, async {
+                    let (_, stream) = dial.source(stream, check.port).await?;
+                    agent::ask(&check.send, stream).await
+                });
+                asked.await.unwrap_or_else(|_| Err(silent("the agent".to_owned())))
+            }
         }
-        Err(Failure { error: ProbeError::Dial(error), detail }) if error.is_own() => {
-            ProbeOutcome::Inconclusive { error: Some(error), detail }
-        }
-        Err(Failure { error, detail }) => ProbeOutcome::Failed { error, detail },
     }
 }
 
-async fn ask(
-    address: &Address,
-    kind: &CheckKind,
-    deadline: Instant,
+/// How the backend and what speaks for it are dialled.
+struct Dial<'a> {
+    address: &'a Address,
     limit: Duration,
     approach: Approach,
-) -> Result<(), Failure> {
-    let options = DialOptions { source: approach.source_address };
-    let stream = connect_with(address, limit, options).await.map_err(|error| {
-        let detail = format!("connecting to {address}: {error}");
-        Failure { error: ProbeError::Dial(dial_error(&error)), detail }
-    })?;
-    let header = own_proxy_header(approach.send_proxy_protocol);
-    if !header.is_empty() {
-        // A socket that was just connected has room for it; one that is broken says so when it is asked.
-        drop(stream.try_send(&header));
-    }
-    match kind {
-        CheckKind::Tcp => {
-            // In order, not by a reset: many servers log a reset as an error, probe after probe.
-            drop(stream.end_writing());
-            Ok(())
-        }
-        // Not asked yet.
-        CheckKind::Agent(_) | CheckKind::Command(_) | CheckKind::None => Ok(()),
-        CheckKind::Http(check) => {
-            let asked = timeout_at(deadline, ask_http(address, check, stream, limit, options)).await;
-            asked.unwrap_or_else(|_| {
-                let detail = format!("{} {}: no answer within {limit:?}", check.method, check.path);
-                Err(Failure::check(CheckError::AnswerTimedOut, detail))
-            })
-        }
-    }
 }
 
-/// Asks over `stream` or, if the check has a port of its own, there: a good answer from a side port says
-/// nothing of the port that clients use, so both have to be open.
-async fn ask_http(
-    address: &Address,
-    check: &HttpCheck,
-    stream: Stream,
-    limit: Duration,
-    options: DialOptions,
-) -> Result<(), Failure> {
-    let (asked, stream) = if check.port == 0 {
-        (address.clone(), stream)
-    } else {
-        let source = address.with_port(check.port);
+impl Dial<'_> {
+    fn options(&self) -> DialOptions {
+        DialOptions { source: self.approach.source_address }
+    }
+
+    /// Connects to the backend's own address.
+    async fn own(&self) -> Result<Stream, Failure> {
+        let address = self.address;
+        let stream = connect_with(address, self.limit, self.options()).await.map_err(|error| {
+            let detail = format!("connecting to {address}: {error}");
+            Failure { error: ProbeError::Dial(dial_error(&error)), detail }
+        })?;
+        let header = own_proxy_header(self.approach.send_proxy_protocol);
+        if !header.is_empty() {
+            // A socket that was just connected has room for it; one that is broken says so when it is asked.
+            drop(stream.try_send(&header));
+        }
+        Ok(stream)
+    }
+
+    /// What answers for the backend, and where: `stream` itself or, if the check has a `port` of its own, what listens
+    /// there. A good answer from a side port says nothing of the port that clients use, so both have to be open.
+    async fn source(&self, stream: Stream, port: u16) -> Result<(Address, Stream), Failure> {
+        if port == 0 {
+            return Ok((self.address.clone(), stream));
+        }
+        let source = self.address.with_port(port);
         drop(stream.end_writing());
-        let connected = connect_with(&source, limit, options).await.map_err(|error| {
+        let connected = connect_with(&source, self.limit, self.options()).await.map_err(|error| {
             let class = match dial_error(&error) {
-                own @ (DialError::SourceAddress | DialError::Local) => ProbeError::Dial(own),
+                error @ (DialError::Local | DialError::SourceAddress) => ProbeError::Dial(error),
                 DialError::Refused => ProbeError::Check(CheckError::SourceRefused),
                 DialError::TimedOut
                 | DialError::Unreachable
@@ -113,7 +188,6 @@ async fn ask_http(
             };
             Failure { error: class, detail: format!("connecting to {source}: {error}") }
         })?;
-        (source, connected)
-    };
-    http::ask(&asked, check, stream).await
+        Ok((source, connected))
+    }
 }

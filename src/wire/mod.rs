@@ -1,7 +1,11 @@
 //! Floor 2: bytes on the wire and what they mean. No I/O, no time: slices in, values out.
 
+mod agent;
 mod greeting;
+mod printable;
 mod proxy_header;
 
+pub use agent::{AGENT_LINE_MAX, AgentAnswer, NotAnAnswer, agent_line, parse_agent_answer};
 pub use greeting::is_greeting;
+pub use printable::printable;
 pub use proxy_header::{Announced, NotAHeader, PROXY_HEADER_MAX, own_proxy_header, parse_proxy_header, proxy_header};

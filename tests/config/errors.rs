@@ -73,12 +73,70 @@ const BEHIND: &[(&str, &[&str])] = &[
         &["8:10 `weight` takes a whole number from 1 to 1000, not `0`"],
     ),
     ("[pools.q]\nkind = 'postgres'\nbackends = ['a:1']", &["7:8 `kind` takes one of \"tcp\", not `postgres`"]),
-    ("[pools.p.check]\nkind = 'command'", &["7:8 `kind` takes one of \"tcp\" or \"http\", not `command`"]),
     (
         "[pools.p.check]\nkind = 'htpt'\nhttp = { path = '/' }",
-        &["7:8 `kind` takes one of \"tcp\" or \"http\", not `htpt`; did you mean \"http\"?"],
+        &["7:8 `kind` takes one of \"tcp\", \"http\", \"agent\", \"command\" or \"none\", \
+             not `htpt`; did you mean \"http\"?"],
     ),
     ("[pools.p.check]\nhttp = { path = '/' }", &["7:8 [pools.p.check.http] is given, but the check's kind is \"tcp\""]),
+    (
+        "[pools.p.check]\nkind = 'tcp'\nagent = { port = 1 }\ncommand = ['/x']",
+        &[
+            "8:9 [pools.p.check.agent] is given, but the check's kind is \"tcp\"; write kind = \"agent\" in [pools.p.check]",
+            "9:11 [pools.p.check.command] is given, but the check's kind is \"tcp\"; write kind = \"command\"",
+        ],
+    ),
+    (
+        "[pools.p.check]\nkind = 'command'\nhttp = { path = '/' }\ncommand = ['/x']",
+        &["8:8 [pools.p.check.http] is given, but the check's kind is \"command\""],
+    ),
+    (
+        "[pools.p.check]\nkind = 'none'\ninterval = '1s'\nmax_latency = '1s'\nrecovery_interval = '1s'",
+        &[
+            "8:12 `interval` is given, but the check's kind is \"none\", which asks nothing; leave it out",
+            "9:15 `max_latency` is given",
+        ],
+    ),
+    (
+        "[pools.p.check]\nkind = 'command'",
+        &["7:8 the check's kind is \"command\", but there is none; write command = [\"/usr/lib/x/check\", "],
+    ),
+    ("[pools.p.check]\nkind = 'command'\ncommand = '/x {host}'", &["8:11 `command` takes a list of strings"]),
+    ("[pools.p.check]\nkind = 'command'\ncommand = []", &["8:11 `command` has 0 words; write from 1 to 64"]),
+    (
+        "[pools.p.check]\nkind = 'command'\ncommand = ['check', '{host}']",
+        &["8:12 `command`: `check` is no absolute path; the program is not searched for, write where it is"],
+    ),
+    ("[pools.p.check]\nkind = 'command'\ncommand = ['{host}/x']", &["8:12 `command`: `{host}/x` is no absolute path"]),
+    (
+        "[pools.p.check]\nkind = 'command'\ncommand = ['/x', '{prot}', '{', 5]",
+        &[
+            "8:18 `command`: `{prot}` has `{prot}`, which is unknown; did you mean {port}?",
+            "8:28 `command`: `{` has a single `{`; write {{",
+            "8:33 `command` takes a list of strings, the program's path first, not `5`",
+        ],
+    ),
+    (
+        "[pools.q]\nbackends = ['unix:/a', 'a:1']\ncheck = { kind = 'command', command = ['/x', '{port}'] }",
+        &["7:13 backend `unix:/a` listens on a Unix socket, which has no {port} for its check's `command`"],
+    ),
+    (
+        "[pools.q]\ncheck = { kind = 'command' }\n[pools.q.backends.a]\naddress = 'a:1'\n\
+         check = { command = ['/x'] }\n[pools.q.backends.b]\naddress = 'b:1'",
+        &["7:18 the check's kind is \"command\", but there is none"],
+    ),
+    (
+        "[pools.p.check]\nkind = 'agent'\nagent = { port = 65536 }",
+        &["8:18 `port` takes a whole number from 0 to 65535"],
+    ),
+    ("[pools.p.check]\nkind = 'agent'\nagent = { sned = 'x' }", &["did you mean `send`?"]),
+    (
+        "[pools.p.check]\nmax_latency = '5s'",
+        &["7:15 `max_latency`: 5s is no less than `timeout` (5s), after which there is no answer to judge"],
+    ),
+    ("[pools.p.check]\nmax_latency = '2s'\ntimeout = '1s'", &["7:15 `max_latency`: 2s is no less than `timeout` (1s)"]),
+    ("[pools.p.check]\nrecovery_attempts = -1", &["7:21 `recovery_attempts` takes a whole number from 0 to 1000"]),
+    ("[pools.p.check]\nrecovery_backoff = '1ms'", &["7:20 `recovery_backoff`: `1ms` is too short"]),
     (
         "[pools.p.check]\nkind = 'http'\nhttp = { tls = true }",
         &["8:10 unknown key `tls` in [pools.p.check.http]; known are `method`"],

@@ -1,14 +1,16 @@
 //! The files in `config/`, the reference and the schema.
 
 use changeover::config::{describe, json_schema, load, reference};
-use changeover::model::{Address, BackendName, CheckKind, Failback, ListenerName, PoolName, StatusRange, WhenDown};
+use changeover::model::{
+    Address, AgentCheck, BackendName, CheckKind, Failback, ListenerName, PoolName, StatusRange, WhenDown,
+};
 
 use super::{SECRET, file, good_files, read};
 
 #[test]
 fn every_file_that_comes_with_the_program_is_right() {
     let files = good_files();
-    assert_eq!(files.len(), 7);
+    assert_eq!(files.len(), 8);
     for (path, text) in files {
         let plan = read(&text).unwrap_or_else(|errors| panic!("{}:\n{errors}", path.display()));
         assert!(text.starts_with("# "), "{} says what it is for", path.display());
@@ -44,14 +46,20 @@ fn the_reference_file_changes_nothing() {
         [pools.orders.backends.pg1]
         address = '10.0.0.1:5432'
     ";
-    // The request of an http check stands behind # and may be given only if the check is one.
-    let full = ["[pools.orders.check.http]", "method =", "path =", "port =", "expect ="]
-        .iter()
-        .fold(reference(), |text, line| text.replace(&format!("\n# {line}"), &format!("\n{line}")))
-        .replace("kind = \"tcp\"\n# From one", "kind = \"http\"\n# From one");
-    assert!(full.contains("\nexpect = \"200-399\"\n"), "{full}");
-    let left_out_http = format!("{left_out}\n[pools.orders.check]\nkind = 'http'");
-    assert_eq!(read(&full).map_err(|e| e.to_string()), read(&left_out_http).map_err(|e| e.to_string()));
+    // What is for one kind of check stands behind # and may be given only if the check is of that kind.
+    for (kind, keys) in [("http", &["method", "path", "port", "expect"][..]), ("agent", &["port", "send"])] {
+        let text = reference().replace("\nkind = \"tcp\"\n# From one", &format!("\nkind = \"{kind}\"\n# From one"));
+        let header = format!("[pools.orders.check.{kind}]");
+        let (before, part) = text.split_once(&format!("\n# {header}")).unwrap();
+        let (part, after) = part.split_once("\n\n").unwrap();
+        let given = keys.iter().fold(part.to_owned(), |part, key| {
+            assert!(part.contains(&format!("\n# {key} = ")), "{key} of {part}");
+            part.replace(&format!("\n# {key} = "), &format!("\n{key} = "))
+        });
+        let full = format!("{before}\n{header}{given}\n\n{after}");
+        let left_out = format!("{left_out}\n[pools.orders.check]\nkind = '{kind}'");
+        assert_eq!(read(&full).map_err(|e| e.to_string()), read(&left_out).map_err(|e| e.to_string()));
+    }
     assert_eq!(read(&reference()).map_err(|e| e.to_string()), read(left_out).map_err(|e| e.to_string()));
 }
 
@@ -72,6 +80,7 @@ fn the_schema_knows_the_keys_of_the_reference_and_no_others() {
         ("pool", "[pools.orders]"),
         ("check", "[pools.orders.check]"),
         ("http", "[pools.orders.check.http]"),
+        ("agent", "[pools.orders.check.agent]"),
         ("failover", "[pools.orders.failover]"),
         ("sessions", "[pools.orders.failover.sessions]"),
         ("backend", "[pools.orders.backends.pg1]"),
@@ -168,6 +177,66 @@ pool orders: tcp, round-robin within a tier
     pg1 at 10.0.0.1:5432; check: GET /primary at port 8008 expecting 200, authorization [secret] every 1s, timeout 3s, unhealthy after 2, healthy after 1
 ";
     assert!(described.contains(wanted), "{described}");
+}
+
+/// A pool of three with a check of each kind that does not ask over the network alone.
+const CHECKS: &str = "
+    [listeners.l]
+    bind = '127.0.0.1:1'
+    pool = 'p'
+    [pools.p.check]
+    kind = 'command'
+    max_latency = '500ms'
+    recovery_attempts = 5
+    recovery_backoff = '1s'
+    command = ['/usr/lib/x/check', '--at={host}', '{port}', '{{}}', { env = 'DATABASE_URL' }]
+    [pools.p.backends.a]
+    address = '[::1]:1'
+    [pools.p.backends.b]
+    address = 'b.internal:2'
+    check = { kind = 'agent', agent = { port = 7000, send = \"p/b\\n\" } }
+    [pools.p.backends.c]
+    address = 'c:3'
+    check = { kind = 'none' }
+    [pools.p.backends.d]
+    address = 'unix:/run/d'
+    check = { command = ['/d', '{host}', '{pool}/{backend}', '{address}'] }
+";
+
+#[test]
+fn each_kind_of_check_is_its_own_for_each_backend() {
+    let plan = read(CHECKS).unwrap();
+    let pool = &plan.pools[&PoolName::from("p")];
+    let check = |at: usize| &pool.backends[at].check;
+    let argv = |at: usize| match &check(at).kind {
+        CheckKind::Command(command) => command.argv.iter().map(|word| word.expose().to_owned()).collect::<Vec<_>>(),
+        kind @ (CheckKind::Tcp | CheckKind::Http(_) | CheckKind::Agent(_) | CheckKind::None) => panic!("{kind:?}"),
+    };
+    let url = format!("postgres://user:{SECRET}@db");
+    assert_eq!(argv(0), ["/usr/lib/x/check", "--at=::1", "1", "{}", &url]);
+    assert_eq!(argv(3), ["/d", "/run/d", "p/d", "unix:/run/d"]);
+    assert_eq!(check(1).kind, CheckKind::Agent(AgentCheck { port: 7000, send: "p/b\n".to_owned() }));
+    assert_eq!(check(2).kind, CheckKind::None);
+    for check in [check(0), check(1), check(3)] {
+        assert_eq!((check.recovery_attempts, check.recovery_backoff.as_secs()), (5, 1));
+        assert_eq!(check.max_latency.map(|limit| limit.as_millis()), Some(500));
+    }
+    assert!(!format!("{plan:?}").contains(SECRET));
+}
+
+#[test]
+fn each_kind_of_check_is_described_and_no_secret_with_it() {
+    let described = describe(&read(CHECKS).unwrap());
+    let rest = "every 1s, timeout 5s, slow above 500ms, unhealthy after 3, healthy after 2, \
+                given up after 5 more failures with doubling waits from 1s\n";
+    for line in [
+        format!("a at [::1]:1; check: command /usr/lib/x/check --at=::1 1 {{}} [secret] {rest}"),
+        format!("b at b.internal:2; check: agent at port 7000, sent \"p/b\\n\", {rest}"),
+        "c at c:3; check: none, it is taken to be fit\n".to_owned(),
+        format!("d at unix:/run/d; check: command /d /run/d p/d unix:/run/d {rest}"),
+    ] {
+        assert!(described.contains(&line), "{line}\n{described}");
+    }
 }
 
 #[test]

@@ -44,6 +44,15 @@ impl Daemon {
         Self::start_with(config, limited(nofile))
     }
 
+    /// The same by a parent that has made `SIGCHLD` be ignored, which is inherited.
+    #[track_caller]
+    pub fn start_deaf_to_children(config: &str) -> Self {
+        // Not every shell passes this on; env(1) of coreutils does.
+        let mut command = clean(Command::new("env"));
+        command.args(["--ignore-signal=CHLD", PROGRAM]);
+        Self::start_with(config, command)
+    }
+
     /// One under such a limit that may never become ready.
     #[track_caller]
     pub fn spawn_limited(config: &str, nofile: usize) -> Self {

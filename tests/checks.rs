@@ -1,0 +1,498 @@
+//! Checks by agents and by programs: asked for real, of listeners and of executables that the tests write.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::print_stdout)]
+
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use changeover::model::{
+    Address, AdminState, Advice, AgentCheck, Approach, Argument, BackendName, CheckError, CheckKind, CommandCheck,
+    DialError, PoolName, ProbeError, ProbeOutcome,
+};
+use changeover::probe::Prober;
+use changeover::sys::Clock;
+use rustix::process::Signal;
+use support::net::{echo, meet};
+use support::servers::Server;
+use support::{Backend, DEADLINE, Daemon, fresh_addr, fresh_ip, visit, wait_for, wait_until};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+/// Long enough for whatever is not meant to be late.
+const PATIENT: Duration = DEADLINE;
+/// Short enough to wait for when it is.
+const SHORT: Duration = Duration::from_millis(200);
+
+/// One question. One that came to nothing because this machine was late itself is asked again.
+async fn ask(prober: &Prober, address: &str, kind: &CheckKind, limit: Duration) -> ProbeOutcome {
+    let address: Address = address.parse().expect("an address");
+    for _ in 0..20 {
+        let outcome = prober.probe(&address, kind, limit, Approach::PLAIN).await.outcome;
+        match &outcome {
+            ProbeOutcome::Inconclusive { detail, .. } if detail.contains("late ourselves") => {}
+            ProbeOutcome::Passed { .. } | ProbeOutcome::Failed { .. } | ProbeOutcome::Inconclusive { .. } => {
+                return outcome;
+            }
+        }
+    }
+    panic!("late twenty times in a row");
+}
+
+#[track_caller]
+fn failed(outcome: ProbeOutcome) -> (ProbeError, String) {
+    match outcome {
+        ProbeOutcome::Failed { error, detail } => (error, detail),
+        other @ (ProbeOutcome::Passed { .. } | ProbeOutcome::Inconclusive { .. }) => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn passed(outcome: ProbeOutcome) -> Advice {
+    match outcome {
+        ProbeOutcome::Passed { advice, .. } => advice,
+        other @ (ProbeOutcome::Failed { .. } | ProbeOutcome::Inconclusive { .. }) => panic!("{other:?}"),
+    }
+}
+
+// Agents.
+
+/// Answers each connection with `parts`, in writes of their own, and ends it if told so.
+fn agent(parts: &'static [&'static [u8]], ends: bool) -> Server {
+    Server::start(fresh_addr(), move |_, mut stream| {
+        stream.set_nodelay(true)?;
+        for part in parts {
+            stream.write_all(part)?;
+        }
+        if !ends {
+            // Until the other side has had enough.
+            std::io::copy(&mut stream, &mut std::io::sink())?;
+        }
+        Ok(())
+    })
+}
+
+const fn by_agent(port: u16) -> CheckKind {
+    CheckKind::Agent(AgentCheck { port, send: String::new() })
+}
+
+#[tokio::test]
+async fn what_an_agent_says_is_good_news_and_advice() {
+    let prober = Prober::new(Clock::start());
+    let none = Advice::default();
+    let cases: &[(&'static [&'static [u8]], bool, Advice)] = &[
+        (&[b"up\n"], false, none),
+        (&[b"u", b"p", b" re", b"ady\r", b"\n"], false, Advice { admin: Some(AdminState::Ready), weight: None }),
+        (&[b"drain 50%"], true, Advice { admin: Some(AdminState::Drain), weight: Some(50) }),
+        (&[b"maint\ndown\n"], false, Advice { admin: Some(AdminState::Maintenance), weight: None }),
+        (&[b"200%\n"], false, Advice { admin: None, weight: Some(100) }),
+    ];
+    for (parts, ends, wanted) in cases {
+        let server = agent(parts, *ends);
+        let advice = passed(ask(&prober, &server.addr.to_string(), &by_agent(0), PATIENT).await);
+        assert_eq!(advice, *wanted, "{parts:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_an_agent_says_is_bad_news_or_nonsense() {
+    const LONG: &[u8] = &[b'x'; 2000];
+    let prober = Prober::new(Clock::start());
+    let cases: &[(&'static [&'static [u8]], bool, CheckError, &str)] = &[
+        (&[b"down # disk full\n"], false, CheckError::AgentDown, "the agent said: down: disk full"),
+        (&[b"STOPPED\n"], false, CheckError::AgentDown, "the agent said: stopped"),
+        (&[b"fail"], true, CheckError::AgentDown, "the agent said: fail"),
+        (&[b"HTTP/1.1 200 OK\r\n"], false, CheckError::Malformed, "`HTTP/1.1` is no word of an agent"),
+        (&[b"\n"], false, CheckError::Malformed, "the line is empty"),
+        (&[LONG], false, CheckError::Malformed, "longer than 1024 bytes"),
+        (&[], true, CheckError::ClosedEarly, "the agent's connection, before its answer: it ended"),
+    ];
+    for (parts, ends, error, words) in cases {
+        let server = agent(parts, *ends);
+        let (found, detail) = failed(ask(&prober, &server.addr.to_string(), &by_agent(0), PATIENT).await);
+        assert_eq!(found, ProbeError::Check(*error), "{parts:?}: {detail}");
+        assert!(detail.contains(words), "{detail}");
+    }
+    let server = agent(&[b"up, as far as I can"], false);
+    let (found, detail) = failed(ask(&prober, &server.addr.to_string(), &by_agent(0), SHORT).await);
+    assert_eq!(found, ProbeError::Check(CheckError::AnswerTimedOut), "{detail}");
+    assert_eq!(detail, "the agent: no answer within 200ms");
+}
+
+#[tokio::test]
+async fn an_agent_is_sent_what_it_wants_to_hear() {
+    let server = Server::start(fresh_addr(), |_, mut stream| {
+        let mut said = [0; 10];
+        stream.read_exact(&mut said)?;
+        stream.write_all(if said == *b"orders/pg\n" { b"ready\n" } else { b"down#who?\n" })
+    });
+    let prober = Prober::new(Clock::start());
+    let kind = CheckKind::Agent(AgentCheck { port: 0, send: "orders/pg\n".to_owned() });
+    let advice = passed(ask(&prober, &server.addr.to_string(), &kind, PATIENT).await);
+    assert_eq!(advice.admin, Some(AdminState::Ready));
+}
+
+#[tokio::test]
+async fn an_agent_at_a_port_of_its_own_speaks_only_for_a_backend_that_accepts() {
+    let ip = fresh_ip();
+    let own = TcpListener::bind((ip, 0)).unwrap();
+    let side = Server::start(SocketAddr::new(ip, 0), |_, mut stream| stream.write_all(b"75%\n"));
+    let (address, port) = (own.local_addr().unwrap().to_string(), side.addr.port());
+    let prober = Prober::new(Clock::start());
+    assert_eq!(passed(ask(&prober, &address, &by_agent(port), PATIENT).await).weight, Some(75));
+    drop(side);
+    let (error, detail) = failed(ask(&prober, &address, &by_agent(port), PATIENT).await);
+    assert_eq!(error, ProbeError::Check(CheckError::SourceRefused), "{detail}");
+    assert!(detail.starts_with(&format!("connecting to {ip}:{port}: ")), "{detail}");
+    drop(own);
+    let (error, detail) = failed(ask(&prober, &address, &by_agent(port), PATIENT).await);
+    assert_eq!(error, ProbeError::Dial(DialError::Refused), "{detail}");
+}
+
+#[tokio::test]
+async fn an_agent_may_speak_on_a_unix_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent");
+    let listener = UnixListener::bind(&path).unwrap();
+    let thread = std::thread::spawn(move || listener.accept().unwrap().0.write_all(b"drain\n").unwrap());
+    let prober = Prober::new(Clock::start());
+    let advice = passed(ask(&prober, &format!("unix:{}", path.display()), &by_agent(0), PATIENT).await);
+    assert_eq!(advice.admin, Some(AdminState::Drain));
+    thread.join().unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_asked_of_a_backend_without_a_check() {
+    let prober = Prober::new(Clock::start());
+    let advice = passed(ask(&prober, &fresh_addr().to_string(), &CheckKind::None, PATIENT).await);
+    assert_eq!(advice, Advice::default());
+}
+
+// Programs.
+
+/// An executable in `dir`. A process of its own writes it: where this one has a file open for writing while another
+/// test forks, the child has it too for a moment, and the kernel does not run what is being written.
+fn script(dir: &TempDir, name: &str, body: &str) -> PathBuf {
+    let path = dir.path().join(name);
+    let mut writer = Command::new("/bin/sh");
+    writer.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""]).arg(&path).stdin(Stdio::piped());
+    let mut writer = writer.spawn().unwrap();
+    write!(writer.stdin.take().unwrap(), "#!/bin/sh\n{body}\n").unwrap();
+    assert!(writer.wait().unwrap().success());
+    path
+}
+
+fn by_command(program: &Path, arguments: &[&str]) -> CheckKind {
+    let program = Argument::Shown(program.to_str().unwrap().to_owned());
+    let arguments = arguments.iter().map(|text| Argument::Shown((*text).to_owned()));
+    let argv = std::iter::once(program).chain(arguments).collect();
+    CheckKind::Command(CommandCheck { argv, pool: PoolName::from("orders"), backend: BackendName::from("pg1") })
+}
+
+/// The state of a process as /proc has it; none once it is gone.
+fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// Waits until a process is killed. One that has lost its parent may stay as a zombie for as long as the container's
+/// first process does not look after it.
+#[track_caller]
+fn wait_gone(pid: u32) {
+    wait_until(&format!("process {pid} is gone"), DEADLINE, || matches!(state(pid), None | Some('Z')));
+}
+
+/// The number that a script has written to `path`, with the end of its line.
+fn pid_in(path: &Path) -> Option<u32> {
+    fs::read_to_string(path).ok()?.strip_suffix('\n')?.parse().ok()
+}
+
+/// Children of this process that have ended and were not waited for.
+fn zombies() -> usize {
+    let own = std::process::id().to_string();
+    let stats =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("stat")).ok());
+    stats
+        .filter(|stat| {
+            let mut fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
+            fields.next() == Some("Z") && fields.next() == Some(&own)
+        })
+        .count()
+}
+
+#[tokio::test]
+async fn how_a_program_ends_is_the_verdict() {
+    let dir = tempfile::tempdir().unwrap();
+    let prober = Prober::new(Clock::start());
+    let program = script(&dir, "check", "eval \"$1\"");
+    let name = program.display().to_string();
+    for body in ["exit 0", "echo bad news; exit 0", "seq 1 100000"] {
+        assert_eq!(passed(ask(&prober, "a:1", &by_command(&program, &[body]), PATIENT).await), Advice::default());
+    }
+    for (body, words) in [
+        ("exit 3", "exit status: 3".to_owned()),
+        ("echo; echo ' lag 5 GB '; echo more; exit 1", "exit status: 1: lag 5 GB".to_owned()),
+        ("echo to standard error >&2; exit 2", "exit status: 2: to standard error".to_owned()),
+        ("printf 'a\\033[2Jb\\007'; exit 1", "exit status: 1: a\\u{1b}[2Jb\\u{7}".to_owned()),
+        ("kill -9 $$", "signal: 9 (SIGKILL)".to_owned()),
+        ("kill -TERM $$", "signal: 15 (SIGTERM)".to_owned()),
+        ("seq 1 100000; exit 4", "exit status: 4: 1".to_owned()),
+        ("head -c 5000 /dev/zero | tr '\\0' x; exit 5", format!("exit status: 5: {}", "x".repeat(512))),
+    ] {
+        let (error, detail) = failed(ask(&prober, "a:1", &by_command(&program, &[body]), PATIENT).await);
+        assert_eq!(error, ProbeError::Check(CheckError::CommandFailed), "{body}");
+        assert_eq!(detail, format!("{name}: {words}"));
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_be_started_is_a_failed_check_that_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let prober = Prober::new(Clock::start());
+    let plain = script(&dir, "plain", "exit 0");
+    fs::set_permissions(&plain, fs::Permissions::from_mode(0o644)).unwrap();
+    for (path, why) in [
+        (dir.path().join("none"), "No such file or directory"),
+        (plain, "Permission denied"),
+        (dir.path().to_owned(), "Permission denied"),
+    ] {
+        let (error, detail) = failed(ask(&prober, "a:1", &by_command(&path, &[]), PATIENT).await);
+        assert_eq!(error, ProbeError::Check(CheckError::CommandFailed), "{detail}");
+        assert!(detail.starts_with(&format!("{}: cannot be started: {why}", path.display())), "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn a_program_gets_its_arguments_as_they_are_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let prober = Prober::new(Clock::start());
+    let body = r#"exec > "$1"; shift; for a in "$@"; do echo "<$a>"; done; env | sort; pwd; cat; ls /proc/self/fd"#;
+    let (program, told) = (script(&dir, "check", body), dir.path().join("told"));
+    let arguments = [told.to_str().unwrap(), "a b", "$(exit 1)", "`x`;'\"", "", "*"];
+    passed(ask(&prober, "[::1]:5432", &by_command(&program, &arguments), PATIENT).await);
+    let told = fs::read_to_string(&told).unwrap();
+    let mut lines = told.lines();
+    for argument in ["a b", "$(exit 1)", "`x`;'\"", "", "*"] {
+        assert_eq!(lines.next(), Some(format!("<{argument}>").as_str()), "{told}");
+    }
+    let named = |name: &str| Some(format!("{name}={}", std::env::var(name).ok()?));
+    let mut wanted: Vec<String> = ["HOME", "LANG", "PATH"].iter().filter_map(|name| named(name)).collect();
+    wanted.extend(
+        ["ADDRESS=[::1]:5432", "BACKEND=pg1", "HOST=::1", "POOL=orders", "PORT=5432"]
+            .map(|set| format!("CHANGEOVER_{set}")),
+    );
+    // The shell's own.
+    wanted.push("PWD=/".to_owned());
+    let (variables, rest): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.contains('='));
+    // The shell's own as well; only some have them.
+    let variables: Vec<&str> = variables.into_iter().filter(|line| !line.starts_with(['_', 'S', 'O'])).collect();
+    wanted.sort();
+    assert_eq!(variables, wanted);
+    // In the root directory, with nothing to read, and with no descriptor but the three and that of `ls` itself. The
+    // shell has the script at 10, and what this process has inherited itself stands above that.
+    let rest: Vec<&str> = rest.into_iter().filter(|line| line.len() < 2).collect();
+    assert_eq!(rest, ["/", "0", "1", "2", "3"], "{told}");
+}
+
+#[tokio::test]
+async fn a_program_that_is_late_is_killed_with_all_that_it_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let prober = Prober::new(Clock::start());
+    let body = "trap '' TERM HUP INT\nsleep 1000 &\necho $! > \"$1\"\nwait";
+    let (program, child) = (script(&dir, "check", body), dir.path().join("child"));
+    let kind = by_command(&program, &[child.to_str().unwrap()]);
+    // However short it is: what counts is the one that got as far as to have a child.
+    let pid = loop {
+        let (error, detail) = failed(ask(&prober, "a:1", &kind, SHORT).await);
+        assert_eq!(error, ProbeError::Check(CheckError::AnswerTimedOut));
+        assert_eq!(detail, format!("{}: not finished within 200ms, killed", program.display()));
+        if let Some(pid) = pid_in(&child) {
+            break pid;
+        }
+    };
+    wait_gone(pid);
+    wait_until("there is no zombie", DEADLINE, || zombies() == 0);
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_wanted_any_more_is_killed_with_all_that_it_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let prober = Prober::new(Clock::start());
+    let body = "sleep 1000 &\necho $! > \"$1.new\"\nmv \"$1.new\" \"$1\"\nwait";
+    let (program, child) = (script(&dir, "check", body), dir.path().join("child"));
+    let kind = by_command(&program, &[child.to_str().unwrap()]);
+    let asking = tokio::spawn(async move { ask(&prober, "a:1", &kind, Duration::from_secs(3600)).await });
+    // The task has to run in order to ask.
+    while pid_in(&child).is_none() {
+        tokio::task::yield_now().await;
+    }
+    asking.abort();
+    assert!(asking.await.unwrap_err().is_cancelled());
+    wait_gone(pid_in(&child).unwrap());
+    wait_until("there is no zombie", DEADLINE, || zombies() == 0);
+}
+
+#[tokio::test]
+async fn what_a_program_leaves_behind_delays_no_verdict_and_does_not_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let prober = Prober::new(Clock::start());
+    // It inherits the pipe, and would hold it for longer than anybody waits.
+    let body = "sleep 1000 &\necho $! > \"$1\"\necho left behind\nexit $2";
+    let (program, child) = (script(&dir, "check", body), dir.path().join("child"));
+    let limit = Duration::from_secs(900);
+    passed(ask(&prober, "a:1", &by_command(&program, &[child.to_str().unwrap(), "0"]), limit).await);
+    wait_gone(pid_in(&child).unwrap());
+    let (_, detail) = failed(ask(&prober, "a:1", &by_command(&program, &[child.to_str().unwrap(), "7"]), limit).await);
+    assert_eq!(detail, format!("{}: exit status: 7: left behind", program.display()));
+    wait_gone(pid_in(&child).unwrap());
+}
+
+#[tokio::test]
+async fn two_hundred_programs_take_turns_and_leave_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let prober = Prober::new(Clock::start());
+    let running = dir.path().join("running");
+    fs::create_dir(&running).unwrap();
+    let body = "mkdir \"$1/$$\" && ls \"$1\" | wc -l >> \"$2\" && rmdir \"$1/$$\"";
+    let (program, counts) = (script(&dir, "check", body), dir.path().join("counts"));
+    let kind = Arc::new(by_command(&program, &[running.to_str().unwrap(), counts.to_str().unwrap()]));
+    let mut all = JoinSet::new();
+    for _ in 0..200 {
+        let (prober, kind) = (prober.clone(), Arc::clone(&kind));
+        all.spawn(async move { ask(&prober, "a:1", &kind, PATIENT).await });
+    }
+    for outcome in all.join_all().await {
+        passed(outcome);
+    }
+    let counts = fs::read_to_string(&counts).unwrap();
+    let counts: Vec<usize> = counts.lines().map(|line| line.trim().parse().unwrap()).collect();
+    println!("at most {:?} at once", counts.iter().max());
+    assert_eq!(counts.len(), 200);
+    assert!(counts.iter().all(|count| (1..=32).contains(count)), "{counts:?}");
+    wait_until("there is no zombie", DEADLINE, || zombies() == 0);
+}
+
+#[tokio::test]
+async fn a_program_whose_turn_does_not_come_has_found_out_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let prober = Prober::new(Clock::start());
+    let (program, there) = (script(&dir, "check", "echo > \"$1/$$\"; exec sleep 1000"), dir.path().join("there"));
+    fs::create_dir(&there).unwrap();
+    let kind = Arc::new(by_command(&program, &[there.to_str().unwrap()]));
+    let mut all = JoinSet::new();
+    for _ in 0..32 {
+        let (prober, kind) = (prober.clone(), Arc::clone(&kind));
+        all.spawn(async move { ask(&prober, "a:1", &kind, Duration::from_secs(3600)).await });
+    }
+    while fs::read_dir(&there).unwrap().count() < 32 {
+        tokio::task::yield_now().await;
+    }
+    let quick = by_command(&script(&dir, "quick", "exit 0"), &[]);
+    let outcome = ask(&prober, "a:1", &quick, SHORT).await;
+    let ProbeOutcome::Inconclusive { detail, .. } = &outcome else { panic!("{outcome:?}") };
+    assert_eq!(detail, "as many check commands as may be were running for 200ms");
+    // Others are asked meanwhile.
+    let server = agent(&[b"up\n"], false);
+    passed(ask(&prober, &server.addr.to_string(), &by_agent(0), PATIENT).await);
+    all.shutdown().await;
+    passed(ask(&prober, "a:1", &quick, PATIENT).await);
+}
+
+// The daemon.
+
+#[test]
+fn a_program_takes_a_backend_out_and_brings_it_back() {
+    let (a, b) = (Backend::start("a"), Backend::start("b"));
+    let dir = tempfile::tempdir().unwrap();
+    let body = "test \"$CHANGEOVER_BACKEND\" = \"$2\" || exit 9\ntest ! -e \"$1/$2\" || { cat \"$1/$2\"; exit 1; }";
+    let program = script(&dir, "check", body);
+    let daemon = Daemon::start(&format!(
+        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n[pools.orders.check]\nkind = \"command\"\n\
+         interval = \"50ms\"\ncommand = [\"{}\", \"{}\", \"{{backend}}\"]\n\
+         [pools.orders.failover]\nfailback_after = \"0s\"\n{}{}",
+        program.display(),
+        dir.path().display(),
+        a.toml("orders", 1),
+        b.toml("orders", 2),
+    ));
+    let (mut session, name) = meet(daemon.listener("orders")).expect("served");
+    assert_eq!(name, "a");
+    fs::write(dir.path().join("a"), "replica is broken\n").unwrap();
+    daemon.wait_health("orders", "a", "unhealthy");
+    let out = daemon.backend("orders", "a");
+    let words = format!("{}: exit status: 1: replica is broken", program.display());
+    assert!(out["last_error"].as_str().unwrap().contains(&words), "{out}");
+    assert!(out["reason"].as_str().unwrap().contains("check"), "{out}");
+    assert_eq!(visit(daemon.listener("orders")).expect("served"), "b");
+    echo(&mut session, b"a failing source of health cuts off nobody").expect("echoed");
+    fs::remove_file(dir.path().join("a")).unwrap();
+    daemon.wait_active("orders", "a");
+}
+
+#[test]
+fn an_agent_takes_a_backend_out_and_brings_it_back() {
+    let (a, b) = (Backend::start("a"), Backend::start("b"));
+    let is_down = Arc::new(AtomicBool::new(false));
+    let look = Arc::clone(&is_down);
+    let side = Server::start(SocketAddr::new(a.addr.ip(), 0), move |_, mut stream| {
+        stream.write_all(if look.load(Ordering::SeqCst) { b"stopped # for the night\n" } else { b"up\n" })
+    });
+    let daemon = Daemon::start(&format!(
+        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n\
+         [pools.orders.failover]\nfailback_after = \"0s\"\n\
+         {}check = {{ kind = \"agent\", interval = \"50ms\", agent = {{ port = {} }} }}\n{}",
+        a.toml("orders", 1),
+        side.addr.port(),
+        b.toml("orders", 2),
+    ));
+    assert_eq!(visit(daemon.listener("orders")).expect("served"), "a");
+    is_down.store(true, Ordering::SeqCst);
+    daemon.wait_health("orders", "a", "unhealthy");
+    let out = daemon.backend("orders", "a");
+    assert!(out["last_error"].as_str().unwrap().contains("stopped: for the night"), "{out}");
+    assert_eq!(visit(daemon.listener("orders")).expect("served"), "b");
+    is_down.store(false, Ordering::SeqCst);
+    daemon.wait_active("orders", "a");
+}
+
+#[test]
+fn a_backend_without_a_check_is_fit_from_the_start() {
+    let absent = Backend::absent("a");
+    let daemon = Daemon::start(&format!(
+        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n[pools.orders.check]\nkind = \"none\"\n{}",
+        absent.toml("orders", 1)
+    ));
+    assert_eq!(daemon.backend("orders", "a")["health"], "healthy");
+}
+
+#[test]
+fn a_daemon_that_ends_leaves_no_program_behind_and_one_that_inherits_no_children_sees_them_end() {
+    let a = Backend::start("a");
+    let dir = tempfile::tempdir().unwrap();
+    // The first run gives the verdict, the second one stays.
+    let body =
+        "mkdir \"$1/first\" 2>&- && exit 0\necho $$ > \"$1/pid.new\"\nmv \"$1/pid.new\" \"$1/pid\"\nexec sleep 1000";
+    let program = script(&dir, "check", body);
+    let config = format!(
+        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n[pools.orders.check]\nkind = \"command\"\n\
+         interval = \"50ms\"\ntimeout = \"1h\"\ncommand = [\"{}\", \"{}\"]\n{}",
+        program.display(),
+        dir.path().display(),
+        a.toml("orders", 1),
+    );
+    // Whoever started it did not want to hear of its own children, and that is inherited.
+    let mut daemon = Daemon::start_deaf_to_children(&config);
+    let pid = wait_for("the second run has begun", DEADLINE, || pid_in(&dir.path().join("pid")));
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.wait_exit().code(), Some(0));
+    wait_gone(pid);
+}
