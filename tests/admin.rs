@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use support::net::{ends, meet};
-use support::{Backend, DEADLINE, Daemon, dial, fresh_addr, http, metrics, visit, wait_until};
+use support::{Backend, DEADLINE, Daemon, changeover, dial, fresh_addr, http, metrics, visit, wait_until};
 
 fn config(backends: &[&Backend], more: &str) -> String {
     let backends: String = backends.iter().zip(1..).map(|(b, priority)| b.toml("orders", priority)).collect();
@@ -58,6 +58,9 @@ fn a_page_whose_name_leads_to_loopback_reads_nothing() {
         assert_eq!((answer.status, answer.header("content-type")), (421, "application/problem+json"), "{host}");
         assert_eq!(answer.json()["code"], "misdirected_request", "{host}");
     }
+    let to_another = "GET http://evil.example/api/v1/pools HTTP/1.1\r\nHost: localhost\r\n";
+    let answer = support::http::exchange_head(dial(daemon.admin()).expect("accepted"), to_another).expect("answered");
+    assert_eq!(answer.status, 421, "the request itself may name the host");
     for host in ["localhost", "127.0.0.1:7072", "[::1]"] {
         assert_eq!(get("HTTP/1.1", &format!("Host: {host}\r\n")).status, 200, "{host}");
     }
@@ -65,6 +68,14 @@ fn a_page_whose_name_leads_to_loopback_reads_nothing() {
     let over_unix = std::os::unix::net::UnixStream::connect(&socket).expect("accepted");
     let head = "GET /api/v1/pools HTTP/1.1\r\nHost: evil.example\r\n";
     assert_eq!(support::http::exchange_head(over_unix, head).expect("answered").status, 200);
+}
+
+#[test]
+fn client_commands_are_answered_over_ipv6_too() {
+    let a = Backend::start("a");
+    let daemon = Daemon::start(&format!("[admin]\nbind = \"[::1]:0\"\n{}", config(&[&a], "")));
+    let ended = changeover(&["status", "--admin", &format!("http://{}", daemon.admin())]);
+    assert!(ended.code == Some(0) && ended.stdout.contains("orders"), "{ended:?}");
 }
 
 #[test]

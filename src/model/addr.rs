@@ -26,11 +26,13 @@ pub enum Address {
 }
 
 impl Address {
-    /// The host to put in a URL or a `Host` header; `localhost` for Unix sockets.
+    /// The host to put in a URL or a `Host` header, where an IPv6 address stands in brackets; `localhost` for Unix
+    /// sockets.
     #[must_use]
     pub fn host(&self) -> String {
         match self {
-            Self::Ip(addr) => addr.ip().to_string(),
+            Self::Ip(SocketAddr::V4(addr)) => addr.ip().to_string(),
+            Self::Ip(SocketAddr::V6(addr)) => format!("[{}]", addr.ip()),
             Self::Name { host, .. } => host.to_string(),
             Self::Unix(_) => "localhost".to_owned(),
         }
@@ -164,6 +166,15 @@ mod tests {
     fn an_address_reads_as_it_prints() {
         for text in ["127.0.0.1:80", "[::1]:5432", "db-1.internal:5432", "localhost:1", "unix:/run/pg/.s.PGSQL.5432"] {
             assert_eq!(text.parse::<Address>().map(|a| a.to_string()), Ok(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_host_is_written_as_in_a_url() {
+        for (address, host) in
+            [("127.0.0.1:80", "127.0.0.1"), ("[::1]:80", "[::1]"), ("db:80", "db"), ("unix:/x", "localhost")]
+        {
+            assert_eq!(address.parse::<Address>().unwrap().host(), host);
         }
     }
 

@@ -54,6 +54,8 @@ pub struct Worker {
     /// Where refusals of pipes are counted, and how many have been.
     pipes: Option<PipeMetrics>,
     refusals_counted: Cell<[u64; PipeRefusal::ALL.len()]>,
+    /// The session from which on connections are kept alive in the next tick: the first one that the last had no time for.
+    keep_from: Cell<usize>,
     vigil: Rc<Vigil>,
     pub(super) holds: HoldQueues,
     pub(super) chance: Chance,
@@ -122,6 +124,7 @@ impl Worker {
             loans: Loans::new(relay_buffer),
             pipes: None,
             refusals_counted: Cell::default(),
+            keep_from: Cell::new(0),
             vigil: Rc::default(),
             holds: HoldQueues::default(),
             chance: Chance::new(clock.unix_seconds(clock.now()).to_bits() ^ (index as u64).rotate_right(16)),
@@ -185,8 +188,15 @@ impl Worker {
         let mut all_moved = Vec::new();
         let mut may_rest = if self.resting.is_open() { RESTS_A_TICK } else { 0 };
         let mut may_keep = KEPT_ALIVE_A_TICK;
-        for (_, session) in &mut *self.sessions.borrow_mut() {
-            let is_kept = session.keep_alive(self.keepalive, &mut may_keep);
+        // Where sessions come faster than that, those in front would take every tick's time from those behind.
+        let keep_from = self.keep_from.take();
+        let mut left_over = None;
+        for (key, session) in &mut *self.sessions.borrow_mut() {
+            let has_turn = key >= keep_from;
+            let is_kept = session.unkept.is_none() || has_turn && session.keep_alive(self.keepalive, &mut may_keep);
+            if has_turn && !is_kept {
+                left_over.get_or_insert(key);
+            }
             let moved = session.pulse.tick();
             if moved != [0, 0] {
                 session.backend.metrics.count_moved(moved);
@@ -197,6 +207,7 @@ impl Worker {
                 session.pulse.let_rest();
             }
         }
+        self.keep_from.set(left_over.unwrap_or(0));
         self.registry.add_moved(self.index, &all_moved);
     }
 
@@ -475,6 +486,32 @@ mod tests {
         let mut sessions = worker.sessions.borrow_mut();
         let session = sessions.get_mut(watch.key).unwrap();
         assert!(session.keep_alive(worker.keepalive, &mut 0), "it is once and for all");
+    }
+
+    /// Of a flood of short sessions there are always more than a tick has time for, and all of them in front.
+    #[tokio::test]
+    async fn a_session_behind_a_flood_of_new_ones_is_kept_alive_all_the_same() {
+        let registry = Registry::new(1);
+        let worker = worker(&Seats::new(1, 1), &registry).with_keepalive(Duration::from_secs(60));
+        let ((of_flood, _client), (server, _peer)) = (pair().await, pair().await);
+        let (of_flood, server, facts) = (Arc::new(of_flood), Arc::new(server), facts());
+        let backend = Arc::clone(&facts.backend);
+        let admission = registry.admit(0, BackendId(1), Epoch(0), facts).unwrap();
+        let watch = |server| worker.watch(&Rc::new(Pulse::new(0, 0)), &backend, &admission, Some(server));
+        let mut flood: Vec<_> = (0..=super::KEPT_ALIVE_A_TICK).map(|_| watch(&of_flood)).collect();
+        let _last = watch(&server);
+        let is_kept = || socket2::SockRef::from(&*server).keepalive().unwrap();
+        for _ in 0..2 {
+            worker.tick();
+            flood.iter_mut().for_each(|session| {
+                drop(std::mem::replace(session, watch(&of_flood)));
+            });
+        }
+        assert!(is_kept());
+        worker.tick();
+        worker.tick();
+        let unkept = worker.sessions.borrow().iter().filter(|(_, session)| session.unkept.is_some()).count();
+        assert_eq!(unkept, 0, "nor are those in front forgotten");
     }
 
     #[tokio::test]
