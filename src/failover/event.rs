@@ -272,7 +272,8 @@ impl Change {
 /// At most this many names are written out in one line; the rest is counted.
 const NAMES_SHOWN: usize = 5;
 
-fn names(list: &[BackendName]) -> String {
+/// Names in a sentence.
+pub(super) fn names(list: &[BackendName]) -> String {
     let shown: Vec<&str> = list.iter().take(NAMES_SHOWN).map(BackendName::as_str).collect();
     match list.len().saturating_sub(NAMES_SHOWN) {
         0 if shown.is_empty() => "nothing".to_owned(),

@@ -65,6 +65,10 @@
 //!
 //! **An order that is refused changes nothing**, and says why.
 //!
+//! **What is decided can be explained.** [`Controller::explain`] names the rules that apply, the evidence, and what would happen if
+//! all that serve failed now; [`Controller::evaluate`] says whether the pool should fail over, or what stands in the way. Both only
+//! look, and a property test holds them to what the pool then does.
+//!
 //! **Sessions go by the reason.** What becomes of the sessions of a backend that is taken out depends
 //! on why: keep, drain until `drain_timeout`, or close at once. The table is published before
 //! sessions are fenced. Sessions that drain stay after all if their backend is healthy, or made ready, again.
@@ -74,7 +78,9 @@ mod balance;
 mod controller;
 mod damping;
 mod departures;
+mod evaluate;
 mod event;
+mod explain;
 mod health;
 mod invariants;
 mod lifecycle;

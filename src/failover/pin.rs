@@ -145,7 +145,7 @@ impl Pool {
     }
 
     /// The backends of a tier that are fit, whatever the pin says.
-    fn fit_names_of(&self, priority: u32) -> impl Iterator<Item = BackendName> {
+    pub(super) fn fit_names_of(&self, priority: u32) -> impl Iterator<Item = BackendName> {
         let fit = move |member: &&Member| member.plan.priority == priority && member.is_eligible();
         self.members().iter().filter(fit).map(|member| member.plan.name.clone())
     }

@@ -304,6 +304,11 @@ impl Pool {
         matches!(self.state, PoolState::Down | PoolState::FailoverInProgress)
     }
 
+    /// Whom `use-preferred` sends clients to while nothing is fit.
+    pub(super) fn last_resort(&self) -> Option<&Member> {
+        self.members.iter().find(|member| member.availability().is_allowed() && self.may_serve(member))
+    }
+
     /// Whether something serves, as of the last turn.
     pub(super) fn serves(&self) -> bool {
         !matches!(self.state, PoolState::Unknown | PoolState::Down | PoolState::FailoverInProgress)
@@ -322,8 +327,7 @@ impl Pool {
                 tiers.entry(member.plan.priority).or_default().push(member.route());
             }
         } else if self.plan.hold.when_down == WhenDown::UsePreferred && !self.is_pending() {
-            let allowed = self.members.iter().find(|m| m.availability().is_allowed() && self.may_serve(m));
-            tiers.extend(allowed.map(|member| (member.plan.priority, vec![member.route()])));
+            tiers.extend(self.last_resort().map(|member| (member.plan.priority, vec![member.route()])));
         }
         if self.pause.is_some() {
             tiers.clear();

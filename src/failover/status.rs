@@ -35,7 +35,7 @@ impl Pool {
         }
     }
 
-    fn backend_status(&self, now: MonoTime, member: &Member) -> BackendStatus {
+    pub(super) fn backend_status(&self, now: MonoTime, member: &Member) -> BackendStatus {
         let eligible = member.availability() == Availability::Eligible;
         let active = eligible && !self.is_empty_seat() && self.is_seated(member);
         BackendStatus {

@@ -13,6 +13,7 @@ mod balances;
 mod build;
 mod damping;
 mod departures;
+mod explain;
 mod health;
 mod lifecycle;
 mod pause;

@@ -9,8 +9,8 @@ use super::build::{PlanBuilder, ms, plan};
 use super::rig::{Rig, bad_answer, inconclusive, passed, refused, replaced, timed_out};
 use crate::failover::{Change, Command, DAMPING_CAP, DAMPING_FLOOR, Event, Order};
 use crate::model::{
-    Actor, AdminState, BackendId, BackendName, BackendStatus, DialError, Epoch, Failback, FailoverStatus, HealthState,
-    MonoTime, PoolState, PoolStatus, ProbeId, ProbeOutcome, SessionPolicy, TargetId, WhenDown,
+    Actor, AdminState, BackendId, BackendName, BackendStatus, DialError, Epoch, Explanation, Failback, FailoverStatus,
+    HealthState, MonoTime, PoolState, PoolStatus, ProbeId, ProbeOutcome, SessionPolicy, TargetId, WhenDown,
 };
 
 #[derive(Debug, Clone)]
@@ -263,6 +263,8 @@ fn model(rig: &Rig, status: &PoolStatus, mut seat: Seat) -> Seat {
 struct Bench {
     rig: Rig,
     seats: BTreeMap<String, Seat>,
+    /// How often all that served was lost by an answer.
+    losses: u32,
 }
 
 impl Bench {
@@ -273,7 +275,10 @@ impl Bench {
             Event::Ordered { order, .. } if !matches!(order, Order::SetAdminState { .. }) => Some(order.clone()),
             _ => None,
         };
+        let is_answer = matches!(event, Event::ProbeFinished { .. });
+        let expected = if is_answer { self.explanations() } else { Vec::new() };
         self.rig.feed(event);
+        expected.iter().for_each(|before| self.check_prospect(before));
         for command in &self.rig.last {
             let Command::Report(told) = command else { continue };
             self.seats.entry(told.pool.to_string()).or_default().tell(&told.change);
@@ -301,8 +306,55 @@ impl Bench {
                 if is_plan { "a plan" } else { "an event" }
             );
             self.check_routes(status, &seat);
+            let evaluation = self.rig.core.evaluate(self.rig.now, &status.name).unwrap();
+            assert!(!evaluation.should_failover, "what should be done is done in its turn: {evaluation:?}");
             self.seats.insert(status.name.to_string(), seat);
         }
+    }
+
+    fn explanations(&self) -> Vec<Explanation> {
+        let names = self.rig.core.pools.keys();
+        names.map(|name| self.rig.core.explain(self.rig.now, name).unwrap()).collect()
+    }
+
+    /// If an answer has cost the pool all that served, what was foretold has happened.
+    fn check_prospect(&mut self, before: &Explanation) {
+        let Some(prospect) = &before.if_active_failed else { return };
+        let after = self.rig.core.explain(self.rig.now, &before.pool).unwrap();
+        let is_fit = |name: &BackendName| after.evidence.iter().any(|b| b.name == *name && b.eligible);
+        if before.serving.iter().any(is_fit) {
+            return;
+        }
+        self.losses += 1;
+        assert_eq!(prospect.to, after.serving, "{before:#?} became {after:#?}");
+        if after.serving.is_empty() {
+            let told = prospect.rules.last().map(|applied| (applied.rule, applied.detail.clone()));
+            let so = after.rules.first().map(|applied| (applied.rule, applied.detail.clone()));
+            assert_eq!(told, so, "{before:#?} became {after:#?}");
+        }
+    }
+
+    /// Fails whatever serves, again and again, until nothing does.
+    fn fail_active(&mut self) {
+        for _ in 0..2000 {
+            let all = self.rig.core.pool_statuses(self.rig.now).into_iter().flat_map(|pool| pool.backends);
+            let active: Vec<BackendId> = all.filter(|backend| backend.active).map(|backend| backend.id).collect();
+            if active.is_empty() {
+                return;
+            }
+            let asked = |id: &BackendId| {
+                let mut open = self.rig.open.keys().filter(|target| self.rig.core.subscribers(**target).contains(id));
+                open.next().copied()
+            };
+            if let Some(target) = active.iter().find_map(asked) {
+                let (probe, _) = self.rig.open.remove(&target).unwrap();
+                self.feed(Event::ProbeFinished { target, probe, outcome: refused() });
+            } else {
+                self.rig.now = self.rig.core.next_deadline().unwrap();
+                self.feed(Event::Tick);
+            }
+        }
+        panic!("something goes on serving: {:#?}", self.rig.core.pool_statuses(self.rig.now));
     }
 
     fn check_routes(&self, status: &PoolStatus, seat: &Seat) {
@@ -407,10 +459,14 @@ proptest! {
 
     #[test]
     fn any_sequence_of_events_keeps_the_rules(ops in ops()) {
-        let mut bench = Bench { rig: Rig::new(plan()), seats: BTreeMap::new() };
+        let mut bench = Bench { rig: Rig::new(plan()), seats: BTreeMap::new(), losses: 0 };
         bench.feed(replaced(family(0)));
         for op in &ops {
             bench.apply(op);
         }
+        let serves = bench.rig.core.pool_statuses(bench.rig.now).iter().flat_map(|p| &p.backends).any(|b| b.active);
+        let before = bench.losses;
+        bench.fail_active();
+        assert!(!serves || bench.losses > before, "nothing was lost");
     }
 }
