@@ -115,8 +115,13 @@ impl Executor {
         }
     }
 
-    /// Carries out the commands of one turn, which began at `began`.
-    pub(super) fn carry_out(&mut self, began: MonoTime, commands: &mut Vec<Command>, probes: &mut Probes) {
+    /// Carries out the commands of one turn, which began at `began`. Returns what it has told.
+    pub(super) fn carry_out(
+        &mut self,
+        began: MonoTime,
+        commands: &mut Vec<Command>,
+        probes: &mut Probes,
+    ) -> Vec<Transition> {
         let decided = self.clock.now();
         let mut reports = Vec::new();
         for command in commands.drain(..) {
@@ -144,6 +149,7 @@ impl Executor {
             self.measure(transition, decided.since(began), published.since(decided), published);
             self.report(transition);
         }
+        reports
     }
 
     /// Keeps the time of each part of a failover, and the counts.

@@ -106,8 +106,9 @@ impl Pool {
         let Some(best) = self.fit_tiers().into_keys().next() else { return Vec::new() };
         let before = self.active.replace(best);
         let (ids, to) = (self.serving_ids(), self.fit_names(best));
-        if left.is_empty() {
-            // What it was pinned to is lost: whoever serves now fills an empty seat.
+        let is_better = self.active < before;
+        if left.is_empty() && !is_better {
+            // What it was pinned to is lost, and so is all that is better: whoever serves now fills an empty seat.
             if before != self.active {
                 self.moved(now, before, &to, effects);
             }

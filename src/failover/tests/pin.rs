@@ -28,7 +28,7 @@ fn a_pinned_backend_serves_alone_until_failback() {
     rig.live(ms(120_000), &[]);
     assert_eq!(rig.way("pg"), "b2", "not left for a better tier that is fit for ever so long");
     assert_eq!(rig.backend("a").reason, "standby: pinned to b2 until `changeover failback pg`");
-    assert_eq!(rig.backend("b").active, false, "not even its own tier");
+    assert!(!rig.backend("b").active, "not even its own tier");
     rig.fail_back("pg").unwrap();
     assert_eq!((rig.way("pg"), rig.state()), ("a | b b2 | c".to_owned(), PoolState::Healthy), "at once");
     assert_eq!(rig.status("pg").pinned, None);

@@ -164,9 +164,10 @@ impl Seat {
                 self.pin = None;
                 let best = all.iter().filter(|b| b.eligible).map(|b| b.priority).min();
                 self.active = best.or(self.active);
-                if served.is_empty() && self.active != Some(before) {
+                let is_better = self.active < Some(before);
+                if served.is_empty() && self.active > Some(before) {
                     self.moved(now, before, status, after);
-                } else if !served.is_empty() && self.serving(all) != served {
+                } else if (is_better || !served.is_empty()) && self.serving(all) != served {
                     self.calm.returned(now, after);
                 }
             }
