@@ -1,6 +1,12 @@
 //! Operators' orders on a running daemon: who serves, and whether new clients wait.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::print_stdout)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::wildcard_enum_match_arm
+)]
 
 mod support;
 
@@ -130,6 +136,19 @@ fn a_pause_lets_clients_go_on_when_its_time_is_up() {
     assert_eq!(visit(daemon.address()).expect("served"), "a");
     assert!(began.elapsed() >= pause, "let go after {:?}", began.elapsed());
     assert!(matches!(daemon.give(Order::Resume { pool: pool() }), Err(Refusal::Conflict(_))));
+}
+
+#[test]
+fn a_pool_that_is_down_and_paused_refuses_nobody_before_the_end() {
+    let (a, b) = (Backend::absent("a"), Backend::absent("b"));
+    let daemon = Ordered::start("when_down = \"refuse\"", &a, &b);
+    assert_eq!(daemon.pool()["state"], "down");
+    daemon.give(Order::Pause { pool: pool(), until: None }).unwrap();
+    let mut client = dial(daemon.address()).unwrap();
+    daemon.wait_held(1);
+    daemon.give(Order::Resume { pool: pool() }).unwrap();
+    ends(&mut client);
+    daemon.wait_held(0);
 }
 
 #[test]
