@@ -60,6 +60,11 @@
 //! 10. A reload that fails changes nothing, and no secret is ever printed.
 //!     Tests: `a_bad_file_changes_nothing_and_the_log_says_where_and_why`,
 //!     `no_secret_is_ever_printed`, `no_secret_is_printed_by_check`.
+//! 11. An order that is refused changes nothing. New sessions of a pinned pool go to what it is pinned to and nowhere else,
+//!     and clients of a paused pool wait.
+//!     Tests: `what_cannot_be_is_refused_with_the_reason`, `an_order_that_is_refused_says_why_and_changes_nothing`,
+//!     `a_pinned_backend_serves_alone_until_failback`, `any_sequence_of_events_keeps_the_rules`,
+//!     `clients_of_a_paused_pool_wait_whatever_the_policy_and_sessions_go_on`.
 
 pub mod admin;
 pub mod cli;

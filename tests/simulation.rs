@@ -14,12 +14,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use changeover::failover::{Arrival, Command, Controller, Event, Order, RouteTable};
+use changeover::failover::{Arrival, Change, Command, Controller, DAMPING_CAP, Event, Order, RouteTable};
 use changeover::model::{
     Actor, AdminPlan, AdminState, Advice, Approach, BackendId, BackendPlan, BackendStatus, Balance, CheckError,
-    CheckKind, CheckPlan, DaemonPlan, DialError, DialPlan, Epoch, Failback, FailoverPlan, HealthState, HoldPlan,
-    LogFormat, LogLevel, LogPlan, MonoTime, OutReason, Plan, PoolKind, PoolName, PoolPlan, PoolState, ProbeError,
-    ProbeId, ProbeOutcome, Resend, SessionPolicies, SessionPolicy, TargetId, WhenDown,
+    CheckKind, CheckPlan, DaemonPlan, DialError, DialPlan, Epoch, Failback, FailoverPlan, FailoverStatus, HealthState,
+    HoldPlan, LogFormat, LogLevel, LogPlan, MonoTime, OutReason, Plan, PoolKind, PoolName, PoolPlan, PoolState,
+    PoolStatus, ProbeError, ProbeId, ProbeOutcome, Resend, SessionPolicies, SessionPolicy, TargetId, WhenDown,
 };
 
 const SEEDS: u64 = 256;
@@ -84,6 +84,10 @@ struct World {
     trace: VecDeque<String>,
     hash: DefaultHasher,
     failovers: u64,
+    /// The number and status of each pool's last failover.
+    told: BTreeMap<PoolName, (u64, FailoverStatus)>,
+    /// Orders that were carried out, and that were refused.
+    orders: (u64, u64),
 }
 
 impl World {
@@ -109,6 +113,8 @@ impl World {
             trace: VecDeque::new(),
             hash: DefaultHasher::new(),
             failovers: 0,
+            told: BTreeMap::new(),
+            orders: (0, 0),
         };
         world.feed(replaced(plan));
         world
@@ -187,10 +193,26 @@ impl World {
                 self.sessions.retain(|session| session.backend != backend || session.epoch >= epoch);
             }
             Command::Report(transition) => {
-                self.failovers += u64::from(transition.change.kind() == "pool.failover");
+                if let Change::PoolFailover { number, status, .. } = transition.change {
+                    self.failovers += u64::from(status == FailoverStatus::Completed);
+                    self.follow(&transition.pool, number, status);
+                }
                 self.note(format!("  {}: {}", transition.pool, transition.change));
             }
         }
+    }
+
+    /// Failovers of a pool are numbered without a gap, and each is told in order.
+    fn follow(&mut self, pool: &PoolName, number: u64, status: FailoverStatus) {
+        let (last, before) = self.told.get(pool).copied().unwrap_or((0, FailoverStatus::Failed));
+        let expected = match (before, status) {
+            (FailoverStatus::Completed | FailoverStatus::Failed, FailoverStatus::Pending) => last + 1,
+            (FailoverStatus::Pending, FailoverStatus::InProgress | FailoverStatus::Failed)
+            | (FailoverStatus::InProgress, FailoverStatus::Completed) => last,
+            _ => panic!("{status} after {before}"),
+        };
+        assert_eq!(number, expected, "the numbers of the failovers of {pool}");
+        self.told.insert(pool.clone(), (number, status));
     }
 
     fn host(&mut self, name: &str) -> Host {
@@ -276,7 +298,7 @@ impl World {
             };
             let Ok(route) = routes.pick(&arrival) else { break };
             let chosen = status.backends.iter().find(|b| b.id == route.backend).expect("a route to nobody");
-            check_choice(&policy, &status.backends, chosen, status.state);
+            check_choice(&policy, &status, chosen);
             assert!(!tried.contains(&route.backend), "tried twice");
             tried.push(route.backend);
             let host = self.host(&route.address.host());
@@ -298,7 +320,8 @@ impl World {
 
     fn step(&mut self) {
         match self.rng.u8(..100) {
-            0..45 => self.client(),
+            0..42 => self.client(),
+            42..45 => self.direct(),
             45..60 => {
                 let host = ["a", "b", "c", "d", "e", "f"][self.rng.usize(..6)].to_owned();
                 let mood = if self.rng.bool() { Host::Up } else { MOODS[self.rng.usize(..MOODS.len())] };
@@ -315,6 +338,8 @@ impl World {
             65..67 => {
                 let plan = draw_plan(&mut self.rng);
                 self.plan = Arc::clone(&plan);
+                // A pool that comes again is another one.
+                self.told.retain(|pool, _| plan.pools.contains_key(pool));
                 self.feed(replaced(plan));
             }
             67..95 => {
@@ -325,6 +350,60 @@ impl World {
                 let time = ms(self.rng.u64(1000..8000));
                 self.pass(time);
             }
+        }
+    }
+
+    /// An operator says who serves, or whether clients wait; what is refused has no effect.
+    fn direct(&mut self) {
+        let names: Vec<PoolName> = self.plan.pools.keys().cloned().collect();
+        let Some(pool) = self.rng.choice(names) else { return };
+        let order = match self.rng.u8(..8) {
+            0..3 => {
+                let to = (self.rng.u8(..4) > 0).then(|| ["a", "b", "c", "d", "e", "f"][self.rng.usize(..6)].into());
+                let sessions = SessionPolicy::ALL[self.rng.usize(..3)];
+                Order::Failover { pool, to, reason: None, sessions }
+            }
+            3..5 => Order::Failback { pool },
+            5 => {
+                let time = self.rng.bool().then(|| ms(self.rng.u64(1..5000)));
+                Order::Pause { pool, until: time.map(|time| self.now + time) }
+            }
+            _ => Order::Resume { pool },
+        };
+        self.feed(Event::Tick);
+        let refusal = self.core.refusal(self.now, &order);
+        let before = (self.core.pool_statuses(self.now), Arc::clone(&self.table), self.open.clone());
+        self.feed(Event::Ordered { actor: Actor::from("ops"), order: order.clone() });
+        match refusal {
+            Some(refusal) => {
+                self.note(format!("  {refusal}"));
+                let (statuses, table, open) = before;
+                assert_eq!(statuses, self.core.pool_statuses(self.now), "a refused order changes something");
+                assert!(Arc::ptr_eq(&table, &self.table) && open == self.open, "a refused order does something");
+                self.orders.1 += 1;
+            }
+            None => self.check_obeyed(&order),
+        }
+    }
+
+    /// What is so right after an order that was carried out.
+    fn check_obeyed(&mut self, order: &Order) {
+        self.orders.0 += 1;
+        let status = self.core.pool_status(self.now, order.pool()).unwrap();
+        let active: Vec<&BackendStatus> = status.backends.iter().filter(|b| b.active).collect();
+        match order {
+            Order::Failover { to, .. } => {
+                assert!(!active.is_empty(), "{order:?} to what does not serve");
+                assert!(to.is_none() || (active.len() == 1 && Some(&active[0].name) == to.as_ref()), "{status:#?}");
+            }
+            Order::Failback { .. } => {
+                let best = status.backends.iter().find(|b| b.eligible).map(|b| b.priority);
+                assert_eq!(status.pinned, None);
+                assert_eq!(active.first().map(|b| b.priority), best, "not the best that is fit: {status:#?}");
+            }
+            Order::Pause { .. } => assert!(status.paused.is_some()),
+            Order::Resume { .. } => assert!(status.paused.is_none()),
+            _ => {}
         }
     }
 
@@ -344,8 +423,27 @@ impl World {
         for backend in self.backends() {
             self.order(backend.id, AdminState::Ready);
         }
+        for status in self.core.pool_statuses(self.now) {
+            let pool = status.name;
+            if status.paused.is_some() {
+                self.feed(Event::Ordered { actor: Actor::from("ops"), order: Order::Resume { pool: pool.clone() } });
+            }
+            if status.pinned.is_some() {
+                self.feed(Event::Ordered { actor: Actor::from("ops"), order: Order::Failback { pool } });
+            }
+        }
         // A probe that hangs, the one after it, its thresholds, and the way back tier by tier.
         self.pass(ms(45_000));
+        // Returns that did not last have made the next one wait.
+        let most = self.now + DAMPING_CAP * 2;
+        while self.now < most
+            && self.core.pool_statuses(self.now).iter().any(|pool| {
+                pool.state == PoolState::RecoveryInProgress
+                    && self.plan.pools[&pool.name].failover.failback == Failback::Automatic
+            })
+        {
+            self.pass(ms(10_000));
+        }
         for status in self.core.pool_statuses(self.now) {
             let policy = self.plan.pools[&status.name].failover;
             assert!(status.backends.iter().all(|b| b.eligible), "not all are fit again: {status:#?}");
@@ -363,7 +461,13 @@ impl World {
 }
 
 /// Whom a session may be sent to at the time of its pick.
-fn check_choice(policy: &PoolPlan, all: &[BackendStatus], chosen: &BackendStatus, state: PoolState) {
+fn check_choice(policy: &PoolPlan, status: &PoolStatus, chosen: &BackendStatus) {
+    let PoolStatus { state, backends: all, .. } = status;
+    assert!(status.paused.is_none(), "{} gets a client of a paused pool", chosen.name);
+    if let Some(pinned) = status.pinned.as_ref().and_then(|name| all.iter().find(|b| b.name == *name)) {
+        let may = chosen.active || !all.iter().any(|b| b.active);
+        assert!(may && chosen.priority == pinned.priority, "{} serves a pool pinned to {}", chosen.name, pinned.name);
+    }
     let is_down = matches!(state, PoolState::Unknown | PoolState::Down | PoolState::FailoverInProgress);
     if is_down {
         assert_eq!(policy.hold.when_down, WhenDown::UsePreferred, "{} serves while the pool is {state}", chosen.name);
@@ -465,6 +569,7 @@ struct Outcome {
     hash: u64,
     turns: u64,
     failovers: u64,
+    orders: (u64, u64),
 }
 
 fn run(seed: u64) -> Outcome {
@@ -482,7 +587,7 @@ fn run(seed: u64) -> Outcome {
         let said = panic.downcast_ref::<String>().cloned().unwrap_or_default();
         resume_unwind(Box::new(format!("{tail}\nSIM_SEED={seed} fails at step {step}: {said}")));
     }
-    Outcome { hash: world.hash.finish(), turns: world.turns, failovers: world.failovers }
+    Outcome { hash: world.hash.finish(), turns: world.turns, failovers: world.failovers, orders: world.orders }
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -496,17 +601,20 @@ fn whatever_happens_the_rules_hold_and_the_pools_recover() {
         assert!(lived.is_ok(), "{}", lived.unwrap_err().downcast_ref::<String>().cloned().unwrap_or_default());
         return;
     }
-    let (mut turns, mut failovers) = (0, 0);
+    let (mut turns, mut failovers, mut done, mut refused) = (0, 0, 0, 0);
     for seed in 0..number("SIM_SEEDS").unwrap_or(SEEDS) {
         match catch_unwind(|| run(seed)) {
             Ok(outcome) => {
                 turns += outcome.turns;
                 failovers += outcome.failovers;
+                done += outcome.orders.0;
+                refused += outcome.orders.1;
             }
             Err(panic) => panic!("{}", panic.downcast_ref::<String>().cloned().unwrap_or_default()),
         }
     }
     assert!(turns > 0 && failovers > 0, "a world in which nothing happens: {turns} turns, {failovers} failovers");
+    assert!(done > 0 && refused > 0, "operators who say nothing: {done} orders carried out, {refused} refused");
 }
 
 #[test]

@@ -17,7 +17,9 @@ pub(super) struct PoolView {
     generation: u64,
     active: Vec<String>,
     standby: Vec<String>,
+    paused: bool,
     held: usize,
+    pinned: Option<String>,
     last_failover: FailoverView,
     backends: Vec<BackendView>,
 }
@@ -77,7 +79,9 @@ impl PoolView {
             generation: pool.generation.0,
             active: named(&|backend| backend.active),
             standby: named(&|backend| backend.eligible && !backend.active),
+            paused: pool.paused.is_some(),
             held: live.pools.get(&pool.name).map_or(0, |live| live.held()),
+            pinned: pool.pinned.as_ref().map(ToString::to_string),
             last_failover: pool.last_failover.as_ref().map_or_else(FailoverView::default, |last| FailoverView {
                 time: Some(clock.timestamp(last.at)),
                 from: Some(last.from.iter().map(ToString::to_string).collect()),

@@ -223,7 +223,7 @@ keys! {
             "How the pool leaves a fit tier for a better one: automatic or manual (not by itself). A lost tier is left for whatever is fit.",
             "The order of preference is what you asked for.";
         FAILBACK_AFTER = "failback_after", ANY, Preset::Text("10s"),
-            "How long a better tier must have been fit before the pool returns to it.",
+            "How long a better tier must have been fit before the pool returns to it. Each return that does not last doubles it, up to 10 minutes; quiet halves it again.",
             "A backend that comes and goes must not take the clients along.";
         SESSIONS = "sessions", Kind::Table(Part::Sessions), Preset::Section,
             "What becomes of established sessions, by the reason their backend is out.", "";

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::failover::{Change, Command, Controller, Transition};
-use crate::model::{BackendId, BackendName, MonoTime, PoolName, ProbeOutcome};
+use crate::model::{BackendId, BackendName, FailoverStatus, MonoTime, PoolName, ProbeOutcome};
 use crate::routing::{BackendLive, Live, PoolLive, Published, Registry, RouteWriter};
 use crate::sys::Clock;
 use crate::telemetry::{Metrics, Phase};
@@ -115,8 +115,13 @@ impl Executor {
         }
     }
 
-    /// Carries out the commands of one turn, which began at `began`.
-    pub(super) fn carry_out(&mut self, began: MonoTime, commands: &mut Vec<Command>, probes: &mut Probes) {
+    /// Carries out the commands of one turn, which began at `began`. Returns what it has told.
+    pub(super) fn carry_out(
+        &mut self,
+        began: MonoTime,
+        commands: &mut Vec<Command>,
+        probes: &mut Probes,
+    ) -> Vec<Transition> {
         let decided = self.clock.now();
         let mut reports = Vec::new();
         for command in commands.drain(..) {
@@ -144,13 +149,14 @@ impl Executor {
             self.measure(transition, decided.since(began), published.since(decided), published);
             self.report(transition);
         }
+        reports
     }
 
     /// Keeps the time of each part of a failover, and the counts.
     fn measure(&self, transition: &Transition, decide: Duration, publish: Duration, published: MonoTime) {
         let Transition { pool, change, .. } = transition;
         match change {
-            Change::PoolFailover { reason, detect, .. } => {
+            Change::PoolFailover { status: FailoverStatus::Completed, reason, detect, .. } => {
                 self.metrics.count_failover(pool, reason.label());
                 self.metrics.observe_phase(pool, Phase::Detect, *detect);
                 self.metrics.observe_phase(pool, Phase::Decide, decide);
@@ -165,10 +171,12 @@ impl Executor {
             | Change::BackendAdminState { .. }
             | Change::BackendRegistered { .. }
             | Change::BackendRemoved { .. }
+            | Change::PoolFailover { .. }
             | Change::PoolDegraded
             | Change::PoolDown { .. }
             | Change::PoolPaused { .. }
             | Change::PoolResumed { .. }
+            | Change::PoolUnpinned { .. }
             | Change::LatencyHigh { .. }
             | Change::WasStalled { .. } => {}
         }
@@ -178,6 +186,8 @@ impl Executor {
         let Transition { pool, change, .. } = transition;
         let kind = change.kind();
         match change {
+            // It is the step between two that are told.
+            Change::PoolFailover { status: FailoverStatus::InProgress, .. } => tracing::debug!(kind, %pool, "{change}"),
             Change::BackendUnhealthy { .. }
             | Change::PoolFailover { .. }
             | Change::PoolDown { .. }
@@ -191,7 +201,8 @@ impl Executor {
             | Change::PoolFailback { .. }
             | Change::PoolRecovered { .. }
             | Change::PoolPaused { .. }
-            | Change::PoolResumed { .. } => tracing::info!(kind, %pool, "{change}"),
+            | Change::PoolResumed { .. }
+            | Change::PoolUnpinned { .. } => tracing::info!(kind, %pool, "{change}"),
         }
         if let Some(observer) = &mut self.observer {
             observer(transition);

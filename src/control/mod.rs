@@ -10,8 +10,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
 
 use crate::failover::{Controller, Event, Transition};
-use crate::model::Actor;
-use crate::routing::{Message, Registry, RouteWriter};
+use crate::model::{Actor, MonoTime, PoolName};
+use crate::routing::{Message, Outcome, Registry, RouteWriter};
 use crate::sys::Clock;
 use crate::telemetry::Metrics;
 
@@ -43,10 +43,32 @@ pub struct Control {
 
 /// What woke the task.
 enum Wake {
-    Event(Event),
     Ask(Message),
-    Replace(Event, oneshot::Sender<()>),
+    Tell(Event, Asker),
     Stop,
+}
+
+/// Who waits for the end of a turn.
+enum Asker {
+    Nobody,
+    /// For a plan to be in force.
+    Planner(oneshot::Sender<()>),
+    /// For an order about a pool to be.
+    Operator(PoolName, oneshot::Sender<Outcome>),
+}
+
+impl Asker {
+    /// Answers, with what was reported in the turn. Whoever asked may have gone meanwhile, and is no error.
+    fn answer(self, mut reports: Vec<Transition>) {
+        match self {
+            Self::Nobody => {}
+            Self::Planner(reply) => drop(reply.send(())),
+            Self::Operator(pool, reply) => {
+                reports.retain(|transition| transition.pool == pool);
+                drop(reply.send(Ok(reports)));
+            }
+        }
+    }
 }
 
 /// Decides until told to stop.
@@ -65,34 +87,30 @@ pub async fn run(control: Control) {
             Some(answer) = answers.recv() => {
                 probes.note_source(&answer);
                 executor.count_check(controller.subscribers(answer.target), &answer.outcome, answer.time);
-                Wake::Event(answer.event())
+                Wake::Tell(answer.event(), Asker::Nobody)
             }
             message = inbox.recv() => message.map_or(Wake::Stop, wake),
             () = sleep_until(clock.instant(deadline.unwrap_or_default())), if deadline.is_some() => {
-                Wake::Event(Event::Tick)
+                Wake::Tell(Event::Tick, Asker::Nobody)
             }
         };
         let now = clock.now();
-        let (event, done) = match wake {
+        let (event, asker) = match wake {
             Wake::Stop => return,
             Wake::Ask(question) => {
                 answer(&controller, &clock, question);
                 continue;
             }
-            Wake::Event(event) => (event, None),
-            Wake::Replace(event, done) => (event, Some(done)),
+            Wake::Tell(event, asker) => (event, asker),
         };
+        let Some(asker) = refuse(&controller, now, &event, asker) else { continue };
         let replaced = matches!(event, Event::PlanReplaced { .. });
         controller.handle(now, event, &mut commands);
         if replaced {
             executor.adopt(&controller);
             planned = true;
         }
-        executor.carry_out(now, &mut commands, &mut probes);
-        if let Some(done) = done {
-            // Whoever asked may have gone meanwhile.
-            let _asker_gone = done.send(());
-        }
+        asker.answer(executor.carry_out(now, &mut commands, &mut probes));
         if planned
             && controller.has_first_verdicts()
             && let Some(ready) = on_first_verdicts.take()
@@ -104,10 +122,31 @@ pub async fn run(control: Control) {
 
 fn wake(message: Message) -> Wake {
     match message {
-        Message::DialFailed { backend, epoch, error } => Wake::Event(Event::DialFailed { backend, epoch, error }),
-        Message::Replace(plan, done) => Wake::Replace(Event::PlanReplaced { plan, actor: Actor::changeover() }, done),
+        Message::DialFailed { backend, epoch, error } => {
+            Wake::Tell(Event::DialFailed { backend, epoch, error }, Asker::Nobody)
+        }
+        Message::Replace(plan, done) => {
+            Wake::Tell(Event::PlanReplaced { plan, actor: Actor::changeover() }, Asker::Planner(done))
+        }
+        Message::Order { actor, order, reply } => {
+            let asker = Asker::Operator(order.pool().clone(), reply);
+            Wake::Tell(Event::Ordered { actor, order }, asker)
+        }
         Message::Stop => Wake::Stop,
-        Message::Pools(_) | Message::Pool(..) => Wake::Ask(message),
+        Message::Pools(_) | Message::Pool(..) | Message::Evaluate(..) | Message::Explain(..) => Wake::Ask(message),
+    }
+}
+
+/// Says no to an order that cannot be carried out; returns who waits for anything else.
+fn refuse(controller: &Controller, now: MonoTime, event: &Event, asker: Asker) -> Option<Asker> {
+    let Event::Ordered { order, .. } = event else { return Some(asker) };
+    match (controller.refusal(now, order), asker) {
+        (Some(refusal), Asker::Operator(_, reply)) => {
+            // Whoever asked may have gone meanwhile.
+            drop(reply.send(Err(refusal)));
+            None
+        }
+        (_, asker) => Some(asker),
     }
 }
 
@@ -116,6 +155,8 @@ fn answer(controller: &Controller, clock: &Clock, question: Message) {
     match question {
         Message::Pools(reply) => drop(reply.send(controller.pool_statuses(clock.now()))),
         Message::Pool(name, reply) => drop(reply.send(controller.pool_status(clock.now(), &name))),
-        Message::DialFailed { .. } | Message::Replace(..) | Message::Stop => {}
+        Message::Evaluate(name, reply) => drop(reply.send(controller.evaluate(clock.now(), &name))),
+        Message::Explain(name, reply) => drop(reply.send(controller.explain(clock.now(), &name))),
+        Message::DialFailed { .. } | Message::Order { .. } | Message::Replace(..) | Message::Stop => {}
     }
 }

@@ -238,6 +238,12 @@ impl Daemon {
         self.readiness.phase() != Phase::Starting || self.ready.recv_timeout(timeout).is_ok()
     }
 
+    /// Where orders are given and questions asked.
+    #[must_use]
+    pub const fn control(&self) -> &ControlHandle {
+        &self.control
+    }
+
     /// Where listener `name` listens, with the port that was really taken.
     #[must_use]
     pub fn listener_address(&self, name: &str) -> Option<Address> {

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
-use crate::failover::Transition;
-use crate::model::MonoTime;
+use crate::failover::{Change, Transition};
+use crate::model::{FailoverStatus, MonoTime};
 use crate::sys::Clock;
 
 use super::DemoOptions;
@@ -310,6 +310,11 @@ fn observer(
             name if name == Pool::Echo.name() => (Pool::Echo, &echo),
             _ => (Pool::Postgres, &postgres),
         };
+        // Of a failover, its end is news; the way there takes no time here.
+        let on_its_way = [FailoverStatus::Pending, FailoverStatus::InProgress];
+        if matches!(&transition.change, Change::PoolFailover { status, .. } if on_its_way.contains(status)) {
+            return;
+        }
         // Whoever is gone has no use for it.
         news.send(News { at: clock.now(), voice: Voice::Proxy, pool, text: transition.change.to_string() }).ok();
         script.send(Cue::Saw(transition.change.clone())).ok();

@@ -12,6 +12,8 @@ use super::tally::Tally;
 
 /// Before the first kill, so that the clients' ordinary wait is seen.
 const OVERTURE: Duration = Duration::from_millis(700);
+/// Between one round and the next, so that the last return of a round has lasted and is not taken for flapping.
+const REST: Duration = Duration::from_secs(2);
 /// Between one thing and the next.
 const BREATH: Duration = Duration::from_millis(600);
 /// What must be left of the time after a restore for everything to be in order again.
@@ -190,6 +192,7 @@ pub(super) fn echo(stage: &mut Stage<'_>, servers: &mut impl Servers) -> anyhow:
         stage.outage(servers, &[0], Duration::from_secs(2), true)?;
         stage.outage(servers, &[1], Duration::from_millis(1500), false)?;
         stage.outage(servers, &[0, 1], Duration::from_secs(1), true)?;
+        stage.pause(REST);
     }
     Ok(())
 }

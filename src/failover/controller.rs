@@ -42,6 +42,8 @@ pub struct Controller {
 pub(super) struct Turn {
     /// Who had it done.
     pub(super) actor: Actor,
+    /// The one pool that it is for; all of them if left open. What comes due elsewhere meanwhile is nobody's order.
+    pub(super) about: Option<PoolName>,
     /// The pools whose choice may have changed.
     pub(super) touched: BTreeSet<PoolName>,
     pub(super) fences: Vec<Command>,
@@ -50,11 +52,19 @@ pub(super) struct Turn {
 
 impl Turn {
     fn new() -> Self {
-        Self { actor: Actor::changeover(), touched: BTreeSet::new(), fences: Vec::new(), reports: Vec::new() }
+        Self {
+            actor: Actor::changeover(),
+            about: None,
+            touched: BTreeSet::new(),
+            fences: Vec::new(),
+            reports: Vec::new(),
+        }
     }
 
     pub(super) fn report(&mut self, pool: &PoolName, effects: &mut Effects) {
-        let Self { actor, reports, .. } = self;
+        let Self { actor, about, reports, .. } = self;
+        let is_theirs = about.as_ref().is_none_or(|about| about == pool);
+        let actor = if is_theirs { actor.clone() } else { Actor::changeover() };
         let changes = effects.changes.drain(..);
         reports.extend(changes.map(|change| Transition { pool: pool.clone(), actor: actor.clone(), change }));
     }
@@ -90,6 +100,7 @@ impl Controller {
             Event::EndedEarly { .. } | Event::DataStalled { .. } | Event::WasStalled { .. } => {}
             Event::Ordered { actor, order } => {
                 turn.actor = actor;
+                turn.about = Some(order.pool().clone());
                 self.carry_out(now, &order, &mut turn);
             }
             Event::PlanReplaced { plan, actor } => {
@@ -191,17 +202,19 @@ impl Controller {
 
     /// Carries out what an operator wants, if it can be.
     fn carry_out(&mut self, now: MonoTime, order: &Order, turn: &mut Turn) {
+        if self.refusal(now, order).is_some() {
+            return;
+        }
         match order {
             Order::SetAdminState { pool, backend, state } => {
                 let of_pool = self.pools.get(pool).map_or(&[][..], Pool::members);
                 let id = of_pool.iter().find(|member| member.plan.name == *backend).map(|member| member.id);
                 id.into_iter().for_each(|id| self.set_admin(now, id, *state, turn));
             }
-            Order::Failover { .. }
-            | Order::Failback { .. }
-            | Order::Pause { .. }
-            | Order::Resume { .. }
-            | Order::PushHealth { .. }
+            Order::Failover { .. } | Order::Failback { .. } | Order::Pause { .. } | Order::Resume { .. } => {
+                self.direct(now, order, turn);
+            }
+            Order::PushHealth { .. }
             | Order::ReportFailure { .. }
             | Order::ReportSuccess { .. }
             | Order::Reset { .. }

@@ -182,7 +182,7 @@ pub enum Change {
         to: Vec<BackendName>,
         /// Why.
         reason: OutReason,
-        /// The operator's words, if one ordered it.
+        /// The operator's words if one ordered it; else why it came to nothing, if there is more to say.
         note: Option<String>,
         /// From the first piece of evidence to this decision.
         detect: Duration,
@@ -220,6 +220,13 @@ pub enum Change {
         /// Whether the time was up, rather than an operator's order.
         timed_out: bool,
     },
+    /// The pool is bound to nothing any more.
+    PoolUnpinned {
+        /// What it was bound to.
+        backend: BackendName,
+        /// Whether that is no part of the plan any more, rather than that an operator released the pool.
+        removed: bool,
+    },
     /// A backend answers slower than `max_latency`.
     LatencyHigh {
         /// The backend.
@@ -255,6 +262,7 @@ impl Change {
             Self::PoolRecovered { .. } => "pool.recovered",
             Self::PoolPaused { .. } => "pool.paused",
             Self::PoolResumed { .. } => "pool.resumed",
+            Self::PoolUnpinned { .. } => "pool.unpinned",
             Self::LatencyHigh { .. } => "latency.high",
             Self::WasStalled { .. } => "daemon.stalled",
         }
@@ -264,7 +272,8 @@ impl Change {
 /// At most this many names are written out in one line; the rest is counted.
 const NAMES_SHOWN: usize = 5;
 
-fn names(list: &[BackendName]) -> String {
+/// Names in a sentence.
+pub(super) fn names(list: &[BackendName]) -> String {
     let shown: Vec<&str> = list.iter().take(NAMES_SHOWN).map(BackendName::as_str).collect();
     match list.len().saturating_sub(NAMES_SHOWN) {
         0 if shown.is_empty() => "nothing".to_owned(),
@@ -286,8 +295,13 @@ impl fmt::Display for Change {
             Self::BackendAdminState { backend, from, to } => write!(f, "backend {backend} goes from {from} to {to}"),
             Self::BackendRegistered { backend } => write!(f, "backend {backend} was added"),
             Self::BackendRemoved { backend } => write!(f, "backend {backend} was removed"),
-            Self::PoolFailover { status, from, to, reason, .. } => {
-                write!(f, "failover from {} to {} ({reason}): {status}", names(from), names(to))
+            Self::PoolFailover { status, from, to, reason, note, .. } => {
+                write!(f, "failover from {}", names(from))?;
+                if !to.is_empty() {
+                    write!(f, " to {}", names(to))?;
+                }
+                write!(f, " ({reason}): {status}")?;
+                note.as_ref().map_or(Ok(()), |note| write!(f, "; {note}"))
             }
             Self::PoolFailback { from, to } => write!(f, "failback from {} to {}", names(from), names(to)),
             Self::PoolDegraded => write!(f, "degraded: not every backend is fit"),
@@ -297,6 +311,10 @@ impl fmt::Display for Change {
             Self::PoolPaused { timeout: None } => write!(f, "paused: new clients wait"),
             Self::PoolResumed { paused, timed_out: false } => write!(f, "resumed after {paused:.1?}"),
             Self::PoolResumed { paused, timed_out: true } => write!(f, "resumed after {paused:.1?}: the time was up"),
+            Self::PoolUnpinned { backend, removed: false } => write!(f, "released: it was pinned to {backend}"),
+            Self::PoolUnpinned { backend, removed: true } => {
+                write!(f, "released: it was pinned to {backend}, which was removed")
+            }
             Self::LatencyHigh { backend, latency, limit } => {
                 write!(f, "backend {backend} answers in {latency:.1?}, and may take {limit:.1?}")
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{BackendId, HealthState, PoolName, PoolState, WhenDown};
+use crate::model::{BackendId, HealthState, PoolName, WhenDown};
 
 use super::controller::Controller;
 use super::member::Member;
@@ -82,12 +82,23 @@ impl Pool {
         let is_fit = |id: BackendId| self.member(id).is_some_and(Member::is_eligible);
         let priority = |id: BackendId| self.member(id).map(|m| m.plan.priority);
         let all_fit = routes.tiers.iter().flat_map(|tier| tier.routes()).all(|route| is_fit(route.backend));
-        let serves = !matches!(self.state, PoolState::Unknown | PoolState::Down | PoolState::FailoverInProgress);
-        let seat_is_fit = self.members().iter().any(|m| Some(m.plan.priority) == self.active && m.is_eligible());
+        let serves = self.serves();
+        let seat_is_fit = self.members().iter().any(|m| self.is_seated(m) && m.is_eligible());
         rule(serves == seat_is_fit, || {
             format!("{} with the seat of {:?} fit: {seat_is_fit}", self.state, self.active)
         })?;
-        if serves {
+        let pin = self.pin.as_ref().map(|pin| self.named(&pin.backend).map(|member| member.plan.priority));
+        rule(pin.is_none_or(|pin| pin.is_some() && pin == self.active), || {
+            "pinned to what is not its seat".to_owned()
+        })?;
+        let strays = |id: BackendId| self.member(id).is_none_or(|member| !self.is_within_pin(member));
+        let leaves_pin = routes.tiers.iter().flat_map(|tier| tier.routes()).any(|route| strays(route.backend));
+        rule(!leaves_pin && (self.pin.is_none() || routes.tiers.len() <= 1), || {
+            "new sessions may leave what it is pinned to".to_owned()
+        })?;
+        if routes.paused {
+            rule(routes.tiers.is_empty(), || "paused, and yet there are routes".to_owned())
+        } else if serves {
             rule(all_fit && !routes.tiers.is_empty(), || "routes lead to what is not fit".to_owned())?;
             let first = routes.tiers.first().and_then(|tier| tier.routes().first());
             let seated = first.and_then(|route| priority(route.backend)) == self.active;
@@ -97,7 +108,8 @@ impl Pool {
         } else {
             let allowed = self.plan.hold.when_down == WhenDown::UsePreferred && !self.is_pending();
             rule(routes.tiers.is_empty() || allowed, || format!("{} and yet there are routes", self.state))?;
-            let somebody_may = self.plan.failover.automatic && self.members().iter().any(Member::is_eligible);
+            let somebody_may =
+                self.plan.failover.automatic && self.members().iter().any(|m| m.is_eligible() && self.may_serve(m));
             let waits = self.active.is_none() && self.is_pending();
             rule(!somebody_may || waits, || "a fit backend stands by while the seat is empty".to_owned())
         }

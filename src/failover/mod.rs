@@ -44,6 +44,31 @@
 //! `failback_after`, and only if `failback` and `automatic` allow it. A reload that renumbers tiers moves nothing: the backends that
 //! serve go on serving, and what is better by the new numbers is returned to like any better tier.
 //!
+//! **A return that does not last makes the next one wait.** If the tier that was returned to is lost by a verdict within twice
+//! the stable time that was in force, that is a bounce. The stable time is `failback_after` as long as nothing bounces; each bounce
+//! doubles it, from [`DAMPING_FLOOR`] up if `failback_after` is shorter, to [`DAMPING_CAP`] at most unless that is longer. Twice the
+//! present stable time of quiet, in which nothing moves and no tier becomes fit or unfit, takes one bounce back.
+//!
+//! **A pin is hard.** An operator's failover binds the pool to one backend or, if none is named, to the best other tier that is fit.
+//! New sessions go there and nowhere else until it is released: not back to a better tier, not on to another one when it is lost, and
+//! not by a retried dial. If what it is bound to is lost, the pool is down. The sessions of those that served until then go as the
+//! order says. A pin works with `automatic` off, and outlives a reload while a backend of that name is in the plan. A failback
+//! releases it and serves from the best tier that is fit at once, without the stable time; it does so without a pin, too.
+//!
+//! **A pause makes new clients wait, whatever `when_down` says.** Sessions go on, and so do decisions; the table has no
+//! tiers until the pause ends, by order or when its time is up.
+//!
+//! **A failover has a number and a life.** It is `pending` when what served is lost, `in_progress` and `completed` when something
+//! else serves, or `failed` when nothing is fit and no verdict is out, or what was lost serves again first. What is decided at once is
+//! told in one turn. After one that failed, another tier that becomes fit is another failover. With `automatic` off, or while the
+//! pool is pinned, none is begun.
+//!
+//! **An order that is refused changes nothing**, and says why.
+//!
+//! **What is decided can be explained.** [`Controller::explain`] names the rules that apply, the evidence, and what would happen if
+//! all that serve failed now; [`Controller::evaluate`] says whether the pool should fail over, or what stands in the way. Both only
+//! look, and a property test holds them to what the pool then does.
+//!
 //! **Sessions go by the reason.** What becomes of the sessions of a backend that is taken out depends
 //! on why: keep, drain until `drain_timeout`, or close at once. The table is published before
 //! sessions are fenced. Sessions that drain stay after all if their backend is healthy, or made ready, again.
@@ -51,12 +76,19 @@
 mod availability;
 mod balance;
 mod controller;
+mod damping;
 mod departures;
+mod evaluate;
 mod event;
+mod explain;
 mod health;
 mod invariants;
+mod lifecycle;
 mod member;
 mod order;
+mod orders;
+mod pause;
+mod pin;
 mod pool;
 mod replan;
 mod schedule;
@@ -68,6 +100,7 @@ mod tier;
 
 pub use availability::Availability;
 pub use controller::Controller;
+pub use damping::{DAMPING_CAP, DAMPING_FLOOR};
 pub use event::{Change, Command, Event, ProbeSpec, Transition};
 pub use health::REFUSALS_FOR_DEATH;
 pub use order::{Order, Refusal};

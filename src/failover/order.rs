@@ -102,6 +102,21 @@ impl Order {
             | Self::Probe { pool, .. } => pool,
         }
     }
+
+    /// The backend that it names, if it names one.
+    #[must_use]
+    pub const fn backend(&self) -> Option<&BackendName> {
+        match self {
+            Self::SetAdminState { backend, .. }
+            | Self::PushHealth { backend, .. }
+            | Self::ReportFailure { backend, .. }
+            | Self::ReportSuccess { backend, .. } => Some(backend),
+            Self::Failover { to: backend, .. } | Self::Reset { backend, .. } | Self::Probe { backend, .. } => {
+                backend.as_ref()
+            }
+            Self::Failback { .. } | Self::Pause { .. } | Self::Resume { .. } => None,
+        }
+    }
 }
 
 /// Why an order was not carried out. It has changed nothing.

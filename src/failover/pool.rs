@@ -5,14 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    AdminState, BackendId, BackendName, Epoch, FailoverStatus, HealthState, Loads, MonoTime, OutReason, PoolPlan,
-    PoolState, ProbeOutcome, SessionPolicy, WhenDown,
+    AdminState, BackendId, BackendName, Epoch, HealthState, Loads, MonoTime, OutReason, PoolPlan, PoolState,
+    ProbeOutcome, SessionPolicy, WhenDown,
 };
 
 use super::availability::Availability;
+use super::damping::Damping;
 use super::event::Change;
 use super::health::Verdict;
+use super::lifecycle::{Failovers, Tenure};
 use super::member::Member;
+use super::pause::Pause;
+use super::pin::Pin;
 use super::table::{PoolRoutes, Route};
 use super::tier::Tier;
 
@@ -58,9 +62,9 @@ pub(super) struct Move {
 
 /// Why and since when the pool is losing, or has lost, what serves.
 #[derive(Debug, Clone, Copy)]
-struct Loss {
-    reason: OutReason,
-    detect: Duration,
+pub(super) struct Loss {
+    pub(super) reason: OutReason,
+    pub(super) detect: Duration,
 }
 
 /// A pool.
@@ -78,11 +82,20 @@ pub(super) struct Pool {
     pub(super) last_move: Option<Move>,
     /// What `next_deadline` said when the pool last decided.
     pub(super) deadline: Option<MonoTime>,
-    serving: Vec<BackendName>,
-    loss: Loss,
+    /// Those that serve, or did last.
+    pub(super) serving: Vec<BackendName>,
+    pub(super) loss: Loss,
+    /// What an operator has bound it to.
+    pub(super) pin: Option<Pin>,
+    /// Whether new clients are made to wait.
+    pub(super) pause: Option<Pause>,
+    pub(super) damping: Damping,
+    pub(super) failovers: Failovers,
+    /// Since when those that serve do so, and by which rule; none while nothing serves.
+    pub(super) tenure: Option<Tenure>,
     /// Since when nothing serves, if people were told so.
     down_since: Option<MonoTime>,
-    empty_since: Option<MonoTime>,
+    pub(super) empty_since: Option<MonoTime>,
 }
 
 impl Pool {
@@ -98,6 +111,11 @@ impl Pool {
             deadline: None,
             serving: Vec::new(),
             loss: Loss { reason: OutReason::Unreachable, detect: Duration::ZERO },
+            pin: None,
+            pause: None,
+            damping: Damping::default(),
+            failovers: Failovers::default(),
+            tenure: None,
             down_since: None,
             empty_since: None,
         }
@@ -204,13 +222,17 @@ impl Pool {
     }
 
     /// The best tier there is, fit or not.
-    fn preferred(&self) -> Option<u32> {
+    pub(super) fn preferred(&self) -> Option<u32> {
         self.members.first().map(|member| member.plan.priority)
     }
 
     /// Lets the sessions of member `id` go by the policy for `reason`.
     pub(super) fn evict(&mut self, id: BackendId, reason: OutReason, effects: &mut Effects) {
-        let policy = self.plan.failover.sessions.policy(reason);
+        self.evict_by(id, reason, self.plan.failover.sessions.policy(reason), effects);
+    }
+
+    /// Lets the sessions of member `id` go by this policy.
+    pub(super) fn evict_by(&mut self, id: BackendId, reason: OutReason, policy: SessionPolicy, effects: &mut Effects) {
         let Some(member) = self.member_mut(id) else { return };
         if policy != SessionPolicy::Keep {
             member.epoch = member.epoch.next();
@@ -218,73 +240,12 @@ impl Pool {
         }
     }
 
-    /// Chooses the active tier anew and says what changed.
-    pub(super) fn decide(&mut self, now: MonoTime, effects: &mut Effects) {
-        let chosen = self.choose(now);
-        let serving = chosen.map(|priority| self.eligible_names(priority)).unwrap_or_default();
-        let before = self.active;
-        self.active = chosen.or(before);
-        if chosen.is_some() && self.active != before {
-            self.moved(now, before, &serving, effects);
-        }
-        if !serving.is_empty() {
-            self.serving = serving;
-        }
-        self.report_state(now, chosen.is_some(), effects);
-    }
-
-    fn eligible_names(&self, priority: u32) -> Vec<BackendName> {
-        let serves = |member: &&Member| member.plan.priority == priority && member.is_eligible();
-        self.members.iter().filter(serves).map(|member| member.plan.name.clone()).collect()
-    }
-
-    /// The active tier changed from `before` to the present one, in which `to` serve.
-    fn moved(&mut self, now: MonoTime, before: Option<u32>, to: &[BackendName], effects: &mut Effects) {
-        let Some(active) = self.active else { return };
-        let preferred = self.preferred();
-        let (from, left) = match before {
-            Some(left) => (self.serving.clone(), left),
-            None if preferred == Some(active) => return,
-            None => (self.preferred_names(), preferred.unwrap_or(active)),
-        };
-        // A return is the policy's doing: the tier that is left could have gone on. Anything else fills an empty seat.
-        let returns = active < left && self.fit_tiers().contains_key(&left);
-        let reason = if returns { OutReason::FailedBack } else { self.loss.reason };
-        self.last_move = Some(Move { at: now, from: from.clone(), to: to.to_vec(), reason });
-        let to = to.to_vec();
-        if returns {
-            effects.changes.push(Change::PoolFailback { from, to });
-            let ids: Vec<BackendId> =
-                self.members.iter().filter(|m| m.plan.priority == left && m.is_eligible()).map(|m| m.id).collect();
-            for id in ids {
-                self.evict(id, OutReason::FailedBack, effects);
-            }
-        } else {
-            let Loss { reason, detect } = self.loss;
-            effects.changes.push(Change::PoolFailover {
-                number: 0,
-                status: FailoverStatus::Completed,
-                from,
-                to,
-                reason,
-                note: None,
-                detect,
-                duration: detect,
-            });
-        }
-    }
-
-    fn preferred_names(&self) -> Vec<BackendName> {
-        let preferred = self.preferred();
-        let tier = self.members.iter().take_while(|member| Some(member.plan.priority) == preferred);
-        tier.map(|member| member.plan.name.clone()).collect()
-    }
-
-    fn report_state(&mut self, now: MonoTime, serves: bool, effects: &mut Effects) {
+    pub(super) fn report_state(&mut self, now: MonoTime, serves: bool, effects: &mut Effects) {
         let state = self.assess(serves);
         let before = std::mem::replace(&mut self.state, state);
         if serves {
             if let Some(since) = self.down_since.take() {
+                self.failovers.recoveries += 1;
                 effects.changes.push(Change::PoolRecovered { downtime: now.since(since) });
             }
             self.empty_since = None;
@@ -322,7 +283,7 @@ impl Pool {
             return if all_fit { PoolState::Healthy } else { PoolState::Degraded };
         }
         let better_is_fit = self.fit_tiers().keys().next().copied() < self.active;
-        if better_is_fit { PoolState::RecoveryInProgress } else { PoolState::FailoverComplete }
+        if better_is_fit && self.pin.is_none() { PoolState::RecoveryInProgress } else { PoolState::FailoverComplete }
     }
 
     /// Whether a backend that could serve has no verdict yet. Without automatic failover, only the active tier counts.
@@ -330,13 +291,27 @@ impl Pool {
         self.members.iter().any(|member| member.availability() == Availability::Pending && self.may_serve(member))
     }
 
+    /// Whether new sessions may go to `member`, be it fit.
     pub(super) fn may_serve(&self, member: &Member) -> bool {
+        if self.pin.is_some() {
+            return self.is_seated(member);
+        }
         self.plan.failover.automatic || self.active.is_none_or(|active| member.plan.priority == active)
     }
 
     /// Whether nothing that may serve is fit, and some of it is known not to be.
     pub(super) fn is_empty_seat(&self) -> bool {
         matches!(self.state, PoolState::Down | PoolState::FailoverInProgress)
+    }
+
+    /// Whom `use-preferred` sends clients to while nothing is fit.
+    pub(super) fn last_resort(&self) -> Option<&Member> {
+        self.members.iter().find(|member| member.availability().is_allowed() && self.may_serve(member))
+    }
+
+    /// Whether something serves, as of the last turn.
+    pub(super) fn serves(&self) -> bool {
+        !matches!(self.state, PoolState::Unknown | PoolState::Down | PoolState::FailoverInProgress)
     }
 
     /// Whether every backend has had its first verdict or is not allowed to serve anyway.
@@ -347,14 +322,15 @@ impl Pool {
     /// The routes as they should be published now.
     pub(super) fn routes(&self) -> PoolRoutes {
         let mut tiers: BTreeMap<u32, Vec<Route>> = BTreeMap::new();
-        let serves = !matches!(self.state, PoolState::Unknown | PoolState::Down | PoolState::FailoverInProgress);
-        if serves {
+        if self.serves() {
             for member in self.members.iter().filter(|member| member.is_eligible() && self.may_serve(member)) {
                 tiers.entry(member.plan.priority).or_default().push(member.route());
             }
         } else if self.plan.hold.when_down == WhenDown::UsePreferred && !self.is_pending() {
-            let allowed = self.members.iter().find(|m| m.availability().is_allowed() && self.may_serve(m));
-            tiers.extend(allowed.map(|member| (member.plan.priority, vec![member.route()])));
+            tiers.extend(self.last_resort().map(|member| (member.plan.priority, vec![member.route()])));
+        }
+        if self.pause.is_some() {
+            tiers.clear();
         }
         let active = self.active.and_then(|priority| tiers.remove_entry(&priority));
         let ordered = active.into_iter().chain(tiers);
@@ -363,6 +339,7 @@ impl Pool {
             dial: self.plan.dial,
             hold: self.plan.hold,
             pending: self.is_pending(),
+            paused: self.pause.is_some(),
             tiers: ordered.map(|(_, routes)| Tier::new(self.plan.balance, routes)).collect(),
         }
     }

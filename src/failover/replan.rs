@@ -53,6 +53,7 @@ impl Controller {
         let seated = pool.seated();
         let planned: BTreeSet<Identity> = plan.backends.iter().map(identity).collect();
         remove_members(pool, &|member| !planned.contains(&identity(&member.plan)), effects);
+        pool.damping.pass_time(now, pool.plan.failover.failback_after);
         pool.plan = Arc::clone(plan);
         let mut known: BTreeMap<Identity, Member> =
             pool.take_members().into_iter().map(|member| (identity(&member.plan), member)).collect();
@@ -69,6 +70,7 @@ impl Controller {
         }
         pool.set_members(members);
         pool.keep_seated(&seated);
+        pool.keep_pin(&seated, effects);
         self.last_backend = last_backend;
     }
 

@@ -14,6 +14,9 @@ impl Pool {
         let tiers = self.fit_tiers();
         let policy = &self.plan.failover;
         let Some(active) = self.active else { return self.first_seat(&tiers) };
+        if self.pin.is_some() {
+            return self.members().iter().any(|m| self.is_seated(m) && m.is_eligible()).then_some(active);
+        }
         let active_is_fit = tiers.contains_key(&active);
         if !policy.automatic {
             return active_is_fit.then_some(active);
@@ -21,10 +24,10 @@ impl Pool {
         if !active_is_fit {
             return tiers.keys().next().copied();
         }
+        let stable_time = self.damping.stable_time(policy.failback_after);
         let may_return = policy.failback == Failback::Automatic;
         // The best tier may be fit for too short a time and a lesser one, still better than the active, long enough.
-        let mut better =
-            tiers.range(..active).filter(|&(_, &since)| may_return && now >= since + policy.failback_after);
+        let mut better = tiers.range(..active).filter(|&(_, &since)| may_return && now >= since + stable_time);
         Some(better.next().map_or(active, |(&priority, _)| priority))
     }
 
@@ -76,13 +79,20 @@ impl Pool {
         }
     }
 
-    /// When the stable time of a better tier ends, if one runs.
+    /// When the pool wants to decide though nothing happens.
     pub(super) fn next_deadline(&self) -> Option<MonoTime> {
+        let pause = self.pause.and_then(|pause| pause.until);
+        pause.into_iter().chain(self.returns_at()).min()
+    }
+
+    /// When the stable time of a better tier ends, if one runs.
+    pub(super) fn returns_at(&self) -> Option<MonoTime> {
         let policy = &self.plan.failover;
+        let stable_time = self.damping.stable_time(policy.failback_after);
         if self.state != PoolState::RecoveryInProgress || policy.failback == Failback::Manual || !policy.automatic {
             return None;
         }
         let better = |&(priority, _): &(u32, MonoTime)| Some(priority) < self.active;
-        self.fit_tiers().into_iter().filter(better).map(|(_, since)| since + policy.failback_after).min()
+        self.fit_tiers().into_iter().filter(better).map(|(_, since)| since + stable_time).min()
     }
 }

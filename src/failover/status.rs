@@ -21,6 +21,10 @@ impl Pool {
                 _ => Redundancy::Multi,
             },
             generation,
+            pinned: self.pin.as_ref().map(|pin| pin.backend.clone()),
+            paused: self.pause,
+            failovers: self.failovers.completed,
+            recoveries: self.failovers.recoveries,
             last_failover: self.last_move.as_ref().map(|last| LastFailover {
                 at: last.at,
                 from: last.from.clone(),
@@ -31,9 +35,9 @@ impl Pool {
         }
     }
 
-    fn backend_status(&self, now: MonoTime, member: &Member) -> BackendStatus {
+    pub(super) fn backend_status(&self, now: MonoTime, member: &Member) -> BackendStatus {
         let eligible = member.availability() == Availability::Eligible;
-        let active = eligible && !self.is_empty_seat() && self.active == Some(member.plan.priority);
+        let active = eligible && !self.is_empty_seat() && self.is_seated(member);
         BackendStatus {
             id: member.id,
             name: member.plan.name.clone(),
@@ -56,10 +60,11 @@ impl Pool {
     }
 
     /// Why `member` gets no new sessions; empty if it does.
-    fn why_not(&self, member: &Member, active: bool) -> String {
+    pub(super) fn why_not(&self, member: &Member, active: bool) -> String {
         let health = &member.health;
         match member.availability() {
             Availability::Eligible if active => String::new(),
+            Availability::Eligible if self.pin.is_some() => format!("standby: {}", self.release_hint()),
             Availability::Eligible => match self.active {
                 Some(_) if !self.may_serve(member) => "standby: automatic failover is off".to_owned(),
                 Some(active) if member.plan.priority < active => "fit again, waiting for failback".to_owned(),
@@ -81,5 +86,13 @@ impl Pool {
             Availability::Draining => "drained by an operator".to_owned(),
             Availability::Maintained => "in maintenance".to_owned(),
         }
+    }
+
+    /// What the pool is pinned to, and how it is released.
+    pub(super) fn release_hint(&self) -> String {
+        let Some(pin) = &self.pin else { return String::new() };
+        let (backend, pool) = (&pin.backend, &self.plan.name);
+        let what = if pin.whole_tier { "the tier of " } else { "" };
+        format!("pinned to {what}{backend} until `changeover failback {pool}`")
     }
 }

@@ -27,6 +27,8 @@ pub struct PoolRoutes {
     pub hold: HoldPlan,
     /// Whether a backend that could still be fit has no verdict yet.
     pub pending: bool,
+    /// Whether an operator has new clients wait; there are no tiers then.
+    pub paused: bool,
     /// The tiers in the order in which they are tried; the first is the active one.
     pub tiers: Vec<Tier>,
 }
@@ -70,6 +72,8 @@ pub struct Arrival<'a> {
 /// Why there is no route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoRoute {
+    /// An operator has new clients wait.
+    Paused,
     /// First verdicts are still out.
     Pending,
     /// Nothing is fit.
@@ -124,6 +128,7 @@ impl PoolRoutes {
         Err(match (self.tiers.is_empty(), self.pending) {
             (false, _) if full => NoRoute::Full,
             (false, _) => NoRoute::Exhausted,
+            (true, _) if self.paused => NoRoute::Paused,
             (true, true) => NoRoute::Pending,
             (true, false) => NoRoute::Down,
         })

@@ -7,6 +7,7 @@
 mod labelled;
 mod addr;
 mod evidence;
+mod explanation;
 mod ids;
 mod limits;
 mod load;
@@ -20,6 +21,7 @@ mod time;
 
 pub use addr::{Address, AddressError};
 pub use evidence::{Advice, FIGURES_MAX, PushedHealth, SmoothedLatency};
+pub use explanation::{Applied, Evaluation, Explanation, Prospect, Rule};
 pub use ids::{Actor, BackendId, BackendName, Epoch, Generation, ListenerName, PoolName, ProbeId, TargetId};
 pub use limits::{Approach, LimitsPlan, Networks, ProxyProtocol, Rate};
 pub use load::{Block, Load, Loads, Place};
@@ -37,5 +39,5 @@ pub use state::{
     AdminState, Balance, Direction, Failback, HealthState, LogFormat, LogLevel, PoolKind, PoolState, Redundancy,
     Resend, SessionPolicy, WhenDown,
 };
-pub use status::{BackendStatus, LastFailover, PoolStatus};
+pub use status::{BackendStatus, LastFailover, Paused, PoolStatus};
 pub use time::MonoTime;

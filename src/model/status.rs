@@ -20,10 +20,27 @@ pub struct PoolStatus {
     pub redundancy: Redundancy,
     /// The number of the route table that this describes.
     pub generation: Generation,
+    /// What an operator has bound it to; of a whole tier, one backend.
+    pub pinned: Option<BackendName>,
+    /// Whether an operator has its new clients wait.
+    pub paused: Option<Paused>,
+    /// Failovers that have been completed.
+    pub failovers: u64,
+    /// How often it served again after it was down, or went back to a better tier.
+    pub recoveries: u64,
     /// The last time it changed its tier, if ever.
     pub last_failover: Option<LastFailover>,
     /// Its backends by priority, then name.
     pub backends: Vec<BackendStatus>,
+}
+
+/// A pool whose new clients wait by an operator's order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Paused {
+    /// Since when.
+    pub since: MonoTime,
+    /// Until when at most.
+    pub until: Option<MonoTime>,
 }
 
 /// The last change of a pool's active tier.

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::model::{Plan, PoolName, PoolStatus};
+use crate::failover::Order;
+use crate::model::{Actor, Evaluation, Explanation, Plan, PoolName, PoolStatus};
 
 use super::feedback::Feedback;
-use super::message::Message;
+use super::message::{Message, Outcome};
 
 /// Messages that may wait. A thousand failed dials tell no more than the first few did.
 const CAPACITY: usize = 1024;
@@ -34,6 +35,22 @@ impl ControlHandle {
     /// How the pool `name` stands. The outer none: the control plane works no more; the inner: no such pool.
     pub async fn pool(&self, name: PoolName) -> Option<Option<PoolStatus>> {
         self.ask(|reply| Message::Pool(name, reply)).await
+    }
+
+    /// Has `order` carried out and waits until it is in force, with what was reported of its pool in that turn; or why it is
+    /// refused, and then nothing has changed. None: the control plane works no more.
+    pub async fn order(&self, actor: Actor, order: Order) -> Option<Outcome> {
+        self.ask(|reply| Message::Order { actor, order, reply }).await
+    }
+
+    /// Whether the pool `name` should fail over. The outer none: the control plane works no more; the inner: no such pool.
+    pub async fn evaluate(&self, name: PoolName) -> Option<Option<Evaluation>> {
+        self.ask(|reply| Message::Evaluate(name, reply)).await
+    }
+
+    /// Why traffic of the pool `name` goes where it goes. The outer none: the control plane works no more; the inner: no such pool.
+    pub async fn explain(&self, name: PoolName) -> Option<Option<Explanation>> {
+        self.ask(|reply| Message::Explain(name, reply)).await
     }
 
     async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Option<T> {

@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::model::{BackendId, DialError, Epoch, Plan, PoolName, PoolStatus};
+use crate::failover::{Order, Refusal, Transition};
+use crate::model::{Actor, BackendId, DialError, Epoch, Evaluation, Explanation, Plan, PoolName, PoolStatus};
+
+/// What came of an order: what was reported of its pool in that turn, or why it was not carried out.
+pub type Outcome = Result<Vec<Transition>, Refusal>;
 
 /// A message to the control plane.
 #[derive(Debug)]
@@ -22,6 +26,19 @@ pub enum Message {
     Pools(oneshot::Sender<Vec<PoolStatus>>),
     /// How does this pool stand?
     Pool(PoolName, oneshot::Sender<Option<PoolStatus>>),
+    /// Should this pool fail over?
+    Evaluate(PoolName, oneshot::Sender<Option<Evaluation>>),
+    /// Why does this pool's traffic go where it goes?
+    Explain(PoolName, oneshot::Sender<Option<Explanation>>),
+    /// Do this; answered once it is done and in force.
+    Order {
+        /// Who says so.
+        actor: Actor,
+        /// What.
+        order: Order,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Outcome>,
+    },
     /// Go by this plan from now on; answered once it is in force.
     Replace(Arc<Plan>, oneshot::Sender<()>),
     /// Work no more.

@@ -344,8 +344,8 @@ fn without_route(why: NoRoute, routes: &PoolRoutes, pool: Arc<PoolLive>, has_tri
     let plan = routes.hold;
     let hold = |for_room, retry_after| Choice::Hold { plan, pool, for_room, retry_after };
     match (why, plan.when_down) {
-        // Nothing is known to be down yet: wait, whatever the policy for being down says.
-        (NoRoute::Pending, _) | (NoRoute::Down, WhenDown::Hold) => hold(false, None),
+        // Nothing is known to be down, or it is an operator's will: wait, whatever the policy for being down says.
+        (NoRoute::Pending | NoRoute::Paused, _) | (NoRoute::Down, WhenDown::Hold) => hold(false, None),
         (NoRoute::Exhausted, WhenDown::Hold) => hold(false, Some(RETRY_AFTER)),
         (NoRoute::Full, WhenDown::Hold) => hold(true, has_tried.then_some(RETRY_AFTER)),
         (NoRoute::Full, WhenDown::Refuse | WhenDown::UsePreferred) => Choice::Refuse(Refusal::Full),

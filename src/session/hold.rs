@@ -168,7 +168,7 @@ impl HoldQueues {
 
 /// Whether a held client could do anything with these routes but wait on.
 fn is_news(routes: &PoolRoutes) -> bool {
-    !routes.tiers.is_empty() || (!routes.pending && routes.hold.when_down != WhenDown::Hold)
+    !routes.tiers.is_empty() || (!routes.pending && !routes.paused && routes.hold.when_down != WhenDown::Hold)
 }
 
 /// A place in the queue; left when dropped.

@@ -28,6 +28,7 @@ pub(super) fn pool(balance: Balance, tiers: Vec<Vec<Route>>, pending: bool) -> P
         dial: DialPlan { connect_timeout: ms(1), connect_attempts: 3, resend: Resend::Greeting },
         hold: HoldPlan { when_down: WhenDown::Hold, hold: ms(1), hold_limit: 1 },
         pending,
+        paused: false,
         tiers: tiers.into_iter().map(|routes| Tier::new(balance, routes)).collect(),
     };
     routes.lay_out(None);

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::build::{PlanBuilder, ms};
-use crate::failover::{Change, Command, Controller, Event, Order, ProbeSpec, RouteTable};
+use crate::failover::{Change, Command, Controller, Event, Order, ProbeSpec, Refusal, RouteTable};
 use crate::model::{
-    Actor, AdminState, Advice, BackendId, BackendStatus, CheckError, DialError, Epoch, Generation, MonoTime, OutReason,
-    PoolName, PoolState, PoolStatus, ProbeError, ProbeId, ProbeOutcome, TargetId,
+    Actor, AdminState, Advice, BackendId, BackendName, BackendStatus, CheckError, DialError, Epoch, FailoverStatus,
+    Generation, MonoTime, OutReason, PoolName, PoolState, PoolStatus, ProbeError, ProbeId, ProbeOutcome, SessionPolicy,
+    TargetId,
 };
 
 pub(super) fn passed() -> ProbeOutcome {
@@ -37,6 +38,12 @@ pub(super) fn inconclusive() -> ProbeOutcome {
 
 pub(super) fn replaced(plan: PlanBuilder) -> Event {
     Event::PlanReplaced { plan: plan.build(), actor: Actor::changeover() }
+}
+
+/// Whether it is a failover that is not yet completed, nor failed.
+fn is_on_its_way(change: &Change) -> bool {
+    let ended = [FailoverStatus::Completed, FailoverStatus::Failed];
+    matches!(change, Change::PoolFailover { status, .. } if !ended.contains(status))
 }
 
 pub(super) struct Rig {
@@ -216,6 +223,36 @@ impl Rig {
         Event::Ordered { actor: Actor::from("ops"), order }
     }
 
+    /// Has an operator say so. A refused order changes nothing, to the last bit, and nobody hears of it.
+    pub(super) fn say(&mut self, order: Order) -> Result<(), Refusal> {
+        self.tick();
+        let refusal = self.core.refusal(self.now, &order);
+        let before = refusal.as_ref().map(|_| format!("{:?}", self.core));
+        self.feed(Event::Ordered { actor: Actor::from("ops"), order });
+        let Some(refusal) = refusal else { return Ok(()) };
+        assert_eq!(before, Some(format!("{:?}", self.core)), "refused, and yet something changed");
+        assert!(self.last.is_empty(), "refused, and yet something is done: {:?}", self.last);
+        Err(refusal)
+    }
+
+    pub(super) fn fail_over(&mut self, pool: &str, to: Option<&str>) -> Result<(), Refusal> {
+        let (pool, to, reason) = (pool.into(), to.map(Into::into), Some("because".to_owned()));
+        self.say(Order::Failover { pool, to, reason, sessions: SessionPolicy::Drain })
+    }
+
+    pub(super) fn fail_back(&mut self, pool: &str) -> Result<(), Refusal> {
+        self.say(Order::Failback { pool: pool.into() })
+    }
+
+    pub(super) fn pause(&mut self, pool: &str, time: Option<Duration>) -> Result<(), Refusal> {
+        let until = time.map(|time| self.now + time);
+        self.say(Order::Pause { pool: pool.into(), until })
+    }
+
+    pub(super) fn resume(&mut self, pool: &str) -> Result<(), Refusal> {
+        self.say(Order::Resume { pool: pool.into() })
+    }
+
     /// The published tiers of a pool, by names.
     pub(super) fn routes(&self, pool: &str) -> Vec<Vec<String>> {
         let routes = &self.core.table().pools[&PoolName::from(pool)];
@@ -245,9 +282,10 @@ impl Rig {
         })
     }
 
-    /// The kinds of the changes that the last turn reported.
+    /// The kinds of the changes that the last turn reported; of a failover, its end.
     pub(super) fn kinds(&self) -> Vec<&'static str> {
         let kind = |command: &Command| match command {
+            Command::Report(transition) if is_on_its_way(&transition.change) => None,
             Command::Report(transition) => Some(transition.change.kind()),
             _ => None,
         };
@@ -255,7 +293,19 @@ impl Rig {
     }
 
     pub(super) fn count(&self, kind: &str) -> usize {
-        self.told.iter().filter(|change| change.kind() == kind).count()
+        self.told.iter().filter(|change| change.kind() == kind && !is_on_its_way(change)).count()
+    }
+
+    /// Every failover ever told of, in order: its number, status, names and reason.
+    pub(super) fn failovers(&self) -> Vec<String> {
+        let text = |list: &[BackendName]| list.iter().map(BackendName::as_str).collect::<Vec<_>>().join(" ");
+        let failover = |change: &Change| match change {
+            Change::PoolFailover { number, status, from, to, reason, .. } => {
+                Some(format!("{number} {status}: {} > {} ({reason})", text(from), text(to)))
+            }
+            _ => None,
+        };
+        self.told.iter().filter_map(failover).collect()
     }
 
     pub(super) fn started(&self, name: &str) -> bool {

@@ -3,7 +3,7 @@
 use super::build::{ms, plan};
 use super::rig::{Rig, bad_answer, inconclusive, passed, refused};
 use crate::failover::{Arrival, Change, NoRoute};
-use crate::model::{AdminState, Epoch, OutReason, PoolState, Redundancy};
+use crate::model::{AdminState, Epoch, FailoverStatus, OutReason, PoolState, Redundancy};
 
 fn tiers(count: u32) -> Rig {
     let mut three = plan().pool("pg");
@@ -20,7 +20,9 @@ fn manual() -> Rig {
 fn failovers(rig: &Rig) -> Vec<(OutReason, Vec<String>, Vec<String>)> {
     let text = |list: &[crate::model::BackendName]| list.iter().map(ToString::to_string).collect();
     let failover = |change: &Change| match change {
-        Change::PoolFailover { from, to, reason, .. } => Some((*reason, text(from), text(to))),
+        Change::PoolFailover { status: FailoverStatus::Completed, from, to, reason, .. } => {
+            Some((*reason, text(from), text(to)))
+        }
         _ => None,
     };
     rig.told.iter().filter_map(failover).collect()

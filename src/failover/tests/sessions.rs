@@ -59,7 +59,7 @@ fn the_table_is_published_before_sessions_are_fenced() {
             _ => None,
         })
         .collect();
-    assert_eq!(kinds, [1, 2, 3, 3], "{:?}", rig.last);
+    assert_eq!(kinds, [1, 2, 3, 3, 3, 3], "{:?}", rig.last);
     let table = rig.published().unwrap();
     let routes = &table.pools["pg"];
     assert!(routes.tiers.iter().flat_map(|tier| tier.routes()).all(|route| route.backend != rig.id("a")));

@@ -1,0 +1,153 @@
+//! A pool that an operator has bound to a backend or a tier, until it is released.
+
+use std::collections::BTreeSet;
+
+use crate::model::{BackendId, BackendName, FailoverStatus, MonoTime, OutReason, Rule, SessionPolicy};
+
+use super::event::Change;
+use super::lifecycle::Tenure;
+use super::member::Member;
+use super::order::Refusal;
+use super::pool::{Effects, Move, Pool};
+
+/// Said of a failover that an operator's order makes idle.
+const OVERRULED: &str = "an operator ordered another failover";
+
+/// What a pool is bound to. Its active tier is then the backend's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pin {
+    pub(super) backend: BackendName,
+    /// Whether all of its tier serve with it.
+    pub(super) whole_tier: bool,
+    pub(super) at: MonoTime,
+    /// Why, in the operator's words.
+    pub(super) reason: Option<String>,
+}
+
+impl Pool {
+    /// Whether a pin, if there is one, lets `member` serve, provided that it is of the active tier.
+    pub(super) fn is_within_pin(&self, member: &Member) -> bool {
+        self.pin.as_ref().is_none_or(|pin| pin.whole_tier || pin.backend == member.plan.name)
+    }
+
+    /// Whether `member` has a place in the seat, be it fit or not.
+    pub(super) fn is_seated(&self, member: &Member) -> bool {
+        Some(member.plan.priority) == self.active && self.is_within_pin(member)
+    }
+
+    /// The backend that an order to fail over would pin, and whether with all of its tier.
+    pub(super) fn pin_target(&self, to: Option<&BackendName>) -> Result<(BackendName, bool), Refusal> {
+        let pool = &self.plan.name;
+        let Some(name) = to else {
+            let other = self.fit_tiers().into_keys().find(|&priority| Some(priority) != self.active);
+            let best = other.and_then(|priority| self.fit_names_of(priority).next());
+            let refusal = || {
+                Refusal::NoEligibleBackend(format!(
+                    "pool {pool} has no other tier with an eligible backend; to serve from one backend of the active tier alone, name it (--to)"
+                ))
+            };
+            return best.map(|backend| (backend, true)).ok_or_else(refusal);
+        };
+        let Some(member) = self.named(name) else {
+            return Err(Refusal::BackendNotFound(pool.clone(), name.clone()));
+        };
+        if !member.is_eligible() {
+            let why = self.why_not(member, false);
+            return Err(Refusal::NoEligibleBackend(format!("backend {name} of pool {pool} is not eligible: {why}")));
+        }
+        if self.pin.as_ref().is_some_and(|pin| pin.backend == *name && !pin.whole_tier) {
+            return Err(Refusal::Conflict(format!("pool {pool} is pinned to {name} already")));
+        }
+        Ok((name.clone(), false))
+    }
+
+    /// Why the pool cannot be released, or has nowhere to return to.
+    pub(super) fn refuses_failback(&self) -> Option<Refusal> {
+        let best = self.fit_tiers().into_keys().next();
+        let has_better = self.serves() && best < self.active && best.is_some();
+        let pool = &self.plan.name;
+        (self.pin.is_none() && !has_better).then(|| {
+            Refusal::Conflict(format!("pool {pool} is not pinned, and no better tier than its active one is fit"))
+        })
+    }
+
+    /// Serves from what `pin` says alone. Returns those that serve.
+    pub(super) fn serve_pinned(
+        &mut self,
+        now: MonoTime,
+        pin: Pin,
+        sessions: SessionPolicy,
+        effects: &mut Effects,
+    ) -> Vec<BackendId> {
+        let Some(priority) = self.named(&pin.backend).map(|member| member.plan.priority) else { return Vec::new() };
+        self.call_off(now, OVERRULED, effects);
+        let (left, from) = (self.serving_ids(), self.serving.clone());
+        let note = pin.reason.clone();
+        self.pin = Some(pin);
+        self.active = Some(priority);
+        let (ids, to) = (self.serving_ids(), self.fit_names(priority));
+        let failover = self.begin_ordered(now, from.clone());
+        effects.changes.push(failover.told(now, FailoverStatus::Pending, &[], note.as_deref()));
+        self.complete(now, &failover, &to, note.as_deref(), effects);
+        self.damping.left(now, now, false, self.plan.failover.failback_after);
+        self.last_move = Some(Move { at: now, from, to: to.clone(), reason: OutReason::Manual });
+        self.tenure = Some(Tenure { since: now, rule: Rule::Ordered });
+        self.serving = to;
+        for id in left.into_iter().filter(|id| !ids.contains(id)) {
+            self.evict_by(id, OutReason::Manual, sessions, effects);
+        }
+        ids
+    }
+
+    /// Releases the pin and serves from the best tier that is fit, at once. Returns those that serve.
+    pub(super) fn fail_back(&mut self, now: MonoTime, effects: &mut Effects) -> Vec<BackendId> {
+        let left = self.serving_ids();
+        self.unpin(false, effects);
+        let Some(best) = self.fit_tiers().into_keys().next() else { return Vec::new() };
+        let before = self.active.replace(best);
+        let (ids, to) = (self.serving_ids(), self.fit_names(best));
+        let is_better = self.active < before;
+        if left.is_empty() && !is_better {
+            // What it was pinned to is lost, and so is all that is better: whoever serves now fills an empty seat.
+            if before != self.active {
+                self.moved(now, before, &to, effects);
+            }
+        } else if left != ids {
+            let gone: Vec<BackendId> = left.into_iter().filter(|id| !ids.contains(id)).collect();
+            let from = std::mem::take(&mut self.serving);
+            self.returned(now, &gone, from, &to, Rule::Ordered, effects);
+        }
+        self.serving = to;
+        ids
+    }
+
+    /// After a new plan: the pool stays pinned to the backend of that name, or to the tier that it was pinned to.
+    pub(super) fn keep_pin(&mut self, seated: &BTreeSet<BackendId>, effects: &mut Effects) {
+        let Some(pin) = &self.pin else { return };
+        let stayed = self.members().iter().find(|member| pin.whole_tier && seated.contains(&member.id));
+        match self.named(&pin.backend).or(stayed).map(|member| (member.plan.name.clone(), member.plan.priority)) {
+            Some((backend, priority)) => {
+                self.active = Some(priority);
+                self.pin.iter_mut().for_each(|pin| pin.backend = backend.clone());
+            }
+            None => self.unpin(true, effects),
+        }
+    }
+
+    fn unpin(&mut self, removed: bool, effects: &mut Effects) {
+        if let Some(pin) = self.pin.take() {
+            effects.changes.push(Change::PoolUnpinned { backend: pin.backend, removed });
+        }
+    }
+
+    /// The backend of that name.
+    pub(super) fn named(&self, name: &BackendName) -> Option<&Member> {
+        self.members().iter().find(|member| member.plan.name == *name)
+    }
+
+    /// The backends of a tier that are fit, whatever the pin says.
+    pub(super) fn fit_names_of(&self, priority: u32) -> impl Iterator<Item = BackendName> {
+        let fit = move |member: &&Member| member.plan.priority == priority && member.is_eligible();
+        self.members().iter().filter(fit).map(|member| member.plan.name.clone())
+    }
+}
