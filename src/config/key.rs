@@ -111,6 +111,8 @@ pub(super) enum Kind {
     Rate,
     /// An IP address.
     Ip,
+    /// The absolute path of a directory.
+    Directory,
     /// A table of this part.
     Table(Part),
     /// Tables of this part by name.
@@ -187,6 +189,7 @@ impl Kind {
             Self::Networks => "a list of networks and IP addresses such as [\"10.0.0.0/8\"]".to_owned(),
             Self::Rate => "a rate in quotes such as \"100/s\" or \"100/min\", or \"0\" for none".to_owned(),
             Self::Ip => "an IP address of this machine in quotes, such as \"10.0.0.9\"".to_owned(),
+            Self::Directory => "the absolute path of a directory in quotes, such as \"/var/lib/changeover\"".to_owned(),
             Self::Table(_) => "a table".to_owned(),
             Self::Tables(_) => "tables by name".to_owned(),
         }

@@ -92,6 +92,7 @@ fn shape(kind: Kind) -> Value {
         Kind::Statuses => text(json!({ "type": "string", "pattern": "^[ 0-9,-]+$" })),
         Kind::Networks => json!({ "type": "array", "items": text(plain()), "maxItems": 1000 }),
         Kind::Rate => text(json!({ "type": "string", "pattern": "^ *(0|[1-9][0-9]* */ *(s|min)) *$" })),
+        Kind::Directory => text(json!({ "type": "string", "pattern": "^/", "maxLength": 4096 })),
         Kind::Secret | Kind::Pool | Kind::Address | Kind::Ip => text(plain()),
         Kind::Binds => json!({ "anyOf": [
             plain(), { "$ref": "#/$defs/lookup" },

@@ -179,6 +179,7 @@ mod tests {
             Kind::Networks => ipnet::IpNet::read(given, key).map(drop),
             Kind::Rate => Option::<Rate>::read(given, key).map(drop),
             Kind::Ip => std::net::IpAddr::read(given, key).map(drop),
+            Kind::Directory => std::path::PathBuf::read(given, key).map(drop),
             Kind::Table(_) | Kind::Tables(_) => Ok(()),
         }
     }

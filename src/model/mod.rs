@@ -7,6 +7,7 @@
 mod labelled;
 mod addr;
 mod evidence;
+mod history;
 mod ids;
 mod limits;
 mod load;
@@ -20,6 +21,7 @@ mod time;
 
 pub use addr::{Address, AddressError};
 pub use evidence::{Advice, FIGURES_MAX, PushedHealth, SmoothedLatency};
+pub use history::EventRecord;
 pub use ids::{Actor, BackendId, BackendName, Epoch, Generation, ListenerName, PoolName, ProbeId, TargetId};
 pub use limits::{Approach, LimitsPlan, Networks, ProxyProtocol, Rate};
 pub use load::{Block, Load, Loads, Place};
@@ -28,7 +30,7 @@ pub use outcome::{
 };
 pub use plan::{
     AdminPlan, AgentCheck, BackendPlan, CheckKind, CheckPlan, CommandCheck, DaemonPlan, DialPlan, FailoverPlan,
-    HoldPlan, HttpCheck, ListenerPlan, LogPlan, Plan, PoolPlan, SessionPolicies, StatusRange,
+    HoldPlan, HttpCheck, ListenerPlan, LogPlan, Plan, PoolPlan, SessionPolicies, StatusRange, StorePlan,
 };
 pub use secret::Secret;
 pub use session::{SessionId, SessionState, SessionStatus};
@@ -37,4 +39,4 @@ pub use state::{
     Resend, SessionPolicy, WhenDown,
 };
 pub use status::{BackendStatus, LastFailover, PoolStatus};
-pub use time::MonoTime;
+pub use time::{MonoTime, WallTime};
