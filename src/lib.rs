@@ -14,7 +14,7 @@
 //! | 6 | [`listener`] |
 //! | 5 | [`session`], [`control`], [`admin`] |
 //! | 4 | [`relay`], [`probe`] |
-//! | 3 | [`routing`] |
+//! | 3 | [`routing`], [`store`] |
 //! | 2 | [`config`], [`sys`], [`telemetry`], [`wire`] |
 //! | 1 | [`failover`] |
 //! | 0 | [`model`] |
@@ -73,6 +73,7 @@ pub mod probe;
 pub mod relay;
 pub mod routing;
 pub mod session;
+pub mod store;
 pub mod sys;
 pub mod telemetry;
 pub mod wire;
