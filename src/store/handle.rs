@@ -12,8 +12,8 @@ use crate::model::EventRecord;
 
 use super::figures::{Figures, StoreFigures, count};
 use super::history::{Filter, Page};
-use super::keeper::{Applied, Refused, Request};
 use super::pages::{PAGE_MAX, Query};
+use super::request::{Applied, Refused, Request};
 use super::state::{Change, State};
 
 /// Requests that may wait for the keeper, which is seldom longer than a few microseconds.

@@ -21,6 +21,7 @@ mod handle;
 mod history;
 mod keeper;
 mod pages;
+mod request;
 mod start;
 mod state;
 #[cfg(test)]
@@ -31,7 +32,7 @@ pub use figures::StoreFigures;
 pub use file::FILE_NAME;
 pub use handle::{Follow, Followed, StoreHandle};
 pub use history::{Filter, Page};
-pub use keeper::{Applied, Refused};
 pub use pages::PAGE_MAX;
+pub use request::{Applied, Refused};
 pub use start::{Opened, StoreError, open};
 pub use state::{AdminEntry, BackendKey, Change, Patch, Pause, Pin, PoolCounters, State};

@@ -10,7 +10,7 @@ use crate::model::{EventRecord, MonoTime};
 
 use super::disk::Scan;
 use super::history::{Filter, Page, Ring};
-use super::keeper::Job;
+use super::request::Job;
 
 /// The most events of one page.
 pub const PAGE_MAX: usize = 1000;

@@ -213,9 +213,7 @@ impl Change {
     /// What is to be written.
     pub(super) fn row(&self) -> Row {
         match self {
-            Self::Registration((pool, name), value) => {
-                row(Shelf::Registrations, pool, name.as_str(), value.as_ref().map(String::clone))
-            }
+            Self::Registration((pool, name), value) => row(Shelf::Registrations, pool, name.as_str(), value.clone()),
             Self::Patch(pool, key, patch) => row(Shelf::Patches, pool, key, patch.as_ref().map(json)),
             Self::Pin(pool, pin) => row(Shelf::Pins, pool, "", pin.as_ref().map(json)),
             Self::Pause(pool, pause) => row(Shelf::Pauses, pool, "", pause.as_ref().map(json)),

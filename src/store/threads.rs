@@ -10,7 +10,8 @@ use crate::sys::Clock;
 
 use super::disk::{self, Batch, Bounds, Kept, Scan, guarded};
 use super::file::{Medium, Trouble};
-use super::keeper::{Answer, Job, Keeper, Now, Request};
+use super::keeper::Keeper;
+use super::request::{Answer, Job, Now, Request};
 
 /// Without anything to wait for, the keeper looks up as seldom as this.
 const LOOK_UP: Duration = Duration::from_secs(3600);

@@ -9,10 +9,8 @@ use super::event;
 use crate::model::{EventRecord, MonoTime, PoolName, WallTime};
 use crate::store::disk::{Batch, Found, Kept};
 use crate::store::figures::Figures;
-use crate::store::keeper::{
-    ANSWER_AFTER, Answer, Applied, BACKOFF_MAX, BACKOFF_MIN, Job, Keeper, Now, Refused, Request, SHOW_AFTER,
-    UNSAVED_MAX,
-};
+use crate::store::keeper::{ANSWER_AFTER, BACKOFF_MAX, BACKOFF_MIN, Keeper, SHOW_AFTER, UNSAVED_MAX};
+use crate::store::request::{Answer, Applied, Job, Now, Refused, Request};
 use crate::store::{Change, PoolCounters};
 
 struct Rig {

@@ -47,15 +47,22 @@ fn change((shelf, at, name, value): (u8, u8, u8, Option<u32>)) -> Change {
     match shelf {
         0 => Change::Registration(key, value.map(|v| format!("{{\"weight\":{v}}}"))),
         1 => {
-            let patch =
-                |v: u32| Patch { value: v.to_string(), file_value: (v % 2 == 0).then(String::new), since, actor };
+            let patch = |v: u32| Patch {
+                value: v.to_string(),
+                file_value: v.is_multiple_of(2).then(String::new),
+                since,
+                actor,
+            };
             Change::Patch(pool(at), format!("check.k{name}"), value.map(patch))
         }
         2 => {
-            let pin = |v: u32| Pin { backend, whole_tier: v % 2 == 0, since, reason: Some(v.to_string()), actor };
+            let pin =
+                |v: u32| Pin { backend, whole_tier: v.is_multiple_of(2), since, reason: Some(v.to_string()), actor };
             Change::Pin(pool(at), value.map(pin))
         }
-        3 => Change::Pause(pool(at), value.map(|v| Pause { until: (v % 2 == 0).then_some(since), since, actor })),
+        3 => {
+            Change::Pause(pool(at), value.map(|v| Pause { until: v.is_multiple_of(2).then_some(since), since, actor }))
+        }
         4 => {
             let entry = |v: u32| AdminEntry { state: AdminState::ALL[v as usize % 3], since, actor };
             Change::AdminState(key, value.map(entry))

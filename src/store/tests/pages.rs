@@ -20,7 +20,7 @@ fn open(disk: &ShakyDisk, plan: &StorePlan) -> Opened {
 }
 
 fn big(id: u64) -> EventRecord {
-    let pool = if id % 50 == 0 { "rare" } else { "common" };
+    let pool = if id.is_multiple_of(50) { "rare" } else { "common" };
     let mut event = event("kind", pool);
     event.detail.insert("evidence".to_owned(), "x".repeat(BIG).into());
     event

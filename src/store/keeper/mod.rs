@@ -7,6 +7,8 @@
 //! - One write is under way at a time; whatever comes meanwhile goes together into the next.
 //! - After a failure everything in memory is written anew, first after [`BACKOFF_MIN`], then ever more seldom.
 
+mod writing;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,10 +18,11 @@ use tokio::sync::{broadcast, oneshot};
 
 use crate::model::{EventRecord, MonoTime, WallTime};
 
-use super::disk::{Batch, Found, Kept, Scan};
+use super::disk::{Found, Kept};
 use super::figures::{Figures, count};
-use super::history::{Page, Ring, bound};
-use super::pages::{Pages, Query};
+use super::history::{Ring, bound};
+use super::pages::Pages;
+use super::request::{Answer, Applied, Job, Now, Refused, Reply, Request};
 use super::state::{Change, ENTRIES_MAX, ENTRY_MAX, Row, State};
 
 /// An event that is not durable after so long is shown all the same: the contract's second.
@@ -38,69 +41,6 @@ pub(super) const RING_MAX: usize = 4 << 20;
 pub(super) const UNSAVED_MAX: usize = RING_MAX / 2;
 /// Changed entries that still have to be written; beyond it all entries are written, which is bounded.
 const ROWS_MAX: usize = 10_000;
-
-/// The time, on both clocks.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Now {
-    pub(super) mono: MonoTime,
-    pub(super) wall: WallTime,
-}
-
-/// What became of a change.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Applied {
-    /// Whether it is on disk. If not, it holds in memory, and is written as soon as the disk works.
-    pub is_durable: bool,
-    /// The events that came with it, with their ids.
-    pub events: Vec<Arc<EventRecord>>,
-}
-
-/// Why a change or a question was not taken. Nothing has changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// Too many of them wait already.
-    #[error("too many requests to the store are waiting; try again")]
-    Busy,
-    /// The store was closed.
-    #[error("the store is closed: the daemon is stopping")]
-    Closed,
-    /// An entry is too long.
-    #[error("an entry of {0} bytes is too long: {ENTRY_MAX} is the most")]
-    TooLong(usize),
-    /// There are too many entries.
-    #[error("there are {ENTRIES_MAX} entries, which is the most; remove some")]
-    Full,
-}
-
-/// Where a change's answer goes.
-pub(super) type Reply = oneshot::Sender<Result<Applied, Refused>>;
-
-/// What the keeper is asked.
-#[derive(Debug)]
-pub(super) enum Request {
-    Record { changes: Vec<Change>, events: Vec<EventRecord>, reply: Option<Reply> },
-    Find { query: Query, reply: oneshot::Sender<Page> },
-    State(oneshot::Sender<State>),
-    Disk(Answer),
-    Close(Option<oneshot::Sender<bool>>),
-}
-
-/// What the disk thread is to do.
-#[derive(Debug)]
-pub(super) enum Job {
-    Write(Batch),
-    Scan { key: u64, scan: Scan },
-    Close,
-}
-
-/// What the disk thread says.
-#[derive(Debug)]
-pub(super) enum Answer {
-    Written { kept: Kept, took: Duration, file_bytes: u64, set_aside: Option<String> },
-    Failed { reason: String, set_aside: Option<String> },
-    Scanned { key: u64, result: Result<Scan, String> },
-    Closed,
-}
 
 /// How the disk fares.
 #[derive(Debug)]
@@ -377,61 +317,6 @@ impl Keeper {
         event
     }
 
-    fn written(&mut self, now: Now, kept: Kept, took: Duration) {
-        let Some(flight) = self.flight.take() else { return };
-        self.kept = kept;
-        self.tell_kept();
-        count(&self.figures.commits, 1);
-        count(&self.figures.commit_micros, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-        self.ring.saved(flight.event);
-        self.show(flight.event);
-        self.answer_waiters(flight.record, true);
-        self.sweep_at = if kept.has_overdue { now.mono } else { now.mono + SWEEP_EVERY };
-        if self.is_degraded() {
-            self.is_stalled = false;
-            self.condition = Condition::Well;
-            self.figures.is_degraded.store(false, Ordering::Relaxed);
-            tracing::info!("state and history are on disk again");
-            self.take_in(now, EventRecord::new(now.wall, "store.recovered"));
-        }
-    }
-
-    fn failed(&mut self, now: Now, reason: &str) {
-        count(&self.figures.failed_writes, 1);
-        self.flight = None;
-        self.rows = Vec::new();
-        self.is_all_unsaved = true;
-        let was_degraded = self.is_degraded();
-        self.is_stalled = false;
-        let backoff = match self.condition {
-            Condition::Failing { backoff, .. } => (backoff * 2).min(BACKOFF_MAX),
-            Condition::Well | Condition::Memory => BACKOFF_MIN,
-        };
-        self.condition = Condition::Failing { retry_at: now.mono + backoff, backoff };
-        self.answer_waiters(u64::MAX, false);
-        if was_degraded {
-            tracing::debug!(reason, retry = ?backoff, "state and history are still in memory only");
-        } else {
-            self.degraded(now, reason);
-        }
-    }
-
-    /// Says that from now on new things are in memory only.
-    fn degraded(&mut self, now: Now, reason: &str) {
-        self.figures.is_degraded.store(true, Ordering::Relaxed);
-        tracing::error!(reason, "the disk fails: state and history are in memory only until it works again");
-        let mut event = EventRecord::new(now.wall, "store.degraded");
-        event.reason = Some(reason.to_owned());
-        self.take_in(now, event);
-    }
-
-    /// Says that a corrupt file was begun anew.
-    fn moved_aside(&mut self, now: Now, path: Option<String>) {
-        if let Some(path) = path {
-            self.take_in(now, set_aside_event(now.wall, path));
-        }
-    }
-
     fn answer_waiters(&mut self, record: u64, is_durable: bool) {
         while self.waiters.front().is_some_and(|waiter| waiter.record <= record) {
             if let Some(waiter) = self.waiters.pop_front() {
@@ -462,61 +347,6 @@ impl Keeper {
         self.ring.shrink(RING_MAX, self.shown);
         self.plan_write(now);
         self.plan_end();
-    }
-
-    fn plan_write(&mut self, now: Now) {
-        let is_last = match self.end {
-            End::NotYet => false,
-            End::Wanted(_) => true,
-            End::Writing(_) | End::Closing(..) | End::Over => return,
-        };
-        if self.flight.is_some() {
-            return;
-        }
-        let is_due = match &self.condition {
-            Condition::Memory => false,
-            Condition::Well => {
-                let is_dirty = self.is_all_unsaved || !self.rows.is_empty() || self.ring.has_unsaved();
-                is_dirty || is_last || self.sweep_at <= now.mono
-            }
-            Condition::Failing { retry_at, .. } => is_last || *retry_at <= now.mono,
-        };
-        if !is_due {
-            // With nothing left to write, whoever still waits has brought nothing.
-            self.answer_waiters(u64::MAX, matches!(self.condition, Condition::Well));
-            return;
-        }
-        let is_all = std::mem::take(&mut self.is_all_unsaved);
-        let changed = std::mem::take(&mut self.rows);
-        let rows = if is_all { self.state.changes().map(|change| change.row()).collect() } else { changed };
-        self.flight = Some(Flight { since: now.mono, record: self.records, event: self.next_id - 1 });
-        let events = self.ring.unsaved();
-        let batch = Batch { is_all, rows, events, next_id: self.next_id, is_last, now: now.wall };
-        if let End::Wanted(reply) = &mut self.end {
-            self.end = End::Writing(reply.take());
-        }
-        self.jobs.push(Job::Write(batch));
-    }
-
-    /// Closes the disk once the last write has its answer, whatever it is.
-    fn plan_end(&mut self) {
-        match &mut self.end {
-            End::Wanted(reply) if matches!(self.condition, Condition::Memory) => {
-                self.end = End::Closing(reply.take(), false);
-                self.over();
-            }
-            End::Writing(reply) if self.flight.is_none() => {
-                self.end = End::Closing(reply.take(), matches!(self.condition, Condition::Well));
-                self.jobs.push(Job::Close);
-            }
-            End::NotYet | End::Wanted(_) | End::Writing(_) | End::Closing(..) | End::Over => {}
-        }
-    }
-
-    fn over(&mut self) {
-        if let End::Closing(Some(reply), is_durable) = std::mem::replace(&mut self.end, End::Over) {
-            let _asker_gone = reply.send(is_durable);
-        }
     }
 
     /// Whether the last answer was given.
