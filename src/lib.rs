@@ -59,6 +59,10 @@
 //! 10. A reload that fails changes nothing, and no secret is ever printed.
 //!     Tests: `a_bad_file_changes_nothing_and_the_log_says_where_and_why`,
 //!     `no_secret_is_ever_printed`, `no_secret_is_printed_by_check`.
+//! 11. What was said to be durable is there after a SIGKILL, an event's id is given once, and a disk that is
+//!     full, broken or slow holds nobody up.
+//!     Tests: `what_was_acknowledged_is_there_after_forty_kills`, `a_full_disk_stops_nobody_and_loses_nothing`,
+//!     `a_disk_that_is_really_full_stops_nobody_and_what_was_written_stays`, `a_disk_that_hangs_holds_nobody_up`.
 
 pub mod admin;
 pub mod cli;

@@ -16,8 +16,8 @@ use super::request::Job;
 pub const PAGE_MAX: usize = 1000;
 /// The most questions that wait for the disk. Beyond it they are answered from memory.
 const SCANS_MAX: usize = 32;
-/// A question that the disk has not answered after so long is answered without it: a search through 1 GiB takes less.
-pub(super) const FIND_WITHIN: Duration = Duration::from_secs(10);
+/// A question that the disk has not answered after so long is answered without it. A search through all of 64 MiB takes 0.6 s.
+pub(super) const FIND_WITHIN: Duration = Duration::from_secs(15);
 
 /// A question to the history.
 #[derive(Debug, Clone, Default)]

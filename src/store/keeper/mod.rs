@@ -35,7 +35,7 @@ pub(super) const BACKOFF_MIN: Duration = Duration::from_secs(1);
 pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// From one look for events that are too old to the next.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// The events in memory, in bytes: some 5,000 of them.
+/// The events in memory, in bytes: some 3,000 of them.
 pub(super) const RING_MAX: usize = 4 << 20;
 /// Those of them that still have to be written; beyond it the oldest are given up and counted.
 pub(super) const UNSAVED_MAX: usize = RING_MAX / 2;

@@ -212,7 +212,7 @@ fn of_more_than_memory_holds_the_oldest_are_given_up_and_counted() {
     rig.append("first");
     rig.write().unwrap();
     rig.failed();
-    let count = u64::try_from(UNSAVED_MAX / 512 + 100).unwrap();
+    let count = u64::try_from(UNSAVED_MAX / 1024 + 100).unwrap();
     for _ in 0..count {
         rig.append("more");
     }
