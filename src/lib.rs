@@ -14,7 +14,7 @@
 //! | 6 | [`listener`] |
 //! | 5 | [`session`], [`control`], [`admin`] |
 //! | 4 | [`relay`], [`probe`] |
-//! | 3 | [`routing`] |
+//! | 3 | [`routing`], [`store`] |
 //! | 2 | [`config`], [`sys`], [`telemetry`], [`wire`] |
 //! | 1 | [`failover`] |
 //! | 0 | [`model`] |
@@ -65,6 +65,10 @@
 //!     Tests: `what_cannot_be_is_refused_with_the_reason`, `an_order_that_is_refused_says_why_and_changes_nothing`,
 //!     `a_pinned_backend_serves_alone_until_failback`, `any_sequence_of_events_keeps_the_rules`,
 //!     `clients_of_a_paused_pool_wait_whatever_the_policy_and_sessions_go_on`.
+//! 12. What was said to be durable is there after a SIGKILL, an event's id is given once, and a disk that is
+//!     full, broken or slow holds nobody up.
+//!     Tests: `what_was_acknowledged_is_there_after_forty_kills`, `a_full_disk_stops_nobody_and_loses_nothing`,
+//!     `a_disk_that_is_really_full_stops_nobody_and_what_was_written_stays`, `a_disk_that_hangs_holds_nobody_up`.
 
 pub mod admin;
 pub mod cli;
@@ -79,6 +83,7 @@ pub mod probe;
 pub mod relay;
 pub mod routing;
 pub mod session;
+pub mod store;
 pub mod sys;
 pub mod telemetry;
 pub mod wire;

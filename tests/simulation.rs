@@ -19,7 +19,8 @@ use changeover::model::{
     Actor, AdminPlan, AdminState, Advice, Approach, BackendId, BackendPlan, BackendStatus, Balance, CheckError,
     CheckKind, CheckPlan, DaemonPlan, DialError, DialPlan, Epoch, Failback, FailoverPlan, FailoverStatus, HealthState,
     HoldPlan, LogFormat, LogLevel, LogPlan, MonoTime, OutReason, Plan, PoolKind, PoolName, PoolPlan, PoolState,
-    PoolStatus, ProbeError, ProbeId, ProbeOutcome, Resend, SessionPolicies, SessionPolicy, TargetId, WhenDown,
+    PoolStatus, ProbeError, ProbeId, ProbeOutcome, Resend, SessionPolicies, SessionPolicy, StorePlan, TargetId,
+    WhenDown,
 };
 
 const SEEDS: u64 = 256;
@@ -522,6 +523,7 @@ fn draw_plan(rng: &mut fastrand::Rng) -> Arc<Plan> {
             max_sessions: 0,
             relay_buffer: 65_536,
             tcp_keepalive: ms(60_000),
+            store: StorePlan::default(),
         },
         admin: AdminPlan { bind: Vec::new() },
         log: LogPlan { format: LogFormat::Auto, level: LogLevel::Info },

@@ -7,7 +7,7 @@ use jiff::fmt::friendly::SpanPrinter;
 
 use crate::model::{
     Address, AgentCheck, Approach, Argument, BackendPlan, CheckKind, CheckPlan, Failback, HttpCheck, LimitsPlan,
-    ListenerPlan, Plan, PoolPlan, ProxyProtocol, StatusRange, WhenDown,
+    ListenerPlan, Plan, PoolPlan, ProxyProtocol, StatusRange, StorePlan, WhenDown,
 };
 
 /// What the plan comes to: listeners, their pools, the tiers of those, and by what rules. No secret
@@ -32,6 +32,14 @@ fn write(out: &mut String, plan: &Plan) -> fmt::Result {
         time(daemon.drain_timeout),
         daemon.relay_buffer >> 10,
     )?;
+    match &daemon.store.state_dir {
+        None => writeln!(out, "state: in memory only, lost at the end")?,
+        Some(path) => {
+            let StorePlan { history_max_age: age, history_max_size: size, .. } = daemon.store;
+            let age = if age.is_zero() { String::new() } else { format!(" for {}", time(age)) };
+            writeln!(out, "state: in {}; history kept{age}, up to {} KiB", path.display(), size >> 10)?;
+        }
+    }
     writeln!(out, "admin: {}", addresses(&plan.admin.bind))?;
     writeln!(out, "log: {} from level {}", plan.log.format, plan.log.level)?;
     for listener in plan.listeners.values() {

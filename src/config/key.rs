@@ -122,6 +122,8 @@ pub(super) enum Kind {
     },
     /// A program and its arguments.
     Command,
+    /// The absolute path of a directory.
+    Directory,
     /// A table of this part.
     Table(Part),
     /// Tables of this part by name.
@@ -200,6 +202,7 @@ impl Kind {
             Self::Ip => "an IP address of this machine in quotes, such as \"10.0.0.9\"".to_owned(),
             Self::Text { max } => format!("a string of at most {max} bytes"),
             Self::Command => "a list of strings, the program's path first".to_owned(),
+            Self::Directory => "the absolute path of a directory in quotes, such as \"/var/lib/changeover\"".to_owned(),
             Self::Table(_) => "a table".to_owned(),
             Self::Tables(_) => "tables by name".to_owned(),
         }

@@ -65,6 +65,15 @@ keys! {
         TCP_KEEPALIVE = "tcp_keepalive", ANY, Preset::Text("60s"),
             "After so long a silence a TCP connection, to clients and to backends, is kept alive; one that then answers nothing for as long again is given up. \"0s\" is never.",
             "Firewalls forget silent connections after minutes, and a peer that vanished must not hold its place for ever.";
+        STATE_DIR = "state_dir", Kind::Directory, Preset::Optional("\"/var/lib/changeover\""),
+            "The directory, by its absolute path, in which the history of events and what was changed at run time outlive a restart; made if it is not there, and for one daemon alone.",
+            "Left out: $STATE_DIRECTORY, which systemd sets, or else memory only, so that it runs everywhere.";
+        HISTORY_MAX_AGE = "history_max_age", ANY, Preset::Text("720h"),
+            "Events older than this are forgotten; \"0s\" is never.",
+            "30 days: the incident that is talked about next month is still there.";
+        HISTORY_MAX_SIZE = "history_max_size", Kind::Size { min: 64 << 10, max: 1 << 30 }, Preset::Text("64MiB"),
+            "The most that events take, from 64KiB to 1GiB; the oldest beyond it are forgotten. The file takes up to about three times as much.",
+            "About 200,000 events, and no disk is full of it. Without a directory, 4MiB of them are kept in memory.";
     }
     Admin {
         ADMIN_BIND = "bind", Kind::Binds, Preset::Text("127.0.0.1:7072"),

@@ -25,12 +25,12 @@ mod units;
 mod value;
 mod wording;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::model::{AdminPlan, DaemonPlan, LogPlan, Plan};
+use crate::model::{AdminPlan, DaemonPlan, LogPlan, Plan, StorePlan};
 
 pub use describe::describe;
 pub use fault::{ConfigError, ConfigErrors};
@@ -127,6 +127,7 @@ fn build(reader: &mut Reader<'_>, root: &View<'_>) -> Plan {
         max_sessions: reader.get(&daemon, &keys::MAX_SESSIONS),
         relay_buffer: reader.get(&daemon, &keys::RELAY_BUFFER),
         tcp_keepalive,
+        store: store(reader, &daemon),
     };
     let log = reader.table(root, &keys::LOG);
     let log = LogPlan { format: reader.get(&log, &keys::LOG_FORMAT), level: reader.get(&log, &keys::LOG_LEVEL) };
@@ -142,6 +143,20 @@ fn build(reader: &mut Reader<'_>, root: &View<'_>) -> Plan {
         log,
         listeners: listeners.into_iter().map(|draft| (draft.plan.name.clone(), Arc::new(draft.plan))).collect(),
         pools: pools.into_iter().map(|(name, draft)| (name, Arc::new(draft.plan))).collect(),
+    }
+}
+
+/// Where state is kept: where the file says, else where systemd says, else nowhere.
+fn store(reader: &mut Reader<'_>, daemon: &View<'_>) -> StorePlan {
+    let state_dir = match reader.given::<PathBuf>(daemon, &keys::STATE_DIR) {
+        Some(path) => Some(path),
+        None if daemon.node(&keys::STATE_DIR).is_some() => None,
+        None => reader.state_directory(),
+    };
+    StorePlan {
+        state_dir,
+        history_max_age: reader.get(daemon, &keys::HISTORY_MAX_AGE),
+        history_max_size: reader.get(daemon, &keys::HISTORY_MAX_SIZE),
     }
 }
 

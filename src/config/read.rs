@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -129,6 +130,7 @@ impl<'a> Reader<'a> {
             | Kind::Ip
             | Kind::Text { .. }
             | Kind::Command
+            | Kind::Directory
             | Kind::Tables(_) => view.part,
         };
         let label = join(&view.label, key.name);
@@ -222,6 +224,13 @@ impl<'a> Reader<'a> {
                 None
             }
         }
+    }
+
+    /// The directory that systemd made for us (`StateDirectory=`), the first if there are several.
+    pub(super) fn state_directory(&self) -> Option<PathBuf> {
+        let list = self.sources.env("STATE_DIRECTORY").ok()?;
+        let first = list.split(':').next()?;
+        first.starts_with('/').then(|| PathBuf::from(first))
     }
 
     /// A plain value, looked up if it is `{ env = … }` or `{ file = … }`.

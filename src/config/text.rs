@@ -1,5 +1,7 @@
 //! Texts with a form of their own: addresses, and what goes into an HTTP request.
 
+use std::path::PathBuf;
+
 use crate::model::{Address, AddressError, Secret, StatusRange};
 
 use super::key::{Key, Kind};
@@ -7,6 +9,8 @@ use super::value::{Given, Value};
 
 /// The longest path of an HTTP check, in bytes.
 const PATH_MAX: usize = 2048;
+/// The longest path of a directory, in bytes: what Linux takes.
+const DIRECTORY_MAX: usize = 4096;
 /// The longest secret, in bytes: what servers take in a header.
 const SECRET_MAX: usize = 8192;
 /// The most statuses and ranges in `expect`.
@@ -85,6 +89,22 @@ impl Value for String {
     }
 }
 
+impl Value for PathBuf {
+    fn blank() -> Self {
+        Self::new()
+    }
+
+    fn read(given: &Given<'_>, key: &Key) -> Result<Self, String> {
+        let text = given.text(key)?;
+        if text.len() > DIRECTORY_MAX || !text.starts_with('/') || text.contains('\0') {
+            return Err(
+                given.but(key, "is no absolute path; write one that begins with /, such as \"/var/lib/changeover\"")
+            );
+        }
+        Ok(Self::from(text))
+    }
+}
+
 impl Value for Secret {
     fn blank() -> Self {
         Self::new("")
@@ -139,6 +159,8 @@ fn range(text: &str) -> Option<StatusRange> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::{Given, Value};
     use crate::config::key::Key;
     use crate::config::keys;
@@ -173,6 +195,14 @@ mod tests {
         for bad in ["Bearer a\r\nX: y", "Bearer \u{0}", "", "a\tb"] {
             let error = text::<Secret>(bad, &keys::AUTHORIZATION).unwrap_err();
             assert!(bad.is_empty() || !error.contains(bad), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_directory_is_an_absolute_path() {
+        assert_eq!(text::<PathBuf>("/var/lib/changeover", &keys::STATE_DIR), Ok(PathBuf::from("/var/lib/changeover")));
+        for bad in ["", "state", "./state", "~/state", "/a\0b"] {
+            assert!(text::<PathBuf>(bad, &keys::STATE_DIR).unwrap_err().contains("begins with /"), "{bad:?}");
         }
     }
 

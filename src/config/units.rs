@@ -41,7 +41,8 @@ macro_rules! widths {
                     Kind::Flag | Kind::Integer { .. } | Kind::Duration { .. } | Kind::Word(_) | Kind::Method
                     | Kind::UrlPath | Kind::Statuses | Kind::Secret | Kind::Pool | Kind::Binds | Kind::Address
                     | Kind::Backends | Kind::Networks | Kind::Rate | Kind::Ip
-                    | Kind::Text { .. } | Kind::Command | Kind::Table(_) | Kind::Tables(_) => u32::read(given, key)?,
+                    | Kind::Text { .. } | Kind::Command | Kind::Directory | Kind::Table(_)
+                    | Kind::Tables(_) => u32::read(given, key)?,
                 };
                 Self::try_from(number).map_err(|_| given.mismatch(key))
             }
@@ -49,7 +50,7 @@ macro_rules! widths {
     )+};
 }
 
-widths!(u16, usize);
+widths!(u16, u64, usize);
 
 /// The bytes that a text such as "64KiB" means.
 fn bytes(text: &str) -> Result<u64, &'static str> {

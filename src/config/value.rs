@@ -182,6 +182,7 @@ mod tests {
             Kind::Text { .. } => String::read(given, key).map(drop),
             Kind::Command => Template::read(given, key).map(drop),
             Kind::Ip => std::net::IpAddr::read(given, key).map(drop),
+            Kind::Directory => std::path::PathBuf::read(given, key).map(drop),
             Kind::Table(_) | Kind::Tables(_) => Ok(()),
         }
     }

@@ -52,6 +52,10 @@ impl Daemon {
             told.push("daemon.tcp_keepalive changes at the next start".to_owned());
             new.daemon.tcp_keepalive = old.daemon.tcp_keepalive;
         }
+        if old.daemon.store != new.daemon.store {
+            told.push("daemon.state_dir and daemon.history_* change at the next start".to_owned());
+            new.daemon.store = old.daemon.store.clone();
+        }
         if old.log != new.log {
             told.push("log changes at the next start".to_owned());
             new.log = old.log;

@@ -8,6 +8,7 @@ mod labelled;
 mod addr;
 mod evidence;
 mod explanation;
+mod history;
 mod ids;
 mod limits;
 mod load;
@@ -22,6 +23,7 @@ mod time;
 pub use addr::{Address, AddressError};
 pub use evidence::{Advice, FIGURES_MAX, PushedHealth, SmoothedLatency};
 pub use explanation::{Applied, Evaluation, Explanation, Prospect, Rule};
+pub use history::EventRecord;
 pub use ids::{Actor, BackendId, BackendName, Epoch, Generation, ListenerName, PoolName, ProbeId, TargetId};
 pub use limits::{Approach, LimitsPlan, Networks, ProxyProtocol, Rate};
 pub use load::{Block, Load, Loads, Place};
@@ -31,7 +33,7 @@ pub use outcome::{
 };
 pub use plan::{
     AdminPlan, AgentCheck, Argument, BackendPlan, CheckKind, CheckPlan, CommandCheck, DaemonPlan, DialPlan,
-    FailoverPlan, HoldPlan, HttpCheck, ListenerPlan, LogPlan, Plan, PoolPlan, SessionPolicies, StatusRange,
+    FailoverPlan, HoldPlan, HttpCheck, ListenerPlan, LogPlan, Plan, PoolPlan, SessionPolicies, StatusRange, StorePlan,
 };
 pub use secret::Secret;
 pub use session::{SessionId, SessionState, SessionStatus};
@@ -40,4 +42,4 @@ pub use state::{
     Resend, SessionPolicy, WhenDown,
 };
 pub use status::{BackendStatus, LastFailover, Paused, PoolStatus};
-pub use time::MonoTime;
+pub use time::{MonoTime, WallTime};

@@ -2,6 +2,7 @@
 //! else is told its part of it. What stands here is valid; nobody checks it again.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,26 @@ pub struct DaemonPlan {
     pub relay_buffer: usize,
     /// A connection that is silent for so long is kept alive; zero is never.
     pub tcp_keepalive: Duration,
+    /// Where state and history are kept, and how much of it.
+    pub store: StorePlan,
+}
+
+/// What of `[daemon]` says where state and history are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StorePlan {
+    /// An absolute path; none is memory only.
+    pub state_dir: Option<PathBuf>,
+    /// Events older than this are forgotten.
+    pub history_max_age: Duration,
+    /// The bytes that events take, as JSON; the oldest beyond it are forgotten.
+    pub history_max_size: u64,
+}
+
+impl Default for StorePlan {
+    /// Memory only, with the defaults of the configuration file (a test of it compares them).
+    fn default() -> Self {
+        Self { state_dir: None, history_max_age: Duration::from_secs(30 * 86_400), history_max_size: 64 << 20 }
+    }
 }
 
 /// `[admin]`.

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use crate::model::MonoTime;
+use crate::model::{MonoTime, WallTime};
 
 /// Reads time as the rest of the program wants it. Built on tokio's clock, so that tests can pause it.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +38,13 @@ impl Clock {
     pub fn timestamp(&self, time: MonoTime) -> String {
         let wall = self.start_wall + Duration::from_nanos(time.as_nanos());
         jiff::Timestamp::try_from(wall).map_or_else(|_| String::new(), |stamp| format!("{stamp:.6}"))
+    }
+
+    /// `time` on the calendar, to be kept beyond the process; with the same property.
+    #[must_use]
+    pub fn wall(&self, time: MonoTime) -> WallTime {
+        let start = self.start_wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        WallTime::default() + start + Duration::from_nanos(time.as_nanos())
     }
 
     /// `time` as seconds since 1970.

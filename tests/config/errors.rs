@@ -18,7 +18,11 @@ fn errors(text: &str) -> Vec<String> {
 const BEHIND: &[(&str, &[&str])] = &[
     ("[deamon]", &["6:2 unknown key `deamon`; did you mean `daemon`?"]),
     ("[daemon]\nworker = 1", &["7:1 unknown key `worker` in [daemon]; did you mean `workers`?"]),
-    ("[daemon]\nstate_dir = '/x'", &["7:1 unknown key `state_dir` in [daemon]; known are `workers`, "]),
+    ("[daemon]\nstatus = '/x'", &["7:1 unknown key `status` in [daemon]; known are `workers`, "]),
+    ("[daemon]\nstate_dir = 'state'", &["7:13 `state_dir`: `state` is no absolute path; write one that begins with /"]),
+    ("[daemon]\nstate_dir = 5", &["7:13 `state_dir` takes the absolute path of a directory in quotes"]),
+    ("[daemon]\nhistory_max_age = '30d'", &["7:19 `history_max_age`: `30d` is no duration"]),
+    ("[daemon]\nhistory_max_size = '1KiB'", &["7:20 `history_max_size`: `1KiB` is not between \"64KiB\""]),
     ("[pools.p.postgres]", &["6:10 unknown key `postgres` in [pools.p]; known are "]),
     ("[daemon]\nworkers = 'x'", &["7:11 `workers` takes a whole number from 0 to 1024, not `x`"]),
     ("[daemon]\nworkers = 1025", &["7:11 `workers` takes a whole number from 0 to 1024, not `1025`"]),

@@ -1,8 +1,10 @@
 //! The files in `config/`, the reference and the schema.
 
-use changeover::config::{describe, json_schema, load, reference};
+use std::path::PathBuf;
+
+use changeover::config::{SourceError, Sources, describe, json_schema, load, parse, reference};
 use changeover::model::{
-    Address, AgentCheck, BackendName, CheckKind, Failback, ListenerName, PoolName, StatusRange, WhenDown,
+    Address, AgentCheck, BackendName, CheckKind, Failback, ListenerName, PoolName, StatusRange, StorePlan, WhenDown,
 };
 
 use super::{SECRET, file, good_files, read};
@@ -237,6 +239,37 @@ fn each_kind_of_check_is_described_and_no_secret_with_it() {
     ] {
         assert!(described.contains(&line), "{line}\n{described}");
     }
+}
+
+/// An environment in which systemd made a directory.
+struct Systemd;
+
+impl Sources for Systemd {
+    fn env(&self, name: &str) -> Result<String, SourceError> {
+        if name == "STATE_DIRECTORY" {
+            Ok("/var/lib/changeover:/var/lib/b".to_owned())
+        } else {
+            Err(SourceError::Unset)
+        }
+    }
+
+    fn file(&self, _: &str) -> Result<String, SourceError> {
+        Err(SourceError::NotText)
+    }
+}
+
+#[test]
+fn state_is_kept_where_the_file_says_else_where_systemd_says_else_nowhere() {
+    let text = "[listeners.l]\nbind = '127.0.0.1:1'\npool = 'p'\n[pools.p]\nbackends = ['10.0.0.1:1']\n[daemon]\n";
+    let plan = read(text).unwrap();
+    assert_eq!(plan.daemon.store, StorePlan::default());
+    assert!(describe(&plan).contains("\nstate: in memory only"), "{}", describe(&plan));
+    let plan = parse("test.toml", text, &Systemd).unwrap();
+    assert_eq!(plan.daemon.store.state_dir, Some(PathBuf::from("/var/lib/changeover")));
+    let plan = parse("test.toml", &format!("{text}state_dir = '/srv/x'\nhistory_max_age = '48h'"), &Systemd).unwrap();
+    assert_eq!(plan.daemon.store.state_dir, Some(PathBuf::from("/srv/x")));
+    let line = "\nstate: in /srv/x; history kept for 48h, up to 65536 KiB\n";
+    assert!(describe(&plan).contains(line), "{}", describe(&plan));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::model::{
     AdminPlan, Approach, BackendPlan, Balance, CheckKind, CheckPlan, DaemonPlan, DialPlan, Failback, FailoverPlan,
     HoldPlan, LogFormat, LogLevel, LogPlan, Plan, PoolKind, PoolName, PoolPlan, Resend, SessionPolicies, SessionPolicy,
-    WhenDown,
+    StorePlan, WhenDown,
 };
 
 pub(super) const fn ms(millis: u64) -> Duration {
@@ -154,6 +154,7 @@ impl PlanBuilder {
                 max_sessions: 0,
                 relay_buffer: 65_536,
                 tcp_keepalive: ms(60_000),
+                store: StorePlan::default(),
             },
             admin: AdminPlan { bind: Vec::new() },
             log: LogPlan { format: LogFormat::Auto, level: LogLevel::Info },

@@ -1,0 +1,201 @@
+//! The way to the store. A handle is cheap to clone; the last one that goes closes the store.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError};
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, oneshot};
+
+use crate::model::EventRecord;
+
+use super::figures::{Figures, StoreFigures, count};
+use super::history::{Filter, Page};
+use super::pages::{PAGE_MAX, Query};
+use super::request::{Applied, Refused, Request};
+use super::state::{Change, State};
+
+/// Requests that may wait for the keeper, which is seldom longer than a few microseconds.
+pub(super) const INBOX_MAX: usize = 8192;
+/// Events that a listener may be behind before it loses some.
+pub(super) const LIVE_MAX: usize = 1024;
+
+/// A way to the store.
+#[derive(Debug, Clone)]
+pub struct StoreHandle {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    inbox: SyncSender<Request>,
+    /// Weak, so that listeners hear of the end.
+    live: broadcast::WeakSender<Arc<EventRecord>>,
+    figures: Arc<Figures>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let _closed_or_full = self.inbox.try_send(Request::Close(None));
+    }
+}
+
+impl StoreHandle {
+    pub(super) fn new(
+        inbox: SyncSender<Request>,
+        live: &broadcast::Sender<Arc<EventRecord>>,
+        figures: Arc<Figures>,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { inbox, live: live.downgrade(), figures }) }
+    }
+
+    /// Adds `event` to the history; its id is given here. Never waits. It is durable within milliseconds, or as
+    /// soon as the disk works.
+    pub fn append(&self, event: EventRecord) {
+        self.record(Vec::new(), vec![event]);
+    }
+
+    /// Makes `changes` and adds `events`, all in one transaction. Never waits, and nobody is told how it went: for
+    /// what has happened anyway. Changes beyond the limits are left out and counted.
+    pub fn record(&self, changes: Vec<Change>, events: Vec<EventRecord>) {
+        let lost = u64::try_from(events.len()).unwrap_or(u64::MAX);
+        if self.send(Request::Record { changes, events, reply: None }).is_err() {
+            count(&self.inner.figures.events_lost, lost);
+        }
+    }
+
+    /// Makes `changes` and adds `events`, all in one transaction. It is under way when this returns; what is
+    /// returned resolves when it is durable, or at once if the disk is known to fail, or after five seconds if it does
+    /// not answer: then with `is_durable: false`.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`]; then nothing has changed.
+    pub fn change(
+        &self,
+        changes: Vec<Change>,
+        events: Vec<EventRecord>,
+    ) -> impl Future<Output = Result<Applied, Refused>> + Send + use<> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.send(Request::Record { changes, events, reply: Some(reply) });
+        async move {
+            sent?;
+            answer.await.unwrap_or(Err(Refused::Closed))
+        }
+    }
+
+    /// At most `limit` events (at most [`PAGE_MAX`]) that `filter` wants: the oldest after the id `after`, or
+    /// without it the newest. Takes a look at the disk only if memory does not do.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`].
+    pub async fn events(&self, filter: Filter, after: Option<u64>, limit: usize) -> Result<Page, Refused> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Find { query: Query { filter, after, limit }, reply })?;
+        answer.await.map_err(|_| Refused::Closed)
+    }
+
+    /// The events that `filter` wants as they come; with `after`, beginning with those that came after this id.
+    #[must_use]
+    pub fn follow(&self, filter: Filter, after: Option<u64>) -> Follow {
+        Follow {
+            // Before any look at the past, so that nothing falls in between.
+            live: self.inner.live.upgrade().map_or_else(|| broadcast::channel(1).1, |live| live.subscribe()),
+            store: self.clone(),
+            filter,
+            last: after.unwrap_or(0),
+            is_past: after.is_some(),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// What is kept besides the history, changes that are not durable yet included.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`].
+    pub async fn state(&self) -> Result<State, Refused> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::State(reply))?;
+        answer.await.map_err(|_| Refused::Closed)
+    }
+
+    /// What the store counts of itself.
+    #[must_use]
+    pub fn figures(&self) -> StoreFigures {
+        self.inner.figures.read()
+    }
+
+    /// Writes what is not yet written and closes the store; another process may open it then. What is
+    /// returned resolves with whether everything is on disk; bound it with a deadline, for the disk may hang.
+    pub fn close(&self) -> impl Future<Output = bool> + Send + use<> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.send(Request::Close(Some(reply)));
+        async move { sent.is_ok() && answer.await.unwrap_or(false) }
+    }
+
+    fn send(&self, request: Request) -> Result<(), Refused> {
+        self.inner.inbox.try_send(request).map_err(|error| match error {
+            TrySendError::Full(_) => {
+                count(&self.inner.figures.refused, 1);
+                Refused::Busy
+            }
+            TrySendError::Disconnected(_) => Refused::Closed,
+        })
+    }
+}
+
+/// What a [`Follow`] has.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Followed {
+    /// An event.
+    Event(Arc<EventRecord>),
+    /// It was too slow: so many events, wanted or not, have to be read from the history again, as far as they are
+    /// still there. They follow.
+    Lagged(u64),
+}
+
+/// Events as they come.
+#[derive(Debug)]
+pub struct Follow {
+    store: StoreHandle,
+    filter: Filter,
+    live: broadcast::Receiver<Arc<EventRecord>>,
+    /// The last event that was looked at.
+    last: u64,
+    /// Whether the past is still being read.
+    is_past: bool,
+    waiting: VecDeque<Arc<EventRecord>>,
+}
+
+impl Follow {
+    /// The next one; none once the store is closed. Cancel-safe: what was not given is given by the next call.
+    pub async fn next(&mut self) -> Option<Followed> {
+        loop {
+            if let Some(event) = self.waiting.pop_front() {
+                return Some(Followed::Event(event));
+            }
+            if self.is_past {
+                let page = self.store.events(self.filter.clone(), Some(self.last), PAGE_MAX).await.ok()?;
+                self.is_past = page.events.len() >= PAGE_MAX;
+                self.last = page.next.max(self.last);
+                self.waiting.extend(page.events);
+                continue;
+            }
+            match self.live.recv().await {
+                Ok(event) if event.id <= self.last || !self.filter.matches(&event) => {}
+                Ok(event) => {
+                    self.last = event.id;
+                    return Some(Followed::Event(event));
+                }
+                Err(RecvError::Lagged(missed)) => {
+                    self.is_past = true;
+                    return Some(Followed::Lagged(missed));
+                }
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+}
