@@ -6,8 +6,9 @@ use crate::model::{CheckKind, CheckPlan, HttpCheck};
 
 use super::key::Key;
 use super::keys;
-use super::read::{Reader, View};
+use super::read::Reader;
 use super::value::{Given, Raw, Value, unknown_word};
+use super::view::View;
 
 /// What a probe asks, as the file says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
