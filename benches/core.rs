@@ -14,9 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use changeover::config::{OsSources, parse};
+use changeover::config::overlay::{Change, Overlay, Patch, PatchKey, Registration, Request, effective};
+use changeover::config::{Document, OsSources, parse};
 use changeover::failover::Arrival;
-use changeover::model::Balance;
+use changeover::model::{Actor, BackendName, Balance, PoolName};
 use changeover::routing::{Published, route_cell};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use fixture::Undecided;
@@ -95,5 +96,42 @@ fn configuration(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, pick, build, exchange, configuration);
+/// What an order of the API costs in a pool of 10,000: the file, what lies over it, and one change more.
+fn run_time(criterion: &mut Criterion) {
+    let list: String =
+        (0..9_900).map(|at| format!("[pools.p.backends.b{at}]\naddress = 'b{at}:1'\nweight = 2\n")).collect();
+    let text = format!("[listeners.l]\nbind = '127.0.0.1:1'\npool = 'p'\n{list}");
+    let document = Document::parse("bench.toml", &text, &OsSources).unwrap();
+    let (pool, at, actor) = (PoolName::from("p"), jiff::Timestamp::UNIX_EPOCH, Actor::from("bench"));
+    let mut overlay = Overlay::default();
+    for number in 0..100 {
+        let table = serde_json::json!({ "address": format!("r{number}:1"), "check": { "interval": "2s" } });
+        let table = table.as_object().unwrap().clone();
+        let registration = Registration { table, at, actor: actor.clone() };
+        let name = BackendName::from(format!("r{number}").as_str());
+        overlay.apply(Change::Registration(pool.clone(), name, Some(registration)));
+        let key = PatchKey::of_backend(&BackendName::from(format!("b{number}").as_str()), "weight");
+        let patch = Patch { value: 7.into(), base: Some(2.into()), at, actor: actor.clone() };
+        overlay.apply(Change::Patch(pool.clone(), key, Some(patch)));
+    }
+    let result = effective(&document, &overlay);
+    assert_eq!((result.notes.len(), result.plan.pools["p"].backends.len()), (0, 10_000));
+    criterion.bench_function("parse/10000 backends", |bencher| {
+        bencher.iter(|| parse("bench.toml", black_box(&text), &OsSources).unwrap());
+    });
+    criterion.bench_function("effective/10000 backends, nothing changed", |bencher| {
+        let none = Overlay::default();
+        bencher.iter(|| effective(black_box(&document), &none));
+    });
+    criterion.bench_function("effective/10000 backends, 200 changes", |bencher| {
+        bencher.iter(|| effective(black_box(&document), &overlay));
+    });
+    let request = Request { document: &document, overlay: &overlay, pool: &pool, at, actor };
+    let body = serde_json::json!({ "name": "new", "address": "new:1" });
+    criterion.bench_function("register/10000 backends, 200 changes", |bencher| {
+        bencher.iter(|| black_box(&request).register(&body).unwrap());
+    });
+}
+
+criterion_group!(benches, pick, build, exchange, configuration, run_time);
 criterion_main!(benches);

@@ -56,10 +56,12 @@
 //!    `a_client_beyond_the_hold_limit_is_closed_at_once`, `a_limit_is_exact_under_200_clients_at_once`,
 //!    `one_pipe_does_for_many_streams`, `two_hundred_programs_take_turns_and_leave_nothing`.
 //! 9. Bad input never panics, and names what is wrong; a panic in one task ends no other.
-//!    Tests: `a_thousand_malformed_files_never_panic_and_always_name_a_place`, `a_panic_in_one_session_ends_no_other`.
+//!    Tests: `a_thousand_malformed_files_never_panic_and_always_name_a_place`, `a_panic_in_one_session_ends_no_other`,
+//!    `whatever_a_store_or_a_caller_says_there_is_a_plan_and_no_panic`.
 //! 10. A reload that fails changes nothing, and no secret is ever printed.
 //!     Tests: `a_bad_file_changes_nothing_and_the_log_says_where_and_why`,
-//!     `no_secret_is_ever_printed`, `no_secret_is_printed_by_check`.
+//!     `no_secret_is_ever_printed`, `no_secret_is_printed_by_check`,
+//!     `no_caller_reads_the_daemons_files_or_runs_a_program_or_sets_a_secret`.
 //! 11. An order that is refused changes nothing. New sessions of a pinned pool go to what it is pinned to and nowhere else,
 //!     and clients of a paused pool wait.
 //!     Tests: `what_cannot_be_is_refused_with_the_reason`, `an_order_that_is_refused_says_why_and_changes_nothing`,

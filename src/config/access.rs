@@ -10,8 +10,9 @@ use crate::model::{LimitsPlan, Networks, Rate};
 
 use super::key::Key;
 use super::keys;
-use super::read::{Reader, View};
+use super::read::Reader;
 use super::value::{Given, Value};
+use super::view::View;
 
 /// The most networks in a list, which is gone through for each client. More is a firewall's work.
 const NETWORKS_MAX: usize = 1000;

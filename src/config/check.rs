@@ -7,8 +7,9 @@ use crate::model::{AgentCheck, BackendName, CheckKind, CheckPlan, CommandCheck, 
 use super::command::{self, Subject, Template};
 use super::key::Key;
 use super::keys;
-use super::read::{Reader, View};
+use super::read::Reader;
 use super::value::{Given, Raw, Value, unknown_word};
+use super::view::View;
 use super::wording::quote;
 
 /// What a probe asks, as the file says it.

@@ -6,8 +6,9 @@ use crate::model::{Address, Argument, Secret};
 
 use super::key::Key;
 use super::keys;
-use super::read::{Reader, View};
+use super::read::Reader;
 use super::value::{Given, Value};
+use super::view::View;
 use super::wording::{nearest, quote};
 
 /// The most words of a command line, the program included.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use crate::model::{Address, BackendPlan};
+use crate::model::{Address, BackendPlan, ListenerPlan};
 
 use super::fault::Faults;
 use super::listeners::{Bind, ListenerDraft};
@@ -77,19 +77,23 @@ fn claim_port(ports: &mut HashMap<(u16, bool), Port>, addr: SocketAddr, at: usiz
 }
 
 /// No pool connects to a listener that it serves.
-pub(super) fn loops(faults: &mut Faults, listeners: &[ListenerDraft], pools: &[&PoolDraft]) {
+pub(super) fn loops<'a>(
+    faults: &mut Faults,
+    listeners: impl Iterator<Item = &'a ListenerPlan> + Clone,
+    pools: impl Iterator<Item = &'a PoolDraft>,
+) {
     for pool in pools {
-        let serving: Vec<&ListenerDraft> =
-            listeners.iter().filter(|listener| listener.plan.pool == pool.plan.name).collect();
+        let serving: Vec<&ListenerPlan> =
+            listeners.clone().filter(|listener| listener.pool == pool.plan.name).collect();
         for (backend, place) in pool.plan.backends.iter().zip(&pool.places) {
-            let own = serving.iter().find(|listener| listener.binds.iter().any(|bind| reaches(backend, &bind.address)));
+            let own = serving.iter().find(|listener| listener.bind.iter().any(|bind| reaches(backend, bind)));
             if let Some(listener) = own {
                 faults.wrong(
                     place.clone(),
                     format!(
                         "backend `{}` is at {}, where [listeners.{}] itself listens: it would connect to itself; \
                          write the address of the real backend",
-                        backend.name, backend.address, listener.plan.name
+                        backend.name, backend.address, listener.name
                     ),
                 );
             }

@@ -86,10 +86,14 @@ enum Nature {
 
 /// One fault at its place in the text, in bytes.
 #[derive(Debug)]
-struct Fault {
-    span: Range<usize>,
+pub(super) struct Fault {
+    /// The place.
+    pub(super) span: Range<usize>,
     nature: Nature,
-    message: String,
+    /// The key that the table at this place lacks, if that is the fault.
+    pub(super) lacks: Option<&'static str>,
+    /// What is wrong, and what would be right.
+    pub(super) message: String,
 }
 
 /// The faults found so far, and the places that must not be shown.
@@ -103,17 +107,22 @@ pub(super) struct Faults {
 impl Faults {
     /// The text at `span` is no TOML.
     pub(super) fn syntax(&mut self, span: Range<usize>, message: String) {
-        self.push(Fault { span, nature: Nature::Syntax, message });
+        self.push(Fault { span, nature: Nature::Syntax, lacks: None, message });
     }
 
     /// What stands at `span` is wrong.
     pub(super) fn wrong(&mut self, span: Range<usize>, message: String) {
-        self.push(Fault { span, nature: Nature::Wrong, message });
+        self.push(Fault { span, nature: Nature::Wrong, lacks: None, message });
     }
 
     /// Something is missing in what stands at `span`.
     pub(super) fn missing(&mut self, span: Range<usize>, message: String) {
-        self.push(Fault { span, nature: Nature::Missing, message });
+        self.push(Fault { span, nature: Nature::Missing, lacks: None, message });
+    }
+
+    /// The table that stands at `span` lacks `key`.
+    pub(super) fn lacking(&mut self, span: Range<usize>, key: &'static str, message: String) {
+        self.push(Fault { span, nature: Nature::Missing, lacks: Some(key), message });
     }
 
     /// No snippet may show what stands at `span`.
@@ -137,6 +146,11 @@ impl Faults {
         } else {
             self.list.push(fault);
         }
+    }
+
+    /// The faults, in the order in which they were found.
+    pub(super) fn into_list(self) -> Vec<Fault> {
+        self.list
     }
 
     /// The faults as errors in `file`, whose content is `text`.

@@ -11,9 +11,10 @@ use super::access;
 use super::key::{Key, Part, listed};
 use super::keys;
 use super::pools::PoolDraft;
-use super::read::{Reader, View};
+use super::read::Reader;
 use super::units;
 use super::value::Value;
+use super::view::View;
 use super::wording::{nearest, quote};
 
 /// The most listeners in a file.

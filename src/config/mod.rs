@@ -3,6 +3,7 @@
 //!
 //! There is one table of keys (`keys`). The reader (`read`) walks the file along it; the JSON schema
 //! and the reference file are printed from it. Files and the environment are read in `source` alone.
+//! What is changed at run time lies over the file (`overlay`) and is read by the same reader.
 //! Nothing here logs or prints, and no message shows a secret.
 
 mod access;
@@ -10,10 +11,12 @@ mod check;
 mod command;
 mod conflict;
 mod describe;
+mod document;
 mod fault;
 mod key;
 mod keys;
 mod listeners;
+pub mod overlay;
 mod pools;
 mod read;
 mod reference;
@@ -23,6 +26,7 @@ mod source;
 mod text;
 mod units;
 mod value;
+mod view;
 mod wording;
 
 use std::path::{Path, PathBuf};
@@ -33,6 +37,7 @@ use toml::de::{DeTable, DeValue};
 use crate::model::{AdminPlan, DaemonPlan, LogPlan, Plan, StorePlan};
 
 pub use describe::describe;
+pub use document::Document;
 pub use fault::{ConfigError, ConfigErrors};
 pub use reference::reference;
 pub use schema::json_schema;
@@ -40,7 +45,8 @@ pub use source::{OsSources, SourceError, Sources};
 
 use fault::Faults;
 use key::Preset;
-use read::{Reader, View};
+use read::Reader;
+use view::View;
 
 /// Reads the configuration file at `path`, with the process's own environment and files.
 ///
@@ -48,7 +54,12 @@ use read::{Reader, View};
 /// Everything that is wrong with it; a single error if it cannot be read at all.
 pub fn load(path: &Path) -> Result<Plan, ConfigErrors> {
     let file = path.display().to_string();
-    let whole = |message: String| ConfigErrors::whole(&file, message);
+    parse(&file, &read_text(path, &file)?, &OsSources)
+}
+
+/// The text of the configuration file at `path`, which messages call `file`.
+fn read_text(path: &Path, file: &str) -> Result<String, ConfigErrors> {
+    let whole = |message: String| ConfigErrors::whole(file, message);
     let bytes = source::read(path, source::FILE_MAX).map_err(|error| {
         let mend = if error.kind() == std::io::ErrorKind::NotFound {
             "create it, or name another one with --config"
@@ -63,15 +74,12 @@ pub fn load(path: &Path) -> Result<Plan, ConfigErrors> {
             source::FILE_MAX >> 20
         )));
     }
-    match String::from_utf8(bytes) {
-        Ok(text) => parse(&file, &text, &OsSources),
-        Err(error) => {
-            let at = error.utf8_error().valid_up_to();
-            let mut faults = Faults::default();
-            faults.syntax(at..at, "this is not UTF-8; save the file in that encoding".to_owned());
-            Err(faults.into_errors(&file, &String::from_utf8_lossy(error.as_bytes())))
-        }
-    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let mut faults = Faults::default();
+        faults.syntax(at..at, "this is not UTF-8; save the file in that encoding".to_owned());
+        faults.into_errors(file, &String::from_utf8_lossy(error.as_bytes()))
+    })
 }
 
 /// Reads a configuration from `text`; `file` is what messages call it.
@@ -136,7 +144,7 @@ fn build(reader: &mut Reader<'_>, root: &View<'_>) -> Plan {
     let pools = pools::all(reader, root);
     let listeners = listeners::all(reader, root, &pools);
     conflict::binds(&mut reader.faults, &admin, &listeners);
-    conflict::loops(&mut reader.faults, &listeners, &pools.values().collect::<Vec<_>>());
+    conflict::loops(&mut reader.faults, listeners.iter().map(|draft| &draft.plan), pools.values());
     Plan {
         daemon,
         admin: AdminPlan { bind: admin.into_iter().map(|bind| bind.address).collect() },

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use toml::Spanned;
-use toml::de::DeValue;
+use toml::de::{DeArray, DeValue};
 
 use crate::model::{
     Address, Approach, BackendName, BackendPlan, DialPlan, FailoverPlan, HoldPlan, PoolName, PoolPlan, SessionPolicies,
@@ -15,14 +15,14 @@ use super::check::{self, Draft};
 use super::command::Subject;
 use super::key::Part;
 use super::keys;
-use super::read::{Named, Reader, View};
-use super::value::Value;
+use super::read::Reader;
+use super::view::{Named, View};
 use super::wording::quote;
 
 /// The most pools in a file.
 const POOLS_MAX: usize = 1000;
 /// The most backends in a pool.
-const BACKENDS_MAX: usize = 20_000;
+pub(super) const BACKENDS_MAX: usize = 20_000;
 
 /// A pool and where its backends' addresses stand in the file.
 pub(super) struct PoolDraft {
@@ -46,7 +46,8 @@ pub(super) fn all(reader: &mut Reader<'_>, root: &View<'_>) -> BTreeMap<PoolName
     named.into_iter().map(|entry| (PoolName::from(entry.name), pool(reader, entry.name, &entry.view))).collect()
 }
 
-fn pool(reader: &mut Reader<'_>, name: &str, view: &View<'_>) -> PoolDraft {
+/// One pool.
+pub(super) fn pool(reader: &mut Reader<'_>, name: &str, view: &View<'_>) -> PoolDraft {
     let check = check::of_pool(reader, view);
     let mut drafts = backends(reader, name, view, &check);
     dial_from(reader, view, &mut drafts);
@@ -119,7 +120,9 @@ fn failover(reader: &mut Reader<'_>, pool: &View<'_>) -> FailoverPlan {
 
 fn backends(reader: &mut Reader<'_>, name: &str, pool: &View<'_>, check: &Draft) -> Vec<BackendDraft> {
     reader.demand(pool, &keys::BACKENDS);
-    let Some(node) = pool.node(&keys::BACKENDS) else { return Vec::new() };
+    // The file's form decides, a list or tables; what was set at run time is tables.
+    let (below, above) = pool.nodes(&keys::BACKENDS);
+    let Some(node) = below.or(above) else { return Vec::new() };
     let label = &pool.label;
     let count = match node.get_ref() {
         DeValue::Array(list) => list.len(),
@@ -137,12 +140,7 @@ fn backends(reader: &mut Reader<'_>, name: &str, pool: &View<'_>, check: &Draft)
         reader.faults.missing(node.span(), format!("[{label}] has no backends; write backends = {literal}"));
     }
     let drafts = match node.get_ref().as_array() {
-        Some(list) if count > BACKENDS_MAX => {
-            let message = format!("[{label}] has {} backends; {BACKENDS_MAX} is the most", list.len());
-            reader.faults.wrong(node.span(), message);
-            Vec::new()
-        }
-        Some(list) => (1..).zip(list.iter()).filter_map(|(at, node)| short(reader, name, node, at, check)).collect(),
+        Some(list) => listed(reader, name, pool, list, check),
         None => {
             let named = reader.tables(pool, &keys::BACKENDS, Part::Backend, BACKENDS_MAX);
             named.into_iter().filter_map(|entry| long(reader, name, &entry, check)).collect()
@@ -152,50 +150,92 @@ fn backends(reader: &mut Reader<'_>, name: &str, pool: &View<'_>, check: &Draft)
     drafts
 }
 
-/// One of a list: named by its address, preferred by its place.
-fn short(
+/// The backends of a list, and those that were registered beside them.
+fn listed(
     reader: &mut Reader<'_>,
-    pool: &str,
-    node: &Spanned<DeValue<'_>>,
-    priority: u32,
+    name: &str,
+    pool: &View<'_>,
+    list: &DeArray<'_>,
     check: &Draft,
-) -> Option<BackendDraft> {
+) -> Vec<BackendDraft> {
+    let above = reader.tables_above(pool, &keys::BACKENDS, Part::Backend, BACKENDS_MAX);
+    let mut above: BTreeMap<&str, Named<'_>> = above.into_iter().map(|entry| (entry.name, entry)).collect();
+    if list.len() > BACKENDS_MAX {
+        let message = format!("[{}] has {} backends; {BACKENDS_MAX} is the most", pool.label, list.len());
+        reader.faults.wrong(pool.place(&keys::BACKENDS), message);
+        return Vec::new();
+    }
+    let mut drafts: Vec<BackendDraft> = Vec::with_capacity(list.len() + above.len());
+    for (at, node) in (1..).zip(list.iter()) {
+        let Some((short, address)) = short(reader, node) else { continue };
+        let patched = above.remove(short.as_str()).map(|entry| entry.view);
+        let view = patched.unwrap_or_else(|| View::absent(Part::Backend, node.span()));
+        let priority = reader.given(&view, &keys::PRIORITY).unwrap_or(at);
+        let found = Found { pool: name, name: &short, address: Some(address), priority, place: node.span() };
+        drafts.extend(backend(reader, found, &view, check));
+    }
+    for entry in above.into_values() {
+        reader.check_name(&pool.label, &keys::BACKENDS, &entry);
+        drafts.extend(long(reader, name, &entry, check));
+    }
+    drafts
+}
+
+/// Name and address of one of a list: it is named by its address, and preferred by its place.
+fn short(reader: &mut Reader<'_>, node: &Spanned<DeValue<'_>>) -> Option<(String, Address)> {
     let address: Address = reader.convert(node, &keys::BACKENDS)?;
     // As typed here; one that was looked up elsewhere was not typed, and is named as it prints.
     let name = node.get_ref().as_str().map_or_else(|| address.to_string(), str::to_owned);
-    let subject = Subject { pool, backend: &name, address: &address };
-    let check_plan = check.clone().plan(reader, &subject, &node.span());
-    let plan = BackendPlan {
-        name: BackendName::from(name.as_str()),
-        priority,
-        weight: Value::preset(&keys::WEIGHT),
-        max_connections: Value::preset(&keys::BACKEND_MAX_CONNECTIONS),
-        check: check_plan,
-        approach: Approach::PLAIN,
-        address,
-    };
-    Some(BackendDraft { plan, place: node.span(), lacks_command: check.lacks_command() })
+    Some((name, address))
 }
 
 /// One with a table of its own.
 fn long(reader: &mut Reader<'_>, pool: &str, entry: &Named<'_>, check: &Draft) -> Option<BackendDraft> {
-    let Named { name, view } = entry;
-    let address: Option<Address> = reader.required(view, &keys::ADDRESS);
+    let Named { name, view, .. } = entry;
+    let address = reader.required(view, &keys::ADDRESS);
+    let priority = reader.get(view, &keys::PRIORITY);
+    let found = Found { pool, name, address, priority, place: view.place(&keys::ADDRESS) };
+    backend(reader, found, view, check)
+}
+
+/// What tells one backend from the others.
+struct Found<'a> {
+    pool: &'a str,
+    name: &'a str,
+    /// None if it has none, or one that is wrong: its other keys are read for what is wrong with them.
+    address: Option<Address>,
+    priority: u32,
+    /// Where its address stands.
+    place: Range<usize>,
+}
+
+fn backend(reader: &mut Reader<'_>, found: Found<'_>, view: &View<'_>, check: &Draft) -> Option<BackendDraft> {
+    let Found { pool, name, address, priority, place } = found;
     let check = check::of_backend(reader, view, check);
-    let (place, lacks_command) = (view.place(&keys::ADDRESS), check.lacks_command());
-    // Without an address there is no backend; its other keys are read for what is wrong with them.
+    let lacks_command = check.lacks_command();
     let known = address.as_ref().map(|address| Subject { pool, backend: name, address });
     let check = known.map(|subject| check.plan(reader, &subject, &place));
+    let weight = reader.get(view, &keys::WEIGHT);
+    let max_connections = reader.get(view, &keys::BACKEND_MAX_CONNECTIONS);
+    let send_proxy_protocol = reader.get(view, &keys::SEND_PROXY_PROTOCOL);
     let plan = BackendPlan {
-        name: BackendName::from(*name),
-        priority: reader.get(view, &keys::PRIORITY),
-        weight: reader.get(view, &keys::WEIGHT),
-        max_connections: reader.get(view, &keys::BACKEND_MAX_CONNECTIONS),
-        approach: Approach { send_proxy_protocol: reader.get(view, &keys::SEND_PROXY_PROTOCOL), ..Approach::PLAIN },
-        check: check?,
+        name: BackendName::from(name),
         address: address?,
+        priority,
+        weight,
+        max_connections,
+        check: check?,
+        approach: Approach { send_proxy_protocol, ..Approach::PLAIN },
     };
     Some(BackendDraft { plan, place, lacks_command })
+}
+
+/// What two addresses of one place have in common: host names are the same in any case.
+pub(super) fn same_place(address: &Address) -> String {
+    match address {
+        Address::Unix(_) => address.to_string(),
+        Address::Ip(_) | Address::Name { .. } => address.to_string().to_ascii_lowercase(),
+    }
 }
 
 /// No two backends of a pool listen at the same address.
@@ -204,10 +244,7 @@ fn unique(reader: &mut Reader<'_>, label: &str, drafts: &[BackendDraft]) {
     let mut by_place: Vec<&BackendDraft> = drafts.iter().collect();
     by_place.sort_by_key(|draft| draft.place.start);
     for draft in by_place {
-        let address = match &draft.plan.address {
-            Address::Unix(_) => draft.plan.address.to_string(),
-            Address::Ip(_) | Address::Name { .. } => draft.plan.address.to_string().to_ascii_lowercase(),
-        };
+        let address = same_place(&draft.plan.address);
         match seen.get(&address) {
             Some(first) => reader.faults.wrong(
                 draft.place.clone(),

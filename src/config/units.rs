@@ -6,8 +6,9 @@ use jiff::fmt::friendly::SpanParser;
 
 use super::key::{Key, Kind};
 use super::keys;
-use super::read::{Reader, View};
+use super::read::Reader;
 use super::value::{Given, Raw, Value};
+use super::view::View;
 
 /// The longest duration: a year.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 86_400);

@@ -5,6 +5,8 @@
 mod errors;
 mod files;
 mod malformed;
+mod overlay;
+mod overlay_model;
 
 use std::path::{Path, PathBuf};
 
@@ -23,6 +25,7 @@ impl Sources for Fake {
             "CHANGEOVER_ADMIN_BIND" => Ok("127.0.0.1:7073".to_owned()),
             "DATABASE_URL" => Ok(format!("postgres://user:{SECRET}@db")),
             "POOL" => Ok("orders".to_owned()),
+            "TIMEOUT" => Ok("7s".to_owned()),
             _ => Err(SourceError::Unset),
         }
     }

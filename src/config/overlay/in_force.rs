@@ -1,0 +1,91 @@
+//! The check and failover tables of a pool as they are in force, for people and programs to read.
+
+use serde_json::{Map, Value, json};
+use toml::de::{DeTable, DeValue};
+
+use crate::config::document::Document;
+use crate::config::key::{Key, Kind, Part, Preset};
+use crate::config::keys;
+use crate::model::PoolName;
+
+use super::screen::{join, refusal};
+use super::settle::{Ground, json};
+use super::{Overlay, PatchKey};
+
+/// What stands for a value that may not be shown.
+const HIDDEN: &str = "[not shown]";
+
+/// The pool's `check` and `failover` as they are in force, and under `overridden` the keys that come from run time.
+/// Keys that nobody set have their defaults, or null; the table of a kind of check is there if that is the kind.
+/// Nothing if there is no such pool. The overlay is one that [`super::effective()`] has left over the document.
+#[must_use]
+pub fn failover_config(document: &Document, overlay: &Overlay, pool: &PoolName) -> Option<Value> {
+    let (tree, _) = DeTable::parse_recoverable(document.text());
+    let file = Ground::new(document, tree.get_ref(), pool).table()?;
+    let walk = Walk { document, overlay, pool };
+    let mut config = Map::new();
+    for (key, part) in [(&keys::CHECK, Part::Check), (&keys::FAILOVER, Part::Failover)] {
+        config.insert(key.name.to_owned(), Value::Object(walk.table(part, below(Some(file), key.name), key.name)));
+    }
+    let own = overlay.patched(pool).filter(|(key, _)| key.backend.is_none());
+    config.insert("overridden".to_owned(), own.map(|(key, _)| json!(key.path)).collect());
+    Some(Value::Object(config))
+}
+
+fn below<'t>(table: Option<&'t DeTable<'t>>, name: &str) -> Option<&'t DeTable<'t>> {
+    table?.get(name)?.get_ref().as_table()
+}
+
+struct Walk<'a> {
+    document: &'a Document,
+    overlay: &'a Overlay,
+    pool: &'a PoolName,
+}
+
+impl Walk<'_> {
+    fn table(&self, part: Part, file: Option<&DeTable<'_>>, path: &str) -> Map<String, Value> {
+        let mut table = Map::new();
+        for key in keys::of(part).filter(|key| !matches!(key.kind, Kind::Table(_))) {
+            table.insert(key.name.to_owned(), self.value(key, file, path));
+        }
+        let kind = table.get(keys::CHECK_KIND.name).cloned();
+        for key in keys::of(part) {
+            let Kind::Table(part) = key.kind else { continue };
+            if key.part != Part::Check || kind.as_ref().is_some_and(|kind| kind == key.name) {
+                let under = self.table(part, below(file, key.name), &join(path, key.name));
+                table.insert(key.name.to_owned(), Value::Object(under));
+            }
+        }
+        table
+    }
+
+    fn value(&self, key: &Key, file: Option<&DeTable<'_>>, path: &str) -> Value {
+        let patched = (self.pool.clone(), PatchKey::of_pool(&join(path, key.name)));
+        if let Some(patch) = self.overlay.patches.get(&patched) {
+            return patch.value.clone();
+        }
+        match file.and_then(|file| file.get(key.name)) {
+            Some(_) if refusal(key).is_some() => Value::from(HIDDEN),
+            Some(node) => self.looked_up(node.get_ref()),
+            None => match key.preset {
+                Preset::Flag(flag) => Value::from(flag),
+                Preset::Integer(number) => Value::from(number),
+                Preset::Text(text) => Value::from(text),
+                Preset::Empty => Value::Array(Vec::new()),
+                Preset::Required(_) | Preset::Optional(_) | Preset::Section => Value::Null,
+            },
+        }
+    }
+
+    /// A value of the file; what stands elsewhere was found to be what its key takes, which is no secret.
+    fn looked_up(&self, value: &DeValue<'_>) -> Value {
+        let elsewhere = value.as_table().and_then(|table| {
+            let text = |name: &str| table.get(name)?.get_ref().as_str();
+            let sources = self.document.sources();
+            let found =
+                text("env").map(|name| sources.env(name)).or_else(|| text("file").map(|path| sources.file(path)));
+            found?.ok()
+        });
+        elsewhere.map_or_else(|| json(value), Value::from)
+    }
+}

@@ -1,0 +1,132 @@
+//! What may be set at run time. A key may be if it is named here; one that is not is refused, so that a
+//! new key of the file is for the file alone until somebody says otherwise.
+
+use serde_json::{Map, Value};
+
+use crate::config::key::{Key, Kind, Part};
+use crate::config::keys;
+
+use super::{FieldFault, PatchKey};
+
+/// The keys that may be set, by the table they stand in.
+const SETTABLE: &[(Part, &[&str])] = &[
+    (Part::Pool, &["check", "failover"]),
+    (
+        Part::Check,
+        &["kind", "interval", "timeout", "unhealthy_threshold", "healthy_threshold", "recovery_interval", "http"],
+    ),
+    (Part::Http, &["method", "path", "port", "expect"]),
+    (Part::Failover, &["automatic", "failback", "failback_after", "sessions"]),
+    (Part::Sessions, &["dead", "unreachable", "check_failed", "drained", "failed_back"]),
+    (Part::Backend, &["address", "priority", "weight", "max_connections", "send_proxy_protocol", "check"]),
+];
+
+/// The check that runs a program, and the key that says which.
+const COMMAND: &str = "command";
+/// Why neither may be set.
+const NO_PROGRAM: &str =
+    "runs a program with the daemon's rights, and whoever may call the API must not choose one; write it in the file";
+/// Why a secret may not be set.
+const NO_SECRET: &str = "is a secret, and what is set at run time is kept on disk and shown; \
+     write it in the file, best as { file = \"PATH\" }";
+/// What is said to whoever wants to move a backend that stands in the file.
+pub(super) const FIXED_ADDRESS: &str = "`address` of a backend that stands in the file is changed in the file";
+/// Why any other may not.
+const NOT_NAMED: &str = "cannot be set at run time; write it in the file and reload";
+
+/// Why `key` may not be set at run time; nothing if it may.
+pub(super) fn refusal(key: &Key) -> Option<&'static str> {
+    if key.kind == Kind::Secret {
+        return Some(NO_SECRET);
+    }
+    let may = SETTABLE.iter().any(|(part, names)| *part == key.part && names.contains(&key.name));
+    if may { None } else { Some(NOT_NAMED) }
+}
+
+/// The key `name` of a table, if there is one.
+pub(super) fn key_of(part: Part, name: &str) -> Option<&'static Key> {
+    keys::of(part).find(|key| key.name == name)
+}
+
+/// What of `table` may not be set at run time, and why. Unknown keys are left for the reader.
+pub(super) fn screen(part: Part, table: &Map<String, Value>, path: &str, faults: &mut Vec<FieldFault>) {
+    for (name, value) in table.iter().filter(|(_, value)| !value.is_null()) {
+        let field = join(path, name);
+        if let Some(message) = one(part, name, value) {
+            faults.push(FieldFault { field, message });
+        } else if let (Some(Key { kind: Kind::Table(below), .. }), Some(table)) =
+            (key_of(part, name), value.as_object())
+        {
+            screen(*below, table, &field, faults);
+        }
+    }
+}
+
+/// Why a key of a table may not be set to `value`.
+fn one(part: Part, name: &str, value: &Value) -> Option<String> {
+    if part == Part::Check && name == COMMAND {
+        return Some(format!("`{name}` {NO_PROGRAM}"));
+    }
+    if part == Part::Check && name == keys::CHECK_KIND.name && value == COMMAND {
+        return Some(format!("`{name}`: `{COMMAND}` {NO_PROGRAM}"));
+    }
+    key_of(part, name).and_then(refusal).map(|why| format!("`{name}` {why}"))
+}
+
+/// Why a registration may not be; nothing if it may.
+pub(super) fn registration(table: &Map<String, Value>) -> Option<String> {
+    let mut faults = Vec::new();
+    screen(Part::Backend, table, "", &mut faults);
+    faults.into_iter().next().map(|fault| fault.message)
+}
+
+/// Why a patch may not be; nothing if it may.
+pub(super) fn patch(key: &PatchKey, value: &Value) -> Option<String> {
+    let mut part = if key.backend.is_some() { Part::Backend } else { Part::Pool };
+    let mut names = key.path.split('.').peekable();
+    while let Some(name) = names.next() {
+        if part == Part::Backend && name == keys::ADDRESS.name {
+            return Some(FIXED_ADDRESS.to_owned());
+        }
+        let value = if names.peek().is_none() { value } else { &Value::Null };
+        if let Some(message) = one(part, name, value) {
+            return Some(message);
+        }
+        match key_of(part, name).map(|key| key.kind) {
+            Some(Kind::Table(_)) if names.peek().is_none() => {
+                return Some(format!("`{name}` is a table; patch its keys"));
+            }
+            Some(Kind::Table(below)) => part = below,
+            // What is unknown, or no table, is told by the reader.
+            Some(_) | None => return None,
+        }
+    }
+    None
+}
+
+/// A key with the tables it stands in.
+pub(super) fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{COMMAND, SETTABLE, key_of, refusal};
+    use crate::config::key::{Kind, Part};
+    use crate::config::keys::KEYS;
+
+    #[test]
+    fn what_may_be_set_is_a_key_and_neither_a_secret_nor_a_program() {
+        for (part, names) in SETTABLE {
+            for name in *names {
+                let key = key_of(*part, name);
+                assert!(key.is_some_and(|key| key.kind != Kind::Secret), "{name}");
+                assert_ne!(*name, COMMAND);
+            }
+        }
+        for key in KEYS.iter().filter(|key| matches!(key.part, Part::Daemon | Part::Admin | Part::Log | Part::Listener))
+        {
+            assert!(refusal(key).is_some(), "{}", key.name);
+        }
+    }
+}
