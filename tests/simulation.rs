@@ -19,7 +19,7 @@ use changeover::model::{
     Actor, AdminPlan, AdminState, Advice, Approach, BackendId, BackendPlan, BackendStatus, Balance, CheckError,
     CheckKind, CheckPlan, DaemonPlan, DialError, DialPlan, Epoch, Failback, FailoverPlan, HealthState, HoldPlan,
     LogFormat, LogLevel, LogPlan, MonoTime, OutReason, Plan, PoolKind, PoolName, PoolPlan, PoolState, ProbeError,
-    ProbeId, ProbeOutcome, Resend, SessionPolicies, SessionPolicy, TargetId, WhenDown,
+    ProbeId, ProbeOutcome, PushedHealth, Resend, SessionPolicies, SessionPolicy, TargetId, WhenDown,
 };
 
 const SEEDS: u64 = 256;
@@ -52,10 +52,30 @@ enum Host {
     Late,
     /// The daemon cannot ask.
     Blind,
+    /// Answers well, and takes its time, now more and now less.
+    Slow,
+    /// Its agent asks for this and that.
+    Advises,
+    /// Its probes pass, its sessions end before they are answered.
+    Drops,
 }
 
-const MOODS: [Host; 8] =
-    [Host::Up, Host::Dead, Host::Hangs, Host::Sick, Host::Flaps, Host::Lies, Host::Late, Host::Blind];
+const MOODS: [Host; 11] = [
+    Host::Up,
+    Host::Dead,
+    Host::Hangs,
+    Host::Sick,
+    Host::Flaps,
+    Host::Lies,
+    Host::Late,
+    Host::Blind,
+    Host::Slow,
+    Host::Advises,
+    Host::Drops,
+];
+
+/// The most that an answer may take where there is a limit.
+const MAX_LATENCY: Duration = ms(100);
 
 /// A virtual session as the registry knows it.
 #[derive(Debug)]
@@ -84,6 +104,8 @@ struct World {
     trace: VecDeque<String>,
     hash: DefaultHasher,
     failovers: u64,
+    /// What every agent says that has nothing to ask for.
+    advice: Advice,
 }
 
 impl World {
@@ -109,6 +131,7 @@ impl World {
             trace: VecDeque::new(),
             hash: DefaultHasher::new(),
             failovers: 0,
+            advice: Advice::default(),
         };
         world.feed(replaced(plan));
         world
@@ -182,13 +205,14 @@ impl World {
             }
             Command::FenceSessions { backend, epoch, reason } => {
                 self.note(format!("  fence {backend} below {epoch} for {reason}"));
+                assert_ne!(reason, OutReason::Slow, "no session is closed because its backend is slow");
                 let before = self.fences.insert(backend, epoch).unwrap_or_default();
                 assert!(epoch > before, "the fences of {backend} go from {before} to {epoch}");
                 self.sessions.retain(|session| session.backend != backend || session.epoch >= epoch);
             }
             Command::Report(transition) => {
                 self.failovers += u64::from(transition.change.kind() == "pool.failover");
-                self.note(format!("  {}: {}", transition.pool, transition.change));
+                self.note(format!("  {:?}: {}", transition.pool, transition.change));
             }
         }
     }
@@ -201,10 +225,18 @@ impl World {
     fn ask(&mut self, host: Host, target: TargetId, probe: ProbeId, timeout: Duration) {
         let quick = Duration::from_micros(self.rng.u64(50..20_000));
         let failed = |error: ProbeError| ProbeOutcome::Failed { error, detail: error.label().to_owned() };
-        let passed = ProbeOutcome::Passed { latency: quick, advice: Advice::default() };
+        let passed = ProbeOutcome::Passed { latency: quick, advice: self.advice };
+        let slow = ms(self.rng.u64(40..300));
         let sick = failed(ProbeError::Check(CheckError::UnexpectedStatus));
         let (after, outcome) = match host {
-            Host::Up | Host::Lies => (quick, passed),
+            Host::Up | Host::Lies | Host::Drops => (quick, passed),
+            Host::Slow => (slow, ProbeOutcome::Passed { latency: slow, advice: self.advice }),
+            Host::Advises => {
+                let admin = self.rng.choice(AdminState::ALL).copied().filter(|_| self.rng.bool());
+                let weight = [0, 1, 50, 100][self.rng.usize(..4)];
+                let advice = Advice { admin, weight: Some(weight).filter(|_| self.rng.bool()) };
+                (quick, ProbeOutcome::Passed { latency: quick, advice })
+            }
             Host::Dead => (quick / 10, failed(ProbeError::Dial(DialError::Refused))),
             Host::Hangs => (timeout, failed(ProbeError::Dial(DialError::TimedOut))),
             Host::Sick => (quick, sick),
@@ -275,7 +307,7 @@ impl World {
             tried.push(route.backend);
             let host = self.host(&route.address.host());
             let error = match host {
-                Host::Up | Host::Sick | Host::Late | Host::Flaps => None,
+                Host::Up | Host::Sick | Host::Late | Host::Flaps | Host::Slow | Host::Advises | Host::Drops => None,
                 Host::Dead | Host::Lies => Some(DialError::Refused),
                 Host::Hangs => Some(DialError::TimedOut),
                 Host::Blind => Some(DialError::Local),
@@ -284,6 +316,10 @@ impl World {
                 let fence = self.fences.get(&route.backend).copied().unwrap_or_default();
                 assert!(route.epoch >= fence, "the present table leads behind a fence");
                 self.sessions.push(Session { backend: route.backend, epoch: route.epoch });
+                if host == Host::Drops {
+                    let sessions = self.rng.u32(1..50);
+                    self.feed(Event::EndedEarly { backend: route.backend, epoch: route.epoch, sessions });
+                }
                 break;
             };
             self.feed(Event::DialFailed { backend: route.backend, epoch: route.epoch, error });
@@ -292,7 +328,10 @@ impl World {
 
     fn step(&mut self) {
         match self.rng.u8(..100) {
-            0..45 => self.client(),
+            0..35 => self.client(),
+            35..42 => self.outsider(),
+            42..44 => self.stall(),
+            44 => self.stuck(),
             45..60 => {
                 let host = ["a", "b", "c", "d", "e", "f"][self.rng.usize(..6)].to_owned();
                 let mood = if self.rng.bool() { Host::Up } else { MOODS[self.rng.usize(..MOODS.len())] };
@@ -322,6 +361,48 @@ impl World {
         }
     }
 
+    /// Somebody outside has something to say.
+    fn outsider(&mut self) {
+        let named: Vec<_> = self.core.backends().map(|(_, pool, name, _)| (pool.clone(), name.clone())).collect();
+        let Some((pool, backend)) = self.rng.choice(named) else { return };
+        let order = match self.rng.u8(..8) {
+            0..3 => Order::ReportFailure { pool, backend, error: "could not use it".to_owned() },
+            3 => Order::ReportSuccess { pool, backend },
+            4 | 5 => {
+                let (health, ttl) = (HealthState::ALL[self.rng.usize(..3)], ms(self.rng.u64(0..5000)));
+                let pushed = PushedHealth { health, until: self.now + ttl, reason: None, figures: Vec::new() };
+                Order::PushHealth { pool, backend, pushed }
+            }
+            6 => Order::Reset { pool, backend: Some(backend).filter(|_| self.rng.bool()) },
+            _ => Order::Probe { pool, backend: Some(backend).filter(|_| self.rng.bool()) },
+        };
+        self.feed(Event::Ordered { actor: Actor::from("ops"), order });
+    }
+
+    /// The control task does not run for a while. What was out may come back by that, nothing that was fit goes.
+    fn stall(&mut self) {
+        let since = self.now;
+        self.now = since + ms(self.rng.u64(200..9000));
+        let healthy = |world: &Self| -> BTreeSet<BackendId> {
+            world.backends().iter().filter(|b| b.health == HealthState::Healthy).map(|b| b.id).collect()
+        };
+        let before = healthy(self);
+        self.feed(Event::WasStalled { since });
+        assert!(before.is_subset(&healthy(self)), "a verdict from a time in which nobody looked");
+    }
+
+    /// What live sessions send is not acknowledged.
+    fn stuck(&mut self) {
+        let session = self.sessions.last().map(|session| (session.backend, session.epoch));
+        let Some((backend, epoch)) = session else { return };
+        let before = self.statuses();
+        let due = self.core.next_deadline();
+        self.feed(Event::DataStalled { backend, epoch, silent: ms(500) });
+        if due.is_none_or(|due| due > self.now) {
+            assert_eq!(before, self.statuses(), "a verdict from sessions that are stuck");
+        }
+    }
+
     fn order(&mut self, id: BackendId, state: AdminState) {
         let (_, pool, backend, _) = self.core.backends().find(|(known, ..)| *known == id).unwrap();
         let order = Order::SetAdminState { pool: pool.clone(), backend: backend.clone(), state };
@@ -335,14 +416,19 @@ impl World {
     /// Everything is well again: within a bounded time the pools are too.
     fn calm(&mut self) {
         self.hosts.clear();
+        self.advice = Advice { admin: Some(AdminState::Ready), weight: Some(100) };
         for backend in self.backends() {
             self.order(backend.id, AdminState::Ready);
+        }
+        for pool in self.core.pool_statuses(self.now) {
+            let order = Order::Reset { pool: pool.name, backend: None };
+            self.feed(Event::Ordered { actor: Actor::from("ops"), order });
         }
         // A probe that hangs, the one after it, its thresholds, and the way back tier by tier.
         self.pass(ms(45_000));
         for status in self.core.pool_statuses(self.now) {
             let policy = self.plan.pools[&status.name].failover;
-            assert!(status.backends.iter().all(|b| b.eligible), "not all are fit again: {status:#?}");
+            assert!(status.backends.iter().all(|b| b.eligible && !b.slow), "not all are fit again: {status:#?}");
             if policy.automatic && policy.failback == Failback::Automatic {
                 assert_eq!(status.state, PoolState::Healthy, "{status:#?}");
                 let active = status.backends.iter().find(|b| b.active).unwrap();
@@ -438,15 +524,15 @@ fn replaced(plan: Arc<Plan>) -> Event {
 fn draw_backend(rng: &mut fastrand::Rng, name: &str) -> BackendPlan {
     let port = if rng.u8(..8) == 0 { 2 } else { 1 };
     let check = CheckPlan {
-        kind: CheckKind::Tcp,
+        kind: if rng.u8(..10) == 0 { CheckKind::None } else { CheckKind::Tcp },
         interval: if rng.u8(..4) == 0 { ms(250) } else { ms(1000) },
         timeout: if rng.u8(..8) == 0 { ms(300) } else { ms(800) },
         unhealthy_threshold: rng.u32(1..5),
         healthy_threshold: rng.u32(1..4),
         recovery_interval: (rng.u8(..4) == 0).then(|| ms(3000)),
-        recovery_attempts: 0,
-        recovery_backoff: ms(5000),
-        max_latency: None,
+        recovery_attempts: if rng.u8(..4) == 0 { rng.u32(1..6) } else { 0 },
+        recovery_backoff: ms(rng.u64(100..2000)),
+        max_latency: (rng.u8(..3) == 0).then_some(MAX_LATENCY),
     };
     let address = format!("{name}:{port}").parse().unwrap();
     let (priority, weight) = (rng.u32(1..4), rng.u32(1..=4));

@@ -148,7 +148,7 @@ impl Executor {
 
     /// Keeps the time of each part of a failover, and the counts.
     fn measure(&self, transition: &Transition, decide: Duration, publish: Duration, published: MonoTime) {
-        let Transition { pool, change, .. } = transition;
+        let Transition { pool: Some(pool), change, .. } = transition else { return };
         match change {
             Change::PoolFailover { reason, detect, .. } => {
                 self.metrics.count_failover(pool, reason.label());
@@ -176,6 +176,7 @@ impl Executor {
 
     fn report(&mut self, transition: &Transition) {
         let Transition { pool, change, .. } = transition;
+        let pool = pool.as_ref().map(PoolName::as_str);
         let kind = change.kind();
         match change {
             Change::BackendUnhealthy { .. }
@@ -183,7 +184,7 @@ impl Executor {
             | Change::PoolDown { .. }
             | Change::PoolDegraded
             | Change::LatencyHigh { .. }
-            | Change::WasStalled { .. } => tracing::warn!(kind, %pool, "{change}"),
+            | Change::WasStalled { .. } => tracing::warn!(kind, pool, "{change}"),
             Change::BackendHealthy { .. }
             | Change::BackendAdminState { .. }
             | Change::BackendRegistered { .. }
@@ -191,7 +192,7 @@ impl Executor {
             | Change::PoolFailback { .. }
             | Change::PoolRecovered { .. }
             | Change::PoolPaused { .. }
-            | Change::PoolResumed { .. } => tracing::info!(kind, %pool, "{change}"),
+            | Change::PoolResumed { .. } => tracing::info!(kind, pool, "{change}"),
         }
         if let Some(observer) = &mut self.observer {
             observer(transition);

@@ -306,9 +306,10 @@ fn observer(
     postgres: Sender<Cue>,
 ) -> impl FnMut(&Transition) + Send + 'static {
     move |transition| {
-        let (pool, script) = match transition.pool.as_str() {
-            name if name == Pool::Echo.name() => (Pool::Echo, &echo),
-            _ => (Pool::Postgres, &postgres),
+        let (pool, script) = match &transition.pool {
+            Some(name) if name.as_str() == Pool::Echo.name() => (Pool::Echo, &echo),
+            Some(_) => (Pool::Postgres, &postgres),
+            None => return,
         };
         // Whoever is gone has no use for it.
         news.send(News { at: clock.now(), voice: Voice::Proxy, pool, text: transition.change.to_string() }).ok();

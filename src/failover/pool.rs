@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    AdminState, BackendId, BackendName, Epoch, FailoverStatus, HealthState, Loads, MonoTime, OutReason, PoolPlan,
-    PoolState, ProbeOutcome, SessionPolicy, WhenDown,
+    AdminState, BackendId, BackendName, Epoch, FailoverStatus, Loads, MonoTime, OutReason, PoolPlan, PoolState,
+    SessionPolicy, WhenDown,
 };
 
 use super::availability::Availability;
 use super::event::Change;
-use super::health::Verdict;
 use super::member::Member;
 use super::table::{PoolRoutes, Route};
 use super::tier::Tier;
@@ -21,6 +20,16 @@ use super::tier::Tier;
 pub(super) struct Effects {
     pub(super) changes: Vec<Change>,
     pub(super) evictions: Vec<Eviction>,
+    pub(super) returns: Vec<Return>,
+}
+
+/// A backend that is as it should be again: its sessions that were to go for the opposite may stay.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Return {
+    /// It is healthy.
+    Healthy(BackendId),
+    /// Nobody wants it drained any more.
+    Ready(BackendId),
 }
 
 /// Sessions of a backend that was taken out, and what is to become of them.
@@ -34,19 +43,6 @@ pub(super) struct Eviction {
     pub(super) policy: SessionPolicy,
 }
 
-/// A question that brought no evidence is put again after this time, or sooner if the interval says so.
-const INCONCLUSIVE_RETRY: Duration = Duration::from_millis(100);
-
-/// When to ask a member again, and whether the last answer changed anything.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Next {
-    pub(super) at_once: bool,
-    pub(super) interval: Duration,
-    pub(super) decided: bool,
-    /// Whether it is healthy by this answer and was not before.
-    pub(super) recovered: bool,
-}
-
 /// The last change of the active tier.
 #[derive(Debug, Clone)]
 pub(super) struct Move {
@@ -58,9 +54,9 @@ pub(super) struct Move {
 
 /// Why and since when the pool is losing, or has lost, what serves.
 #[derive(Debug, Clone, Copy)]
-struct Loss {
-    reason: OutReason,
-    detect: Duration,
+pub(super) struct Loss {
+    pub(super) reason: OutReason,
+    pub(super) detect: Duration,
 }
 
 /// A pool.
@@ -68,7 +64,7 @@ struct Loss {
 pub(super) struct Pool {
     pub(super) plan: Arc<PoolPlan>,
     /// By priority, then name.
-    members: Vec<Member>,
+    pub(super) members: Vec<Member>,
     by_id: BTreeMap<BackendId, usize>,
     /// The priority of the active tier; the last one while nothing serves.
     pub(super) active: Option<u32>,
@@ -79,7 +75,9 @@ pub(super) struct Pool {
     /// What `next_deadline` said when the pool last decided.
     pub(super) deadline: Option<MonoTime>,
     serving: Vec<BackendName>,
-    loss: Loss,
+    pub(super) loss: Loss,
+    /// Whether one of its backends is slow, as of when it last decided.
+    pub(super) has_slow: bool,
     /// Since when nothing serves, if people were told so.
     down_since: Option<MonoTime>,
     empty_since: Option<MonoTime>,
@@ -98,6 +96,7 @@ impl Pool {
             deadline: None,
             serving: Vec::new(),
             loss: Loss { reason: OutReason::Unreachable, detect: Duration::ZERO },
+            has_slow: false,
             down_since: None,
             empty_since: None,
         }
@@ -128,63 +127,17 @@ impl Pool {
         self.by_id.get(&id).and_then(|&index| self.members.get(index))
     }
 
-    /// Takes a probe's answer as evidence on member `id`, and says whether and how soon to ask again.
-    pub(super) fn observe(
-        &mut self,
-        now: MonoTime,
-        id: BackendId,
-        outcome: &ProbeOutcome,
-        effects: &mut Effects,
-    ) -> Option<Next> {
-        let empty = self.is_empty_seat();
-        let member = self.member_mut(id)?;
-        let verdict = member.health.observe(now, outcome, &member.plan.check);
-        let passed = matches!(outcome, ProbeOutcome::Passed { .. });
-        let nearly_back = empty && passed && member.health.state == HealthState::Unhealthy;
-        let at_once = nearly_back || verdict == Verdict::AskAgain;
-        self.judge(now, id, &verdict, effects);
-        let member = self.member(id)?;
-        let interval = match outcome {
-            ProbeOutcome::Inconclusive { .. } => self.probe_interval(member).min(INCONCLUSIVE_RETRY),
-            ProbeOutcome::Passed { .. } | ProbeOutcome::Failed { .. } => self.probe_interval(member),
-        };
-        let decided = !matches!(verdict, Verdict::None | Verdict::AskAgain);
-        Some(Next { at_once, interval, decided, recovered: matches!(verdict, Verdict::Healthy { .. }) })
-    }
-
-    /// Acts on the verdict that a piece of evidence brought for member `id`.
-    fn judge(&mut self, now: MonoTime, id: BackendId, verdict: &Verdict, effects: &mut Effects) {
-        let Some(member) = self.member_mut(id) else { return };
-        member.settle(now);
-        let backend = member.plan.name.clone();
-        match *verdict {
-            Verdict::None | Verdict::AskAgain => {}
-            Verdict::Healthy { downtime } => effects.changes.push(Change::BackendHealthy { backend, downtime }),
-            Verdict::Unhealthy { reason, detect } => {
-                let detail = member.health.last_error.clone().unwrap_or_default();
-                effects.changes.push(Change::BackendUnhealthy { backend, reason, detail, detect });
-                let priority = member.plan.priority;
-                self.lose(priority, reason, detect);
-                self.evict(id, reason, effects);
-            }
-        }
-    }
-
     /// Acts on an operator's word for member `id`.
     pub(super) fn set_admin(&mut self, now: MonoTime, id: BackendId, to: AdminState, effects: &mut Effects) {
         let Some(member) = self.member_mut(id) else { return };
+        let before = member.ordered();
         let from = std::mem::replace(&mut member.admin, to);
         if from == to {
             return;
         }
-        member.settle(now);
         let backend = member.plan.name.clone();
         effects.changes.push(Change::BackendAdminState { backend, from, to });
-        if from == AdminState::Ready {
-            let priority = member.plan.priority;
-            self.lose(priority, OutReason::Drained, Duration::ZERO);
-            self.evict(id, OutReason::Drained, effects);
-        }
+        self.was_ordered(now, id, before, effects);
     }
 
     /// Member `id` is no longer part of the plan. The caller takes it out.
@@ -197,7 +150,7 @@ impl Pool {
     }
 
     /// Remembers why a backend was lost, if that is why the seat may be empty: losses of other tiers explain nothing.
-    fn lose(&mut self, priority: u32, reason: OutReason, detect: Duration) {
+    pub(super) fn lose(&mut self, priority: u32, reason: OutReason, detect: Duration) {
         if self.active.or_else(|| self.preferred()) == Some(priority) {
             self.loss = Loss { reason, detect };
         }
@@ -220,6 +173,8 @@ impl Pool {
 
     /// Chooses the active tier anew and says what changed.
     pub(super) fn decide(&mut self, now: MonoTime, effects: &mut Effects) {
+        self.lapse(now, effects);
+        self.weigh(now);
         let chosen = self.choose(now);
         let serving = chosen.map(|priority| self.eligible_names(priority)).unwrap_or_default();
         let before = self.active;
@@ -248,7 +203,7 @@ impl Pool {
             None => (self.preferred_names(), preferred.unwrap_or(active)),
         };
         // A return is the policy's doing: the tier that is left could have gone on. Anything else fills an empty seat.
-        let returns = active < left && self.fit_tiers().contains_key(&left);
+        let returns = active < left && self.may_go_on(left);
         let reason = if returns { OutReason::FailedBack } else { self.loss.reason };
         self.last_move = Some(Move { at: now, from: from.clone(), to: to.to_vec(), reason });
         let to = to.to_vec();
@@ -318,7 +273,7 @@ impl Pool {
         let allowed = |member: &&Member| member.availability().is_allowed();
         let preferred = self.members.iter().filter(allowed).map(|member| member.plan.priority).min();
         if self.active == preferred {
-            let all_fit = self.members.iter().all(Member::is_eligible);
+            let all_fit = self.members.iter().all(Member::is_fit);
             return if all_fit { PoolState::Healthy } else { PoolState::Degraded };
         }
         let better_is_fit = self.fit_tiers().keys().next().copied() < self.active;
@@ -364,19 +319,6 @@ impl Pool {
             hold: self.plan.hold,
             pending: self.is_pending(),
             tiers: ordered.map(|(_, routes)| Tier::new(self.plan.balance, routes)).collect(),
-        }
-    }
-
-    /// How long to wait from one probe of `member` to the next.
-    pub(super) fn probe_interval(&self, member: &Member) -> Duration {
-        let check = &member.plan.check;
-        if member.health.state == HealthState::Healthy {
-            return check.interval;
-        }
-        match check.recovery_interval {
-            Some(interval) => interval,
-            None if self.is_empty_seat() => check.interval.min(super::EMPTY_POOL_PROBE_INTERVAL),
-            None => check.interval,
         }
     }
 }

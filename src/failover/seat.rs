@@ -14,12 +14,12 @@ impl Pool {
         let tiers = self.fit_tiers();
         let policy = &self.plan.failover;
         let Some(active) = self.active else { return self.first_seat(&tiers) };
-        let active_is_fit = tiers.contains_key(&active);
+        let active_is_fit = self.may_go_on(active);
         if !policy.automatic {
             return active_is_fit.then_some(active);
         }
         if !active_is_fit {
-            return tiers.keys().next().copied();
+            return self.best_of(&tiers);
         }
         let may_return = policy.failback == Failback::Automatic;
         // The best tier may be fit for too short a time and a lesser one, still better than the active, long enough.
@@ -32,12 +32,23 @@ impl Pool {
     fn first_seat(&self, tiers: &BTreeMap<u32, MonoTime>) -> Option<u32> {
         let allowed = |member: &&Member| member.availability().is_allowed();
         let preferred = self.members().iter().filter(allowed).map(|member| member.plan.priority).min()?;
-        let best = tiers.keys().next().copied()?;
+        let best = self.best_of(tiers)?;
         if !self.plan.failover.automatic {
             return (best == preferred).then_some(best);
         }
         let pending = self.members().iter().filter(|member| member.availability() == Availability::Pending);
         pending.map(|member| member.plan.priority).all(|priority| priority >= best).then_some(best)
+    }
+
+    /// The best tier with a fit backend, or else the best of those that are slow.
+    fn best_of(&self, fit: &BTreeMap<u32, MonoTime>) -> Option<u32> {
+        let slow = || self.members().iter().find(|member| member.is_eligible()).map(|member| member.plan.priority);
+        fit.keys().next().copied().or_else(slow)
+    }
+
+    /// Whether the tier has a backend that may get new sessions, be it slow.
+    pub(super) fn may_go_on(&self, priority: u32) -> bool {
+        self.members().iter().any(|member| member.plan.priority == priority && member.is_eligible())
     }
 
     /// Each tier with a fit backend, and since when those of them that are fit have been so.
@@ -76,8 +87,13 @@ impl Pool {
         }
     }
 
-    /// When the stable time of a better tier ends, if one runs.
+    /// When the pool wants to decide though nothing happens.
     pub(super) fn next_deadline(&self) -> Option<MonoTime> {
+        self.stable_time_ends().into_iter().chain(self.next_lapse()).min()
+    }
+
+    /// When the stable time of a better tier ends, if one runs.
+    fn stable_time_ends(&self) -> Option<MonoTime> {
         let policy = &self.plan.failover;
         if self.state != PoolState::RecoveryInProgress || policy.failback == Failback::Manual || !policy.automatic {
             return None;

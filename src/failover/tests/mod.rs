@@ -7,18 +7,25 @@
     reason = "a test that cannot go on shall panic"
 )]
 
+mod advice;
 mod availability;
 mod balance;
 mod balances;
 mod build;
 mod departures;
 mod health;
+mod passive;
 mod pick;
 mod property;
+mod pushed;
+mod recovery;
 mod reload;
 mod rig;
 mod schedule;
 mod seat;
 mod sessions;
 mod shared_target;
+mod slow;
 mod source_hash;
+mod stall;
+mod unchecked;
