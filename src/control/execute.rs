@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::failover::{Change, Command, Controller, Transition};
 use crate::model::{BackendId, BackendName, MonoTime, PoolName, ProbeOutcome};
-use crate::routing::{BackendLive, Live, PoolLive, Published, Registry, RouteWriter};
+use crate::routing::{BackendLive, EarlyEnds, Live, PoolLive, Published, Registry, RouteWriter};
 use crate::sys::Clock;
 use crate::telemetry::{Metrics, Phase};
 
@@ -53,7 +53,8 @@ impl Executor {
             let counters = counters.unwrap_or_else(|| {
                 let metrics = self.metrics.backend(pool, backend);
                 let load = Arc::clone(load);
-                Arc::new(BackendLive { pool: pool.clone(), name: backend.clone(), metrics, load })
+                let (pool, name, early_ends) = (pool.clone(), backend.clone(), EarlyEnds::default());
+                Arc::new(BackendLive { pool, name, metrics, load, early_ends })
             });
             live.backends.insert(id, counters);
             if !live.pools.contains_key(pool) {

@@ -3,6 +3,7 @@
 
 mod execute;
 mod probes;
+mod stall;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use crate::telemetry::Metrics;
 
 use execute::Executor;
 use probes::Probes;
+use stall::{stalled_since, wake_by};
 
 /// Is told of each transition, on the control thread: it must not block.
 pub type Observer = Box<dyn FnMut(&Transition) + Send>;
@@ -58,7 +60,7 @@ pub async fn run(control: Control) {
     let mut commands = Vec::new();
     let mut planned = false;
     loop {
-        let deadline = controller.next_deadline();
+        let deadline = wake_by(clock.now(), controller.next_deadline(), controller.has_open_questions());
         // Cancel-safety: both receivers keep what they have not returned; the sleep is made anew.
         let wake = tokio::select! {
             biased;
@@ -72,6 +74,11 @@ pub async fn run(control: Control) {
             }
         };
         let now = clock.now();
+        if let Some(since) = stalled_since(now, deadline) {
+            // Before all that has come meanwhile is judged.
+            controller.handle(now, Event::WasStalled { since }, &mut commands);
+            executor.carry_out(now, &mut commands, &mut probes);
+        }
         let (event, done) = match wake {
             Wake::Stop => return,
             Wake::Ask(question) => {
@@ -104,6 +111,9 @@ pub async fn run(control: Control) {
 fn wake(message: Message) -> Wake {
     match message {
         Message::DialFailed { backend, epoch, error } => Wake::Event(Event::DialFailed { backend, epoch, error }),
+        Message::EndedEarly { backend, epoch, live } => {
+            Wake::Event(Event::EndedEarly { backend, epoch, sessions: live.early_ends.take() })
+        }
         Message::Replace(plan, done) => Wake::Replace(Event::PlanReplaced { plan, actor: Actor::changeover() }, done),
         Message::Stop => Wake::Stop,
         Message::Pools(_) | Message::Pool(..) => Wake::Ask(message),
@@ -115,6 +125,6 @@ fn answer(controller: &Controller, clock: &Clock, question: Message) {
     match question {
         Message::Pools(reply) => drop(reply.send(controller.pool_statuses(clock.now()))),
         Message::Pool(name, reply) => drop(reply.send(controller.pool_status(clock.now(), &name))),
-        Message::DialFailed { .. } | Message::Replace(..) | Message::Stop => {}
+        Message::DialFailed { .. } | Message::EndedEarly { .. } | Message::Replace(..) | Message::Stop => {}
     }
 }

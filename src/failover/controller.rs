@@ -139,6 +139,12 @@ impl Controller {
         self.schedule.subscribers(target)
     }
 
+    /// Whether an answer is waited for.
+    #[must_use]
+    pub fn has_open_questions(&self) -> bool {
+        self.schedule.has_open()
+    }
+
     /// The pool `name` as it stands.
     #[must_use]
     pub fn pool_status(&self, now: MonoTime, name: &PoolName) -> Option<PoolStatus> {

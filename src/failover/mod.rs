@@ -22,7 +22,7 @@
 //! that somebody outside reports is worth as much ([`REPORTED_POINTS`]); a session that the backend ended before its first
 //! answer ([`ENDED_POINTS`]) and a client's failed dial ([`DIAL_POINTS`]) are worth a quarter, and make us ask at once. A
 //! passing probe and a reported success take one failure away ([`SUCCESS_POINTS`]). As many points as the threshold is worth
-//! make a backend unhealthy for `check_failed`, and more than that is not kept. It is healthy again by `healthy_threshold`
+//! make a backend unhealthy for `check_failed`, and no more than one failure above that is kept. It is healthy again by `healthy_threshold`
 //! passing probes with the points below that. What sessions and dials tell decides nothing within [`PATIENCE`] of the first
 //! of it: thousands may meet one moment's trouble at once.
 //!

@@ -40,7 +40,7 @@ pub(super) enum Hearsay<'a> {
 /// What was heard, since there was last nothing to be said against the backend.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Passive {
-    /// Never more than what makes the backend unhealthy: what has decided need not be outweighed.
+    /// Never more than a failure above what makes the backend unhealthy: what has decided need not be outweighed.
     pub(super) points: u32,
     reported: u32,
     ended: u32,
@@ -70,7 +70,7 @@ impl Passive {
                 DIAL_POINTS
             }
         };
-        self.points = self.points.saturating_add(points).min(limit(check));
+        self.points = self.points.saturating_add(points).min(limit(check).saturating_add(POINTS_PER_FAILURE));
         self.is_enough(check) && (is_word || now.since(began) >= PATIENCE)
     }
 

@@ -74,6 +74,8 @@ pub(super) struct Schedule {
     hastened: BTreeSet<TargetId>,
     last_target: TargetId,
     last_probe: ProbeId,
+    /// How many questions are open.
+    open: usize,
     rng: fastrand::Rng,
 }
 
@@ -86,6 +88,7 @@ impl Schedule {
             hastened: BTreeSet::new(),
             last_target: TargetId::default(),
             last_probe: ProbeId::default(),
+            open: 0,
             rng: fastrand::Rng::with_seed(seed),
         }
     }
@@ -102,6 +105,7 @@ impl Schedule {
             self.by_spec.remove(&spec);
             if let Some(target) = self.targets.remove(&id) {
                 target.due.map(|due| self.due.remove(&(due, id)));
+                self.open -= usize::from(target.in_flight.is_some());
             }
             self.hastened.remove(&id);
             out.push(Command::StopProbe { target: id });
@@ -131,6 +135,11 @@ impl Schedule {
         self.targets.insert(id, Target { spec, subscribers, due: Some(due), in_flight: None, last_start: None });
     }
 
+    /// Whether a question is open.
+    pub(super) const fn has_open(&self) -> bool {
+        self.open > 0
+    }
+
     /// When the next probe is due.
     pub(super) fn next_due(&self) -> Option<MonoTime> {
         self.due.first().map(|&(due, _)| due)
@@ -146,7 +155,8 @@ impl Schedule {
             let hastened = self.hastened.remove(&id);
             let Some(target) = self.targets.get_mut(&id) else { continue };
             self.last_probe = self.last_probe.next();
-            target.in_flight = Some(InFlight { probe: self.last_probe, hastened });
+            let before = target.in_flight.replace(InFlight { probe: self.last_probe, hastened });
+            self.open += usize::from(before.is_none());
             target.last_start = Some(now);
             let spec = Arc::clone(&target.spec);
             // Should the answer never come, the question is asked anew.
@@ -161,6 +171,7 @@ impl Schedule {
     pub(super) fn finish(&mut self, id: TargetId, probe: ProbeId) -> Option<Vec<BackendId>> {
         let target = self.targets.get_mut(&id)?;
         target.in_flight.take_if(|current| current.probe == probe)?;
+        self.open -= 1;
         Some(target.subscribers.clone())
     }
 
@@ -218,14 +229,13 @@ impl Schedule {
         let overdue = |target: &Target| target.due.is_some_and(|due| due <= now);
         let late = self.targets.iter().filter(|(_, target)| target.in_flight.is_some() || overdue(target));
         let late: Vec<TargetId> = late.map(|(&id, _)| id).collect();
-        let mut open = 0;
         for &id in &late {
             let at = now + self.offset(late.len() - 1);
             let Some(target) = self.targets.get_mut(&id) else { continue };
-            open += usize::from(target.in_flight.take().is_some());
+            target.in_flight = None;
             self.set_due(id, Some(at));
         }
-        open
+        std::mem::take(&mut self.open)
     }
 
     /// The pool of a backend behind `id` is in need: does not wait longer than `interval` from now.
@@ -271,6 +281,9 @@ impl Schedule {
         let queued =
             self.targets.iter().all(|(&id, target)| target.due.is_none_or(|due| self.due.contains(&(due, id))));
         let found = self.targets.iter().all(|(id, target)| self.by_spec.get(&target.spec) == Some(id));
+        if self.open != self.targets.values().filter(|target| target.in_flight.is_some()).count() {
+            return Err("questions are open that are not, or the other way round".to_owned());
+        }
         if !(agree && queued && found) {
             return Err("a target is not in every index".to_owned());
         }

@@ -6,6 +6,8 @@ use tokio::sync::oneshot;
 
 use crate::model::{BackendId, DialError, Epoch, Plan, PoolName, PoolStatus};
 
+use super::live::BackendLive;
+
 /// A message to the control plane.
 #[derive(Debug)]
 pub enum Message {
@@ -17,6 +19,15 @@ pub enum Message {
         epoch: Epoch,
         /// Why.
         error: DialError,
+    },
+    /// Sessions of a backend ended before its first byte: how many is noted there.
+    EndedEarly {
+        /// The backend.
+        backend: BackendId,
+        /// The epoch of the first of them.
+        epoch: Epoch,
+        /// Where they are counted.
+        live: Arc<BackendLive>,
     },
     /// How does every pool stand?
     Pools(oneshot::Sender<Vec<PoolStatus>>),

@@ -76,7 +76,7 @@ fn early_ends_and_failed_dials_count_a_quarter_each_and_ask_at_once() {
 fn ten_thousand_early_ends_in_one_piece_are_one_verdict_and_no_more_than_enough() {
     let mut rig = two();
     rig.end_all_early("a");
-    assert_eq!((points(&rig), rig.count("backend.unhealthy")), (12, 1));
+    assert_eq!((points(&rig), rig.count("backend.unhealthy")), (16, 1));
     rig.revive("a");
 }
 
@@ -90,8 +90,8 @@ fn a_moments_trouble_decides_nothing_however_many_meet_it() {
         rig.now = rig.now + ms(1) / 10;
         rig.dial_failed("a", DialError::TimedOut);
     }
-    assert_eq!((points(&rig), rig.way("pg")), (12, "a | b".to_owned()));
-    for _ in 0..3 {
+    assert_eq!((points(&rig), rig.way("pg")), (16, "a | b".to_owned()));
+    for _ in 0..4 {
         rig.answer("a", passed());
     }
     rig.ended_early("a", 12);
@@ -132,10 +132,11 @@ fn not_while_those_outside_go_on_to_say_no() {
     for _ in 0..10 {
         rig.answer("a", passed());
         rig.report_failure("a", "x");
-        rig.report_failure("a", "x");
     }
-    // After each answer there is less than enough, so the answers decide; it does not stay out for ever.
-    assert!(rig.count("backend.healthy") >= 3, "{:?}", rig.told);
+    assert_eq!(rig.backend("a").health, HealthState::Unhealthy);
+    rig.answer("a", passed());
+    rig.answer("a", passed());
+    assert_eq!(rig.backend("a").health, HealthState::Healthy);
     let mut rig = two();
     rig.end_all_early("a");
     rig.answer("a", bad_answer());
