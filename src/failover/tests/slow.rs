@@ -111,12 +111,35 @@ fn when_only_slow_ones_are_left_they_serve() {
 fn the_fit_go_before_the_slow_when_the_seat_is_empty() {
     let limit = |check: &mut crate::model::CheckPlan| check.max_latency = Some(ms(100));
     let mut rig = Rig::new(limited().backend("c", 3).check(limit));
-    rig.fit(&["a", "b", "c"]);
-    answer(&mut rig, "c", 100, 99);
-    answer(&mut rig, "b", 50, 104);
-    assert!(rig.backend("b").slow && !rig.backend("b").eligible, "a is better by far");
+    for (name, millis) in [("a", 99), ("b", 104), ("c", 99)] {
+        answer(&mut rig, name, 5, millis);
+    }
+    assert!(rig.backend("b").slow && rig.backend("b").eligible, "nobody is better by enough");
     rig.kill("a");
-    assert_eq!(rig.way("pg"), "c");
+    assert_eq!(rig.way("pg"), "c | b");
+    rig.kill("c");
+    assert_eq!(rig.way("pg"), "b", "and the slow serve before nobody does");
+}
+
+/// How long a slow spell lasts if every later answer is quick.
+fn spell(interval: u64) -> std::time::Duration {
+    let mut rig = Rig::new(limited().backend("c", 3).check(|check| {
+        check.max_latency = Some(ms(100));
+        check.interval = ms(interval);
+    }));
+    answer(&mut rig, "c", 3, 200);
+    let began = rig.now;
+    while rig.backend("c").slow {
+        rig.answer("c", passed_in(1));
+    }
+    rig.now.since(began)
+}
+
+#[test]
+fn a_spell_lasts_five_seconds_and_five_intervals_at_least() {
+    let (often, seldom) = (spell(100), spell(4000));
+    assert!(often >= ms(5000) && often < ms(5200), "{often:?}");
+    assert!(seldom >= ms(20_000) && seldom < ms(25_000), "{seldom:?}");
 }
 
 #[test]
