@@ -85,7 +85,16 @@ fn thread(balance: Balance, backends: u32) -> Thread {
     let (metrics, pool) = (Metrics::new().unwrap(), PoolName::from(fixture::POOL));
     let live = |route: &Route| {
         let (metrics, name) = (metrics.backend(&pool, &route.name), route.name.clone());
-        (route.backend, Arc::new(BackendLive { pool: pool.clone(), name, metrics, load: Arc::clone(&route.load) }))
+        (
+            route.backend,
+            Arc::new(BackendLive {
+                pool: pool.clone(),
+                name,
+                metrics,
+                load: Arc::clone(&route.load),
+                early_ends: Default::default(),
+            }),
+        )
     };
     let backends = table.pools[&pool].tiers[0].routes().iter().map(live).collect();
     let pools = BTreeMap::from([(pool.clone(), Arc::new(PoolLive::new(metrics.pool(&pool))))]);

@@ -196,9 +196,9 @@ impl World {
             Command::Report(transition) => {
                 if let Change::PoolFailover { number, status, .. } = transition.change {
                     self.failovers += u64::from(status == FailoverStatus::Completed);
-                    self.follow(&transition.pool, number, status);
+                    self.follow(transition.pool.as_ref().unwrap(), number, status);
                 }
-                self.note(format!("  {}: {}", transition.pool, transition.change));
+                self.note(format!("  {:?}: {}", transition.pool, transition.change));
             }
         }
     }

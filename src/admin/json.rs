@@ -1,5 +1,7 @@
 //! A pool and its backends as the API shows them.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::model::{BackendStatus, MonoTime, PoolStatus};
@@ -57,6 +59,7 @@ struct BackendView {
     since: String,
     last_error: Option<String>,
     downtime_seconds: f64,
+    reported: BTreeMap<String, f64>,
 }
 
 /// A number with no more digits than anybody reads.
@@ -75,7 +78,7 @@ impl PoolView {
             kind: pool.kind.label(),
             state: pool.state.label(),
             redundancy: pool.redundancy.label(),
-            degraded: pool.backends.iter().any(|backend| !backend.eligible),
+            degraded: pool.backends.iter().any(|backend| !backend.eligible || backend.slow),
             generation: pool.generation.0,
             active: named(&|backend| backend.active),
             standby: named(&|backend| backend.eligible && !backend.active),
@@ -114,6 +117,7 @@ impl BackendView {
             since: stamp(backend.since),
             last_error: backend.last_error.clone(),
             downtime_seconds: rounded(backend.downtime.as_secs_f64(), 3),
+            reported: backend.reported.iter().cloned().collect(),
         }
     }
 }

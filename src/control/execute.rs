@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::failover::{Change, Command, Controller, Transition};
 use crate::model::{BackendId, BackendName, FailoverStatus, MonoTime, PoolName, ProbeOutcome};
-use crate::routing::{BackendLive, Live, PoolLive, Published, Registry, RouteWriter};
+use crate::routing::{BackendLive, EarlyEnds, Live, PoolLive, Published, Registry, RouteWriter};
 use crate::sys::Clock;
 use crate::telemetry::{Metrics, Phase};
 
@@ -53,7 +53,8 @@ impl Executor {
             let counters = counters.unwrap_or_else(|| {
                 let metrics = self.metrics.backend(pool, backend);
                 let load = Arc::clone(load);
-                Arc::new(BackendLive { pool: pool.clone(), name: backend.clone(), metrics, load })
+                let (pool, name, early_ends) = (pool.clone(), backend.clone(), EarlyEnds::default());
+                Arc::new(BackendLive { pool, name, metrics, load, early_ends })
             });
             live.backends.insert(id, counters);
             if !live.pools.contains_key(pool) {
@@ -154,7 +155,7 @@ impl Executor {
 
     /// Keeps the time of each part of a failover, and the counts.
     fn measure(&self, transition: &Transition, decide: Duration, publish: Duration, published: MonoTime) {
-        let Transition { pool, change, .. } = transition;
+        let Transition { pool: Some(pool), change, .. } = transition else { return };
         match change {
             Change::PoolFailover { status: FailoverStatus::Completed, reason, detect, .. } => {
                 self.metrics.count_failover(pool, reason.label());
@@ -184,16 +185,17 @@ impl Executor {
 
     fn report(&mut self, transition: &Transition) {
         let Transition { pool, change, .. } = transition;
+        let pool = pool.as_ref().map(PoolName::as_str);
         let kind = change.kind();
         match change {
             // It is the step between two that are told.
-            Change::PoolFailover { status: FailoverStatus::InProgress, .. } => tracing::debug!(kind, %pool, "{change}"),
+            Change::PoolFailover { status: FailoverStatus::InProgress, .. } => tracing::debug!(kind, pool, "{change}"),
             Change::BackendUnhealthy { .. }
             | Change::PoolFailover { .. }
             | Change::PoolDown { .. }
             | Change::PoolDegraded
             | Change::LatencyHigh { .. }
-            | Change::WasStalled { .. } => tracing::warn!(kind, %pool, "{change}"),
+            | Change::WasStalled { .. } => tracing::warn!(kind, pool, "{change}"),
             Change::BackendHealthy { .. }
             | Change::BackendAdminState { .. }
             | Change::BackendRegistered { .. }
@@ -202,7 +204,7 @@ impl Executor {
             | Change::PoolRecovered { .. }
             | Change::PoolPaused { .. }
             | Change::PoolResumed { .. }
-            | Change::PoolUnpinned { .. } => tracing::info!(kind, %pool, "{change}"),
+            | Change::PoolUnpinned { .. } => tracing::info!(kind, pool, "{change}"),
         }
         if let Some(observer) = &mut self.observer {
             observer(transition);

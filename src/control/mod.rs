@@ -3,6 +3,7 @@
 
 mod execute;
 mod probes;
+mod stall;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use crate::telemetry::Metrics;
 
 use execute::Executor;
 use probes::Probes;
+use stall::{stalled_since, wake_by};
 
 /// Is told of each transition, on the control thread: it must not block.
 pub type Observer = Box<dyn FnMut(&Transition) + Send>;
@@ -64,7 +66,7 @@ impl Asker {
             Self::Nobody => {}
             Self::Planner(reply) => drop(reply.send(())),
             Self::Operator(pool, reply) => {
-                reports.retain(|transition| transition.pool == pool);
+                reports.retain(|transition| transition.pool.as_ref() == Some(&pool));
                 drop(reply.send(Ok(reports)));
             }
         }
@@ -80,7 +82,7 @@ pub async fn run(control: Control) {
     let mut commands = Vec::new();
     let mut planned = false;
     loop {
-        let deadline = controller.next_deadline();
+        let deadline = wake_by(clock.now(), controller.next_deadline(), controller.has_open_questions());
         // Cancel-safety: both receivers keep what they have not returned; the sleep is made anew.
         let wake = tokio::select! {
             biased;
@@ -95,6 +97,11 @@ pub async fn run(control: Control) {
             }
         };
         let now = clock.now();
+        if let Some(since) = stalled_since(now, deadline) {
+            // Before all that has come meanwhile is judged.
+            controller.handle(now, Event::WasStalled { since }, &mut commands);
+            executor.carry_out(now, &mut commands, &mut probes);
+        }
         let (event, asker) = match wake {
             Wake::Stop => return,
             Wake::Ask(question) => {
@@ -124,6 +131,9 @@ fn wake(message: Message) -> Wake {
     match message {
         Message::DialFailed { backend, epoch, error } => {
             Wake::Tell(Event::DialFailed { backend, epoch, error }, Asker::Nobody)
+        }
+        Message::EndedEarly { backend, epoch, live } => {
+            Wake::Tell(Event::EndedEarly { backend, epoch, sessions: live.early_ends.take() }, Asker::Nobody)
         }
         Message::Replace(plan, done) => {
             Wake::Tell(Event::PlanReplaced { plan, actor: Actor::changeover() }, Asker::Planner(done))
@@ -157,6 +167,10 @@ fn answer(controller: &Controller, clock: &Clock, question: Message) {
         Message::Pool(name, reply) => drop(reply.send(controller.pool_status(clock.now(), &name))),
         Message::Evaluate(name, reply) => drop(reply.send(controller.evaluate(clock.now(), &name))),
         Message::Explain(name, reply) => drop(reply.send(controller.explain(clock.now(), &name))),
-        Message::DialFailed { .. } | Message::Order { .. } | Message::Replace(..) | Message::Stop => {}
+        Message::DialFailed { .. }
+        | Message::EndedEarly { .. }
+        | Message::Order { .. }
+        | Message::Replace(..)
+        | Message::Stop => {}
     }
 }

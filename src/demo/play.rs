@@ -306,9 +306,10 @@ fn observer(
     postgres: Sender<Cue>,
 ) -> impl FnMut(&Transition) + Send + 'static {
     move |transition| {
-        let (pool, script) = match transition.pool.as_str() {
-            name if name == Pool::Echo.name() => (Pool::Echo, &echo),
-            _ => (Pool::Postgres, &postgres),
+        let (pool, script) = match &transition.pool {
+            Some(name) if name.as_str() == Pool::Echo.name() => (Pool::Echo, &echo),
+            Some(_) => (Pool::Postgres, &postgres),
+            None => return,
         };
         // Of a failover, its end is news; the way there takes no time here.
         let on_its_way = [FailoverStatus::Pending, FailoverStatus::InProgress];

@@ -1,40 +1,66 @@
-//! The one truth table: what probes say × what people say → whether a backend may serve.
+//! The one truth table: what probes say × what outsiders say × what people say × what the agent says → whether a backend
+//! may serve.
 
 use crate::model::{AdminState, HealthState};
+
+/// What is said of a backend, by each who may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Voices {
+    /// What our own evidence says.
+    pub health: HealthState,
+    /// Whether it is unhealthy for nothing but answers that take too long.
+    pub slow: bool,
+    /// The verdict that somebody outside has pushed; `unknown` if none holds.
+    pub pushed: HealthState,
+    /// What the operator says.
+    pub operator: AdminState,
+    /// What the agent on its host asks for.
+    pub agent: AdminState,
+}
 
 /// Whether a backend may get new sessions, and if not, what stands in the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Availability {
     /// It may.
     Eligible,
+    /// It may if there is none that is better by enough.
+    Slow,
     /// It has no verdict yet.
     Pending,
-    /// Its probes say no.
+    /// Its probes, or somebody outside, say no.
     Unfit,
-    /// People say no: it is drained.
+    /// People, or its agent, say no: it is drained.
     Draining,
-    /// People say no: it is in maintenance.
+    /// People, or its agent, say no: it is in maintenance.
     Maintained,
 }
 
+/// The stricter of two admin states.
+pub(super) fn stricter(one: AdminState, other: AdminState) -> AdminState {
+    one.max(other)
+}
+
 impl Availability {
-    /// Joins the two axes. People's word goes first: no verdict makes a drained backend serve.
+    /// Joins the voices. People's word and the agent's go first, the stricter of them: no verdict makes a drained
+    /// backend serve. A pushed `unhealthy` outvotes probes; a pushed `healthy` does not.
     #[must_use]
-    pub const fn of(health: HealthState, admin: AdminState) -> Self {
-        match (admin, health) {
-            (AdminState::Ready, HealthState::Healthy) => Self::Eligible,
-            (AdminState::Ready, HealthState::Unknown) => Self::Pending,
-            (AdminState::Ready, HealthState::Unhealthy) => Self::Unfit,
-            (AdminState::Drain, HealthState::Healthy | HealthState::Unknown | HealthState::Unhealthy) => Self::Draining,
-            (AdminState::Maintenance, HealthState::Healthy | HealthState::Unknown | HealthState::Unhealthy) => {
-                Self::Maintained
-            }
+    pub fn of(voices: Voices) -> Self {
+        match (stricter(voices.operator, voices.agent), voices.pushed, voices.health) {
+            (AdminState::Maintenance, ..) => Self::Maintained,
+            (AdminState::Drain, ..) => Self::Draining,
+            (AdminState::Ready, HealthState::Unhealthy, _) => Self::Unfit,
+            (AdminState::Ready, HealthState::Unknown | HealthState::Healthy, health) => match health {
+                HealthState::Healthy => Self::Eligible,
+                HealthState::Unknown => Self::Pending,
+                HealthState::Unhealthy if voices.slow => Self::Slow,
+                HealthState::Unhealthy => Self::Unfit,
+            },
         }
     }
 
-    /// Whether people allow it to serve, whatever probes say.
+    /// Whether people and the agent allow it to serve, whatever is said of its health.
     #[must_use]
     pub const fn is_allowed(self) -> bool {
-        matches!(self, Self::Eligible | Self::Pending | Self::Unfit)
+        matches!(self, Self::Eligible | Self::Slow | Self::Pending | Self::Unfit)
     }
 }

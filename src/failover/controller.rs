@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Actor, AdminState, BackendId, BackendName, DialError, Epoch, Load, MonoTime, OutReason, PoolName, PoolStatus,
-    ProbeId, ProbeOutcome, SessionPolicy, TargetId,
+    Actor, AdminState, BackendId, BackendName, Load, MonoTime, PoolName, PoolStatus, ProbeId, ProbeOutcome,
+    SessionPolicy, TargetId,
 };
 
 use super::departures::{Departure, Departures};
 use super::event::{Command, Event, Transition};
+use super::evidence::Next;
 use super::order::Order;
-use super::pool::{Effects, Eviction, Next, Pool};
+use super::pool::{Effects, Eviction, Pool};
+use super::recovery::Pace;
 use super::schedule::Schedule;
 use super::table::RouteTable;
 
@@ -66,7 +68,7 @@ impl Turn {
         let is_theirs = about.as_ref().is_none_or(|about| about == pool);
         let actor = if is_theirs { actor.clone() } else { Actor::changeover() };
         let changes = effects.changes.drain(..);
-        reports.extend(changes.map(|change| Transition { pool: pool.clone(), actor: actor.clone(), change }));
+        reports.extend(changes.map(|change| Transition { pool: Some(pool.clone()), actor: actor.clone(), change }));
     }
 }
 
@@ -96,8 +98,12 @@ impl Controller {
             Event::ProbeFinished { target, probe, outcome } => {
                 self.probe_finished(now, target, probe, &outcome, &mut turn);
             }
-            Event::DialFailed { backend, epoch, error } => self.dial_failed(now, backend, epoch, error),
-            Event::EndedEarly { .. } | Event::DataStalled { .. } | Event::WasStalled { .. } => {}
+            Event::DialFailed { backend, epoch, error } => self.dial_failed(now, backend, epoch, error, &mut turn),
+            Event::EndedEarly { backend, epoch, sessions } => {
+                self.ended_early(now, backend, epoch, sessions, &mut turn);
+            }
+            Event::DataStalled { backend, epoch, silent } => self.data_stalled(now, backend, epoch, silent),
+            Event::WasStalled { since } => self.was_stalled(now, since, &mut turn),
             Event::Ordered { actor, order } => {
                 turn.actor = actor;
                 turn.about = Some(order.pool().clone());
@@ -144,6 +150,12 @@ impl Controller {
         self.schedule.subscribers(target)
     }
 
+    /// Whether an answer is waited for.
+    #[must_use]
+    pub fn has_open_questions(&self) -> bool {
+        self.schedule.has_open()
+    }
+
     /// The pool `name` as it stands.
     #[must_use]
     pub fn pool_status(&self, now: MonoTime, name: &PoolName) -> Option<PoolStatus> {
@@ -164,39 +176,25 @@ impl Controller {
         outcome: &ProbeOutcome,
         turn: &mut Turn,
     ) {
+        let Some(subscribers) = self.schedule.finish(target, probe) else { return };
         let mut at_once = false;
-        let mut interval = None;
-        for id in self.schedule.finish(target, probe) {
+        let mut soonest: Option<Pace> = None;
+        for id in subscribers {
             let Some((name, pool)) = self.home_mut(id) else { continue };
             let mut effects = Effects::default();
             let Some(next) = pool.observe(now, id, outcome, &mut effects) else { continue };
-            let Next { at_once: again, interval: wait, decided, recovered } = next;
+            let Next { at_once: again, pace, decided } = next;
             at_once |= again;
-            interval = Some(interval.map_or(wait, |least: Duration| least.min(wait)));
+            soonest = soonest.into_iter().chain(pace).min_by_key(|pace| pace.longest());
             if decided {
                 turn.touched.insert(name.clone());
-            }
-            if recovered {
-                self.departures.cancel(id, OutReason::is_verdict);
             }
             self.take(now, &name, effects, turn);
         }
         if at_once {
             self.schedule.ask_again(now, target);
-        } else if let Some(interval) = interval {
-            self.schedule.plan_next(now, target, interval);
-        }
-    }
-
-    fn dial_failed(&mut self, now: MonoTime, backend: BackendId, epoch: Epoch, error: DialError) {
-        let Some((_, pool)) = self.home_mut(backend) else { return };
-        let Some(member) = pool.member_mut(backend) else { return };
-        if member.epoch != epoch {
-            return;
-        }
-        let target = member.target;
-        if member.health.suspect(now, error) {
-            self.schedule.suspect(now, target);
+        } else {
+            self.schedule.plan_next(now, target, soonest);
         }
     }
 
@@ -207,18 +205,17 @@ impl Controller {
         }
         match order {
             Order::SetAdminState { pool, backend, state } => {
-                let of_pool = self.pools.get(pool).map_or(&[][..], Pool::members);
-                let id = of_pool.iter().find(|member| member.plan.name == *backend).map(|member| member.id);
+                let id = self.named(pool, backend);
                 id.into_iter().for_each(|id| self.set_admin(now, id, *state, turn));
             }
             Order::Failover { .. } | Order::Failback { .. } | Order::Pause { .. } | Order::Resume { .. } => {
                 self.direct(now, order, turn);
             }
-            Order::PushHealth { .. }
-            | Order::ReportFailure { .. }
-            | Order::ReportSuccess { .. }
-            | Order::Reset { .. }
-            | Order::Probe { .. } => {}
+            Order::PushHealth { pool, backend, pushed } => self.push_health(now, pool, backend, pushed, turn),
+            Order::ReportFailure { pool, backend, error } => self.report_failure(now, pool, backend, error, turn),
+            Order::ReportSuccess { pool, backend } => self.report_success(pool, backend),
+            Order::Reset { pool, backend } => self.reset(now, pool, backend.as_ref(), turn),
+            Order::Probe { pool, backend } => self.probe_now(now, pool, backend.as_ref()),
         }
     }
 
@@ -226,9 +223,6 @@ impl Controller {
         let Some((name, pool)) = self.home_mut(backend) else { return };
         let mut effects = Effects::default();
         pool.set_admin(now, backend, state, &mut effects);
-        if state == AdminState::Ready {
-            self.departures.cancel(backend, |reason| reason == OutReason::Drained);
-        }
         turn.touched.insert(name.clone());
         self.take(now, &name, effects, turn);
     }
@@ -254,10 +248,13 @@ impl Controller {
             pool.decide(now, &mut effects);
             if pool.is_empty_seat() {
                 for member in pool.members() {
-                    self.schedule.no_later_than(now, member.target, pool.probe_interval(member));
+                    if let Some(pace) = pool.pace(member) {
+                        self.schedule.no_later_than(now, member.target, pace.longest());
+                    }
                 }
             }
             let evictions = std::mem::take(&mut effects.evictions);
+            self.departures.stay(&effects.returns);
             turn.report(&name, &mut effects);
             let mut routes = pool.routes();
             let deadline = pool.next_deadline();
@@ -283,6 +280,7 @@ impl Controller {
     /// Takes over what a pool wants done.
     pub(super) fn take(&mut self, now: MonoTime, pool: &PoolName, mut effects: Effects, turn: &mut Turn) {
         turn.report(pool, &mut effects);
+        self.departures.stay(&effects.returns);
         self.evict(now, effects.evictions, turn);
     }
 
@@ -301,7 +299,7 @@ impl Controller {
         }
     }
 
-    fn home_mut(&mut self, id: BackendId) -> Option<(PoolName, &mut Pool)> {
+    pub(super) fn home_mut(&mut self, id: BackendId) -> Option<(PoolName, &mut Pool)> {
         let name = self.homes.get(&id)?.clone();
         let pool = self.pools.get_mut(&name)?;
         Some((name, pool))

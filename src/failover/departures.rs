@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{BackendId, Epoch, MonoTime, OutReason};
 
+use super::pool::Return;
+
 /// Sessions of one backend, below one epoch, that are closed when the time is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Departure {
@@ -33,6 +35,16 @@ impl Departures {
     /// The sessions of `backend` may stay after all, if they were to go for such a reason.
     pub(super) fn cancel(&mut self, backend: BackendId, is_void: impl Fn(OutReason) -> bool) {
         self.remove(backend, Epoch(u64::MAX), is_void);
+    }
+
+    /// The sessions of these may stay after all, as far as they were to go for what is over.
+    pub(super) fn stay(&mut self, returns: &[Return]) {
+        for back in returns {
+            match *back {
+                Return::Healthy(backend) => self.cancel(backend, OutReason::is_verdict),
+                Return::Ready(backend) => self.cancel(backend, |reason| reason == OutReason::Drained),
+            }
+        }
     }
 
     /// Sessions of `backend` below `epoch` are closed already; a later fence for them would be idle.

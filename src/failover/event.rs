@@ -119,11 +119,11 @@ pub struct ProbeSpec {
     pub approach: Approach,
 }
 
-/// Something that changed in a pool, with the evidence for it.
+/// Something that changed in a pool, or in the daemon, with the evidence for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
-    /// Where.
-    pub pool: PoolName,
+    /// Where; nothing if it concerns the daemon as a whole.
+    pub pool: Option<PoolName>,
     /// Who had it done.
     pub actor: Actor,
     /// What.

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use crate::model::{CheckPlan, DialError, HealthState, MonoTime, OutReason, ProbeError, ProbeOutcome};
+use crate::model::{CheckError, CheckPlan, DialError, HealthState, MonoTime, OutReason, ProbeError, ProbeOutcome};
+
+use super::latency::{Latency, is_in_time, is_quick};
+use super::passive::Passive;
+use super::pushed::Pushed;
 
 /// So many refusals in a row, the last of them a probe's, are proof of death.
 pub const REFUSALS_FOR_DEATH: u32 = 2;
@@ -19,7 +23,7 @@ pub(super) enum Verdict {
         /// How long it was not; nothing if it had no verdict before.
         downtime: Option<Duration>,
     },
-    /// The backend is not fit, or for a worse reason than before.
+    /// The backend is not fit, or for another reason than before.
     Unhealthy {
         /// Why.
         reason: OutReason,
@@ -31,34 +35,49 @@ pub(super) enum Verdict {
 /// A backend's health with the counts behind it.
 #[derive(Debug, Clone)]
 pub(super) struct Health {
+    /// What our own evidence says.
     pub(super) state: HealthState,
     pub(super) since: MonoTime,
     /// Why it is unhealthy; meaningful only while it is.
     pub(super) reason: Option<OutReason>,
+    /// Probes that failed in a row, slow answers included.
     pub(super) failures: u32,
+    /// Answers in time in a row.
     pub(super) successes: u32,
     pub(super) last_check: Option<MonoTime>,
     pub(super) last_error: Option<String>,
     /// What kept the last check from being made, if anything did.
     pub(super) obstacle: Option<String>,
-    pub(super) latency: Option<Duration>,
-    /// How long it has been unhealthy, without the present spell.
+    pub(super) latency: Latency,
+    pub(super) passive: Passive,
+    /// What somebody outside says. It has lapsed when its time is up, and is taken out then.
+    pub(super) pushed: Option<Pushed>,
+    /// Probes that failed in a row while it was unhealthy.
+    pub(super) attempts: u32,
+    /// Those of the failures that were no slow answers.
+    pub(super) hard_failures: u32,
+    /// Answers in a row, however slow.
+    pub(super) answers: u32,
+    /// Its next conclusive answer decides alone, as the first one did.
+    pub(super) forgiven: bool,
+    /// How long it has been unhealthy by anybody's word, without the present spell, and since when it is.
     past_downtime: Duration,
+    out_since: Option<MonoTime>,
     /// The present run of failures of one reason.
-    streak: Option<Streak>,
+    pub(super) streak: Option<Streak>,
     /// When the present run of failures of any reason began.
-    first_failure: Option<MonoTime>,
+    pub(super) first_failure: Option<MonoTime>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Streak {
+pub(super) struct Streak {
     reason: OutReason,
     length: u32,
     began: MonoTime,
 }
 
 impl Health {
-    pub(super) const fn new(now: MonoTime) -> Self {
+    pub(super) fn new(now: MonoTime) -> Self {
         Self {
             state: HealthState::Unknown,
             since: now,
@@ -68,35 +87,74 @@ impl Health {
             last_check: None,
             last_error: None,
             obstacle: None,
-            latency: None,
+            latency: Latency::default(),
+            passive: Passive::default(),
+            pushed: None,
+            attempts: 0,
+            hard_failures: 0,
+            answers: 0,
+            forgiven: false,
             past_downtime: Duration::ZERO,
+            out_since: None,
             streak: None,
             first_failure: None,
         }
     }
 
-    /// How long it has been unhealthy in all.
+    /// How long it has been unhealthy in all, by anybody's word.
     pub(super) fn downtime(&self, now: MonoTime) -> Duration {
-        match self.state {
-            HealthState::Unhealthy => self.past_downtime + now.since(self.since),
-            HealthState::Unknown | HealthState::Healthy => self.past_downtime,
+        self.past_downtime + self.spell(now)
+    }
+
+    /// What somebody outside says.
+    pub(super) fn said(&self) -> HealthState {
+        self.pushed.as_ref().map_or(HealthState::Unknown, |pushed| pushed.verdict.health)
+    }
+
+    /// Its health by anybody's word.
+    pub(super) fn joined(&self) -> HealthState {
+        if self.said() == HealthState::Unhealthy { HealthState::Unhealthy } else { self.state }
+    }
+
+    /// How long the present spell of being unhealthy has lasted.
+    pub(super) fn spell(&self, now: MonoTime) -> Duration {
+        self.out_since.map_or(Duration::ZERO, |since| now.since(since))
+    }
+
+    /// Whether it is not fit, and not just slow.
+    pub(super) fn is_out(&self) -> bool {
+        match self.said() {
+            HealthState::Unhealthy => true,
+            HealthState::Unknown | HealthState::Healthy => self.state == HealthState::Unhealthy && !self.is_slow(),
         }
+    }
+
+    /// Whether it answers, and takes too long.
+    pub(super) fn is_slow(&self) -> bool {
+        self.reason == Some(OutReason::Slow)
+    }
+
+    /// Failures in a row as people count them: of probes, and of those who reported them.
+    pub(super) const fn consecutive_failures(&self) -> u32 {
+        self.failures.saturating_add(self.passive.failures())
     }
 
     /// Takes one probe's answer as evidence.
     pub(super) fn observe(&mut self, now: MonoTime, outcome: &ProbeOutcome, check: &CheckPlan) -> Verdict {
         self.obstacle = None;
-        match outcome {
-            ProbeOutcome::Passed { latency, .. } => self.passed(now, *latency, check),
-            ProbeOutcome::Failed { error, detail } => self.failed(now, *error, detail, check),
+        let verdict = match outcome {
+            ProbeOutcome::Passed { latency, .. } => self.answered(now, *latency, check),
+            ProbeOutcome::Failed { error, detail } => self.failed(now, *error, detail.clone(), check),
             ProbeOutcome::Inconclusive { detail, .. } => {
                 self.obstacle = Some(detail.clone());
-                Verdict::None
+                return Verdict::None;
             }
-        }
+        };
+        self.forgiven = false;
+        verdict
     }
 
-    /// Takes a client's failed dial as evidence. It never decides alone; says whether it is worth a question.
+    /// Takes a client's failed dial as the first sign of a failure. Says whether it is worth a question.
     pub(super) fn suspect(&mut self, now: MonoTime, error: DialError) -> bool {
         if error.is_own() || self.state != HealthState::Healthy {
             return false;
@@ -108,22 +166,29 @@ impl Health {
         true
     }
 
-    fn passed(&mut self, now: MonoTime, latency: Duration, check: &CheckPlan) -> Verdict {
+    fn answered(&mut self, now: MonoTime, took: Duration, check: &CheckPlan) -> Verdict {
         self.last_check = Some(now);
-        self.latency = Some(latency);
+        self.latency.measure(took);
+        self.attempts = 0;
+        self.answers = self.answers.saturating_add(1);
+        self.passive.lower();
+        if !is_in_time(took, check) {
+            return self.was_slow(now, took, check);
+        }
         self.failures = 0;
+        self.hard_failures = 0;
         self.streak = None;
         self.first_failure = None;
+        if self.is_slow() && !self.forgiven && !is_quick(took, check) {
+            // Neither slow nor quick: the spell goes on.
+            self.successes = 0;
+            return Verdict::None;
+        }
         self.successes = self.successes.saturating_add(1);
         match self.state {
             HealthState::Healthy => Verdict::None,
-            HealthState::Unhealthy if self.successes < check.healthy_threshold => Verdict::None,
-            HealthState::Unhealthy => {
-                let spell = now.since(self.since);
-                self.past_downtime += spell;
-                self.turn(now, HealthState::Healthy, None);
-                Verdict::Healthy { downtime: Some(spell) }
-            }
+            HealthState::Unhealthy if self.may_return(now, check) => self.recover(now),
+            HealthState::Unhealthy => Verdict::None,
             HealthState::Unknown => {
                 self.turn(now, HealthState::Healthy, None);
                 Verdict::Healthy { downtime: None }
@@ -131,21 +196,57 @@ impl Health {
         }
     }
 
-    fn failed(&mut self, now: MonoTime, error: ProbeError, detail: &str, check: &CheckPlan) -> Verdict {
+    fn may_return(&self, now: MonoTime, check: &CheckPlan) -> bool {
+        let held = self.is_slow() && self.latency.is_held(now, check);
+        let earned = self.successes >= check.healthy_threshold && !held && !self.passive.is_enough(check);
+        earned || self.forgiven
+    }
+
+    pub(super) fn recover(&mut self, now: MonoTime) -> Verdict {
+        let spell = self.spell(now);
+        self.turn(now, HealthState::Healthy, None);
+        Verdict::Healthy { downtime: Some(spell) }
+    }
+
+    /// It answered, and took too long.
+    fn was_slow(&mut self, now: MonoTime, took: Duration, check: &CheckPlan) -> Verdict {
+        let limit = check.max_latency.unwrap_or(took);
+        let detail = format!("answered in {took:.1?}, and may take {limit:.1?}");
+        let worse = self.state == HealthState::Unhealthy && !self.is_slow();
+        let answers = self.answers >= check.healthy_threshold && !self.passive.is_enough(check);
+        if self.state == HealthState::Unknown {
+            // It answers, so it is there; that it is slow waits for its threshold.
+            self.turn(now, HealthState::Healthy, None);
+            self.fail(now, OutReason::Slow, detail);
+            return Verdict::Healthy { downtime: None };
+        }
+        let first_failure = self.first_failure.unwrap_or(now);
+        if worse && (answers || self.forgiven) {
+            self.fail(now, OutReason::Slow, detail);
+            self.latency.slow_since = now;
+            self.turn(now, HealthState::Unhealthy, Some(OutReason::Slow));
+            return Verdict::Unhealthy { reason: OutReason::Slow, detect: now.since(first_failure) };
+        }
+        self.failed(now, ProbeError::Check(CheckError::Slow), detail, check)
+    }
+
+    fn failed(&mut self, now: MonoTime, error: ProbeError, detail: String, check: &CheckPlan) -> Verdict {
         let reason = error.out_reason();
         self.last_check = Some(now);
-        self.last_error = Some(detail.to_owned());
-        self.successes = 0;
-        self.failures = self.failures.saturating_add(1);
-        let first_failure = *self.first_failure.get_or_insert(now);
-        let (length, began) = match self.streak {
-            Some(streak) if streak.reason == reason => (streak.length.saturating_add(1), streak.began),
-            Some(_) | None => (1, now),
-        };
-        self.streak = Some(Streak { reason, length, began });
-        if self.is_enough(reason, length, check) {
+        let Streak { length, began, .. } = self.fail(now, reason, detail);
+        if reason != OutReason::Slow {
+            self.answers = 0;
+            if self.state == HealthState::Unhealthy && !self.is_slow() {
+                self.attempts = self.attempts.saturating_add(1);
+            }
+        }
+        if let Some(reason) = self.enough_for(reason, length, check) {
             // What made it unhealthy in the first place is no evidence for the worse that came later.
+            let first_failure = self.first_failure.unwrap_or(now);
             let evidence = if self.state == HealthState::Unhealthy { began } else { first_failure };
+            if reason == OutReason::Slow {
+                self.latency.slow_since = now;
+            }
             self.turn(now, HealthState::Unhealthy, Some(reason));
             return Verdict::Unhealthy { reason, detect: now.since(evidence) };
         }
@@ -154,26 +255,55 @@ impl Health {
         if one_short_of_proof && would_be_news { Verdict::AskAgain } else { Verdict::None }
     }
 
-    /// Whether `length` failures in a row for `reason` change what we hold of the backend.
-    fn is_enough(&self, reason: OutReason, length: u32, check: &CheckPlan) -> bool {
+    /// Counts one failure.
+    fn fail(&mut self, now: MonoTime, reason: OutReason, detail: String) -> Streak {
+        self.last_error = Some(detail);
+        self.successes = 0;
+        self.failures = self.failures.saturating_add(1);
+        self.hard_failures = self.hard_failures.saturating_add(u32::from(reason != OutReason::Slow));
+        self.first_failure.get_or_insert(now);
+        let (length, began) = match self.streak {
+            Some(streak) if streak.reason == reason => (streak.length.saturating_add(1), streak.began),
+            Some(_) | None => (1, now),
+        };
+        *self.streak.insert(Streak { reason, length, began })
+    }
+
+    /// What we hold of the backend after `length` failures in a row for `reason`, if that is news.
+    fn enough_for(&self, reason: OutReason, length: u32, check: &CheckPlan) -> Option<OutReason> {
         let proof = reason == OutReason::Dead && length >= REFUSALS_FOR_DEATH;
+        let enough = |count: u32| count >= check.unhealthy_threshold;
         match self.state {
-            HealthState::Unknown => true,
-            HealthState::Healthy => proof || self.failures >= check.unhealthy_threshold,
+            HealthState::Unknown => Some(reason),
+            HealthState::Healthy if proof => Some(reason),
+            HealthState::Healthy if reason != OutReason::Slow && enough(self.hard_failures) => Some(reason),
+            // Some of the answers did come: too late is all that is held against it.
+            HealthState::Healthy => enough(self.failures).then_some(OutReason::Slow),
             HealthState::Unhealthy => {
                 let worse = self.reason.is_some_and(|held| severity(reason) > severity(held));
-                worse && (proof || length >= check.unhealthy_threshold)
+                (worse && (proof || enough(length))).then_some(reason)
             }
         }
     }
 
-    /// Changes the state; a reason that only gets worse does not restart the spell.
-    fn turn(&mut self, now: MonoTime, state: HealthState, reason: Option<OutReason>) {
+    /// Changes the state; a reason that only changes does not restart the spell.
+    pub(super) fn turn(&mut self, now: MonoTime, state: HealthState, reason: Option<OutReason>) {
         if self.state != state {
             self.since = now;
+            self.attempts = 0;
         }
         self.state = state;
         self.reason = reason;
+        self.settle(now);
+    }
+
+    /// Keeps the downtime true after any change.
+    pub(super) fn settle(&mut self, now: MonoTime) {
+        if self.joined() == HealthState::Unhealthy {
+            self.out_since.get_or_insert(now);
+        } else if let Some(since) = self.out_since.take() {
+            self.past_downtime += now.since(since);
+        }
     }
 }
 

@@ -54,8 +54,8 @@ impl Controller {
         for member in pool.members() {
             let home = self.homes.get(&member.id) == Some(name);
             rule(home, || format!("backend {} has another home", member.plan.name))?;
-            let asked = self.schedule.asks(member.target, member.id);
-            rule(asked, || format!("backend {} is asked by nobody", member.plan.name))?;
+            let asked = self.schedule.asks(member.target, member.id) == member.is_checked();
+            rule(asked, || format!("backend {} is asked by nobody, or should not be", member.plan.name))?;
         }
         Ok(())
     }
@@ -67,10 +67,12 @@ impl Pool {
         rule(sorted, || "its members are out of order".to_owned())?;
         for member in self.members() {
             let Member { health, plan, .. } = member;
-            let since = member.eligible_since.is_some() == member.is_eligible();
-            rule(since, || format!("{} has the wrong idea since when it is eligible", plan.name))?;
+            let since = member.eligible_since.is_some() == member.is_fit();
+            rule(since, || format!("{} has the wrong idea since when it is fit", plan.name))?;
             let reason = health.reason.is_some() == (health.state == HealthState::Unhealthy);
             rule(reason, || format!("{} is {} for {:?}", plan.name, health.state, health.reason))?;
+            let slow = !member.passed_over || health.is_slow();
+            rule(slow, || format!("{} is passed over and is not slow", plan.name))?;
             let counts = health.failures == 0 || health.successes == 0;
             rule(counts, || format!("{} both fails and succeeds in a row", plan.name))?;
         }

@@ -75,6 +75,8 @@ impl Pool {
     /// Chooses anew who serves and says what changed.
     pub(super) fn decide(&mut self, now: MonoTime, effects: &mut Effects) {
         self.end_pause(now, effects);
+        self.lapse(now, effects);
+        self.weigh(now);
         let tiers = self.fit_tiers();
         self.damping.watch(now, tiers, self.plan.failover.failback_after);
         let chosen = self.choose(now);
@@ -126,7 +128,7 @@ impl Pool {
             None => (self.preferred_names(), preferred.unwrap_or(active)),
         };
         // A return is the policy's doing: the tier that is left could have gone on. Anything else fills an empty seat.
-        if active < left && self.fit_tiers().contains_key(&left) {
+        if active < left && self.may_go_on(left) {
             let left: Vec<BackendId> = self.fit_in(left).map(|member| member.id).collect();
             self.returned(now, &left, from, to, Rule::StableTime, effects);
         } else {

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::model::{AdminState, BackendId, BackendPlan, Epoch, Load, MonoTime, TargetId};
+use crate::model::{AdminState, BackendId, BackendPlan, CheckKind, Epoch, Load, MonoTime, TargetId};
 
-use super::availability::Availability;
+use super::advised::Advised;
+use super::availability::{Availability, Voices, stricter};
 use super::health::Health;
+use super::latency::Latency;
+use super::recovery::has_given_up;
 use super::table::Route;
 
 /// One backend with all that is known of it.
@@ -14,22 +17,67 @@ pub(super) struct Member {
     pub(super) id: BackendId,
     pub(super) plan: BackendPlan,
     pub(super) target: TargetId,
+    /// What the operator says.
     pub(super) admin: AdminState,
+    /// What the agent on its host says.
+    pub(super) advised: Advised,
     pub(super) health: Health,
     pub(super) epoch: Epoch,
     /// What it carries. Decisions do not look at it: it is handed on to those who pick.
     pub(super) load: Arc<Load>,
-    /// Since when it has been eligible without a break.
+    /// Whether it is slow, and another is better by enough.
+    pub(super) passed_over: bool,
+    /// Since when it has been fit without a break.
     pub(super) eligible_since: Option<MonoTime>,
 }
 
 impl Member {
-    pub(super) const fn availability(&self) -> Availability {
-        Availability::of(self.health.state, self.admin)
+    pub(super) fn availability(&self) -> Availability {
+        Availability::of(Voices {
+            health: self.health.state,
+            slow: self.health.is_slow(),
+            pushed: self.health.said(),
+            operator: self.admin,
+            agent: self.advised.amounts_to(),
+        })
     }
 
-    pub(super) fn is_eligible(&self) -> bool {
+    /// Whether nothing at all is to be said against it.
+    pub(super) fn is_fit(&self) -> bool {
         self.availability() == Availability::Eligible
+    }
+
+    /// Whether it may get new sessions: it is fit, or slow and there is none that is better by enough.
+    pub(super) fn is_eligible(&self) -> bool {
+        match self.availability() {
+            Availability::Eligible => true,
+            Availability::Slow => !self.passed_over,
+            Availability::Pending | Availability::Unfit | Availability::Draining | Availability::Maintained => false,
+        }
+    }
+
+    /// What the operator and the agent say, by whom its sessions are judged.
+    pub(super) fn ordered(&self) -> AdminState {
+        stricter(self.admin, self.advised.admin)
+    }
+
+    /// What they say as far as new sessions go.
+    pub(super) fn admin_state(&self) -> AdminState {
+        stricter(self.admin, self.advised.amounts_to())
+    }
+
+    pub(super) const fn latency(&self) -> Latency {
+        self.health.latency
+    }
+
+    /// Whether it is asked at all.
+    pub(super) fn is_checked(&self) -> bool {
+        self.plan.check.kind != CheckKind::None
+    }
+
+    /// Whether all attempts at asking it are used up.
+    pub(super) const fn has_given_up(&self) -> bool {
+        has_given_up(self.health.attempts, &self.plan.check)
     }
 
     pub(super) fn route(&self) -> Route {
@@ -37,7 +85,7 @@ impl Member {
             backend: self.id,
             name: self.plan.name.clone(),
             address: self.plan.address.clone(),
-            weight: self.plan.weight,
+            weight: self.advised.share_of(self.plan.weight),
             approach: self.plan.approach,
             max_connections: self.plan.max_connections,
             epoch: self.epoch,
@@ -47,6 +95,6 @@ impl Member {
 
     /// Keeps `eligible_since` true to the availability after any change.
     pub(super) fn settle(&mut self, now: MonoTime) {
-        self.eligible_since = if self.is_eligible() { self.eligible_since.or(Some(now)) } else { None };
+        self.eligible_since = if self.is_fit() { self.eligible_since.or(Some(now)) } else { None };
     }
 }

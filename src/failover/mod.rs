@@ -18,8 +18,46 @@
 //!
 //! **No evidence is no evidence.** A probe that we could not make, or judged too late, changes nothing.
 //!
-//! **Two axes, joined once.** What probes say and what people say are kept apart and meet in one
-//! truth table ([`Availability`]).
+//! **What others tell is counted apart, in quarters.** A probe that fails counts one towards `unhealthy_threshold`. A failure
+//! that somebody outside reports is worth as much ([`REPORTED_POINTS`]); a session that the backend ended before its first
+//! answer ([`ENDED_POINTS`]) and a client's failed dial ([`DIAL_POINTS`]) are worth a quarter, and make us ask at once. A
+//! passing probe and a reported success take one failure away ([`SUCCESS_POINTS`]). As many points as the threshold is worth
+//! make a backend unhealthy for `check_failed`, and no more than one failure above that is kept. It is healthy again by `healthy_threshold`
+//! passing probes with the points below that. What sessions and dials tell decides nothing within [`PATIENCE`] of the first
+//! of it: thousands may meet one moment's trouble at once.
+//!
+//! **Nobody asks, nobody can pass.** A backend with check `none` is healthy from its first turn. Only what others tell makes it
+//! unhealthy, and then it is taken to be fit again after `recovery_interval` or [`UNCHECKED_RETURN`], by a reset, or by a
+//! pushed `healthy`.
+//!
+//! **A pushed verdict holds for its time.** `unhealthy` takes a backend out whatever probes say. `healthy`, when it is news,
+//! clears what was counted against it, and probes go on to decide; of a backend that is not checked it is the verdict.
+//! `unknown` takes back. When its time is up it is forgotten: a source that fails is no backend that fails.
+//!
+//! **Recovery has its pace and its end.** An unhealthy backend is asked every `recovery_interval`, or `interval`. With
+//! `recovery_attempts`, the k-th failure in a row is followed by a rest of `recovery_backoff`, doubled k - 1 times, and of
+//! at most [`RECOVERY_WAIT_MAX`]; after the last of them it is asked no more until it is reset, its check is changed, or it is
+//! pushed `healthy`.
+//!
+//! **A reset forgets.** Every count, the pushed verdict and the attempts are gone, and it is asked at once. Nothing changes but
+//! by the next verdict, which one answer makes.
+//!
+//! **Slow is not down.** `unhealthy_threshold` answers in a row that take longer than `max_latency`, or as many failures that
+//! such answers are among, make a backend slow. A slow backend is passed over for new sessions once a fit one that may serve is
+//! faster by [`MIN_GAIN`], by smoothed latency, and until it is not slow any more or nothing fit is left. Otherwise it goes on
+//! serving, and the pool is degraded. An empty seat goes to fit tiers before slow ones, and slow tiers are not returned to.
+//! It is fit again by `healthy_threshold` answers in a row within [`SLOW_EXIT`] of the limit, and not before [`SLOW_HOLD`].
+//! No session is ever closed for it. One that was worse than slow, and answers slowly, is slow.
+//!
+//! **Time in which we did not run is no evidence.** After it every open question is void and put anew, spread in time, and
+//! what was counted against backends that serve is taken back.
+//!
+//! **Stuck sessions ask.** Bytes that a backend does not acknowledge make us ask at once, and are where detection begins if
+//! the answer is bad. By themselves they decide nothing.
+//!
+//! **Four voices, joined once.** What probes say, what outsiders say, what people say and what the backend's agent asks for are
+//! kept apart and meet in one truth table ([`Availability`]). Of people and the agent the stricter wins; an agent also asks for
+//! a share of the weight, and none of it is as good as drained for new sessions.
 //!
 //! **Tiers.** Backends of one priority are a tier; the lowest number that is fit is preferred. One
 //! tier is active and shares the new sessions by weight. A client whose dial fails goes on to the
@@ -73,6 +111,7 @@
 //! on why: keep, drain until `drain_timeout`, or close at once. The table is published before
 //! sessions are fenced. Sessions that drain stay after all if their backend is healthy, or made ready, again.
 
+mod advised;
 mod availability;
 mod balance;
 mod controller;
@@ -80,16 +119,23 @@ mod damping;
 mod departures;
 mod evaluate;
 mod event;
+mod evidence;
 mod explain;
 mod health;
+mod hearing;
 mod invariants;
+mod latency;
 mod lifecycle;
 mod member;
 mod order;
 mod orders;
+mod outside;
+mod passive;
 mod pause;
 mod pin;
 mod pool;
+mod pushed;
+mod recovery;
 mod replan;
 mod schedule;
 mod seat;
@@ -97,13 +143,18 @@ mod slots;
 mod status;
 mod table;
 mod tier;
+mod weigh;
 
-pub use availability::Availability;
+pub use availability::{Availability, Voices};
 pub use controller::Controller;
 pub use damping::{DAMPING_CAP, DAMPING_FLOOR};
 pub use event::{Change, Command, Event, ProbeSpec, Transition};
 pub use health::REFUSALS_FOR_DEATH;
+pub use latency::{MIN_GAIN, SLOW_EXIT, SLOW_HOLD, SLOW_HOLD_INTERVALS};
 pub use order::{Order, Refusal};
+pub use outside::UNCHECKED_RETURN;
+pub use passive::{DIAL_POINTS, ENDED_POINTS, PATIENCE, POINTS_PER_FAILURE, REPORTED_POINTS, SUCCESS_POINTS};
+pub use recovery::RECOVERY_WAIT_MAX;
 pub use schedule::EMPTY_POOL_PROBE_INTERVAL;
 pub use slots::client_key;
 pub use table::{Arrival, NoRoute, PoolRoutes, Route, RouteTable};

@@ -5,14 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    AdminState, BackendId, BackendName, Epoch, HealthState, Loads, MonoTime, OutReason, PoolPlan, PoolState,
-    ProbeOutcome, SessionPolicy, WhenDown,
+    AdminState, BackendId, BackendName, Epoch, Loads, MonoTime, OutReason, PoolPlan, PoolState, SessionPolicy, WhenDown,
 };
 
 use super::availability::Availability;
 use super::damping::Damping;
 use super::event::Change;
-use super::health::Verdict;
 use super::lifecycle::{Failovers, Tenure};
 use super::member::Member;
 use super::pause::Pause;
@@ -25,6 +23,16 @@ use super::tier::Tier;
 pub(super) struct Effects {
     pub(super) changes: Vec<Change>,
     pub(super) evictions: Vec<Eviction>,
+    pub(super) returns: Vec<Return>,
+}
+
+/// A backend that is as it should be again: its sessions that were to go for the opposite may stay.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Return {
+    /// It is healthy.
+    Healthy(BackendId),
+    /// Nobody wants it drained any more.
+    Ready(BackendId),
 }
 
 /// Sessions of a backend that was taken out, and what is to become of them.
@@ -36,19 +44,6 @@ pub(super) struct Eviction {
     pub(super) reason: OutReason,
     /// Drain or close; what is kept is no eviction.
     pub(super) policy: SessionPolicy,
-}
-
-/// A question that brought no evidence is put again after this time, or sooner if the interval says so.
-const INCONCLUSIVE_RETRY: Duration = Duration::from_millis(100);
-
-/// When to ask a member again, and whether the last answer changed anything.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Next {
-    pub(super) at_once: bool,
-    pub(super) interval: Duration,
-    pub(super) decided: bool,
-    /// Whether it is healthy by this answer and was not before.
-    pub(super) recovered: bool,
 }
 
 /// The last change of the active tier.
@@ -72,7 +67,7 @@ pub(super) struct Loss {
 pub(super) struct Pool {
     pub(super) plan: Arc<PoolPlan>,
     /// By priority, then name.
-    members: Vec<Member>,
+    pub(super) members: Vec<Member>,
     by_id: BTreeMap<BackendId, usize>,
     /// The priority of the active tier; the last one while nothing serves.
     pub(super) active: Option<u32>,
@@ -93,6 +88,8 @@ pub(super) struct Pool {
     pub(super) failovers: Failovers,
     /// Since when those that serve do so, and by which rule; none while nothing serves.
     pub(super) tenure: Option<Tenure>,
+    /// Whether one of its backends is slow, as of when it last decided.
+    pub(super) has_slow: bool,
     /// Since when nothing serves, if people were told so.
     down_since: Option<MonoTime>,
     pub(super) empty_since: Option<MonoTime>,
@@ -116,6 +113,7 @@ impl Pool {
             damping: Damping::default(),
             failovers: Failovers::default(),
             tenure: None,
+            has_slow: false,
             down_since: None,
             empty_since: None,
         }
@@ -146,63 +144,17 @@ impl Pool {
         self.by_id.get(&id).and_then(|&index| self.members.get(index))
     }
 
-    /// Takes a probe's answer as evidence on member `id`, and says whether and how soon to ask again.
-    pub(super) fn observe(
-        &mut self,
-        now: MonoTime,
-        id: BackendId,
-        outcome: &ProbeOutcome,
-        effects: &mut Effects,
-    ) -> Option<Next> {
-        let empty = self.is_empty_seat();
-        let member = self.member_mut(id)?;
-        let verdict = member.health.observe(now, outcome, &member.plan.check);
-        let passed = matches!(outcome, ProbeOutcome::Passed { .. });
-        let nearly_back = empty && passed && member.health.state == HealthState::Unhealthy;
-        let at_once = nearly_back || verdict == Verdict::AskAgain;
-        self.judge(now, id, &verdict, effects);
-        let member = self.member(id)?;
-        let interval = match outcome {
-            ProbeOutcome::Inconclusive { .. } => self.probe_interval(member).min(INCONCLUSIVE_RETRY),
-            ProbeOutcome::Passed { .. } | ProbeOutcome::Failed { .. } => self.probe_interval(member),
-        };
-        let decided = !matches!(verdict, Verdict::None | Verdict::AskAgain);
-        Some(Next { at_once, interval, decided, recovered: matches!(verdict, Verdict::Healthy { .. }) })
-    }
-
-    /// Acts on the verdict that a piece of evidence brought for member `id`.
-    fn judge(&mut self, now: MonoTime, id: BackendId, verdict: &Verdict, effects: &mut Effects) {
-        let Some(member) = self.member_mut(id) else { return };
-        member.settle(now);
-        let backend = member.plan.name.clone();
-        match *verdict {
-            Verdict::None | Verdict::AskAgain => {}
-            Verdict::Healthy { downtime } => effects.changes.push(Change::BackendHealthy { backend, downtime }),
-            Verdict::Unhealthy { reason, detect } => {
-                let detail = member.health.last_error.clone().unwrap_or_default();
-                effects.changes.push(Change::BackendUnhealthy { backend, reason, detail, detect });
-                let priority = member.plan.priority;
-                self.lose(priority, reason, detect);
-                self.evict(id, reason, effects);
-            }
-        }
-    }
-
     /// Acts on an operator's word for member `id`.
     pub(super) fn set_admin(&mut self, now: MonoTime, id: BackendId, to: AdminState, effects: &mut Effects) {
         let Some(member) = self.member_mut(id) else { return };
+        let before = member.ordered();
         let from = std::mem::replace(&mut member.admin, to);
         if from == to {
             return;
         }
-        member.settle(now);
         let backend = member.plan.name.clone();
         effects.changes.push(Change::BackendAdminState { backend, from, to });
-        if from == AdminState::Ready {
-            let priority = member.plan.priority;
-            self.lose(priority, OutReason::Drained, Duration::ZERO);
-            self.evict(id, OutReason::Drained, effects);
-        }
+        self.was_ordered(now, id, before, effects);
     }
 
     /// Member `id` is no longer part of the plan. The caller takes it out.
@@ -215,7 +167,7 @@ impl Pool {
     }
 
     /// Remembers why a backend was lost, if that is why the seat may be empty: losses of other tiers explain nothing.
-    fn lose(&mut self, priority: u32, reason: OutReason, detect: Duration) {
+    pub(super) fn lose(&mut self, priority: u32, reason: OutReason, detect: Duration) {
         if self.active.or_else(|| self.preferred()) == Some(priority) {
             self.loss = Loss { reason, detect };
         }
@@ -279,7 +231,7 @@ impl Pool {
         let allowed = |member: &&Member| member.availability().is_allowed();
         let preferred = self.members.iter().filter(allowed).map(|member| member.plan.priority).min();
         if self.active == preferred {
-            let all_fit = self.members.iter().all(Member::is_eligible);
+            let all_fit = self.members.iter().all(Member::is_fit);
             return if all_fit { PoolState::Healthy } else { PoolState::Degraded };
         }
         let better_is_fit = self.fit_tiers().keys().next().copied() < self.active;
@@ -341,19 +293,6 @@ impl Pool {
             pending: self.is_pending(),
             paused: self.pause.is_some(),
             tiers: ordered.map(|(_, routes)| Tier::new(self.plan.balance, routes)).collect(),
-        }
-    }
-
-    /// How long to wait from one probe of `member` to the next.
-    pub(super) fn probe_interval(&self, member: &Member) -> Duration {
-        let check = &member.plan.check;
-        if member.health.state == HealthState::Healthy {
-            return check.interval;
-        }
-        match check.recovery_interval {
-            Some(interval) => interval,
-            None if self.is_empty_seat() => check.interval.min(super::EMPTY_POOL_PROBE_INTERVAL),
-            None => check.interval,
         }
     }
 }

@@ -8,11 +8,12 @@ use crate::model::{
     PoolPlan, TargetId,
 };
 
+use super::advised::Advised;
 use super::controller::{Controller, Turn};
 use super::event::{Change, Command, ProbeSpec};
 use super::health::Health;
 use super::member::Member;
-use super::pool::{Effects, Pool};
+use super::pool::{Effects, Pool, Return};
 use super::schedule::Wanted;
 
 /// What makes a backend the same across plans. At another address it is another backend.
@@ -60,7 +61,9 @@ impl Controller {
         let mut members = Vec::with_capacity(plan.backends.len());
         for backend in &plan.backends {
             if let Some(mut member) = known.remove(&identity(backend)) {
-                member.plan = backend.clone();
+                if take_plan(now, &mut member, backend) {
+                    effects.returns.push(Return::Ready(member.id));
+                }
                 members.push(member);
             } else {
                 last_backend = last_backend.next();
@@ -77,7 +80,7 @@ impl Controller {
     /// Has every address asked once in each way that is wanted, however many backends share the answer.
     fn retarget(&mut self, now: MonoTime, out: &mut Vec<Command>) {
         let mut wanted: BTreeMap<ProbeSpec, Wanted> = BTreeMap::new();
-        for member in self.pools.values().flat_map(Pool::members) {
+        for member in self.pools.values().flat_map(Pool::members).filter(|member| member.is_checked()) {
             let interval = member.plan.check.interval;
             let wanted = wanted.entry(probe_spec(&member.plan)).or_insert_with(|| Wanted::every(interval));
             wanted.interval = interval.min(wanted.interval);
@@ -90,11 +93,13 @@ impl Controller {
             for member in &mut members {
                 member.target = self.schedule.target(&probe_spec(&member.plan)).unwrap_or_default();
             }
-            for member in &members {
-                // An interval that was shortened takes effect now, not after the old one has passed.
-                self.schedule.no_later_than(now, member.target, member.plan.check.interval);
-            }
             pool.set_members(members);
+            for member in pool.members() {
+                // An interval that was shortened takes effect now, not after the old one has passed.
+                if let Some(pace) = pool.pace(member) {
+                    self.schedule.no_later_than(now, member.target, pace.longest());
+                }
+            }
         }
     }
 }
@@ -118,11 +123,28 @@ fn new_member(now: MonoTime, id: BackendId, plan: &BackendPlan, load: Arc<Load>)
         plan: plan.clone(),
         target: TargetId::default(),
         admin: AdminState::Ready,
+        advised: Advised::default(),
         health: Health::new(now),
         epoch: Epoch::default(),
         load,
+        passed_over: false,
         eligible_since: None,
     }
+}
+
+/// Gives `member` its new plan. Says whether it is ready by that: what an agent asked for goes with the agent.
+fn take_plan(now: MonoTime, member: &mut Member, plan: &BackendPlan) -> bool {
+    let before = std::mem::replace(&mut member.plan, plan.clone()).check;
+    if before == plan.check {
+        return false;
+    }
+    member.health.another_check(now, &plan.check);
+    let was = member.ordered();
+    if before.kind != plan.check.kind {
+        member.advised = Advised::default();
+    }
+    member.settle(now);
+    was != member.ordered() && member.ordered() == AdminState::Ready
 }
 
 /// Takes the members that `is_gone` out of `pool`; their sessions go by the `drained` policy.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::model::{BackendId, MonoTime, ProbeId, TargetId};
 
 use super::event::{Command, ProbeSpec};
+use super::recovery::Pace;
 
 /// While a pool has nothing fit, its backends are asked this often, or as their interval says if that is shorter,
 /// or as their recovery interval says if they have one.
@@ -42,7 +43,8 @@ struct Target {
     spec: Arc<ProbeSpec>,
     /// The backends that the answer is for. Never empty.
     subscribers: Vec<BackendId>,
-    due: MonoTime,
+    /// Nothing while nobody wants it asked.
+    due: Option<MonoTime>,
     in_flight: Option<InFlight>,
     last_start: Option<MonoTime>,
 }
@@ -54,6 +56,15 @@ struct InFlight {
     hastened: bool,
 }
 
+/// Whether a question that is asked upon suspicion, or by order, is put anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    /// Only if it was asked as a matter of routine: a storm of suspicion must not keep the answer from coming.
+    IfOlder,
+    /// In any case: what was asked before is of no interest any more.
+    Always,
+}
+
 /// Every target with its schedule.
 #[derive(Debug)]
 pub(super) struct Schedule {
@@ -63,6 +74,8 @@ pub(super) struct Schedule {
     hastened: BTreeSet<TargetId>,
     last_target: TargetId,
     last_probe: ProbeId,
+    /// How many questions are open.
+    open: usize,
     rng: fastrand::Rng,
 }
 
@@ -75,6 +88,7 @@ impl Schedule {
             hastened: BTreeSet::new(),
             last_target: TargetId::default(),
             last_probe: ProbeId::default(),
+            open: 0,
             rng: fastrand::Rng::with_seed(seed),
         }
     }
@@ -90,7 +104,8 @@ impl Schedule {
         for (spec, id) in gone {
             self.by_spec.remove(&spec);
             if let Some(target) = self.targets.remove(&id) {
-                self.due.remove(&(target.due, id));
+                target.due.map(|due| self.due.remove(&(due, id)));
+                self.open -= usize::from(target.in_flight.is_some());
             }
             self.hastened.remove(&id);
             out.push(Command::StopProbe { target: id });
@@ -102,8 +117,8 @@ impl Schedule {
             let known = self.by_spec.get(&spec).copied();
             if let Some((id, target)) = known.and_then(|id| self.targets.get_mut(&id).map(|target| (id, target))) {
                 target.subscribers = subscribers;
-                if is_urgent && target.in_flight.is_none() && due < target.due {
-                    self.set_due(id, due);
+                if is_urgent && target.in_flight.is_none() && target.due.is_none_or(|planned| due < planned) {
+                    self.set_due(id, Some(due));
                 }
             } else {
                 self.add(spec, subscribers, due);
@@ -117,7 +132,12 @@ impl Schedule {
         let spec = Arc::new(spec);
         self.by_spec.insert(Arc::clone(&spec), id);
         self.due.insert((due, id));
-        self.targets.insert(id, Target { spec, subscribers, due, in_flight: None, last_start: None });
+        self.targets.insert(id, Target { spec, subscribers, due: Some(due), in_flight: None, last_start: None });
+    }
+
+    /// Whether a question is open.
+    pub(super) const fn has_open(&self) -> bool {
+        self.open > 0
     }
 
     /// When the next probe is due.
@@ -135,69 +155,104 @@ impl Schedule {
             let hastened = self.hastened.remove(&id);
             let Some(target) = self.targets.get_mut(&id) else { continue };
             self.last_probe = self.last_probe.next();
-            target.in_flight = Some(InFlight { probe: self.last_probe, hastened });
+            let before = target.in_flight.replace(InFlight { probe: self.last_probe, hastened });
+            self.open += usize::from(before.is_none());
             target.last_start = Some(now);
             let spec = Arc::clone(&target.spec);
             // Should the answer never come, the question is asked anew.
-            target.due = now + spec.timeout.saturating_mul(2);
-            self.due.insert((target.due, id));
+            let anew = now + spec.timeout.saturating_mul(2);
+            target.due = Some(anew);
+            self.due.insert((anew, id));
             out.push(Command::StartProbe { target: id, probe: self.last_probe, spec });
         }
     }
 
-    /// Takes an answer in. Gives the backends it is for; none if it answers an older question.
-    pub(super) fn finish(&mut self, id: TargetId, probe: ProbeId) -> Vec<BackendId> {
-        let Some(target) = self.targets.get_mut(&id) else { return Vec::new() };
-        if target.in_flight.is_none_or(|current| current.probe != probe) {
-            return Vec::new();
-        }
-        target.in_flight = None;
-        target.subscribers.clone()
+    /// Takes an answer in. Gives the backends it is for; nothing if it answers an older question.
+    pub(super) fn finish(&mut self, id: TargetId, probe: ProbeId) -> Option<Vec<BackendId>> {
+        let target = self.targets.get_mut(&id)?;
+        target.in_flight.take_if(|current| current.probe == probe)?;
+        self.open -= 1;
+        Some(target.subscribers.clone())
     }
 
-    /// Sets the next probe of `id` one jittered `interval` after the last one began.
-    pub(super) fn plan_next(&mut self, now: MonoTime, id: TargetId, interval: Duration) {
+    /// Sets the next probe of `id` one jittered `pace` after the last one; none if nobody wants one.
+    pub(super) fn plan_next(&mut self, now: MonoTime, id: TargetId, pace: Option<Pace>) {
         let factor = 1.0 + JITTER * (2.0 * self.rng.f64() - 1.0);
         let Some(target) = self.targets.get(&id) else { return };
         let began = target.last_start.unwrap_or(now);
-        let due = (began + interval.mul_f64(factor)).max(now);
+        let due =
+            pace.map(|Pace { interval, rest }| (began + interval.mul_f64(factor)).max(now + rest.mul_f64(factor)));
         // An answer to a question older than the suspicion does not allay it.
-        let due = if self.hastened.contains(&id) { due.min(target.due) } else { due };
+        let due = if self.hastened.contains(&id) { due.into_iter().chain(target.due).min() } else { due };
         self.set_due(id, due);
     }
 
     /// Asks `id` again at once.
     pub(super) fn ask_again(&mut self, now: MonoTime, id: TargetId) {
-        self.set_due(id, now);
+        self.set_due(id, Some(now));
         self.hastened.insert(id);
     }
 
-    /// Asks `id` soon because a client could not reach it, unless that is being asked already.
+    /// Asks `id` soon because something was heard of it, unless that is being asked already.
     pub(super) fn suspect(&mut self, now: MonoTime, id: TargetId) {
+        self.hasten(now, now, id, Again::IfOlder);
+    }
+
+    /// Asks all of these soon, but not in one moment.
+    pub(super) fn ask_all(&mut self, now: MonoTime, ids: &BTreeSet<TargetId>, again: Again) {
+        for &id in ids {
+            let at = now + self.offset(ids.len() - 1);
+            self.hasten(now, at, id, again);
+        }
+    }
+
+    /// Asks `id` at that time, or before if that is planned anyway.
+    fn hasten(&mut self, now: MonoTime, at: MonoTime, id: TargetId, again: Again) {
         let Some(target) = self.targets.get(&id) else { return };
-        if target.in_flight.is_some_and(|current| current.hastened) {
+        if again == Again::IfOlder && target.in_flight.is_some_and(|current| current.hastened) {
             return;
         }
-        let earliest = target.last_start.map_or(now, |start| (start + SUSPICION_GAP).max(now));
-        self.set_due(id, earliest.min(target.due));
+        let earliest = target.last_start.map_or(at, |start| (start + SUSPICION_GAP).max(at)).max(now);
+        self.set_due(id, Some(target.due.map_or(earliest, |due| due.min(earliest))));
         self.hastened.insert(id);
+    }
+
+    /// A moment in the time over which so many targets are spread.
+    fn offset(&mut self, others: usize) -> Duration {
+        let count = u32::try_from(others).unwrap_or(u32::MAX);
+        FIRST_PROBE_SPREAD.saturating_mul(count).mul_f64(self.rng.f64())
+    }
+
+    /// We did not run until now: makes every open question void, and puts it anew, as well as those that are overdue.
+    /// Gives how many were open.
+    pub(super) fn start_anew(&mut self, now: MonoTime) -> usize {
+        let overdue = |target: &Target| target.due.is_some_and(|due| due <= now);
+        let late = self.targets.iter().filter(|(_, target)| target.in_flight.is_some() || overdue(target));
+        let late: Vec<TargetId> = late.map(|(&id, _)| id).collect();
+        for &id in &late {
+            let at = now + self.offset(late.len() - 1);
+            let Some(target) = self.targets.get_mut(&id) else { continue };
+            target.in_flight = None;
+            self.set_due(id, Some(at));
+        }
+        std::mem::take(&mut self.open)
     }
 
     /// The pool of a backend behind `id` is in need: does not wait longer than `interval` from now.
     pub(super) fn no_later_than(&mut self, now: MonoTime, id: TargetId, interval: Duration) {
         let Some(target) = self.targets.get(&id) else { return };
-        if target.in_flight.is_none() && target.due > now + interval {
+        if target.in_flight.is_none() && target.due.is_none_or(|due| due > now + interval) {
             // Many may be in need at once: they are not asked in one moment.
             let factor = 1.0 - JITTER * self.rng.f64();
-            self.set_due(id, now + interval.mul_f64(factor));
+            self.set_due(id, Some(now + interval.mul_f64(factor)));
         }
     }
 
-    fn set_due(&mut self, id: TargetId, due: MonoTime) {
+    fn set_due(&mut self, id: TargetId, due: Option<MonoTime>) {
         let Some(target) = self.targets.get_mut(&id) else { return };
-        self.due.remove(&(target.due, id));
-        target.due = due;
-        self.due.insert((due, id));
+        let before = std::mem::replace(&mut target.due, due);
+        before.map(|before| self.due.remove(&(before, id)));
+        self.due.extend(due.map(|due| (due, id)));
     }
 
     /// The backends that the answers of `id` are for.
@@ -221,17 +276,23 @@ impl Schedule {
     ///
     /// Says in words what is not.
     pub(super) fn check(&self) -> Result<(), String> {
-        let agree = self.targets.len() == self.by_spec.len() && self.targets.len() == self.due.len();
-        let queued = self.targets.iter().all(|(&id, target)| self.due.contains(&(target.due, id)));
+        let wanted = self.targets.values().filter(|target| target.due.is_some()).count();
+        let agree = self.targets.len() == self.by_spec.len() && wanted == self.due.len();
+        let queued =
+            self.targets.iter().all(|(&id, target)| target.due.is_none_or(|due| self.due.contains(&(due, id))));
         let found = self.targets.iter().all(|(id, target)| self.by_spec.get(&target.spec) == Some(id));
+        if self.open != self.targets.values().filter(|target| target.in_flight.is_some()).count() {
+            return Err("questions are open that are not, or the other way round".to_owned());
+        }
         if !(agree && queued && found) {
             return Err("a target is not in every index".to_owned());
         }
         if self.targets.values().any(|target| target.subscribers.is_empty()) {
             return Err("a target is asked for nobody".to_owned());
         }
-        match self.hastened.iter().find(|id| !self.targets.contains_key(id)) {
-            Some(id) => Err(format!("target {id} is hastened and gone")),
+        let asked = |id: &TargetId| self.targets.get(id).is_some_and(|target| target.due.is_some());
+        match self.hastened.iter().find(|id| !asked(id)) {
+            Some(id) => Err(format!("target {id} is hastened and is gone, or asked no more")),
             None => Ok(()),
         }
     }

@@ -17,12 +17,12 @@ impl Pool {
         if self.pin.is_some() {
             return self.members().iter().any(|m| self.is_seated(m) && m.is_eligible()).then_some(active);
         }
-        let active_is_fit = tiers.contains_key(&active);
+        let active_is_fit = self.may_go_on(active);
         if !policy.automatic {
             return active_is_fit.then_some(active);
         }
         if !active_is_fit {
-            return tiers.keys().next().copied();
+            return self.best_of(&tiers);
         }
         let stable_time = self.damping.stable_time(policy.failback_after);
         let may_return = policy.failback == Failback::Automatic;
@@ -35,12 +35,23 @@ impl Pool {
     fn first_seat(&self, tiers: &BTreeMap<u32, MonoTime>) -> Option<u32> {
         let allowed = |member: &&Member| member.availability().is_allowed();
         let preferred = self.members().iter().filter(allowed).map(|member| member.plan.priority).min()?;
-        let best = tiers.keys().next().copied()?;
+        let best = self.best_of(tiers)?;
         if !self.plan.failover.automatic {
             return (best == preferred).then_some(best);
         }
         let pending = self.members().iter().filter(|member| member.availability() == Availability::Pending);
         pending.map(|member| member.plan.priority).all(|priority| priority >= best).then_some(best)
+    }
+
+    /// The best tier with a fit backend, or else the best of those that are slow.
+    fn best_of(&self, fit: &BTreeMap<u32, MonoTime>) -> Option<u32> {
+        let slow = || self.members().iter().find(|member| member.is_eligible()).map(|member| member.plan.priority);
+        fit.keys().next().copied().or_else(slow)
+    }
+
+    /// Whether the tier has a backend that may get new sessions, be it slow.
+    pub(super) fn may_go_on(&self, priority: u32) -> bool {
+        self.members().iter().any(|member| member.plan.priority == priority && member.is_eligible())
     }
 
     /// Each tier with a fit backend, and since when those of them that are fit have been so.
@@ -82,7 +93,7 @@ impl Pool {
     /// When the pool wants to decide though nothing happens.
     pub(super) fn next_deadline(&self) -> Option<MonoTime> {
         let pause = self.pause.and_then(|pause| pause.until);
-        pause.into_iter().chain(self.returns_at()).min()
+        pause.into_iter().chain(self.returns_at()).chain(self.next_lapse()).min()
     }
 
     /// When the stable time of a better tier ends, if one runs.

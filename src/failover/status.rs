@@ -1,6 +1,8 @@
 //! What the core says of itself when asked.
 
-use crate::model::{BackendStatus, Generation, HealthState, LastFailover, MonoTime, PoolStatus, Redundancy};
+use crate::model::{
+    AdminState, BackendStatus, Generation, HealthState, LastFailover, MonoTime, OutReason, PoolStatus, Redundancy,
+};
 
 use super::availability::Availability;
 use super::member::Member;
@@ -9,7 +11,7 @@ use super::pool::Pool;
 impl Pool {
     /// The pool as it stands.
     pub(super) fn status(&self, now: MonoTime, generation: Generation) -> PoolStatus {
-        let healthy = self.members().iter().filter(|member| member.health.state == HealthState::Healthy).count();
+        let healthy = self.members().iter().filter(|member| member.health.joined() == HealthState::Healthy).count();
         PoolStatus {
             name: self.plan.name.clone(),
             kind: self.plan.kind,
@@ -36,55 +38,60 @@ impl Pool {
     }
 
     pub(super) fn backend_status(&self, now: MonoTime, member: &Member) -> BackendStatus {
-        let eligible = member.availability() == Availability::Eligible;
+        let eligible = member.is_eligible();
         let active = eligible && !self.is_empty_seat() && self.is_seated(member);
         BackendStatus {
             id: member.id,
             name: member.plan.name.clone(),
             address: member.plan.address.clone(),
             priority: member.plan.priority,
-            weight: member.plan.weight,
-            health: member.health.state,
-            admin_state: member.admin,
+            weight: member.advised.share_of(member.plan.weight),
+            health: member.health.joined(),
+            admin_state: member.admin_state(),
             eligible,
             active,
             reason: self.why_not(member, active),
-            latency: member.health.latency,
-            consecutive_failures: member.health.failures,
+            slow: member.availability() == Availability::Slow,
+            latency: member.health.latency.last,
+            smoothed: member.health.latency.smoothed,
+            consecutive_failures: member.health.consecutive_failures(),
+            passive_points: member.health.passive.points,
+            gave_up: member.has_given_up(),
             consecutive_successes: member.health.successes,
             last_check: member.health.last_check,
-            since: member.health.since,
+            since: member.health.joined_since(),
             last_error: member.health.last_error.clone(),
             downtime: member.health.downtime(now),
+            reported: member.health.pushed.as_ref().map(|pushed| pushed.verdict.figures.clone()).unwrap_or_default(),
         }
     }
 
     /// Why `member` gets no new sessions; empty if it does.
     pub(super) fn why_not(&self, member: &Member, active: bool) -> String {
-        let health = &member.health;
         match member.availability() {
-            Availability::Eligible if active => String::new(),
-            Availability::Eligible if self.pin.is_some() => format!("standby: {}", self.release_hint()),
-            Availability::Eligible => match self.active {
+            Availability::Eligible | Availability::Slow if active => String::new(),
+            Availability::Slow if member.passed_over => format!("{}; another is faster", unfit(member)),
+            Availability::Eligible | Availability::Slow if self.pin.is_some() => {
+                format!("standby: {}", self.release_hint())
+            }
+            Availability::Eligible | Availability::Slow => match self.active {
                 Some(_) if !self.may_serve(member) => "standby: automatic failover is off".to_owned(),
-                Some(active) if member.plan.priority < active => "fit again, waiting for failback".to_owned(),
+                Some(active) if member.plan.priority < active && member.is_fit() => {
+                    "fit again, waiting for failback".to_owned()
+                }
                 Some(active) => format!("standby: priority {active} serves"),
                 None if !self.plan.failover.automatic => "standby: automatic failover is off".to_owned(),
                 None => "waiting for first verdicts of a better tier".to_owned(),
             },
-            Availability::Pending => match &health.obstacle {
+            Availability::Pending => match &member.health.obstacle {
                 Some(obstacle) => format!("no verdict yet: {obstacle}"),
                 None => "no verdict yet".to_owned(),
             },
-            Availability::Unfit => {
-                let reason = health.reason.map_or("unhealthy", |reason| reason.label());
-                match &health.last_error {
-                    Some(error) => format!("{reason}: {error}"),
-                    None => reason.to_owned(),
-                }
-            }
-            Availability::Draining => "drained by an operator".to_owned(),
-            Availability::Maintained => "in maintenance".to_owned(),
+            Availability::Unfit => unfit(member),
+            Availability::Draining if member.admin == AdminState::Drain => "drained by an operator".to_owned(),
+            Availability::Draining => "drained by its agent".to_owned(),
+            Availability::Maintained if member.admin == AdminState::Maintenance => "in maintenance".to_owned(),
+            Availability::Maintained => "in maintenance by its agent".to_owned(),
         }
     }
 
@@ -95,4 +102,22 @@ impl Pool {
         let what = if pin.whole_tier { "the tier of " } else { "" };
         format!("pinned to {what}{backend} until `changeover failback {pool}`")
     }
+}
+
+/// Why a backend is unhealthy, in words.
+fn unfit(member: &Member) -> String {
+    let health = &member.health;
+    if let Some(pushed) = health.pushed.as_ref().filter(|_| health.said() == HealthState::Unhealthy) {
+        return pushed.detail();
+    }
+    let reason = health.reason.map_or("unhealthy", OutReason::label);
+    let said = match &health.last_error {
+        Some(error) => format!("{reason}: {error}"),
+        None => reason.to_owned(),
+    };
+    if !member.has_given_up() {
+        return said;
+    }
+    let attempts = member.plan.check.recovery_attempts;
+    format!("{said}; gave up after {attempts} attempts, until it is reset")
 }

@@ -82,7 +82,7 @@ pub struct Prospect {
 }
 
 /// Why traffic of a pool goes where it goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Explanation {
     /// The pool.
     pub pool: PoolName,

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::{
     Address, AdminState, BackendId, BackendName, Generation, HealthState, MonoTime, OutReason, PoolKind, PoolName,
-    PoolState, Redundancy,
+    PoolState, Redundancy, SmoothedLatency,
 };
 
 /// A pool as it stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PoolStatus {
     /// Its name.
     pub name: PoolName,
@@ -57,7 +57,7 @@ pub struct LastFailover {
 }
 
 /// A backend as it stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct BackendStatus {
     /// Its number.
     pub id: BackendId,
@@ -67,11 +67,11 @@ pub struct BackendStatus {
     pub address: Address,
     /// Its tier.
     pub priority: u32,
-    /// Its share within the tier.
+    /// Its share within the tier, as far as its agent lets it have it.
     pub weight: u32,
-    /// What probes say.
+    /// What probes and outsiders say.
     pub health: HealthState,
-    /// What people say.
+    /// What people and its agent say.
     pub admin_state: AdminState,
     /// Whether it may get new sessions.
     pub eligible: bool,
@@ -79,10 +79,18 @@ pub struct BackendStatus {
     pub active: bool,
     /// Why it gets none, in words; empty if it does.
     pub reason: String,
+    /// Whether it answers, and takes longer than `max_latency`.
+    pub slow: bool,
     /// How long its last good answer took.
     pub latency: Option<Duration>,
-    /// Failures in a row.
+    /// How long its good answers take, smoothed.
+    pub smoothed: Option<SmoothedLatency>,
+    /// Failures in a row, of probes and of those who reported them.
     pub consecutive_failures: u32,
+    /// What was heard against it, in quarters of a failure.
+    pub passive_points: u32,
+    /// Whether it is asked no more until it is reset.
+    pub gave_up: bool,
     /// Successes in a row.
     pub consecutive_successes: u32,
     /// When its last verdict-bearing answer came.
@@ -93,4 +101,6 @@ pub struct BackendStatus {
     pub last_error: Option<String>,
     /// How long it has been unhealthy in all, up to now.
     pub downtime: Duration,
+    /// The figures that came with a verdict from outside that still holds, by name.
+    pub reported: Vec<(String, f64)>,
 }

@@ -76,9 +76,17 @@ impl FirstChunk {
 pub struct Start {
     pub(super) up: Option<Filled>,
     pub(super) down: Option<Filled>,
+    /// The backend has ended its half before its first byte.
+    ended: bool,
 }
 
 impl Start {
+    /// Whether the backend has ended its half before its first byte.
+    #[must_use]
+    pub const fn backend_has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// Whether it holds bytes of the client: they can go to no other backend any more.
     #[must_use]
     pub const fn holds_client_bytes(&self) -> bool {
@@ -99,7 +107,7 @@ impl Start {
     /// With what is left of `first` to be sent; from now on it can go to no other backend.
     #[must_use]
     pub fn after(self, first: FirstChunk) -> Self {
-        Self { up: first.into_unsent().or(self.up), down: self.down }
+        Self { up: first.into_unsent().or(self.up), ..self }
     }
 }
 
@@ -157,7 +165,7 @@ fn poll(
         match poll_receive(cx, client, buffers) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(Some(filled))) if first.bytes.len() + filled.end > FIRST_CHUNK_MAX => {
-                return Poll::Ready(Opening::Opened(Start { up: Some(filled), down: None }));
+                return Poll::Ready(Opening::Opened(Start { up: Some(filled), ..Start::default() }));
             }
             Poll::Ready(Ok(Some(filled))) => {
                 first.bytes.extend_from_slice(filled.bytes());
@@ -172,10 +180,10 @@ fn poll(
 
 fn heard_of_backend(heard: io::Result<Option<Filled>>, first: &FirstChunk) -> Opening {
     match heard {
-        Ok(Some(filled)) => Opening::Opened(Start { up: None, down: Some(filled) }),
+        Ok(Some(filled)) => Opening::Opened(Start { down: Some(filled), ..Start::default() }),
         Ok(None) if first.is_repeatable() => Opening::Unanswered { reset: false },
         // It may still read: the relay sees the end again and passes it on.
-        Ok(None) => Opening::Opened(Start::default()),
+        Ok(None) => Opening::Opened(Start { ended: true, ..Start::default() }),
         Err(_) if first.is_repeatable() => Opening::Unanswered { reset: true },
         Err(_) => Opening::Ended(SessionEnd::BackendReset),
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::model::{BackendId, BackendName, Load, MonoTime, PoolName};
@@ -96,4 +96,23 @@ pub struct BackendLive {
     pub metrics: BackendMetrics,
     /// What it carries: the count by which the table's picks go.
     pub load: Arc<Load>,
+    /// Sessions that it ended before its first byte, and that the control plane has yet to be told of.
+    pub early_ends: EarlyEnds,
+}
+
+/// A count that is told in one piece.
+#[derive(Debug, Default)]
+pub struct EarlyEnds(AtomicU32);
+
+impl EarlyEnds {
+    /// One more. Whether it is the first since they were last taken, so that it is to be told.
+    pub(super) fn add(&self) -> bool {
+        let more = |count: u32| Some(count.saturating_add(1));
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) == Ok(0)
+    }
+
+    /// How many there were since they were last taken.
+    pub fn take(&self) -> u32 {
+        self.0.swap(0, Ordering::Relaxed)
+    }
 }

@@ -10,6 +10,8 @@ use crate::model::{Actor, BackendId, DialError, Epoch, Evaluation, Explanation, 
 /// What came of an order: what was reported of its pool in that turn, or why it was not carried out.
 pub type Outcome = Result<Vec<Transition>, Refusal>;
 
+use super::live::BackendLive;
+
 /// A message to the control plane.
 #[derive(Debug)]
 pub enum Message {
@@ -21,6 +23,15 @@ pub enum Message {
         epoch: Epoch,
         /// Why.
         error: DialError,
+    },
+    /// Sessions of a backend ended before its first byte: how many is noted there.
+    EndedEarly {
+        /// The backend.
+        backend: BackendId,
+        /// The epoch of the first of them.
+        epoch: Epoch,
+        /// Where they are counted.
+        live: Arc<BackendLive>,
     },
     /// How does every pool stand?
     Pools(oneshot::Sender<Vec<PoolStatus>>),

@@ -1,5 +1,5 @@
 //! Floor 3: the seam. The two planes meet here and nowhere else: the control plane publishes whole
-//! tables and fences sessions; the data plane reads tables, is admitted, and reports failed dials.
+//! tables and fences sessions; the data plane reads tables, is admitted, and reports failed dials and early ends.
 
 mod admission;
 mod entry;
@@ -16,7 +16,7 @@ pub use admission::{Admission, Stale};
 pub use entry::SessionFacts;
 pub use feedback::Feedback;
 pub use line::{InLine, Room};
-pub use live::{BackendLive, Live, PoolLive};
+pub use live::{BackendLive, EarlyEnds, Live, PoolLive};
 pub use mailbox::{ControlHandle, mailbox};
 pub use message::{Message, Outcome};
 pub use readiness::{Phase, Readiness};

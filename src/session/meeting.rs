@@ -86,6 +86,14 @@ impl Meeting {
         opening.await
     }
 
+    /// The backend ended it after it was sent an order, and before its first byte: told, unless the session was cut.
+    pub(super) fn ended_early(&self, worker: &Worker) {
+        let Established { admission, backend_live, route, .. } = &self.session;
+        if admission.fenced().is_none() {
+            worker.feedback.ended_early(route.backend, route.epoch, backend_live);
+        }
+    }
+
     /// The backend did not answer: what is left of the meeting.
     pub(super) fn part(self) -> Established {
         self.session.backend_live.metrics.count_moved(self.pulse.take_moved());

@@ -24,7 +24,7 @@ mod worker;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::model::{HoldEnd, ListenerPlan, RejectReason};
+use crate::model::{HoldEnd, ListenerPlan, RejectReason, SessionEnd};
 use crate::sys::Stream;
 use crate::telemetry::{Counted, ListenerMetrics};
 
@@ -94,11 +94,17 @@ pub async fn run(worker: Rc<Worker>, entrance: Rc<Entrance>, client: Stream, cal
         let outcome = meeting.open(&worker, &mut search, &client).await;
         match outcome {
             Outcome::Opened(start) => {
+                if start.backend_has_ended() {
+                    meeting.ended_early(&worker);
+                }
                 drop(search);
                 let (on, line) = Talk::after(meeting, guest, client);
                 return talk(worker, on, line, start).await;
             }
             Outcome::Ended(end) => {
+                if end == SessionEnd::BackendReset {
+                    meeting.ended_early(&worker);
+                }
                 let (mut over, line) = Talk::after(meeting, guest, client);
                 over.count(&line.pulse);
                 return over.finish(end, line.client, line.server);

@@ -361,7 +361,8 @@ mod tests {
 
     fn facts() -> SessionFacts {
         let metrics = Metrics::new().unwrap().backend(&"orders".into(), &"pg1".into());
-        let backend = BackendLive { metrics, pool: "orders".into(), name: "pg1".into(), load: Arc::default() };
+        let (load, early_ends) = Default::default();
+        let backend = BackendLive { metrics, pool: "orders".into(), name: "pg1".into(), load, early_ends };
         SessionFacts { listener: "front".into(), backend: Arc::new(backend), client: None, since: MonoTime::default() }
     }
 

@@ -7,6 +7,7 @@
     reason = "a test that cannot go on shall panic"
 )]
 
+mod advice;
 mod availability;
 mod balance;
 mod balances;
@@ -16,14 +17,20 @@ mod departures;
 mod explain;
 mod health;
 mod lifecycle;
+mod passive;
 mod pause;
 mod pick;
 mod pin;
 mod property;
+mod pushed;
+mod recovery;
 mod reload;
 mod rig;
 mod schedule;
 mod seat;
 mod sessions;
 mod shared_target;
+mod slow;
 mod source_hash;
+mod stall;
+mod unchecked;

@@ -93,7 +93,7 @@ fn what_comes_of_itself_is_nobodys_order() {
     let order = crate::failover::Order::Pause { pool: "p".into(), until: None };
     rig.feed(crate::failover::Event::Ordered { actor: Actor::from("ops"), order });
     let told = rig.last.iter().filter_map(|command| match command {
-        crate::failover::Command::Report(told) => Some((told.pool.to_string(), told.actor.to_string())),
+        crate::failover::Command::Report(told) => Some((told.pool.as_ref()?.to_string(), told.actor.to_string())),
         _ => None,
     });
     let told: Vec<_> = told.collect();

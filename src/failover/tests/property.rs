@@ -282,7 +282,7 @@ impl Bench {
         expected.iter().for_each(|before| self.check_prospect(before));
         for command in &self.rig.last {
             let Command::Report(told) = command else { continue };
-            self.seats.entry(told.pool.to_string()).or_default().tell(&told.change);
+            self.seats.entry(told.pool.as_ref().unwrap().to_string()).or_default().tell(&told.change);
         }
         let unchanged = self.rig.published().is_none();
         assert_eq!(unchanged, before.generation == self.rig.generation());

@@ -5,15 +5,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::build::{PlanBuilder, ms};
-use crate::failover::{Change, Command, Controller, Event, Order, ProbeSpec, Refusal, RouteTable};
+use crate::failover::{Change, Command, Controller, Event, Order, PATIENCE, ProbeSpec, Refusal, RouteTable};
 use crate::model::{
     Actor, AdminState, Advice, BackendId, BackendName, BackendStatus, CheckError, DialError, Epoch, FailoverStatus,
-    Generation, MonoTime, OutReason, PoolName, PoolState, PoolStatus, ProbeError, ProbeId, ProbeOutcome, SessionPolicy,
-    TargetId,
+    Generation, HealthState, MonoTime, OutReason, PoolName, PoolState, PoolStatus, ProbeError, ProbeId, ProbeOutcome,
+    PushedHealth, SessionPolicy, TargetId,
 };
 
 pub(super) fn passed() -> ProbeOutcome {
     ProbeOutcome::Passed { latency: ms(1), advice: Advice::default() }
+}
+
+/// A good answer that took so long.
+pub(super) fn passed_in(millis: u64) -> ProbeOutcome {
+    ProbeOutcome::Passed { latency: ms(millis), advice: Advice::default() }
+}
+
+/// A good answer of an agent that asks for something besides.
+pub(super) fn advised(admin: Option<AdminState>, weight: Option<u8>) -> ProbeOutcome {
+    ProbeOutcome::Passed { latency: ms(1), advice: Advice { admin, weight } }
 }
 
 pub(super) fn failed(error: ProbeError) -> ProbeOutcome {
@@ -214,6 +224,81 @@ impl Rig {
     pub(super) fn order(&mut self, name: &str, state: AdminState) {
         let event = self.ordered(self.id(name), state);
         self.feed(event);
+    }
+
+    /// An order of whatever kind.
+    pub(super) fn command(&mut self, order: Order) {
+        self.feed(Event::Ordered { actor: Actor::from("ops"), order });
+    }
+
+    /// The pool and the name of the first backend of that name.
+    fn whose(&self, name: &str) -> (PoolName, BackendName) {
+        let (_, pool, backend, _) = self.core.backends().find(|(_, _, known, _)| known.as_str() == name).unwrap();
+        (pool.clone(), backend.clone())
+    }
+
+    pub(super) fn report_failure(&mut self, name: &str, error: &str) {
+        let (pool, backend) = self.whose(name);
+        self.command(Order::ReportFailure { pool, backend, error: error.to_owned() });
+    }
+
+    pub(super) fn report_success(&mut self, name: &str) {
+        let (pool, backend) = self.whose(name);
+        self.command(Order::ReportSuccess { pool, backend });
+    }
+
+    /// Pushes a verdict that holds for so long.
+    pub(super) fn push(&mut self, name: &str, health: HealthState, ttl: Duration) {
+        let (pool, backend) = self.whose(name);
+        let figures = vec![("cpu_percent".to_owned(), 97.5)];
+        let pushed = PushedHealth { health, until: self.now + ttl, reason: Some("disk full".to_owned()), figures };
+        self.command(Order::PushHealth { pool, backend, pushed });
+    }
+
+    pub(super) fn reset(&mut self, name: &str) {
+        let (pool, backend) = self.whose(name);
+        self.command(Order::Reset { pool, backend: Some(backend) });
+    }
+
+    pub(super) fn probe_now(&mut self, name: &str) {
+        let (pool, backend) = self.whose(name);
+        self.command(Order::Probe { pool, backend: Some(backend) });
+    }
+
+    pub(super) fn ended_early(&mut self, name: &str, sessions: u32) {
+        let (backend, epoch) = (self.id(name), self.epoch(name));
+        self.feed(Event::EndedEarly { backend, epoch, sessions });
+    }
+
+    /// Sessions end early for longer than a moment: enough to take the backend out.
+    pub(super) fn end_all_early(&mut self, name: &str) {
+        self.ended_early(name, 1000);
+        self.now = self.now + PATIENCE;
+        self.ended_early(name, 1000);
+        assert_eq!(self.backend(name).health, HealthState::Unhealthy);
+    }
+
+    /// How long until the backend is asked the next time.
+    pub(super) fn wait(&mut self, name: &str) -> Duration {
+        let began = self.now;
+        self.until_asked(name);
+        self.now.since(began)
+    }
+
+    /// Whether the backend is asked within so long.
+    pub(super) fn is_asked_within(&mut self, name: &str, time: Duration) -> bool {
+        let target = self.target(name);
+        self.pass(time);
+        self.open.contains_key(&target)
+    }
+
+    /// What the last turn reported, in words.
+    pub(super) fn words(&self) -> Vec<String> {
+        let words = |command: &Command| match command {
+            Command::Report(transition) => Some(transition.change.to_string()),
+            _ => None,
+        };
+        self.last.iter().filter_map(words).collect()
     }
 
     /// An operator's order for the backend of that number, as the event it comes in.

@@ -1,0 +1,92 @@
+//! What others than probes find out: sessions that a backend ends before it answers, and a daemon that did not run.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::print_stdout)]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use support::net::{ends, reset};
+use support::servers::{HttpServer, SILENCE, Server};
+use support::{Backend, DEADLINE, Daemon, dial, fresh_addr, visit, wait_until};
+
+/// Gives an order, on which a server may have acted, and waits for the end.
+fn order(listener: SocketAddr) {
+    let mut client = dial(listener).expect("accepted");
+    // One that has been reset already need not be told.
+    drop(client.write_all(b"do it\n"));
+    ends(&mut client);
+}
+
+#[test]
+fn a_backend_that_ends_sessions_before_its_first_answer_is_taken_out() {
+    let b = Backend::start("b");
+    // By turns in order and by a reset.
+    let server = Server::start(fresh_addr(), |number, mut stream| {
+        if stream.read(&mut [0; 64])? > 0 && number % 2 == 0 {
+            reset(stream);
+        }
+        Ok(())
+    });
+    let health = HttpServer::start(server.addr.ip(), 200);
+    let daemon = Daemon::start(&format!(
+        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n\
+         [pools.orders.check]\ninterval = \"1h\"\ntimeout = \"1h\"\n\
+         [pools.orders.backends.a]\naddress = \"{}\"\npriority = 1\n\
+         check = {{ kind = \"http\", http = {{ port = {}, path = \"/\" }} }}\n{}",
+        server.addr,
+        health.addr().port(),
+        b.toml("orders", 2)
+    ));
+    let orders = daemon.listener("orders");
+    daemon.wait_active("orders", "a");
+    // Its own probes have nothing to say to it.
+    health.answer(SILENCE);
+    let asked = health.requests();
+    order(orders);
+    wait_until("it is asked at once", DEADLINE, || health.requests() > asked);
+    assert_eq!(daemon.backend("orders", "a")["health"], "healthy", "one session is no verdict");
+    let mut ordered = 1;
+    wait_until("a is taken out", DEADLINE, || {
+        order(orders);
+        ordered += 1;
+        daemon.backend("orders", "a")["health"] == "unhealthy"
+    });
+    assert!(ordered >= 12, "the threshold is twelve quarters: {ordered}");
+    let reason = daemon.backend("orders", "a")["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains("sessions ended before the first answer"), "{reason}");
+    assert_eq!(visit(orders).expect("served"), "b");
+}
+
+#[test]
+fn a_daemon_that_stood_still_holds_that_against_nobody() {
+    let (a, b) = (Backend::start("a"), Backend::start("b"));
+    let health = HttpServer::start(a.addr.ip(), 200);
+    let daemon = Daemon::start(&format!(
+        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n\
+         [pools.orders.check]\ninterval = \"20ms\"\ntimeout = \"300ms\"\nunhealthy_threshold = 1\n\
+         {}check = {{ kind = \"http\", http = {{ port = {}, path = \"/\" }} }}\n{}",
+        a.toml("orders", 1),
+        health.addr().port(),
+        b.toml("orders", 2)
+    ));
+    daemon.wait_active("orders", "a");
+    let stalls = || daemon.logged("the daemon itself did not run").len();
+    for _ in 0..3 {
+        let before = stalls();
+        daemon.signal(Signal::STOP);
+        let stopped = Instant::now();
+        wait_until("it has stood still for a while", DEADLINE, || stopped.elapsed() >= Duration::from_millis(900));
+        daemon.signal(Signal::CONT);
+        wait_until("it has noticed", DEADLINE, || stalls() > before);
+        let asked = health.requests();
+        wait_until("it asks again", DEADLINE, || health.requests() >= asked + 3);
+    }
+    let lost = daemon.logged("backend");
+    let lost: Vec<_> = lost.iter().filter(|line| line["kind"] == "backend.unhealthy").collect();
+    assert!(lost.is_empty(), "{lost:?}");
+    assert_eq!(visit(daemon.listener("orders")).expect("served"), "a");
+}
