@@ -77,6 +77,10 @@ impl Worker {
             if let Some(talk) = self.resting.take_fenced(key) {
                 talk.finish_at_rest();
             }
+            if self.turns.first().is_none() {
+                // A thread that is left without sessions looks once more, and gives their memory back.
+                self.first_session.notify_one();
+            }
         }
         true
     }
