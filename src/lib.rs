@@ -33,11 +33,13 @@
 //!    Tests: `unknown_is_not_healthy`, `ready_comes_after_the_first_verdicts`.
 //! 4. The new table is published before sessions are fenced; no session is admitted with an epoch below
 //!    the last fence, checked again after the dial; when a fence returns, no byte of a fenced session
-//!    reaches its client.
+//!    reaches its client or its backend, and the clients that are left to be closed are closed at a pace.
 //!    Tests: `the_table_is_published_before_sessions_are_fenced`,
 //!    `no_session_is_admitted_with_an_epoch_below_the_last_fence`,
 //!    `a_session_fenced_while_it_dialled_is_stale`, `a_session_fenced_before_the_first_answer_keeps_its_client`,
-//!    `when_a_fence_returns_no_byte_reaches_the_client`.
+//!    `when_a_fence_returns_no_byte_reaches_the_client`,
+//!    `a_client_at_rest_beyond_the_pace_is_silent_and_waits_for_its_turn`,
+//!    `a_crowd_that_loses_its_backend_is_closed_at_a_pace`.
 //! 5. A failing source of health is not a dead backend, and closes no session by default.
 //!    Tests: `an_unexpected_status_takes_a_backend_out_and_expected_ones_bring_it_back`,
 //!    `a_program_takes_a_backend_out_and_brings_it_back`.

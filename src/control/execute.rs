@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::failover::{Change, Command, Controller, Transition};
 use crate::model::{BackendId, BackendName, FailoverStatus, MonoTime, PoolName, ProbeOutcome};
-use crate::routing::{BackendLive, EarlyEnds, Live, PoolLive, Published, Registry, RouteWriter};
+use crate::routing::{BackendLive, EarlyEnds, Fenced, Live, PoolLive, Published, Registry, RouteWriter};
 use crate::sys::Clock;
 use crate::telemetry::{Metrics, Phase};
 
@@ -134,9 +134,10 @@ impl Executor {
                 Command::FenceSessions { backend, epoch, reason } => {
                     // One that is forgotten has no session left to cut.
                     let Some((pool, name)) = self.name_of(backend) else { continue };
-                    let cut = self.registry.fence(backend, epoch, reason);
-                    if cut > 0 {
-                        tracing::warn!(%pool, backend = %name, %reason, sessions = cut, "sessions closed");
+                    let Fenced { sessions, over } = self.registry.fence(backend, epoch, reason, self.clock.now());
+                    if sessions > 0 {
+                        let over_ms = u64::try_from(over.as_millis()).unwrap_or(u64::MAX);
+                        tracing::warn!(%pool, backend = %name, %reason, sessions, over_ms, "sessions closed");
                     }
                 }
                 Command::StartProbe { target, probe, spec } => probes.start(target, probe, spec),

@@ -98,6 +98,7 @@ async fn obey(
     let ticking = Rc::clone(&worker);
     drop(spawn_local(ticking.tick_forever()));
     drop(spawn_local(Rc::clone(&worker).wake_rested_forever()));
+    drop(spawn_local(Rc::clone(&worker).close_in_turn_forever()));
     let releasing = Rc::clone(&worker);
     drop(spawn_local(async move { releasing.release_held_forever().await }));
     let waking = Rc::clone(&worker);
@@ -116,7 +117,10 @@ async fn obey(
         let Some((order, done)) = order else { return };
         match order {
             Order::Arrange { plans, open, close } => doors.arrange(plans, open, &close).await,
-            Order::StopAccepting => doors.close_all().await,
+            Order::StopAccepting => {
+                doors.worker.end_turns();
+                doors.close_all().await;
+            }
             Order::Cut => doors.worker.cut(),
         }
         let _giver_gone = done.send(());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::SessionEnd;
+use crate::model::{MonoTime, SessionEnd};
 use crate::sys::{Resting, Stream};
 
 use super::entry::{Entry, Sockets};
@@ -11,6 +11,17 @@ use super::registry::Registry;
 /// The route that the session picked is older than the last fence of its backend: pick again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stale;
+
+/// What became of a session at rest when there was news of it.
+#[derive(Debug)]
+pub enum Woken {
+    /// It goes on: its client's socket and its backend's.
+    Streams([Arc<Stream>; 2]),
+    /// It was fenced, and rests until its client is closed, which is to be then.
+    Fenced(MonoTime),
+    /// Its sockets are gone.
+    Lost,
+}
 
 /// A session's place in the registry. Gone when dropped; drop it before the sockets.
 #[derive(Debug)]
@@ -82,15 +93,30 @@ impl Admission {
         }
     }
 
-    /// Ends the rest: `take_in` gives the sockets back to the runtime. None if there are none, or `take_in` lost them.
-    /// If it was fenced while it rested they are cut already.
-    pub fn wake(&self, take_in: impl FnOnce([Resting; 2]) -> Option<[Stream; 2]>) -> Option<[Arc<Stream>; 2]> {
+    /// Ends the rest: `take_in` gives the sockets back to the runtime, or loses them. If it was fenced while it rested
+    /// they are cut already, or else stay here: its backend's is cut, and its client is to be closed in its turn.
+    pub fn wake(&self, take_in: impl FnOnce([Resting; 2]) -> Option<[Stream; 2]>) -> Woken {
         let mut shard = self.registry.shard(self.worker);
-        let entry = self.key.and_then(|key| shard.sessions.get_mut(key))?;
-        let Sockets::Resting(resting) = std::mem::replace(&mut entry.sockets, Sockets::None) else { return None };
-        let both = take_in(resting)?.map(Arc::new);
+        let Some(entry) = self.key.and_then(|key| shard.sessions.get_mut(key)) else { return Woken::Lost };
+        if let Some(turn) = entry.turn {
+            return Woken::Fenced(turn);
+        }
+        let Sockets::Resting(resting) = std::mem::replace(&mut entry.sockets, Sockets::None) else {
+            return Woken::Lost;
+        };
+        let Some(both) = take_in(resting) else { return Woken::Lost };
+        let both = both.map(Arc::new);
         entry.sockets = Sockets::Both(both.clone());
-        Some(both)
+        Woken::Streams(both)
+    }
+
+    /// Has `look` look at its client's and its backend's sockets, if it rests.
+    pub fn at_rest<T>(&self, look: impl FnOnce(&[Resting; 2]) -> T) -> Option<T> {
+        let shard = self.registry.shard(self.worker);
+        match &self.key.and_then(|key| shard.sessions.get(key))?.sockets {
+            Sockets::Resting(both) => Some(look(both)),
+            Sockets::None | Sockets::Server(_) | Sockets::Both(_) => None,
+        }
     }
 
     fn change(&self, change: impl FnOnce(&mut Entry)) -> Result<(), Stale> {
@@ -123,19 +149,26 @@ impl Admission {
 
     /// Leaves the registry. Says why the session was cut from outside, if it was.
     pub fn end(mut self) -> Option<SessionEnd> {
-        self.leave()
+        self.leave()?.fenced
     }
 
-    fn leave(&mut self) -> Option<SessionEnd> {
+    /// Leaves the registry from a rest. Says why the session was cut from outside, if it was, and gives its sockets.
+    pub fn end_at_rest(mut self) -> (Option<SessionEnd>, Option<[Resting; 2]>) {
+        match self.leave() {
+            Some(Entry { fenced, sockets: Sockets::Resting(both), .. }) => (fenced, Some(both)),
+            left => (left.and_then(|entry| entry.fenced), None),
+        }
+    }
+
+    /// The entry, and with it perhaps a socket, goes only after the lock.
+    fn leave(&mut self) -> Option<Entry> {
         let key = self.key.take()?;
-        // The entry, and with it perhaps a socket, goes only after the lock.
-        let entry = self.registry.shard(self.worker).sessions.try_remove(key);
-        entry.and_then(|entry| entry.fenced)
+        self.registry.shard(self.worker).sessions.try_remove(key)
     }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.leave();
+        drop(self.leave());
     }
 }

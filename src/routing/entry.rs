@@ -17,6 +17,8 @@ pub(super) struct Entry {
     pub(super) moved: [u64; 2],
     pub(super) sockets: Sockets,
     pub(super) fenced: Option<SessionEnd>,
+    /// When its client is to be closed, if it was fenced at rest and has to wait for that.
+    pub(super) turn: Option<MonoTime>,
 }
 
 /// What the session table tells of a session.

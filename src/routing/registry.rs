@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use slab::Slab;
 
-use crate::model::{BackendId, Epoch, OutReason, SessionEnd, SessionId, SessionStatus};
+use crate::model::{BackendId, Epoch, MonoTime, OutReason, SessionEnd, SessionId, SessionStatus};
 use crate::sys::{Resting, Stream};
 
 use super::admission::{Admission, Stale};
 use super::entry::{Entry, SessionFacts, Sockets};
+use super::pace::{Fenced, Pace};
 
 /// So many sessions at rest are cut before the lock is given up for a moment: about 100 microseconds.
 const CUT_AT_ONCE: usize = 32;
@@ -61,34 +62,37 @@ impl Registry {
         }
         shard.admitted += 1;
         let id = self.id(worker, shard.admitted);
-        let entry = Entry { id, backend, epoch, facts, moved: [0, 0], sockets: Sockets::None, fenced: None };
+        let entry =
+            Entry { id, backend, epoch, facts, moved: [0, 0], sockets: Sockets::None, fenced: None, turn: None };
         let key = shard.sessions.insert(entry);
         drop(shard);
         Ok(Admission { registry: self.clone(), worker, key: Some(key) })
     }
 
-    /// Closes every session of `backend` that was admitted under an epoch below `epoch`, and admits no
-    /// more of them. When it returns, no byte of theirs reaches a client any more. Gives the number of
-    /// those that were established; those that have not been answered yet are cut from their backend only.
-    pub fn fence(&self, backend: BackendId, epoch: Epoch, reason: OutReason) -> usize {
-        (0..self.shards.len()).map(|worker| self.fence_shard(worker, backend, epoch, reason)).sum()
+    /// Ends every session of `backend` that was admitted under an epoch below `epoch`, and admits no more of them. When
+    /// it returns, no byte of theirs reaches a client or the backend any more, and every socket to the backend is cut.
+    /// The clients are closed with that, as many as may be at once; beyond them those that rest are silent until
+    /// their turn comes, counted from `now` (see [`super::PACE_STEP`]). Those that have not been answered yet
+    /// are cut from their backend only.
+    pub fn fence(&self, backend: BackendId, epoch: Epoch, reason: OutReason, now: MonoTime) -> Fenced {
+        let (mut pace, fence) = (Pace::new(now), Fence { backend, epoch, end: SessionEnd::from(reason) });
+        (0..self.shards.len()).for_each(|worker| self.fence_shard(worker, fence, &mut pace));
+        pace.done()
     }
 
-    fn fence_shard(&self, worker: usize, backend: BackendId, epoch: Epoch, reason: OutReason) -> usize {
+    fn fence_shard(&self, worker: usize, fence: Fence, pace: &mut Pace) {
         let mut shard = self.shard(worker);
-        let floor = shard.floors.entry(backend).or_default();
-        *floor = epoch.max(*floor);
-        let (mut fenced, mut from) = (0, 0);
+        let floor = shard.floors.entry(fence.backend).or_default();
+        *floor = fence.epoch.max(*floor);
+        let mut from = 0;
         // Sessions that come from now on are not of this fence, so a key that was passed need not be looked at again.
-        while let Some(batch) = shard.mark(from, backend, epoch, reason) {
+        while let Some(batch) = shard.mark(from, fence, pace) {
             // Cut outside the lock, which the worker needs for every other session; the handles keep the sockets open.
             drop(shard);
             batch.sockets.iter().for_each(|socket| socket.abort());
-            fenced += batch.established;
             from = batch.next;
             shard = self.shard(worker);
         }
-        fenced
     }
 
     /// Drops what is remembered of fences of backends that are gone for good.
@@ -191,9 +195,17 @@ impl Registry {
     }
 }
 
+/// Whose sessions are fenced, and why.
+#[derive(Debug, Clone, Copy)]
+struct Fence {
+    backend: BackendId,
+    /// Those that were admitted before this one.
+    epoch: Epoch,
+    end: SessionEnd,
+}
+
 /// What one look at a shard has found to be fenced.
 struct Batch {
-    established: usize,
     /// To be cut.
     sockets: Vec<Arc<Stream>>,
     /// Where to look on.
@@ -203,29 +215,36 @@ struct Batch {
 impl Shard {
     /// Marks the sessions of a fence from key `from` on; none if there is no key left. Those at rest are cut
     /// here, where their sockets are kept, so not too many at a time.
-    fn mark(&mut self, from: usize, backend: BackendId, epoch: Epoch, reason: OutReason) -> Option<Batch> {
+    ///
+    /// Of those only can the client be left open: nobody writes to it, for it cannot wake any more, and what was written
+    /// before has arrived. A session whose thread may be about to write, or the kernel about to send, is silent only
+    /// once its client is cut; it takes up a place all the same, for it comes back like the others.
+    fn mark(&mut self, from: usize, fence: Fence, pace: &mut Pace) -> Option<Batch> {
         let end = self.sessions.iter().next_back().map_or(0, |(key, _)| key + 1);
         if from >= end {
             return None;
         }
-        let mut batch = Batch { established: 0, sockets: Vec::new(), next: end };
+        let mut batch = Batch { sockets: Vec::new(), next: end };
         let mut cut = 0;
         for key in from..end {
             let Some(entry) = self.sessions.get_mut(key) else { continue };
-            if entry.backend != backend || entry.epoch >= epoch || entry.fenced.is_some() {
+            if entry.backend != fence.backend || entry.epoch >= fence.epoch || entry.fenced.is_some() {
                 continue;
             }
-            entry.fenced = Some(SessionEnd::from(reason));
+            entry.fenced = Some(fence.end);
             match &entry.sockets {
                 Sockets::None => {}
                 Sockets::Server(server) => batch.sockets.push(Arc::clone(server)),
                 Sockets::Both(both) => {
-                    batch.established += 1;
+                    pace.next();
                     batch.sockets.extend(both.iter().cloned());
                 }
-                Sockets::Resting(both) => {
-                    batch.established += 1;
-                    both.iter().for_each(Resting::abort);
+                Sockets::Resting([client, server]) => {
+                    server.abort();
+                    match pace.next() {
+                        Some(after) if client.unsent() == 0 => entry.turn = Some(pace.turn(after)),
+                        Some(_) | None => client.abort(),
+                    }
                     cut += 1;
                 }
             }
@@ -241,9 +260,10 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::{Registry, SessionFacts};
-    use crate::model::{BackendId, Epoch, OutReason, SessionEnd, SessionId, SessionState};
-    use crate::routing::admission::Stale;
+    use crate::model::{BackendId, Epoch, MonoTime, OutReason, SessionEnd, SessionId, SessionState};
+    use crate::routing::admission::{Stale, Woken};
     use crate::routing::live::BackendLive;
+    use crate::routing::pace::{Fenced, PACE_AT_ONCE, PACE_STEP};
     use crate::sys::{Stream, connect};
     use crate::telemetry::Metrics;
     use std::io::{Read, Write};
@@ -255,24 +275,23 @@ mod tests {
         let metrics = Metrics::new().unwrap().backend(&"orders".into(), &"pg1".into());
         let (load, early_ends) = Default::default();
         let backend = BackendLive { metrics, pool: "orders".into(), name: "pg1".into(), load, early_ends };
-        SessionFacts {
-            listener: "front".into(),
-            backend: Arc::new(backend),
-            client: None,
-            since: crate::model::MonoTime::default(),
-        }
+        SessionFacts { listener: "front".into(), backend: Arc::new(backend), client: None, since: MonoTime::default() }
     }
 
     #[test]
     fn no_session_is_admitted_with_an_epoch_below_the_last_fence() {
         let registry = Registry::new(2);
         let before = registry.admit(0, PG1, Epoch(4), facts()).unwrap();
-        assert_eq!(registry.fence(PG1, Epoch(5), OutReason::Dead), 0, "it was not established yet");
+        assert_eq!(
+            registry.fence(PG1, Epoch(5), OutReason::Dead, MonoTime::ZERO).sessions,
+            0,
+            "it was not established yet"
+        );
         assert_eq!(registry.admit(1, PG1, Epoch(4), facts()).unwrap_err(), Stale);
         assert_eq!(before.end(), Some(SessionEnd::FencedDead));
         let after = registry.admit(0, PG1, Epoch(5), facts()).unwrap();
         assert!(registry.admit(1, BackendId(2), Epoch(0), facts()).is_ok());
-        assert_eq!(registry.fence(PG1, Epoch(5), OutReason::Dead), 0);
+        assert_eq!(registry.fence(PG1, Epoch(5), OutReason::Dead, MonoTime::ZERO).sessions, 0);
         assert_eq!(after.end(), None);
         registry.forget(PG1);
         assert!(registry.admit(0, PG1, Epoch(0), facts()).is_ok());
@@ -291,7 +310,7 @@ mod tests {
     async fn a_session_fenced_while_it_dialled_is_stale() {
         let registry = Registry::new(1);
         let admission = registry.admit(0, PG1, Epoch(0), facts()).unwrap();
-        registry.fence(PG1, Epoch(1), OutReason::Dead);
+        registry.fence(PG1, Epoch(1), OutReason::Dead, MonoTime::ZERO);
         let (server, _peer) = pair().await;
         assert_eq!(admission.attach_server(&server), Err(Stale));
     }
@@ -302,7 +321,11 @@ mod tests {
         let admission = registry.admit(0, PG1, Epoch(0), facts()).unwrap();
         let ((client, mut person), (server, mut peer)) = (pair().await, pair().await);
         admission.attach_server(&server).unwrap();
-        assert_eq!(registry.fence(PG1, Epoch(1), OutReason::Dead), 0, "it was not established yet");
+        assert_eq!(
+            registry.fence(PG1, Epoch(1), OutReason::Dead, MonoTime::ZERO).sessions,
+            0,
+            "it was not established yet"
+        );
         assert_eq!(peer.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
         assert_eq!(admission.attach_client(&client, &server, || ()), Err(Stale));
         assert_eq!(admission.end(), Some(SessionEnd::FencedDead));
@@ -318,13 +341,55 @@ mod tests {
         admission.attach_server(&backend).unwrap();
         admission.attach_client(&client, &backend, || ()).unwrap();
         let registry_of_control = registry.clone();
-        let control = std::thread::spawn(move || registry_of_control.fence(PG1, Epoch(1), OutReason::Dead));
-        assert_eq!(control.join().unwrap(), 1);
+        let control =
+            std::thread::spawn(move || registry_of_control.fence(PG1, Epoch(1), OutReason::Dead, MonoTime::ZERO));
+        assert_eq!(control.join().unwrap().sessions, 1);
         assert!(client.try_send(b"an acknowledgement").is_err());
         assert_eq!(person.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
         assert_eq!(server.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
         assert!(server.write_all(b"x").is_err());
         assert_eq!(admission.end(), Some(SessionEnd::FencedDead));
+    }
+
+    #[tokio::test]
+    async fn a_client_at_rest_beyond_the_pace_is_silent_and_waits_for_its_turn() {
+        let registry = Registry::new(2);
+        let ((first, mut first_person), (first_server, _first_peer)) = (pair().await, pair().await);
+        // Of sessions that do not rest each takes a place, and is cut.
+        let busy: Vec<_> = (0..PACE_AT_ONCE).map(|_| registry.admit(0, PG1, Epoch(0), facts()).unwrap()).collect();
+        busy.iter().for_each(|admission| admission.attach_client(&first, &first_server, || ()).unwrap());
+        let mut resting = Vec::new();
+        for is_behind in [false, true] {
+            let ((client, person), (server, peer)) = (pair().await, pair().await);
+            if is_behind {
+                while client.try_send(&[7; 65_536]).is_ok() {}
+            }
+            let admission = registry.admit(1, PG1, Epoch(0), facts()).unwrap();
+            admission.attach_client(&client, &server, || ()).unwrap();
+            let both = [client, server];
+            admission.rest(both, |both| Ok(both.map(|socket| socket.rest().unwrap()))).unwrap();
+            resting.push((admission, person, peer));
+        }
+        let (later, mut later_person, mut later_peer) = resting.remove(0);
+        let (behind, mut behind_person, mut behind_peer) = resting.remove(0);
+        let now = MonoTime::from_nanos(7);
+        let fenced = registry.fence(PG1, Epoch(1), OutReason::Dead, now);
+        assert_eq!(fenced, Fenced { sessions: PACE_AT_ONCE + 2, over: PACE_STEP });
+        let is_reset = |stream: &mut std::net::TcpStream| {
+            std::io::copy(stream, &mut std::io::sink()).is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionReset)
+        };
+        assert!(is_reset(&mut first_person) && is_reset(&mut later_peer) && is_reset(&mut behind_peer));
+        assert!(is_reset(&mut behind_person), "what the kernel had still to send to it must not arrive");
+        assert!(matches!(behind.wake(|_| None), Woken::Lost));
+        later_person.set_nonblocking(true).unwrap();
+        assert_eq!(later_person.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        let woken = later.wake(|_| panic!("it must not wake"));
+        assert!(matches!(woken, Woken::Fenced(turn) if turn == now + PACE_STEP), "{woken:?}");
+        later_person.set_nonblocking(false).unwrap();
+        let id = registry.sessions(SessionId(0), usize::MAX / 4, |_| true).into_iter();
+        let id = id.filter(|session| session.state == SessionState::Idle).map(|session| session.id).min().unwrap();
+        assert!(registry.close(id) && is_reset(&mut later_person), "an order to close it comes before its turn");
+        assert_eq!(later.end_at_rest().0, Some(SessionEnd::FencedDead));
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@
 //! dials, goes on to the next backend if that fails, and holds while there is none. `meeting` waits for the
 //! backend's first byte: if it ends before that, `establish` goes on to the next. `talk` has `relay` move
 //! bytes until the end, whose reason is logged and counted once; `rest` is where it waits meanwhile, if
-//! nothing moves.
+//! nothing moves, and where, if it was fenced there, it waits for its turn to be closed (`pace`).
 
 mod caller;
 mod chance;
@@ -16,6 +16,7 @@ mod guard;
 mod hand_over;
 mod hold;
 mod meeting;
+mod pace;
 mod rest;
 mod seats;
 mod talk;

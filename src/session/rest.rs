@@ -11,6 +11,7 @@ use tokio::task::{spawn_local, yield_now};
 
 use crate::model::SessionEnd;
 use crate::relay::Start;
+use crate::routing::Woken;
 use crate::sys::{RestWatch, Resting, Stream};
 
 use super::Worker;
@@ -65,13 +66,30 @@ impl RestingTalks {
         self.limited.get() > 0
     }
 
+    /// Keeps one that will not wake again but to its end, of which time is told elsewhere.
+    pub(super) fn add_fenced(&self, talk: Talk) {
+        self.add(Rested { talk, quiet: 0, limit: 0 });
+    }
+
+    /// Takes one out that was fenced.
+    pub(super) fn take_fenced(&self, key: u64) -> Option<Talk> {
+        self.take(key).map(|rested| rested.talk)
+    }
+
+    /// Has `client`'s end, and nothing else of it, be news under `key`.
+    pub(super) fn await_end(&self, client: &Resting, key: u64) {
+        if let Some(watch) = self.open_watch() {
+            watch.await_end(client, key);
+        }
+    }
+
     fn add(&self, rested: Rested) {
         self.limited.set(self.limited.get() + usize::from(rested.limit > 0));
         self.talks.borrow_mut().insert(rested);
     }
 
     /// The key of the next one that is added.
-    fn next_key(&self) -> u64 {
+    pub(super) fn next_key(&self) -> u64 {
         u64::try_from(self.talks.borrow().vacant_key()).unwrap_or(u64::MAX)
     }
 
@@ -183,15 +201,16 @@ impl Worker {
     fn wake(self: &Rc<Self>, key: u64, stop: Option<SessionEnd>) {
         // Both its sockets may have had news.
         let Some(Rested { talk, quiet, .. }) = self.resting.take(key) else { return };
-        let both = talk.admission.wake(|both| {
+        let woken = talk.admission.wake(|both| {
             if let Some(watch) = self.resting.watch.get() {
                 both.iter().for_each(|socket| watch.remove(socket));
             }
             awake(both)
         });
-        match both {
-            Some(both) => self.go_on(talk, both, quiet, stop),
-            None => talk.lost(),
+        match woken {
+            Woken::Streams(both) => self.go_on(talk, both, quiet, stop),
+            Woken::Fenced(turn) => self.wait_turn(talk, turn, key, stop),
+            Woken::Lost => talk.lost(),
         }
     }
 

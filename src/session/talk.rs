@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::model::{BackendName, ListenerPlan, PoolName, SessionEnd};
 use crate::relay::{Pulse, RelayEnd, Start, relay};
 use crate::routing::{Admission, BackendLive, PoolLive, Room};
-use crate::sys::Stream;
+use crate::sys::{Resting, Stream};
 use crate::telemetry::Counted;
 
 use super::meeting::Meeting;
@@ -34,12 +34,12 @@ pub(super) struct Talk {
     pool: PoolName,
     backend: BackendName,
     pub(super) admission: Admission,
-    backend_live: Arc<BackendLive>,
+    pub(super) backend_live: Arc<BackendLive>,
     pool_live: Arc<PoolLive>,
-    /// One more on the backend's gauge.
-    active: Counted,
-    /// Its place at the backend.
-    room: Room,
+    /// One more on the backend's gauge; none once it has left the backend.
+    active: Option<Counted>,
+    /// Its place at the backend; the same.
+    room: Option<Room>,
     /// What was moved before the last rest, to the backend and to the client.
     moved: [u64; 2],
 }
@@ -65,8 +65,8 @@ impl Talk {
             admission: session.admission,
             backend_live: session.backend_live,
             pool_live: session.pool_live,
-            active,
-            room: session.room,
+            active: Some(active),
+            room: Some(session.room),
             moved: [0, 0],
         };
         (talk, line)
@@ -93,7 +93,28 @@ impl Talk {
     /// socket closes, so that it finds them free if it comes again at once; the place at the backend only when
     /// the backend has been told.
     pub(super) fn finish(self, end: SessionEnd, client: Arc<Stream>, server: Arc<Stream>) {
-        let end = self.admission.end().unwrap_or(end);
+        self.finish_with(end, |admission| (admission.end(), (client, server)));
+    }
+
+    /// The same for one that was fenced at rest.
+    pub(super) fn finish_at_rest(self) {
+        self.finish_with(SessionEnd::BackendReset, |admission| {
+            let (end, both) = admission.end_at_rest();
+            // What is cut short must not look complete.
+            both.iter().flatten().for_each(Resting::reset_on_close);
+            (end, both)
+        });
+    }
+
+    /// Counts for its backend no longer, which has been told.
+    pub(super) fn leave_backend(&mut self) {
+        self.active = None;
+        self.room = None;
+    }
+
+    fn finish_with<S>(self, end: SessionEnd, leave: impl FnOnce(Admission) -> (Option<SessionEnd>, S)) {
+        let (fenced, sockets) = leave(self.admission);
+        let end = fenced.unwrap_or(end);
         drop(self.active);
         self.pool_live.metrics.count_closed(end);
         let [to_backend, to_client] = self.moved;
@@ -103,7 +124,7 @@ impl Talk {
             to_backend, to_client, "session ended"
         );
         drop((self.guest.places, self.guest.active));
-        drop((client, server));
+        drop(sockets);
         drop(self.room);
     }
 }

@@ -18,6 +18,7 @@ use crate::telemetry::PipeMetrics;
 use super::chance::Chance;
 use super::hand_over::Threads;
 use super::hold::HoldQueues;
+use super::pace::Turns;
 use super::rest::{REST_AFTER, RESTS_A_TICK, RestingTalks};
 use super::seats::Seats;
 
@@ -62,6 +63,7 @@ pub struct Worker {
     sessions: Rc<RefCell<Slab<Watched>>>,
     pub(super) first_session: Notify,
     pub(super) resting: RestingTalks,
+    pub(super) turns: Turns,
     /// How many sessions there were at most since memory was last given back to the host.
     peaks: Cell<[usize; 2]>,
     /// The daemon's time is up: sessions end as they begin.
@@ -131,6 +133,7 @@ impl Worker {
             sessions: Rc::default(),
             first_session: Notify::new(),
             resting: RestingTalks::default(),
+            turns: Turns::default(),
             peaks: Cell::default(),
             is_cut: Cell::new(false),
             cut: Notify::new(),
@@ -319,9 +322,9 @@ impl Drop for Watch {
 mod tests {
     use super::{Seats, Worker};
     use crate::failover::Route;
-    use crate::model::{Approach, BackendId, Epoch, LimitsPlan, ListenerPlan, MonoTime, PoolName};
+    use crate::model::{Approach, BackendId, Epoch, LimitsPlan, ListenerPlan, MonoTime, OutReason, PoolName};
     use crate::relay::{Loans, Pulse, Splicing, Start, relay};
-    use crate::routing::{BackendLive, PoolLive, Registry, Room, SessionFacts, mailbox, route_cell};
+    use crate::routing::{BackendLive, PACE_AT_ONCE, PoolLive, Registry, Room, SessionFacts, mailbox, route_cell};
     use crate::session::dial::Established;
     use crate::session::meeting::Meeting;
     use crate::session::talk::{Guest, Line, Talk};
@@ -378,7 +381,7 @@ mod tests {
             approach: Approach::PLAIN,
             max_connections: 0,
             epoch,
-            load: Arc::default(),
+            load: Arc::clone(&facts.backend.load),
         };
         let pool_live = Arc::new(PoolLive::new(metrics.pool(&pool)));
         let (client, server, backend_live) = (Arc::new(client), Arc::new(server), Arc::clone(&facts.backend));
@@ -443,6 +446,67 @@ mod tests {
         let mut heard = String::new();
         server.read_to_string(&mut heard).unwrap();
         assert_eq!(heard, "still here?");
+    }
+
+    /// A conversation that is fenced at rest with a turn in an hour, until `then` and the end of all that is on its way.
+    async fn fenced_for_an_hour(then: impl FnOnce(&Rc<Worker>, &std::net::TcpStream)) -> std::net::TcpStream {
+        let (seats, registry) = (Seats::new(1, 1), Registry::new(1));
+        let worker = Rc::new(worker(&seats, &registry));
+        let ((client, person), (backend, server)) = (pair().await, pair().await);
+        let ((other, _other_person), (other_server, _other_peer)) = (pair().await, pair().await);
+        let others: Vec<_> =
+            (0..PACE_AT_ONCE).map(|_| registry.admit(0, BackendId(1), Epoch(0), facts()).unwrap()).collect();
+        let (other, other_server) = (Arc::new(other), Arc::new(other_server));
+        others.iter().for_each(|admission| admission.attach_client(&other, &other_server, || ()).unwrap());
+        let fenced = async {
+            drop(spawn_local(Rc::clone(&worker).wake_rested_forever()));
+            drop(spawn_local(Rc::clone(&worker).close_in_turn_forever()));
+            tokio::task::yield_now().await;
+            let (talk, line) = conversation(&worker, client, backend);
+            let Line { client, server: backend, pulse, watch } = line;
+            drop((pulse, watch));
+            let load = Arc::clone(&talk.backend_live.load);
+            assert_eq!(load.sessions(), 1);
+            worker.rest(talk, [client, backend], 0);
+            let in_an_hour = MonoTime::from_nanos(3_600_000_000_000);
+            registry.fence(BackendId(1), Epoch(1), OutReason::Dead, in_an_hour);
+            until(|| load.sessions() == 0).await;
+            assert_eq!((seats.taken(), worker.resting.len()), (1, 1), "it is no load any more, and keeps its client");
+            person.set_nonblocking(true).unwrap();
+            assert_eq!((&person).read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+            then(&worker, &person);
+            until(|| seats.taken() == 0).await;
+            assert_eq!(worker.resting.len(), 0);
+        };
+        LocalSet::new().run_until(fenced).await;
+        drop(server);
+        person
+    }
+
+    async fn until(condition: impl Fn() -> bool) {
+        let turns = async {
+            while !condition() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), turns).await.expect("it comes about");
+    }
+
+    #[tokio::test]
+    async fn a_fenced_client_that_leaves_before_its_turn_is_freed() {
+        drop(fenced_for_an_hour(|_, person| person.shutdown(Shutdown::Both).unwrap()).await);
+    }
+
+    #[tokio::test]
+    async fn fenced_clients_are_closed_at_once_when_the_daemon_stops() {
+        for is_cut in [false, true] {
+            let stop = |worker: &Rc<Worker>, mut person: &std::net::TcpStream| {
+                person.write_all(b"nobody reads this").unwrap();
+                if is_cut { worker.cut() } else { worker.end_turns() }
+            };
+            let mut person = fenced_for_an_hour(stop).await;
+            assert_eq!(person.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        }
     }
 
     #[tokio::test]
@@ -540,7 +604,7 @@ mod tests {
             .await;
         // It gave back what it held, and the other goes on.
         assert_eq!(seats.taken(), 1);
-        assert_eq!(registry.fence(BackendId(1), Epoch(1), crate::model::OutReason::Dead), 0);
+        assert_eq!(registry.fence(BackendId(1), Epoch(1), crate::model::OutReason::Dead, MonoTime::ZERO).sessions, 0);
         person.write_all(b"still here?").unwrap();
         person.shutdown(Shutdown::Write).unwrap();
         server.shutdown(Shutdown::Write).unwrap();

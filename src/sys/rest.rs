@@ -5,14 +5,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::buffer::spare_capacity;
-use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
 
-use super::stream::{Stream, abort};
+use super::stream::{Stream, abort, reset_on_close, unsent};
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 64;
@@ -62,6 +62,26 @@ impl Resting {
     pub fn abort(&self) {
         abort(self, !self.is_unix);
     }
+
+    /// As [`Stream::unsent`].
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        unsent(self, !self.is_unix)
+    }
+
+    /// As [`Stream::reset_on_close`].
+    pub fn reset_on_close(&self) {
+        reset_on_close(self, !self.is_unix);
+    }
+
+    /// Whether the other side will send no more, or the connection is cut. Does not wait.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        let mut asked = [PollFd::new(self, PollFlags::RDHUP)];
+        let told = retry_on_intr(|| poll(&mut asked, Some(&Timespec::default())));
+        // Errors and hang-ups are told unasked.
+        told.is_ok_and(|told| told > 0)
+    }
 }
 
 /// Watches sockets at rest: one descriptor for all of them.
@@ -93,6 +113,14 @@ impl RestWatch {
     pub fn add(&self, socket: &Resting, key: u64) -> io::Result<()> {
         let events = EventFlags::IN | EventFlags::RDHUP | EventFlags::ONESHOT;
         Ok(epoll::add(self.epoll.get_ref(), socket, EventData::new_u64(key), events)?)
+    }
+
+    /// Has the watch over `socket` tell of its end alone, once, under `key`.
+    pub fn await_end(&self, socket: &Resting, key: u64) {
+        let events = EventFlags::RDHUP | EventFlags::ONESHOT;
+        if let Err(error) = epoll::modify(self.epoll.get_ref(), socket, EventData::new_u64(key), events) {
+            tracing::debug!(%error, "the end of a socket at rest will not be noticed");
+        }
     }
 
     /// Watches `socket` no longer.
@@ -164,5 +192,27 @@ mod tests {
         assert_eq!(stream.try_recv(&mut buffer).unwrap(), 4);
         resting[1].abort();
         assert!(peers[1].read(&mut buffer).is_err());
+        assert_eq!(resting[1].unsent(), 0, "nothing is waited for that cannot arrive");
+    }
+
+    #[tokio::test]
+    async fn bytes_are_no_news_to_a_watch_that_awaits_the_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let socket = connect(&address, Duration::from_secs(10)).await.unwrap().rest().unwrap();
+        let mut peer = listener.accept().unwrap().0;
+        let watch = RestWatch::new().unwrap();
+        watch.add(&socket, 1).unwrap();
+        peer.write_all(b"news").unwrap();
+        let mut keys = Vec::new();
+        watch.news(&mut keys).await.unwrap();
+        watch.await_end(&socket, 2);
+        assert!(!socket.has_ended());
+        drop(peer);
+        while keys.len() < 2 {
+            watch.news(&mut keys).await.unwrap();
+        }
+        assert_eq!(keys, [1, 2]);
+        assert!(socket.has_ended());
     }
 }

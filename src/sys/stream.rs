@@ -178,13 +178,7 @@ impl Stream {
     /// sockets, whose bytes arrive as they are written.
     #[must_use]
     pub fn unsent(&self) -> usize {
-        let Self::Tcp(stream) = self else { return 0 };
-        let mut queued: libc::c_int = 0;
-        // SAFETY: TIOCOUTQ (SIOCOUTQ, tcp(7)) writes one int to the pointer, which is valid and
-        // unaliased for the call; the descriptor is open because `stream` is borrowed.
-        #[expect(unsafe_code, reason = "no safe wrapper of SIOCOUTQ exists")]
-        let status = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) };
-        if status == 0 { usize::try_from(queued).unwrap_or(0) } else { 0 }
+        unsent(self, matches!(self, Self::Tcp(_)))
     }
 
     /// The user at the other end of a Unix socket, if the kernel says.
@@ -196,11 +190,7 @@ impl Stream {
 
     /// Has the coming close reset the connection instead of ending it in order.
     pub fn reset_on_close(&self) {
-        if let Self::Tcp(_) = self
-            && let Err(error) = SockRef::from(self).set_linger(Some(Duration::ZERO))
-        {
-            tracing::debug!(%error, "a socket cannot be reset");
-        }
+        reset_on_close(self, matches!(self, Self::Tcp(_)));
     }
 
     /// Cuts the connection now, from any thread: a TCP peer gets a reset, and what the kernel had
@@ -305,6 +295,28 @@ impl Stream {
     fn has_bytes(&self) -> bool {
         let mut byte = [0; 1];
         rustix::net::recv(self, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT).is_ok_and(|(_, length)| length > 0)
+    }
+}
+
+/// Bytes that the other side of `socket` has not acknowledged.
+pub(super) fn unsent(socket: &impl AsFd, is_tcp: bool) -> usize {
+    if !is_tcp {
+        return 0;
+    }
+    let mut queued: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ (SIOCOUTQ, tcp(7)) writes one int to the pointer, which is valid and
+    // unaliased for the call; the descriptor is open because `socket` is borrowed.
+    #[expect(unsafe_code, reason = "no safe wrapper of SIOCOUTQ exists")]
+    let status = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) };
+    let queued = if status == 0 { usize::try_from(queued).unwrap_or(0) } else { 0 };
+    // Of a connection that was cut the kernel tells a number without meaning: nothing of it can arrive any more.
+    if queued > 0 && rustix::net::getpeername(socket).is_err() { 0 } else { queued }
+}
+
+/// Has the close of `socket` reset the connection.
+pub(super) fn reset_on_close(socket: &impl AsFd, is_tcp: bool) {
+    if is_tcp && let Err(error) = SockRef::from(socket).set_linger(Some(Duration::ZERO)) {
+        tracing::debug!(%error, "a socket cannot be reset");
     }
 }
 

@@ -1,0 +1,73 @@
+//! The pace at which the clients of one fence are closed: those that are closed all at once come back all at once.
+//!
+//! A fence silences its sessions at once, whatever their number; only the close of the clients waits for its turn.
+
+use std::time::Duration;
+
+use crate::model::MonoTime;
+
+/// So many clients are closed with the fence itself, and then in each [`PACE_STEP`]: what a backend's queue of
+/// connections takes at once also where it is small (a server with `listen(fd, 511)`, a database that allows 300 sessions).
+pub const PACE_AT_ONCE: usize = 500;
+
+/// From one lot of clients to the next: 5,000 a second, so that ten thousand are closed within two seconds. The proxy
+/// itself admits and dials more than that, a database that starts a process for each client does not.
+pub const PACE_STEP: Duration = Duration::from_millis(100);
+
+/// What one fence has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fenced {
+    /// How many of its sessions were established.
+    pub sessions: usize,
+    /// After so long the last of their clients will be closed.
+    pub over: Duration,
+}
+
+/// The places of one fence, over all threads.
+#[derive(Debug)]
+pub(super) struct Pace {
+    begun: MonoTime,
+    given: usize,
+    over: Duration,
+}
+
+impl Pace {
+    pub(super) const fn new(begun: MonoTime) -> Self {
+        Self { begun, given: 0, over: Duration::ZERO }
+    }
+
+    /// Gives the next place away, and says how long after the fence it is to be closed; none is at once.
+    pub(super) fn next(&mut self) -> Option<Duration> {
+        let steps = self.given / PACE_AT_ONCE;
+        self.given += 1;
+        (steps > 0).then(|| PACE_STEP * u32::try_from(steps).unwrap_or(u32::MAX))
+    }
+
+    /// The turn of a client that is to wait for so long.
+    pub(super) fn turn(&mut self, after: Duration) -> MonoTime {
+        self.over = self.over.max(after);
+        self.begun + after
+    }
+
+    pub(super) const fn done(&self) -> Fenced {
+        Fenced { sessions: self.given, over: self.over }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PACE_AT_ONCE, PACE_STEP, Pace};
+    use crate::model::MonoTime;
+
+    #[test]
+    fn as_many_as_may_be_closed_at_once_have_the_same_turn() {
+        let mut pace = Pace::new(MonoTime::ZERO);
+        let places: Vec<_> = (0..3 * PACE_AT_ONCE).map(|_| pace.next()).collect();
+        assert!(places[..PACE_AT_ONCE].iter().all(Option::is_none));
+        assert!(places[PACE_AT_ONCE..2 * PACE_AT_ONCE].iter().all(|&place| place == Some(PACE_STEP)));
+        assert!(places[2 * PACE_AT_ONCE..].iter().all(|&place| place == Some(2 * PACE_STEP)));
+        assert_eq!(pace.done().over.as_nanos(), 0, "nobody waits yet");
+        assert_eq!(pace.turn(PACE_STEP), MonoTime::ZERO + PACE_STEP);
+        assert_eq!((pace.done().sessions, pace.done().over), (3 * PACE_AT_ONCE, PACE_STEP));
+    }
+}
