@@ -58,7 +58,7 @@
 //!    Tests: `a_thousand_malformed_files_never_panic_and_always_name_a_place`, `a_panic_in_one_session_ends_no_other`.
 //! 10. A reload that fails changes nothing, and no secret is ever printed.
 //!     Tests: `a_bad_file_changes_nothing_and_the_log_says_where_and_why`,
-//!     `no_secret_is_ever_printed`, `no_secret_is_printed_by_check`.
+//!     `no_secret_is_ever_printed`, `no_secret_is_printed_by_check`, `no_secret_is_in_a_recording`.
 
 pub mod admin;
 pub mod cli;

@@ -3,6 +3,7 @@
 
 mod execute;
 mod probes;
+mod record;
 
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ use crate::telemetry::Metrics;
 
 use execute::Executor;
 use probes::Probes;
+use record::Turn;
+pub use record::{RecordTo, Recorder};
 
 /// Is told of each transition, on the control thread: it must not block.
 pub type Observer = Box<dyn FnMut(&Transition) + Send>;
@@ -39,6 +42,8 @@ pub struct Control {
     pub on_first_verdicts: Option<Box<dyn FnOnce() + Send>>,
     /// What spreads the probes in time.
     pub seed: u64,
+    /// Where each turn is written down, if anywhere.
+    pub recorder: Option<Recorder>,
 }
 
 /// What woke the task.
@@ -51,7 +56,8 @@ enum Wake {
 
 /// Decides until told to stop.
 pub async fn run(control: Control) {
-    let Control { clock, writer, registry, metrics, mut inbox, observer, mut on_first_verdicts, seed } = control;
+    let Control { clock, writer, registry, metrics, mut inbox, observer, mut on_first_verdicts, seed, mut recorder } =
+        control;
     let mut controller = Controller::new(seed);
     let (mut probes, mut answers) = Probes::new(clock);
     let mut executor = Executor::new(clock, writer, registry, metrics, observer);
@@ -82,12 +88,17 @@ pub async fn run(control: Control) {
             Wake::Replace(event, done) => (event, Some(done)),
         };
         let replaced = matches!(event, Event::PlanReplaced { .. });
+        let told = recorder.as_ref().map(|_| event.clone());
         controller.handle(now, event, &mut commands);
+        let turn = told.map(|event| Turn::new(now, event, &commands));
         if replaced {
             executor.adopt(&controller);
             planned = true;
         }
         executor.carry_out(now, &mut commands, &mut probes);
+        if let Some((recorder, turn)) = recorder.as_mut().zip(turn) {
+            recorder.note(turn);
+        }
         if let Some(done) = done {
             // Whoever asked may have gone meanwhile.
             let _asker_gone = done.send(());

@@ -58,6 +58,7 @@ mod invariants;
 mod member;
 mod order;
 mod pool;
+pub mod recording;
 mod replan;
 mod schedule;
 mod seat;

@@ -1,8 +1,11 @@
 //! Names as people write them, and numbers as the program counts them. Newtypes throughout, so
 //! that a pool's name can never be passed where a backend's is meant.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 macro_rules! names {
     ($($(#[$meta:meta])* $name:ident),+ $(,)?) => {$(
@@ -31,6 +34,18 @@ macro_rules! names {
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { fmt::Debug::fmt(&self.0, f) }
         }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Ok(Self::from(Cow::<'de, str>::deserialize(deserializer)?.as_ref()))
+            }
+        }
     )+};
 }
 
@@ -56,7 +71,8 @@ impl Actor {
 macro_rules! numbers {
     ($($(#[$meta:meta])* $name:ident($int:ty)),+ $(,)?) => {$(
         $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+        #[serde(transparent)]
         pub struct $name(pub $int);
 
         impl $name {

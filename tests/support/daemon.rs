@@ -35,30 +35,36 @@ impl Daemon {
     /// Starts a daemon and waits until it is ready. What `config` leaves out of `[log]` and `[admin]` is added.
     #[track_caller]
     pub fn start(config: &str) -> Self {
-        Self::start_with(config, program())
+        Self::start_with(config, program(), &[])
+    }
+
+    /// The same with more arguments to `run`.
+    #[track_caller]
+    pub fn start_args(config: &str, args: &[&str]) -> Self {
+        Self::start_with(config, program(), args)
     }
 
     /// The same under a limit of `nofile` file descriptors.
     #[track_caller]
     pub fn start_limited(config: &str, nofile: usize) -> Self {
-        Self::start_with(config, limited(nofile))
+        Self::start_with(config, limited(nofile), &[])
     }
 
     /// One under such a limit that may never become ready.
     #[track_caller]
     pub fn spawn_limited(config: &str, nofile: usize) -> Self {
-        Self::spawn_with(config, limited(nofile))
+        Self::spawn_with(config, limited(nofile), &[])
     }
 
     /// Starts a daemon that may never become ready.
     #[track_caller]
     pub fn spawn(config: &str) -> Self {
-        Self::spawn_with(config, program())
+        Self::spawn_with(config, program(), &[])
     }
 
     #[track_caller]
-    fn start_with(config: &str, command: Command) -> Self {
-        let mut daemon = Self::spawn_with(config, command);
+    fn start_with(config: &str, command: Command, args: &[&str]) -> Self {
+        let mut daemon = Self::spawn_with(config, command, args);
         wait_until("the daemon is ready", DEADLINE, || {
             let ended = daemon.process.0.try_wait().expect("wait");
             assert!(ended.is_none(), "the daemon ended before it was ready: {ended:?}");
@@ -68,11 +74,11 @@ impl Daemon {
     }
 
     #[track_caller]
-    fn spawn_with(config: &str, mut command: Command) -> Self {
+    fn spawn_with(config: &str, mut command: Command, args: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join("changeover.toml"), complete(config)).expect("write");
         let notices = receive(&dir.path().join("notify"));
-        command.arg("run").arg("--config").arg(dir.path().join("changeover.toml"));
+        command.arg("run").arg("--config").arg(dir.path().join("changeover.toml")).args(args);
         command.env("NOTIFY_SOCKET", dir.path().join("notify"));
         command.stdin(Stdio::null()).stdout(Stdio::inherit()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
