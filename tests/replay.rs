@@ -7,7 +7,13 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use changeover::config::OsSources;
+use changeover::failover::recording::{FORMAT, Header, Scribe};
+use changeover::failover::{Controller, Event};
+use changeover::model::{Actor, Advice, MonoTime, ProbeId, ProbeOutcome, TargetId};
 use rustix::process::Signal;
 use serde_json::Value;
 use support::process::Ended;
@@ -183,6 +189,45 @@ fn a_bad_line_is_named_with_its_place() {
     assert_says(&recording.replay(&[]), 78, &["format 99"]);
     fs::remove_file(&recording.file).unwrap();
     assert_says(&recording.replay(&[]), 78, &["cannot be read", "No such file"]);
+}
+
+/// A plan, a question and its answer, as a controller of this seed takes them.
+fn three_turns(seed: u64) -> String {
+    let toml = "[listeners.x]\nbind = \"127.0.0.1:0\"\npool = \"x\"\n[pools.x]\nbackends = [\"127.0.0.1:1\"]\n";
+    let plan = Arc::new(changeover::config::parse("x.toml", toml, &OsSources).expect("a good file"));
+    let (mut core, mut scribe) = (Controller::new(seed), Scribe::default());
+    let header =
+        Header { format: FORMAT, changeover: "0.1.0".to_owned(), seed, started: "2026-11-21T00:00:00Z".to_owned() };
+    let mut text = header.line().unwrap();
+    let outcome = ProbeOutcome::Passed { latency: Duration::ZERO, advice: Advice::default() };
+    let answer = Event::ProbeFinished { target: TargetId(1), probe: ProbeId(1), outcome };
+    let events = [Event::PlanReplaced { plan, actor: Actor::changeover() }, Event::Tick, answer];
+    for (at, event) in (0..).map(|turn| MonoTime::ZERO + Duration::from_millis(turn * 10)).zip(events) {
+        let mut commands = Vec::new();
+        core.handle(at, event.clone(), &mut commands);
+        text.push_str(&scribe.line(at, &event, &commands).unwrap());
+    }
+    text
+}
+
+#[test]
+fn a_turn_that_cannot_be_decided_at_all_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut died = 0;
+    for seed in 0..8 {
+        // No file of configuration may say this, and half of the seeds make it a little longer still, which is beyond all time.
+        let recorded = three_turns(seed);
+        let endless = recorded.replace("\"interval\":{\"secs\":1,", &format!("\"interval\":{{\"secs\":{},", u64::MAX));
+        assert_ne!(endless, recorded);
+        let file = dir.path().join(seed.to_string());
+        fs::write(&file, endless).unwrap();
+        let ended = changeover(&["replay", file.to_str().unwrap()]);
+        if ended.code != Some(0) {
+            assert_says(&ended, 70, &[&format!("{}:4: to decide this again panics", file.display())]);
+            died += 1;
+        }
+    }
+    assert!((1..8).contains(&died), "{died} of 8");
 }
 
 #[test]

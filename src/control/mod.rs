@@ -18,7 +18,6 @@ use crate::telemetry::Metrics;
 
 use execute::Executor;
 use probes::Probes;
-use record::Turn;
 pub use record::{RecordTo, Recorder};
 
 /// Is told of each transition, on the control thread: it must not block.
@@ -88,17 +87,15 @@ pub async fn run(control: Control) {
             Wake::Replace(event, done) => (event, Some(done)),
         };
         let replaced = matches!(event, Event::PlanReplaced { .. });
-        let told = recorder.as_ref().map(|_| event.clone());
+        recorder.iter_mut().for_each(|recorder| recorder.told(now, &event));
         controller.handle(now, event, &mut commands);
-        let turn = told.map(|event| Turn::new(now, event, &commands));
+        recorder.iter_mut().for_each(|recorder| recorder.decided(&commands));
         if replaced {
             executor.adopt(&controller);
             planned = true;
         }
         executor.carry_out(now, &mut commands, &mut probes);
-        if let Some((recorder, turn)) = recorder.as_mut().zip(turn) {
-            recorder.note(turn);
-        }
+        recorder.iter_mut().for_each(Recorder::note);
         if let Some(done) = done {
             // Whoever asked may have gone meanwhile.
             let _asker_gone = done.send(());

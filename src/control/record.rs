@@ -8,18 +8,22 @@ use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use crate::failover::recording::{FORMAT, Header, Line, Scribe};
-use crate::failover::{Command, Event};
+use crate::failover::{Command, Event, PoolRoutes};
 use crate::model::MonoTime;
 use crate::telemetry::Metrics;
 
 /// Turns that may wait to be written: what a thousand targets bring in some seconds.
 const QUEUE: usize = 8192;
+
+/// Routes and pools in the tables that wait: at some 200 bytes each, 200 MB that a disk which stands still may cost.
+const ROUTES: usize = 1 << 20;
 
 /// What is kept free of the most that a file may have, for its last line.
 const LAST_LINE_MAX: u64 = 256;
@@ -45,6 +49,11 @@ pub struct RecordTo {
 #[derive(Debug)]
 pub struct Recorder {
     queue: Option<SyncSender<Turn>>,
+    /// Routes and pools in the tables that wait.
+    waiting: Arc<AtomicUsize>,
+    routes_max: usize,
+    /// The turn under way.
+    turn: Option<Turn>,
     /// Why it ended; set before the queue is closed.
     why: Arc<OnceLock<&'static str>>,
     /// Ends with the thread.
@@ -53,16 +62,24 @@ pub struct Recorder {
 
 /// A turn on its way to the file.
 #[derive(Debug)]
-pub(super) struct Turn {
+struct Turn {
     at: MonoTime,
     event: Event,
     commands: Vec<Command>,
 }
 
 impl Turn {
-    /// `event` is what the controller was told, `commands` what came of it.
-    pub(super) fn new(at: MonoTime, event: Event, commands: &[Command]) -> Self {
-        Self { at, event, commands: commands.to_vec() }
+    /// Routes and pools in the tables that it keeps.
+    fn routes(&self) -> usize {
+        let of_pool = |pool: &Arc<PoolRoutes>| 1 + pool.tiers.iter().map(|tier| tier.routes().len()).sum::<usize>();
+        let of = |command: &Command| match command {
+            Command::PublishTable(table) => table.pools.values().map(of_pool).sum(),
+            Command::StartProbe { .. }
+            | Command::StopProbe { .. }
+            | Command::FenceSessions { .. }
+            | Command::Report(_) => 0,
+        };
+        self.commands.iter().map(of).sum()
     }
 }
 
@@ -76,21 +93,23 @@ impl Recorder {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&to.path)?;
         let header = Header { format: FORMAT, changeover: env!("CARGO_PKG_VERSION").to_owned(), seed, started };
         tracing::info!(file = %to.path.display(), max = to.max, "decisions are recorded");
-        Self::write_to(BufWriter::new(file), header, to, QUEUE, Arc::clone(metrics))
+        Self::write_to(BufWriter::new(file), header, to, [QUEUE, ROUTES], Arc::clone(metrics))
     }
 
     fn write_to<W: Write + Send + 'static>(
         file: W,
         header: Header,
         to: &RecordTo,
-        queue: usize,
+        [turns_max, routes_max]: [usize; 2],
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
-        let (queue, turns) = sync_channel(queue);
+        let (queue, turns) = sync_channel(turns_max);
         let (ends, done) = sync_channel(0);
         let why = Arc::new(OnceLock::new());
         let told = Arc::clone(&why);
-        let mut writer = Writer { file, scribe: Scribe::default(), left: to.max.saturating_sub(LAST_LINE_MAX) };
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let left = to.max.saturating_sub(LAST_LINE_MAX);
+        let mut writer = Writer { file, scribe: Scribe::default(), left, waiting: Arc::clone(&waiting) };
         let path = to.path.clone();
         metrics.set_recording(true);
         thread::Builder::new().name("recorder".to_owned()).spawn(move || {
@@ -99,12 +118,30 @@ impl Recorder {
             tell_end(&path, ended);
             drop::<SyncSender<()>>(ends);
         })?;
-        Ok(Self { queue: Some(queue), why, done })
+        Ok(Self { queue: Some(queue), waiting, routes_max, turn: None, why, done })
     }
 
-    /// Notes a turn. Never waits.
-    pub(super) fn note(&mut self, turn: Turn) {
-        let Some(queue) = &self.queue else { return };
+    /// The controller is about to be told `event`. Should it panic, this is the last that is noted.
+    pub(super) fn told(&mut self, at: MonoTime, event: &Event) {
+        self.turn = self.queue.as_ref().map(|_| Turn { at, event: event.clone(), commands: Vec::new() });
+    }
+
+    /// It wants this done.
+    pub(super) fn decided(&mut self, commands: &[Command]) {
+        if let Some(turn) = &mut self.turn {
+            turn.commands = commands.to_vec();
+        }
+    }
+
+    /// Hands the turn over. Never waits.
+    pub(super) fn note(&mut self) {
+        let Some((queue, turn)) = self.queue.as_ref().zip(self.turn.take()) else { return };
+        let routes = turn.routes();
+        // However large a table is, one may wait.
+        let before = self.waiting.fetch_add(routes, Ordering::Relaxed);
+        if routes > 0 && before > 0 && before.saturating_add(routes) > self.routes_max {
+            return self.end(TOO_SLOW);
+        }
         match queue.try_send(turn) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => self.end(TOO_SLOW),
@@ -123,7 +160,12 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        self.end(if thread::panicking() { PANICKED } else { STOPPED });
+        if thread::panicking() {
+            self.note();
+            self.end(PANICKED);
+        } else {
+            self.end(STOPPED);
+        }
         match self.done.recv_timeout(LAST_LINES) {
             Ok(()) | Err(RecvTimeoutError::Disconnected) => {}
             Err(RecvTimeoutError::Timeout) => {
@@ -149,6 +191,7 @@ struct Writer<W> {
     scribe: Scribe,
     /// Bytes that the file may grow by.
     left: u64,
+    waiting: Arc<AtomicUsize>,
 }
 
 impl<W: Write> Writer<W> {
@@ -160,9 +203,10 @@ impl<W: Write> Writer<W> {
         why: &OnceLock<&'static str>,
     ) -> io::Result<&'static str> {
         let mut fits = self.write(&header.line()?)?;
-        while fits && let Some(Turn { at, event, commands }) = self.next(turns)? {
-            let line = self.scribe.line(at, &event, &commands)?;
+        while fits && let Some(turn) = self.next(turns)? {
+            let line = self.scribe.line(turn.at, &turn.event, &turn.commands)?;
             fits = self.write(&line)?;
+            self.waiting.fetch_sub(turn.routes(), Ordering::Relaxed);
         }
         let why = if fits { why.get().copied().unwrap_or(STOPPED) } else { TOO_LARGE };
         self.file.write_all(Line::end(why)?.as_bytes())?;
@@ -199,13 +243,15 @@ impl<W: Write> Writer<W> {
 mod tests {
     use std::io::{self, Write};
     use std::path::PathBuf;
+    use std::sync::atomic::Ordering;
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::sync::{Arc, Mutex};
+    use std::time::{Duration, Instant};
 
-    use super::{RecordTo, Recorder, TOO_LARGE, TOO_SLOW, Turn};
-    use crate::failover::Event;
+    use super::{PANICKED, RecordTo, Recorder, TOO_LARGE, TOO_SLOW};
     use crate::failover::recording::{FORMAT, Header, Line};
-    use crate::model::MonoTime;
+    use crate::failover::{Command, Event, PoolRoutes, RouteTable};
+    use crate::model::{DialPlan, Generation, HoldPlan, MonoTime, PoolName, Resend, WhenDown};
     use crate::telemetry::Metrics;
 
     /// A disk that writes nothing before it is let go, and says when it is asked to for the first time.
@@ -244,7 +290,7 @@ mod tests {
         metrics: Arc<Metrics>,
     }
 
-    fn rig(max: u64, queue: usize, room: usize) -> Rig {
+    fn rig(max: u64, queue: [usize; 2], room: usize) -> Rig {
         let (asks, asked) = channel();
         let (gate, opened) = channel();
         let kept = Arc::default();
@@ -256,8 +302,35 @@ mod tests {
         Rig { recorder, asked, gate, kept, metrics }
     }
 
-    fn tick(at: u64) -> Turn {
-        Turn::new(MonoTime::from_nanos(at), Event::Tick, &[])
+    /// A turn in which nothing happened but this.
+    fn note(recorder: &mut Recorder, at: u64, commands: &[Command]) {
+        recorder.told(MonoTime::from_nanos(at), &Event::Tick);
+        recorder.decided(commands);
+        recorder.note();
+    }
+
+    /// A table of so many pools without a route.
+    fn publish(pools: u32) -> Command {
+        let second = Duration::from_secs(1);
+        let routes = |number: u32| PoolRoutes {
+            name: PoolName::from(number.to_string().as_str()),
+            dial: DialPlan { connect_timeout: second, connect_attempts: 1, resend: Resend::Never },
+            hold: HoldPlan { when_down: WhenDown::Hold, hold: second, hold_limit: 1 },
+            pending: false,
+            tiers: Vec::new(),
+        };
+        let pools = (0..pools).map(routes).map(|routes| (routes.name.clone(), Arc::new(routes))).collect();
+        Command::PublishTable(Arc::new(RouteTable { generation: Generation(1), pools }))
+    }
+
+    /// Waits for what the thread does.
+    #[track_caller]
+    fn until(mut condition: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !condition() {
+            assert!(start.elapsed() < Duration::from_secs(30), "waited in vain");
+            std::thread::yield_now();
+        }
     }
 
     fn is_recording(metrics: &Metrics) -> bool {
@@ -278,12 +351,12 @@ mod tests {
 
     #[test]
     fn a_disk_that_does_not_keep_up_ends_the_recording_and_delays_nobody() {
-        let Rig { mut recorder, asked, gate, kept, metrics } = rig(1 << 20, 4, usize::MAX);
+        let Rig { mut recorder, asked, gate, kept, metrics } = rig(1 << 20, [4, 1000], usize::MAX);
         // The thread is at the header, and will stay there: four more fit in the queue.
         asked.recv().unwrap();
         assert!(is_recording(&metrics));
         for at in 0..100 {
-            recorder.note(tick(at));
+            note(&mut recorder, at, &[]);
         }
         assert!(recorder.queue.is_none(), "it is noted that there is a hole");
         drop(gate);
@@ -293,10 +366,48 @@ mod tests {
     }
 
     #[test]
+    fn large_tables_that_wait_are_limited_too() {
+        let Rig { mut recorder, asked, gate, kept, .. } = rig(1 << 20, [1000, 100], usize::MAX);
+        asked.recv().unwrap();
+        note(&mut recorder, 0, &[publish(150)]);
+        note(&mut recorder, 1, &[]);
+        assert!(recorder.queue.is_some(), "however large a table is, one may wait, and what is small behind it");
+        note(&mut recorder, 2, &[publish(1)]);
+        assert!(recorder.queue.is_none(), "what waits is more than the limit");
+        drop(gate);
+        drop(recorder);
+        assert_eq!(read(&kept), (vec![0, 1], Some(TOO_SLOW.to_owned())));
+
+        let Rig { mut recorder, gate, kept, .. } = rig(1 << 20, [1000, 100], usize::MAX);
+        drop(gate);
+        for at in 0..10 {
+            note(&mut recorder, at, &[publish(80)]);
+            // What is written waits no more.
+            until(|| recorder.waiting.load(Ordering::Relaxed) == 0);
+        }
+        drop(recorder);
+        assert_eq!(read(&kept).0, (0..10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_the_controller_died_of_is_the_last_turn() {
+        let Rig { recorder, gate, kept, .. } = rig(1 << 20, [1000, 1000], usize::MAX);
+        drop(gate);
+        let control = std::thread::spawn(move || {
+            let mut recorder = recorder;
+            note(&mut recorder, 1, &[]);
+            recorder.told(MonoTime::from_nanos(2), &Event::Tick);
+            panic!("for the test");
+        });
+        assert!(control.join().is_err());
+        assert_eq!(read(&kept), (vec![1, 2], Some(PANICKED.to_owned())));
+    }
+
+    #[test]
     fn a_recording_ends_at_its_limit() {
-        let Rig { mut recorder, gate, kept, metrics, .. } = rig(1000, 1000, usize::MAX);
+        let Rig { mut recorder, gate, kept, metrics, .. } = rig(1000, [1000, 1000], usize::MAX);
         for at in 0..500 {
-            recorder.note(tick(at));
+            note(&mut recorder, at, &[]);
         }
         drop(gate);
         drop(recorder);
@@ -310,16 +421,16 @@ mod tests {
 
     #[test]
     fn a_full_disk_ends_the_recording_and_the_next_turns_are_let_go() {
-        let Rig { mut recorder, gate, kept, metrics, .. } = rig(1 << 20, 1000, 200);
+        let Rig { mut recorder, gate, kept, metrics, .. } = rig(1 << 20, [1000, 1000], 200);
         for at in 0..100 {
-            recorder.note(tick(at));
+            note(&mut recorder, at, &[]);
         }
         drop(gate);
         // The thread has ended when nobody takes the turns any more.
-        while recorder.queue.is_some() {
-            recorder.note(tick(100));
-            std::thread::yield_now();
-        }
+        until(|| {
+            note(&mut recorder, 100, &[]);
+            recorder.queue.is_none()
+        });
         drop(recorder);
         let (turns, end) = read(&kept);
         assert_eq!(end, None);
