@@ -1,14 +1,14 @@
 //! What is written reads back, is decided the same, and holds no secret.
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on shall panic")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
 
 use super::{FORMAT, Header, Line, Replay, Scribe, Turn};
-use crate::failover::{Controller, Event, Order};
+use crate::failover::{Command, Controller, Event, Order};
 use crate::model::{
     Actor, AdminPlan, AdminState, Advice, AgentCheck, Approach, BackendId, BackendPlan, Balance, CheckError, CheckKind,
     CheckPlan, CommandCheck, DaemonPlan, DialError, DialPlan, Epoch, Failback, FailoverPlan, HealthState, HoldPlan,
@@ -249,17 +249,35 @@ fn no_secret_is_in_a_recording() {
 #[test]
 fn what_secrets_say_decides_nothing() {
     let (mut core, mut scribe, mut replay) = (Controller::new(5), Scribe::default(), Replay::new(5));
-    let mut asked = 0;
-    for (turn, event) in two_plans().into_iter().chain((0..20).map(|_| Event::Tick)).enumerate() {
-        let at = MonoTime::ZERO + Duration::from_millis(250) * u32::try_from(turn).unwrap();
+    let mut events = VecDeque::from(two_plans());
+    let mut told = 0;
+    for turn in 0..60 {
+        let at = MonoTime::ZERO + Duration::from_millis(50) * turn;
+        let event = events.pop_front().unwrap_or(Event::Tick);
         let mut commands = Vec::new();
         core.handle(at, event.clone(), &mut commands);
         let line = scribe.line(at, &event, &commands).unwrap();
         let Ok(Line::Turn(turn)) = Line::read(line.as_bytes()) else { panic!("{line}") };
         assert_eq!(replay.turn(turn.at, turn.event), turn.commands, "{line}");
-        asked += turn.commands.len();
+        // What is asked with a `zz` is well, everything else is not: so it matters which target is which.
+        for command in commands {
+            if let Command::StartProbe { target, probe, spec } = &command {
+                let secret = match &spec.kind {
+                    CheckKind::Http(http) => &http.path,
+                    CheckKind::Command(command) => &command.argv[0],
+                    CheckKind::Agent(agent) => &agent.send,
+                    other => panic!("{other:?}"),
+                };
+                let passed = ProbeOutcome::Passed { latency: Duration::ZERO, advice: Advice::default() };
+                let error = ProbeError::Dial(DialError::Refused);
+                let failed = ProbeOutcome::Failed { error, detail: String::new() };
+                let outcome = if secret.contains("zz") { passed } else { failed };
+                events.push_back(Event::ProbeFinished { target: *target, probe: *probe, outcome });
+            }
+            told += usize::from(matches!(command, Command::Report(_)));
+        }
     }
-    assert!(asked > 6, "nobody was asked");
+    assert!(told >= 6, "of six backends, each has a verdict: {told}");
 }
 
 #[test]
