@@ -18,6 +18,7 @@ use crate::telemetry::Metrics;
 
 use execute::Executor;
 use probes::Probes;
+use record::Recorded;
 pub use record::{RecordTo, Recorder};
 
 /// Is told of each transition, on the control thread: it must not block.
@@ -55,9 +56,9 @@ enum Wake {
 
 /// Decides until told to stop.
 pub async fn run(control: Control) {
-    let Control { clock, writer, registry, metrics, mut inbox, observer, mut on_first_verdicts, seed, mut recorder } =
+    let Control { clock, writer, registry, metrics, mut inbox, observer, mut on_first_verdicts, seed, recorder } =
         control;
-    let mut controller = Controller::new(seed);
+    let mut controller = Recorded::new(Controller::new(seed), recorder);
     let (mut probes, mut answers) = Probes::new(clock);
     let mut executor = Executor::new(clock, writer, registry, metrics, observer);
     let mut commands = Vec::new();
@@ -87,15 +88,13 @@ pub async fn run(control: Control) {
             Wake::Replace(event, done) => (event, Some(done)),
         };
         let replaced = matches!(event, Event::PlanReplaced { .. });
-        recorder.iter_mut().for_each(|recorder| recorder.told(now, &event));
         controller.handle(now, event, &mut commands);
-        recorder.iter_mut().for_each(|recorder| recorder.decided(&commands));
         if replaced {
             executor.adopt(&controller);
             planned = true;
         }
         executor.carry_out(now, &mut commands, &mut probes);
-        recorder.iter_mut().for_each(Recorder::note);
+        controller.hand_over();
         if let Some(done) = done {
             // Whoever asked may have gone meanwhile.
             let _asker_gone = done.send(());

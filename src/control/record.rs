@@ -6,6 +6,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
+use std::ops::Deref;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::failover::recording::{FORMAT, Header, Line, Scribe};
-use crate::failover::{Command, Event, PoolRoutes};
+use crate::failover::{Command, Controller, Event, PoolRoutes};
 use crate::model::MonoTime;
 use crate::telemetry::Metrics;
 
@@ -58,6 +59,39 @@ pub struct Recorder {
     why: Arc<OnceLock<&'static str>>,
     /// Ends with the thread.
     done: Receiver<()>,
+}
+
+/// A controller that is told nothing which is not recorded, if anything is.
+pub(super) struct Recorded {
+    controller: Controller,
+    recorder: Option<Recorder>,
+}
+
+impl Recorded {
+    pub(super) const fn new(controller: Controller, recorder: Option<Recorder>) -> Self {
+        Self { controller, recorder }
+    }
+
+    /// [`Controller::handle`].
+    pub(super) fn handle(&mut self, now: MonoTime, event: Event, out: &mut Vec<Command>) {
+        self.hand_over();
+        self.recorder.iter_mut().for_each(|recorder| recorder.told(now, &event));
+        self.controller.handle(now, event, out);
+        self.recorder.iter_mut().for_each(|recorder| recorder.decided(out));
+    }
+
+    /// The commands are carried out: now there is time to have the turn written.
+    pub(super) fn hand_over(&mut self) {
+        self.recorder.iter_mut().for_each(Recorder::note);
+    }
+}
+
+impl Deref for Recorded {
+    type Target = Controller;
+
+    fn deref(&self) -> &Controller {
+        &self.controller
+    }
 }
 
 /// A turn on its way to the file.
@@ -122,19 +156,19 @@ impl Recorder {
     }
 
     /// The controller is about to be told `event`. Should it panic, this is the last that is noted.
-    pub(super) fn told(&mut self, at: MonoTime, event: &Event) {
+    fn told(&mut self, at: MonoTime, event: &Event) {
         self.turn = self.queue.as_ref().map(|_| Turn { at, event: event.clone(), commands: Vec::new() });
     }
 
     /// It wants this done.
-    pub(super) fn decided(&mut self, commands: &[Command]) {
+    fn decided(&mut self, commands: &[Command]) {
         if let Some(turn) = &mut self.turn {
             turn.commands = commands.to_vec();
         }
     }
 
     /// Hands the turn over. Never waits.
-    pub(super) fn note(&mut self) {
+    fn note(&mut self) {
         let Some((queue, turn)) = self.queue.as_ref().zip(self.turn.take()) else { return };
         let routes = turn.routes();
         // However large a table is, one may wait.
