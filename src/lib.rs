@@ -62,7 +62,7 @@
 //!    `whatever_a_store_or_a_caller_says_there_is_a_plan_and_no_panic`.
 //! 10. A reload that fails changes nothing, and no secret is ever printed.
 //!     Tests: `a_bad_file_changes_nothing_and_the_log_says_where_and_why`,
-//!     `no_secret_is_ever_printed`, `no_secret_is_printed_by_check`,
+//!     `no_secret_is_ever_printed`, `no_secret_is_printed_by_check`, `no_secret_is_in_a_recording`,
 //!     `no_caller_reads_the_daemons_files_or_runs_a_program_or_sets_a_secret`.
 //! 11. An order that is refused changes nothing. New sessions of a pinned pool go to what it is pinned to and nowhere else,
 //!     and clients of a paused pool wait.

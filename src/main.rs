@@ -1,13 +1,14 @@
 //! The command line: what was asked, who does it, and with which code it ends.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc;
 
-use changeover::cli::{self, ClientCommand, DEFAULT_CONFIG, Exit};
-use changeover::daemon::{self, RunError};
+use changeover::cli::{self, ClientCommand, DEFAULT_CONFIG, Exit, ReplayArgs};
+use changeover::control::RecordTo;
+use changeover::daemon::{self, RunError, StartError};
 use changeover::demo::{self, DemoArgs};
 use changeover::sys::{Signal, on_signals};
 use clap::error::ErrorKind;
@@ -29,6 +30,12 @@ enum Command {
         /// The configuration file
         #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
+        /// Record every decision, and all that it is made by, to this file, which must not be there yet
+        #[arg(long, value_name = "FILE")]
+        record: Option<PathBuf>,
+        /// The most that the recording may have; then it ends, and the daemon goes on
+        #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size, requires = "record")]
+        record_max: u64,
     },
     /// Validate a configuration file: print every error, or else the plan as understood
     Check {
@@ -40,6 +47,8 @@ enum Command {
     Demo(DemoArgs),
     #[command(flatten)]
     Client(ClientCommand),
+    /// Decide a recording again, and show what was decided when and why
+    Replay(ReplayArgs),
     /// Print the JSON schema of the configuration file
     Schema,
     /// A backend of the demo: says its name, then echoes; ends with its standard input
@@ -58,14 +67,29 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     match cli.command {
-        Command::Run { config } => run(&config),
+        Command::Run { config, record, record_max: max } => run(&config, record.map(|path| RecordTo { path, max })),
         Command::Check { config } => finish(cli::check(&config)),
         Command::Demo(args) => demo(&args),
         Command::Client(command) => finish(cli::run(&command)),
+        Command::Replay(args) => finish(cli::replay(&args)),
         Command::Schema => finish(cli::schema()),
         Command::DemoBackend { bind, name } => internal(demo::backend::serve(bind, &name).map(|()| Exit::Done)),
     }
     .into()
+}
+
+/// The size in bytes that a text such as "64MiB" means.
+fn size(text: &str) -> Result<u64, String> {
+    changeover::config::bytes(text).map_err(|why| format!("`{text}` {why}"))
+}
+
+/// The code for a recording that cannot be begun: the file is named wrongly, or may not be written.
+fn unrecorded(error: &StartError) -> Exit {
+    match error {
+        StartError::Record { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => Exit::Permission,
+        StartError::Record { .. } => Exit::Usage,
+        StartError::Bind { .. } | StartError::Thread(_) | StartError::Metrics(_) => Exit::Internal,
+    }
 }
 
 /// Help and version are what was asked for; anything else is a wrong use.
@@ -76,14 +100,15 @@ fn usage(error: &clap::Error) -> ExitCode {
     if asked_for { Exit::Done } else { Exit::Usage }.into()
 }
 
-fn run(config: &std::path::Path) -> Exit {
-    match daemon::run(config) {
+fn run(config: &std::path::Path, record: Option<RecordTo>) -> Exit {
+    match daemon::run(config, record) {
         Ok(()) => Exit::Done,
         Err(RunError::Config(errors)) => {
             complain(&errors.to_string());
             Exit::Config
         }
-        Err(error @ RunError::Start(daemon::StartError::Bind { .. })) => told(&error, Exit::Unavailable),
+        Err(error @ RunError::Start(StartError::Bind { .. })) => told(&error, Exit::Unavailable),
+        Err(RunError::Start(error @ StartError::Record { .. })) => told(&error, unrecorded(&error)),
         Err(error @ (RunError::Start(_) | RunError::SetUp(_) | RunError::Died(_))) => told(&error, Exit::Internal),
     }
 }
@@ -104,6 +129,10 @@ fn finish(done: Result<(), cli::CliError>) -> Exit {
         Err(cli::CliError::Config(errors)) => {
             complain(&errors);
             Exit::Config
+        }
+        Err(error @ cli::CliError::Differs(_)) => {
+            complain(&error.to_string());
+            error.exit()
         }
         Err(error) => told(&error, error.exit()),
     }

@@ -170,7 +170,7 @@ fn the_schema_is_json_and_knows_the_tables() {
 fn every_command_explains_itself() {
     let all = changeover(&["--help"]);
     assert_eq!(all.code, Some(0), "{all:?}");
-    for command in ["run", "check", "status", "pools", "backends", "schema"] {
+    for command in ["run", "check", "status", "pools", "backends", "replay", "schema"] {
         assert!(all.stdout.contains(command), "no {command} in\n{}", all.stdout);
         let one = changeover(&[command, "--help"]);
         assert_eq!(one.code, Some(0), "{command}: {one:?}");

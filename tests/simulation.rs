@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use changeover::failover::recording::{Line, Replay, Scribe};
 use changeover::failover::{Arrival, Change, Command, Controller, DAMPING_CAP, Event, Order, RouteTable};
 use changeover::model::{
     Actor, AdminPlan, AdminState, Advice, Approach, BackendId, BackendPlan, BackendStatus, Balance, CheckError,
@@ -24,6 +25,8 @@ use changeover::model::{
 };
 
 const SEEDS: u64 = 256;
+/// Lives that are recorded and lived again.
+const RECORDED: u64 = 50;
 /// Steps of trouble in one run, before the world calms down.
 const STEPS: usize = 200;
 /// Turns that the controller may ask for in one instant: one, as all that is due is done in it.
@@ -89,10 +92,16 @@ struct World {
     told: BTreeMap<PoolName, (u64, FailoverStatus)>,
     /// Orders that were carried out, and that were refused.
     orders: (u64, u64),
+    /// The lines of a recording, if one is made.
+    recording: Option<(Scribe, Vec<String>)>,
 }
 
 impl World {
     fn new(seed: u64) -> Self {
+        Self::begin(seed, None)
+    }
+
+    fn begin(seed: u64, recording: Option<(Scribe, Vec<String>)>) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let core = Controller::new(rng.u64(..));
         let plan = draw_plan(&mut rng);
@@ -116,6 +125,7 @@ impl World {
             failovers: 0,
             told: BTreeMap::new(),
             orders: (0, 0),
+            recording,
         };
         world.feed(replaced(plan));
         world
@@ -138,7 +148,11 @@ impl World {
         };
         self.note(line);
         let mut out = Vec::new();
+        let told = self.recording.as_ref().map(|_| event.clone());
         self.core.handle(self.now, event, &mut out);
+        if let Some(((scribe, lines), event)) = self.recording.as_mut().zip(told) {
+            lines.push(scribe.line(self.now, &event, &out).unwrap());
+        }
         let mut fenced = false;
         let mut told = false;
         for command in out {
@@ -625,4 +639,27 @@ fn the_same_seed_is_the_same_life() {
         assert_eq!(run(seed), run(seed), "seed {seed}");
     }
     assert_ne!(run(1).hash, run(2).hash);
+}
+
+#[test]
+fn a_recorded_life_is_decided_the_same_again() {
+    let (mut turns, mut decisions) = (0, 0);
+    for seed in 0..RECORDED {
+        let mut world = World::begin(seed, Some(Default::default()));
+        (0..STEPS).for_each(|_| world.step());
+        let (_, lines) = world.recording.take().unwrap();
+        let mut replay = Replay::new(fastrand::Rng::with_seed(seed).u64(..));
+        for (number, line) in lines.iter().enumerate() {
+            let Ok(Line::Turn(turn)) = Line::read(line.as_bytes()) else {
+                panic!("SIM_SEED={seed}, line {number}: {line}")
+            };
+            assert_eq!(replay.turn(turn.at, turn.event), turn.commands, "SIM_SEED={seed}, line {number}: {line}");
+            decisions += turn.commands.len();
+        }
+        turns += lines.len();
+    }
+    assert!(
+        turns > 10_000 && decisions > 10_000,
+        "lives in which nothing happens: {turns} turns, {decisions} decisions"
+    );
 }

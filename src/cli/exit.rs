@@ -7,7 +7,7 @@ use std::process::ExitCode;
 pub enum Exit {
     /// Done.
     Done,
-    /// The daemon said no; or a client failed during the demo.
+    /// The daemon said no; or a client failed during the demo, or a replay differs from its recording.
     No,
     /// The command was given wrongly.
     Usage,
@@ -17,7 +17,7 @@ pub enum Exit {
     Internal,
     /// Not permitted.
     Permission,
-    /// The configuration is bad.
+    /// The configuration is bad, or a recording is.
     Config,
 }
 
@@ -72,7 +72,10 @@ pub enum CliError {
         /// In words.
         title: String,
     },
-    /// The configuration has errors.
+    /// A turn of a recording is decided otherwise now.
+    #[error("{0}")]
+    Differs(String),
+    /// The configuration has errors, or a file is no recording.
     #[error("{0}")]
     Config(String),
     /// A fault of ours.
@@ -88,7 +91,7 @@ impl CliError {
             Self::Address { .. } => Exit::Usage,
             Self::Unreachable { .. } => Exit::Unavailable,
             Self::Forbidden { .. } | Self::Refused { status: 401 | 403, .. } => Exit::Permission,
-            Self::Refused { .. } => Exit::No,
+            Self::Refused { .. } | Self::Differs(_) => Exit::No,
             Self::Config(_) => Exit::Config,
             Self::Internal(_) => Exit::Internal,
         }

@@ -1,7 +1,10 @@
-//! Floor 7: the client commands. They talk HTTP to a running daemon and import nothing of it.
+//! Floor 7: the commands that are not the daemon. Those that ask a running one talk HTTP and import nothing of it; `replay`
+//! decides again by itself what a daemon has recorded.
 
 mod client;
 mod exit;
+mod replay;
+mod retelling;
 mod table;
 mod views;
 
@@ -15,6 +18,7 @@ use crate::config;
 
 use client::Client;
 pub use exit::{CliError, Exit};
+pub use replay::{ReplayArgs, replay};
 
 /// Where the configuration lies if nobody says otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/changeover/changeover.toml";

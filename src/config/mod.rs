@@ -42,6 +42,7 @@ pub use fault::{ConfigError, ConfigErrors};
 pub use reference::reference;
 pub use schema::json_schema;
 pub use source::{OsSources, SourceError, Sources};
+pub use units::bytes;
 
 use fault::Faults;
 use key::Preset;

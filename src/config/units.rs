@@ -54,7 +54,11 @@ macro_rules! widths {
 widths!(u16, u64, usize);
 
 /// The bytes that a text such as "64KiB" means.
-fn bytes(text: &str) -> Result<u64, &'static str> {
+///
+/// # Errors
+///
+/// Says what is wrong with it, as the end of a sentence.
+pub fn bytes(text: &str) -> Result<u64, &'static str> {
     const WANTED: &str =
         "is no size; write a whole number with its unit (B, KB, KiB, MB, MiB, GB, GiB), such as \"64KiB\"";
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());

@@ -3,6 +3,7 @@
 
 mod execute;
 mod probes;
+mod record;
 mod stall;
 
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use crate::telemetry::Metrics;
 
 use execute::Executor;
 use probes::Probes;
+use record::Recorded;
+pub use record::{RecordTo, Recorder};
 use stall::{stalled_since, wake_by};
 
 /// Is told of each transition, on the control thread: it must not block.
@@ -41,6 +44,8 @@ pub struct Control {
     pub on_first_verdicts: Option<Box<dyn FnOnce() + Send>>,
     /// What spreads the probes in time.
     pub seed: u64,
+    /// Where each turn is written down, if anywhere.
+    pub recorder: Option<Recorder>,
 }
 
 /// What woke the task.
@@ -75,8 +80,9 @@ impl Asker {
 
 /// Decides until told to stop.
 pub async fn run(control: Control) {
-    let Control { clock, writer, registry, metrics, mut inbox, observer, mut on_first_verdicts, seed } = control;
-    let mut controller = Controller::new(seed);
+    let Control { clock, writer, registry, metrics, mut inbox, observer, mut on_first_verdicts, seed, recorder } =
+        control;
+    let mut controller = Recorded::new(Controller::new(seed), recorder);
     let (mut probes, mut answers) = Probes::new(clock);
     let mut executor = Executor::new(clock, writer, registry, metrics, observer);
     let mut commands = Vec::new();
@@ -117,7 +123,9 @@ pub async fn run(control: Control) {
             executor.adopt(&controller);
             planned = true;
         }
-        asker.answer(executor.carry_out(now, &mut commands, &mut probes));
+        let reports = executor.carry_out(now, &mut commands, &mut probes);
+        controller.hand_over();
+        asker.answer(reports);
         if planned
             && controller.has_first_verdicts()
             && let Some(ready) = on_first_verdicts.take()

@@ -10,6 +10,7 @@ mod worker_thread;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
@@ -17,8 +18,8 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use crate::admin::Admin;
-use crate::control::{Control, Observer};
-use crate::model::{Address, ListenerName, Plan};
+use crate::control::{Control, Observer, RecordTo, Recorder};
+use crate::model::{Address, ListenerName, MonoTime, Plan};
 use crate::relay::PIPES_MAX;
 use crate::routing::{ControlHandle, Phase, Readiness, Registry, mailbox, route_cell};
 use crate::session::{Guard, Seats, Threads, Worker};
@@ -49,6 +50,8 @@ pub struct Options {
     pub on_ready: Option<Box<dyn FnOnce() + Send>>,
     /// Called with a name when a thread or a listener that should not end has ended.
     pub on_death: Option<OnDeath>,
+    /// Where everything that is decided, and what it is decided by, is recorded.
+    pub record: Option<RecordTo>,
 }
 
 /// Why the daemon could not start.
@@ -64,12 +67,28 @@ pub enum StartError {
         /// Why not.
         cause: String,
     },
+    /// The recording cannot be begun.
+    #[error("{} cannot be recorded to: {}", path.display(), unwritable(cause))]
+    Record {
+        /// Where to.
+        path: PathBuf,
+        /// Why not.
+        cause: io::Error,
+    },
     /// A thread could not be started.
     #[error("a thread could not be started")]
     Thread(#[source] io::Error),
     /// The metrics could not be set up.
     #[error("the metrics could not be set up")]
     Metrics(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Why a file cannot be begun, in the words of whoever named it.
+fn unwritable(cause: &io::Error) -> String {
+    if cause.kind() == io::ErrorKind::AlreadyExists {
+        return "the file is there already; name one that is not".to_owned();
+    }
+    cause.to_string()
 }
 
 /// Tells of ends that nobody asked for.
@@ -152,6 +171,11 @@ pub fn start(plan: Plan, options: Options) -> Result<Daemon, StartError> {
     let on_ready = first_verdicts(readiness.clone(), ready_sender, options.on_ready);
     let mourn = Mourn(options.on_death);
 
+    let seed = clock.unix_seconds(clock.now()).to_bits();
+    let recorder = options.record.map(|to| {
+        let started = clock.timestamp(MonoTime::ZERO);
+        Recorder::start(&to, seed, started, &metrics).map_err(|cause| StartError::Record { path: to.path, cause })
+    });
     let task = Control {
         clock,
         writer,
@@ -160,7 +184,8 @@ pub fn start(plan: Plan, options: Options) -> Result<Daemon, StartError> {
         inbox,
         observer: options.observer,
         on_first_verdicts: Some(on_ready),
-        seed: clock.unix_seconds(clock.now()).to_bits(),
+        seed,
+        recorder: recorder.transpose()?,
     };
     let admin = Admin {
         control: control.clone(),

@@ -6,6 +6,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use crate::config;
+use crate::control::RecordTo;
 use crate::model::Plan;
 use crate::sys::{Notifier, Signal, on_signals};
 use crate::telemetry::Log;
@@ -41,15 +42,15 @@ enum Wake {
 /// How long the last lines of the log may take to be written.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
-/// Runs the daemon by the file at `config` until it is told to stop.
+/// Runs the daemon by the file at `config` until it is told to stop, and records its decisions if it is told to.
 ///
 /// # Errors
 ///
 /// [`RunError`].
-pub fn run(config: &Path) -> Result<(), RunError> {
+pub fn run(config: &Path, record: Option<RecordTo>) -> Result<(), RunError> {
     let plan = config::load(config)?;
     let log = Log::start(plan.log).map_err(RunError::SetUp)?;
-    let ended = run_plan(plan, config);
+    let ended = run_plan(plan, config, record);
     if let Err(error) = &ended {
         tracing::error!(%error, "ended");
     }
@@ -57,7 +58,7 @@ pub fn run(config: &Path) -> Result<(), RunError> {
     ended
 }
 
-fn run_plan(plan: Plan, config: &Path) -> Result<(), RunError> {
+fn run_plan(plan: Plan, config: &Path, record: Option<RecordTo>) -> Result<(), RunError> {
     let (sender, wakes) = mpsc::channel();
     let signals = sender.clone();
     on_signals(move |signal| signals.send(Wake::Signal(signal)).is_ok()).map_err(RunError::SetUp)?;
@@ -66,6 +67,7 @@ fn run_plan(plan: Plan, config: &Path) -> Result<(), RunError> {
         observer: None,
         on_ready: Some(Box::new(move || drop(readiness.send(Wake::Ready)))),
         on_death: Some(Arc::new(move |who: &str| drop(death.send(Wake::Died(who.to_owned()))))),
+        record,
     };
     let notifier = Notifier::start().map_err(RunError::SetUp)?;
     notifier.status("waiting for the first verdicts");

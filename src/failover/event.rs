@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{
     Actor, Address, AdminState, Approach, BackendId, BackendName, CheckKind, DialError, Epoch, FailoverStatus,
     MonoTime, OutReason, Plan, PoolName, ProbeId, ProbeOutcome, TargetId,
@@ -13,7 +15,8 @@ use super::order::Order;
 use super::table::RouteTable;
 
 /// An input.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
     /// Nothing happened but that time passed.
     Tick,

@@ -135,6 +135,7 @@ mod pause;
 mod pin;
 mod pool;
 mod pushed;
+pub mod recording;
 mod recovery;
 mod replan;
 mod schedule;

@@ -2,10 +2,13 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{AdminState, BackendName, MonoTime, PoolName, PushedHealth, SessionPolicy};
 
 /// What an operator, or a system that speaks for one, wants done.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Order {
     /// Drain a backend, put it in maintenance, or make it ready.
     SetAdminState {

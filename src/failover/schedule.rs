@@ -95,12 +95,16 @@ impl Schedule {
 
     /// Asks exactly what `wanted` says from now on. What was asked before goes on undisturbed.
     pub(super) fn replace(&mut self, now: MonoTime, wanted: BTreeMap<ProbeSpec, Wanted>, out: &mut Vec<Command>) {
-        let gone: Vec<(Arc<ProbeSpec>, TargetId)> = self
+        let mut gone: Vec<(Arc<ProbeSpec>, TargetId)> = self
             .by_spec
             .iter()
             .filter(|(spec, _)| !wanted.contains_key(&***spec))
             .map(|(spec, &id)| (Arc::clone(spec), id))
             .collect();
+        // Not in the order of what is asked: that may hold secrets, and the order of their texts decides nothing.
+        gone.sort_by_key(|&(_, id)| id);
+        let mut wanted: Vec<(ProbeSpec, Wanted)> = wanted.into_iter().collect();
+        wanted.sort_by_key(|(_, wanted)| wanted.subscribers.first().copied());
         for (spec, id) in gone {
             self.by_spec.remove(&spec);
             if let Some(target) = self.targets.remove(&id) {

@@ -71,7 +71,8 @@ impl Actor {
 macro_rules! numbers {
     ($($(#[$meta:meta])* $name:ident($int:ty)),+ $(,)?) => {$(
         $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+        #[serde(transparent)]
         pub struct $name(pub $int);
 
         impl $name {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 labelled! {
     /// Which header of the PROXY protocol goes before a client's bytes.
@@ -116,7 +117,7 @@ impl std::fmt::Display for Networks {
 }
 
 /// How a backend is approached, by clients' dials and by probes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Approach {
     /// The local address to dial from; none leaves it to the kernel.
     pub source_address: Option<IpAddr>,

@@ -6,40 +6,51 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     Address, Approach, BackendName, Balance, Failback, LimitsPlan, ListenerName, LogFormat, LogLevel, OutReason,
     PoolKind, PoolName, Resend, Secret, SessionPolicy, WhenDown,
 };
 
-/// The whole configuration, checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The whole configuration, checked. Its JSON is for recordings of decisions: what nothing is decided by is left out, and
+/// reads back as nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// `[daemon]`.
     pub daemon: DaemonPlan,
     /// `[admin]`.
+    #[serde(skip)]
     pub admin: AdminPlan,
     /// `[log]`.
+    #[serde(skip)]
     pub log: LogPlan,
     /// `[listeners.NAME]`. Each one's pool exists.
+    #[serde(skip)]
     pub listeners: BTreeMap<ListenerName, Arc<ListenerPlan>>,
     /// `[pools.NAME]`.
     pub pools: BTreeMap<PoolName, Arc<PoolPlan>>,
 }
 
 /// `[daemon]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DaemonPlan {
     /// Data-plane threads; 0 is one per core.
+    #[serde(skip)]
     pub workers: usize,
     /// How long sessions may go on after their backend was drained or the daemon told to stop.
     pub drain_timeout: Duration,
     /// Sessions at once; 0 is what the descriptor limit allows.
+    #[serde(skip)]
     pub max_sessions: usize,
     /// The size in bytes of the buffers that are lent to sessions while they move data.
+    #[serde(skip)]
     pub relay_buffer: usize,
     /// A connection that is silent for so long is kept alive; zero is never.
+    #[serde(skip)]
     pub tcp_keepalive: Duration,
     /// Where state and history are kept, and how much of it.
+    #[serde(skip)]
     pub store: StorePlan,
 }
 
@@ -62,7 +73,7 @@ impl Default for StorePlan {
 }
 
 /// `[admin]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AdminPlan {
     /// Where the admin server listens: IP addresses and Unix sockets.
     pub bind: Vec<Address>,
@@ -75,6 +86,13 @@ pub struct LogPlan {
     pub format: LogFormat,
     /// The least important level that is written.
     pub level: LogLevel,
+}
+
+impl Default for LogPlan {
+    /// What the configuration file begins with.
+    fn default() -> Self {
+        Self { format: LogFormat::Auto, level: LogLevel::Info }
+    }
 }
 
 /// `[listeners.NAME]`.
@@ -97,7 +115,7 @@ pub struct ListenerPlan {
 }
 
 /// `[pools.NAME]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolPlan {
     /// Its name.
     pub name: PoolName,
@@ -116,7 +134,7 @@ pub struct PoolPlan {
 }
 
 /// How a session dials the backends of a pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DialPlan {
     /// The longest that one dial may take.
     pub connect_timeout: Duration,
@@ -127,7 +145,7 @@ pub struct DialPlan {
 }
 
 /// What a client gets while no backend of its pool is fit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HoldPlan {
     /// The policy.
     pub when_down: WhenDown,
@@ -138,7 +156,7 @@ pub struct HoldPlan {
 }
 
 /// `[pools.NAME.failover]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailoverPlan {
     /// Whether new sessions may leave the active tier without an operator's order.
     pub automatic: bool,
@@ -151,7 +169,7 @@ pub struct FailoverPlan {
 }
 
 /// `[pools.NAME.failover.sessions]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionPolicies {
     /// When the backend is dead.
     pub dead: SessionPolicy,
@@ -182,7 +200,7 @@ impl SessionPolicies {
 }
 
 /// One backend of a pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendPlan {
     /// Its name within the pool.
     pub name: BackendName,
@@ -201,7 +219,7 @@ pub struct BackendPlan {
 }
 
 /// `[pools.NAME.check]`, as it applies to one backend.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckPlan {
     /// What is asked.
     pub kind: CheckKind,
@@ -224,7 +242,8 @@ pub struct CheckPlan {
 }
 
 /// What a probe asks.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CheckKind {
     /// Whether the backend's address accepts a connection.
     Tcp,
@@ -239,7 +258,7 @@ pub enum CheckKind {
 }
 
 /// `check.agent`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AgentCheck {
     /// The port to ask at; 0 is the backend's own. A backend on a Unix socket has but that.
     pub port: u16,
@@ -248,7 +267,7 @@ pub struct AgentCheck {
 }
 
 /// `check.command`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CommandCheck {
     /// The program and its arguments, `{host}`, `{port}` and the like already filled in. Never empty.
     pub argv: Vec<Argument>,
@@ -259,7 +278,7 @@ pub struct CommandCheck {
 }
 
 /// One word of a command line.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Argument {
     /// As it stands in the file.
     Shown(String),
@@ -279,7 +298,7 @@ impl Argument {
 }
 
 /// `check.http`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct HttpCheck {
     /// The request's method.
     pub method: String,
@@ -294,7 +313,7 @@ pub struct HttpCheck {
 }
 
 /// HTTP statuses from `first` to `last`, both included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StatusRange {
     /// The lowest.
     pub first: u16,

@@ -54,6 +54,7 @@ pub struct Metrics {
     config_reloads: IntCounterVec,
     pipe_refusals: IntCounterVec,
     generation: IntGauge,
+    recording: IntGauge,
 }
 
 impl Metrics {
@@ -69,6 +70,8 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let generation = IntGauge::new("changeover_route_table_generation", "Number of the route table in force.")?;
         registry.register(Box::new(generation.clone()))?;
+        let recording = IntGauge::new("changeover_recording_active", "1 while decisions are recorded.")?;
+        registry.register(Box::new(recording.clone()))?;
         let config_reloads = make.counters("config_reloads_total", "Reloads by result.", &["result"])?;
         for result in ["reloaded", "rejected"] {
             config_reloads.with_label_values(&[result]);
@@ -102,6 +105,7 @@ impl Metrics {
                 &["reason"],
             )?,
             generation,
+            recording,
             registry,
         })
     }
@@ -195,6 +199,11 @@ impl Metrics {
     /// Notes the number of the table in force.
     pub fn set_generation(&self, generation: Generation) {
         self.generation.set(i64::try_from(generation.0).unwrap_or(i64::MAX));
+    }
+
+    /// Notes whether decisions are recorded.
+    pub fn set_recording(&self, under_way: bool) {
+        self.recording.set(under_way.into());
     }
 
     /// All series as text, with the gauges of `pools` as they stand.

@@ -35,13 +35,19 @@ impl Daemon {
     /// Starts a daemon and waits until it is ready. What `config` leaves out of `[log]` and `[admin]` is added.
     #[track_caller]
     pub fn start(config: &str) -> Self {
-        Self::start_with(config, program())
+        Self::start_with(config, program(), &[])
+    }
+
+    /// The same with more arguments to `run`.
+    #[track_caller]
+    pub fn start_args(config: &str, args: &[&str]) -> Self {
+        Self::start_with(config, program(), args)
     }
 
     /// The same under a limit of `nofile` file descriptors.
     #[track_caller]
     pub fn start_limited(config: &str, nofile: usize) -> Self {
-        Self::start_with(config, limited(nofile))
+        Self::start_with(config, limited(nofile), &[])
     }
 
     /// The same by a parent that has made `SIGCHLD` be ignored, which is inherited.
@@ -50,24 +56,24 @@ impl Daemon {
         // Not every shell passes this on; env(1) of coreutils does.
         let mut command = clean(Command::new("env"));
         command.args(["--ignore-signal=CHLD", PROGRAM]);
-        Self::start_with(config, command)
+        Self::start_with(config, command, &[])
     }
 
     /// One under such a limit that may never become ready.
     #[track_caller]
     pub fn spawn_limited(config: &str, nofile: usize) -> Self {
-        Self::spawn_with(config, limited(nofile))
+        Self::spawn_with(config, limited(nofile), &[])
     }
 
     /// Starts a daemon that may never become ready.
     #[track_caller]
     pub fn spawn(config: &str) -> Self {
-        Self::spawn_with(config, program())
+        Self::spawn_with(config, program(), &[])
     }
 
     #[track_caller]
-    fn start_with(config: &str, command: Command) -> Self {
-        let mut daemon = Self::spawn_with(config, command);
+    fn start_with(config: &str, command: Command, args: &[&str]) -> Self {
+        let mut daemon = Self::spawn_with(config, command, args);
         wait_until("the daemon is ready", DEADLINE, || {
             let ended = daemon.process.0.try_wait().expect("wait");
             assert!(ended.is_none(), "the daemon ended before it was ready: {ended:?}");
@@ -77,11 +83,11 @@ impl Daemon {
     }
 
     #[track_caller]
-    fn spawn_with(config: &str, mut command: Command) -> Self {
+    fn spawn_with(config: &str, mut command: Command, args: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join("changeover.toml"), complete(config)).expect("write");
         let notices = receive(&dir.path().join("notify"));
-        command.arg("run").arg("--config").arg(dir.path().join("changeover.toml"));
+        command.arg("run").arg("--config").arg(dir.path().join("changeover.toml")).args(args);
         command.env("NOTIFY_SOCKET", dir.path().join("notify"));
         command.stdin(Stdio::null()).stdout(Stdio::inherit()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));

@@ -63,7 +63,7 @@ pub(crate) const ROOMS: &[Room] = &[
             "model",
         ],
     ),
-    room("cli", 7, &["config", "sys", "model"]),
+    room("cli", 7, &["config", "sys", "failover", "model"]),
     room("listener", 6, &["session", "routing", "sys", "telemetry", "wire", "model"]),
     room("session", 5, &["relay", "routing", "sys", "telemetry", "wire", "failover", "model"]),
     room("control", 5, &["probe", "routing", "store", "sys", "telemetry", "failover", "model"]),

@@ -1,0 +1,152 @@
+//! What the core was told and what it decided, in words.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::failover::Event;
+use crate::failover::recording::{Decision, Replay, Share};
+use crate::model::{BackendId, PoolName, ProbeOutcome, TargetId};
+
+/// Names written out in one line at most; the rest is counted.
+const NAMES_SHOWN: usize = 5;
+
+/// Who is meant by numbers.
+pub(super) trait Names {
+    /// The pool of a backend, and its name.
+    fn backend(&self, id: BackendId) -> Option<(String, String)>;
+    /// The backends behind a target.
+    fn target(&self, id: TargetId) -> Vec<BackendId>;
+}
+
+impl Names for Replay {
+    fn backend(&self, id: BackendId) -> Option<(String, String)> {
+        self.name(id).map(|(pool, name)| (pool.to_string(), name.to_string()))
+    }
+
+    fn target(&self, id: TargetId) -> Vec<BackendId> {
+        self.subscribers(id).to_vec()
+    }
+}
+
+fn backend(id: BackendId, names: &dyn Names) -> String {
+    names.backend(id).map_or_else(|| format!("backend {id}"), |(pool, name)| format!("{pool}/{name}"))
+}
+
+fn list(names: &[String]) -> String {
+    let shown = names.iter().take(NAMES_SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMES_SHOWN) {
+        0 if shown.is_empty() => "nothing".to_owned(),
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+fn target(id: TargetId, names: &dyn Names) -> String {
+    let backends: Vec<String> = names.target(id).into_iter().map(|id| backend(id, names)).collect();
+    if backends.is_empty() { format!("target {id}") } else { list(&backends) }
+}
+
+/// Whether it is more than a question that is put, or no longer put.
+pub(super) const fn is_news(decision: &Decision) -> bool {
+    match decision {
+        Decision::Ask(..) | Decision::Stop(_) => false,
+        Decision::Publish { .. } | Decision::Fence { .. } | Decision::Report { .. } => true,
+    }
+}
+
+/// Whether it is about this pool, or about all.
+pub(super) fn concerns(decision: &Decision, pool: &PoolName, names: &dyn Names) -> bool {
+    match decision {
+        Decision::Ask(..) | Decision::Stop(_) => false,
+        Decision::Publish { pools, .. } => pools.contains_key(pool),
+        Decision::Fence { backend, .. } => names.backend(*backend).is_some_and(|(of, _)| of == pool.as_str()),
+        Decision::Report { pool: of, .. } => of.as_ref().is_none_or(|of| of == pool),
+    }
+}
+
+/// The evidence, in a line.
+pub(super) fn event(event: &Event, names: &dyn Names) -> String {
+    match event {
+        Event::Tick => "time passed".to_owned(),
+        Event::ProbeFinished { target: of, probe, outcome } => {
+            format!("probe {probe} of {}: {}", target(*of, names), answer(outcome))
+        }
+        Event::DialFailed { backend: of, error, .. } => {
+            format!("a client could not connect to {}: {error}", backend(*of, names))
+        }
+        Event::EndedEarly { backend: of, sessions, .. } => {
+            format!("{sessions} sessions of {} ended badly right after they had begun", backend(*of, names))
+        }
+        Event::DataStalled { backend: of, silent, .. } => {
+            format!("{} has not acknowledged what was sent for {silent:.1?}", backend(*of, names))
+        }
+        Event::WasStalled { since } => format!("the daemon itself did not run since {since:?}"),
+        Event::Ordered { actor, order } => {
+            let words = serde_json::to_value(order).map_or_else(|_| format!("{order:?}"), |order| spoken(&order));
+            format!("{actor} ordered: {words}")
+        }
+        Event::PlanReplaced { plan, actor } => {
+            let pools: Vec<String> = plan.pools.keys().map(PoolName::to_string).collect();
+            format!("{actor} put a configuration in force; its pools: {}", list(&pools))
+        }
+    }
+}
+
+fn answer(outcome: &ProbeOutcome) -> String {
+    match outcome {
+        ProbeOutcome::Passed { latency, .. } => format!("passed in {}", millis(*latency)),
+        ProbeOutcome::Failed { error, detail } => format!("failed ({}): {detail}", error.label()),
+        ProbeOutcome::Inconclusive { detail, .. } => format!("no evidence: {detail}"),
+    }
+}
+
+fn millis(time: Duration) -> String {
+    format!("{:.1}ms", time.as_secs_f64() * 1000.0)
+}
+
+/// `{"verb_of_it":{"key":"value"}}` as `verb of it, key value`.
+fn spoken(order: &Value) -> String {
+    let Some((verb, keys)) = order.as_object().and_then(|order| order.iter().next()) else { return order.to_string() };
+    let keys = keys.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+    let said = keys.map(|(key, value)| match value {
+        Value::String(text) => format!(", {key} {text}"),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            format!(", {key} {value}")
+        }
+    });
+    format!("{}{}", verb.replace('_', " "), said.collect::<String>())
+}
+
+/// A decision, in a line.
+pub(super) fn decision(decision: &Decision, names: &dyn Names) -> String {
+    match decision {
+        Decision::Ask(of, probe) => format!("probe {probe} of {} begins", target(*of, names)),
+        Decision::Stop(of) => format!("{} is probed no more", target(*of, names)),
+        Decision::Publish { generation, pools } => {
+            let pools: Vec<String> = pools.iter().map(|(pool, share)| share_of(pool, share.as_ref())).collect();
+            format!("table {generation}: {}", pools.join("; "))
+        }
+        Decision::Fence { backend: of, epoch, reason } => {
+            format!("sessions of {} are closed ({reason}); its epoch is {epoch}", backend(*of, names))
+        }
+        Decision::Report { pool, actor, kind, text } => {
+            let pool = pool.as_ref().map_or_else(String::new, |pool| format!("{pool}: "));
+            let by = if actor.as_str() == "changeover" { String::new() } else { format!(", by {actor}") };
+            format!("{pool}{text}{by} [{kind}]")
+        }
+    }
+}
+
+/// Where new sessions of a pool go.
+fn share_of(pool: &PoolName, share: Option<&Share>) -> String {
+    let Some(Share { pending, tiers }) = share else { return format!("pool {pool} is gone") };
+    let tier =
+        |routes: &Vec<_>| list(&routes.iter().map(|(name, ..): &(_, _, _)| format!("{name}")).collect::<Vec<_>>());
+    let Some((active, others)) = tiers.split_first() else {
+        let why = if *pending { "first verdicts are out" } else { "nothing is fit" };
+        return format!("{pool} serves from nothing: {why}");
+    };
+    let others: String = others.iter().map(|routes| format!(", then {}", tier(routes))).collect();
+    format!("{pool} serves from {}{others}", tier(active))
+}

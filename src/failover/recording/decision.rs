@@ -1,0 +1,108 @@
+//! What was decided, in the form in which it is compared.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::failover::event::{Command, Transition};
+use crate::failover::table::{PoolRoutes, RouteTable};
+use crate::model::{Actor, BackendId, BackendName, Epoch, Generation, OutReason, PoolName, ProbeId, TargetId};
+
+/// A command, without what follows from the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// Put a question to a target.
+    Ask(TargetId, ProbeId),
+    /// Ask it no more.
+    Stop(TargetId),
+    /// New sessions go by another table.
+    Publish {
+        /// Its number.
+        generation: Generation,
+        /// The pools in which it differs from the last one; nothing for those that are gone.
+        pools: BTreeMap<PoolName, Option<Share>>,
+    },
+    /// Close the sessions of a backend below an epoch.
+    Fence {
+        /// The backend.
+        backend: BackendId,
+        /// The first epoch that may go on.
+        epoch: Epoch,
+        /// Why.
+        reason: OutReason,
+    },
+    /// Tell people.
+    Report {
+        /// Where.
+        pool: Option<PoolName>,
+        /// Who had it done.
+        actor: Actor,
+        /// What, as [`Change::kind`](crate::failover::Change::kind) has it.
+        kind: String,
+        /// What, in words.
+        text: String,
+    },
+}
+
+/// Where new sessions of a pool go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// Whether verdicts that matter are out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pending: bool,
+    /// Each tier's backends with their epochs and weights; the first tier is the active one.
+    pub tiers: Vec<Vec<(BackendName, Epoch, u32)>>,
+}
+
+impl Share {
+    fn of(routes: &PoolRoutes) -> Self {
+        let tier = |routes: &[crate::failover::Route]| {
+            routes.iter().map(|route| (route.name.clone(), route.epoch, route.weight)).collect()
+        };
+        Self { pending: routes.pending, tiers: routes.tiers.iter().map(|of| tier(of.routes())).collect() }
+    }
+}
+
+/// Brings commands into their form: of each table, what differs from the last.
+#[derive(Debug, Default)]
+pub(super) struct Decisions {
+    table: Arc<RouteTable>,
+}
+
+impl Decisions {
+    /// What these commands, the next in order, come to.
+    pub(super) fn of(&mut self, commands: &[Command]) -> Vec<Decision> {
+        commands.iter().map(|command| self.decision(command)).collect()
+    }
+
+    fn decision(&mut self, command: &Command) -> Decision {
+        match command {
+            Command::StartProbe { target, probe, spec: _ } => Decision::Ask(*target, *probe),
+            Command::StopProbe { target } => Decision::Stop(*target),
+            Command::PublishTable(table) => self.publish(table),
+            &Command::FenceSessions { backend, epoch, reason } => Decision::Fence { backend, epoch, reason },
+            Command::Report(Transition { pool, actor, change }) => Decision::Report {
+                pool: pool.clone().into(),
+                actor: actor.clone(),
+                kind: change.kind().to_owned(),
+                text: change.to_string(),
+            },
+        }
+    }
+
+    fn publish(&mut self, table: &Arc<RouteTable>) -> Decision {
+        let before = std::mem::replace(&mut self.table, Arc::clone(table));
+        let is_same = |name: &PoolName, routes: &Arc<PoolRoutes>| {
+            before.pools.get(name).is_some_and(|before| Arc::ptr_eq(before, routes))
+        };
+        let changed = table.pools.iter().filter(|(name, routes)| !is_same(name, routes));
+        let gone = before.pools.keys().filter(|name| !table.pools.contains_key(*name));
+        let pools = changed.map(|(name, routes)| (name.clone(), Some(Share::of(routes))));
+        Decision::Publish {
+            generation: table.generation,
+            pools: pools.chain(gone.map(|name| (name.clone(), None))).collect(),
+        }
+    }
+}
