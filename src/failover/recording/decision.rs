@@ -84,7 +84,7 @@ impl Decisions {
             Command::PublishTable(table) => self.publish(table),
             &Command::FenceSessions { backend, epoch, reason } => Decision::Fence { backend, epoch, reason },
             Command::Report(Transition { pool, actor, change }) => Decision::Report {
-                pool: pool.clone().into(),
+                pool: pool.clone(),
                 actor: actor.clone(),
                 kind: change.kind().to_owned(),
                 text: change.to_string(),
