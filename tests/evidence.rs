@@ -5,7 +5,8 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -89,4 +90,46 @@ fn a_daemon_that_stood_still_holds_that_against_nobody() {
     let lost: Vec<_> = lost.iter().filter(|line| line["kind"] == "backend.unhealthy").collect();
     assert!(lost.is_empty(), "{lost:?}");
     assert_eq!(visit(daemon.listener("orders")).expect("served"), "a");
+}
+
+/// A host that went away without a word, as far as one connection can tell: all that comes for it is dropped unread.
+fn goes_deaf(stream: &TcpStream) {
+    const RETURN: u16 = 0x06;
+    let drop_all = socket2::SockFilter::new(RETURN, 0, 0, 0);
+    socket2::SockRef::from(stream).attach_filter(&[drop_all]).expect("a filter");
+}
+
+#[test]
+fn bytes_that_a_live_session_cannot_get_rid_of_have_its_backend_asked_at_once() {
+    let (deaf, is_deaf) = mpsc::channel();
+    let server = Server::start(fresh_addr(), move |_, mut stream| {
+        let mut word = [0; 6];
+        // The second word acknowledges the answer to the first: afterwards the server has nothing to send again.
+        if stream.read_exact(&mut word).is_ok() && stream.write_all(b"hello\n").is_ok() {
+            stream.read_exact(&mut word)?;
+            goes_deaf(&stream);
+            deaf.send(stream).expect("the test waits");
+        }
+        Ok(())
+    });
+    let health = HttpServer::start(server.addr.ip(), 200);
+    let daemon = Daemon::start(&format!(
+        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n\
+         [pools.orders.check]\ninterval = \"1h\"\n\
+         [pools.orders.backends.a]\naddress = \"{}\"\n\
+         check = {{ kind = \"http\", http = {{ port = {}, path = \"/\" }} }}\n",
+        server.addr,
+        health.addr().port()
+    ));
+    let orders = daemon.listener("orders");
+    daemon.wait_active("orders", "a");
+    let mut client = dial(orders).expect("accepted");
+    client.write_all(b"hello\n").expect("sent");
+    client.read_exact(&mut [0; 6]).expect("answered");
+    client.write_all(b"hello\n").expect("sent");
+    let _open = is_deaf.recv_timeout(DEADLINE).expect("deaf");
+    let asked = health.requests();
+    client.write_all(b"are you there?\n").expect("sent");
+    wait_until("the backend is asked out of turn", DEADLINE, || health.requests() > asked);
+    assert_eq!(daemon.backend("orders", "a")["health"], "healthy", "it is a suspicion and no verdict");
 }

@@ -143,6 +143,9 @@ fn wake(message: Message) -> Wake {
         Message::EndedEarly { backend, epoch, live } => {
             Wake::Tell(Event::EndedEarly { backend, epoch, sessions: live.early_ends.take() }, Asker::Nobody)
         }
+        Message::DataStalled { backend, epoch, silent } => {
+            Wake::Tell(Event::DataStalled { backend, epoch, silent }, Asker::Nobody)
+        }
         Message::Replace(plan, done) => {
             Wake::Tell(Event::PlanReplaced { plan, actor: Actor::changeover() }, Asker::Planner(done))
         }
@@ -177,6 +180,7 @@ fn answer(controller: &Controller, clock: &Clock, question: Message) {
         Message::Explain(name, reply) => drop(reply.send(controller.explain(clock.now(), &name))),
         Message::DialFailed { .. }
         | Message::EndedEarly { .. }
+        | Message::DataStalled { .. }
         | Message::Order { .. }
         | Message::Replace(..)
         | Message::Stop => {}

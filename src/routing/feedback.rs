@@ -1,6 +1,7 @@
 //! What sessions report to the control plane: never waited for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -25,6 +26,14 @@ impl Feedback {
     pub fn dial_failed(&self, backend: BackendId, epoch: Epoch, error: DialError) {
         if self.queue.try_send(Message::DialFailed { backend, epoch, error }).is_err() {
             tracing::trace!(%backend, %error, "a failed dial was not reported: the queue is full");
+        }
+    }
+
+    /// What sessions of `backend`, admitted under `epoch`, have sent is not acknowledged, and nothing else has come from its
+    /// host for the time `silent`.
+    pub fn data_stalled(&self, backend: BackendId, epoch: Epoch, silent: Duration) {
+        if self.queue.try_send(Message::DataStalled { backend, epoch, silent }).is_err() {
+            tracing::trace!(%backend, "a connection that is stuck was not reported: the queue is full");
         }
     }
 

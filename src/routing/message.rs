@@ -1,6 +1,7 @@
 //! What the control plane can be told and asked.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -32,6 +33,15 @@ pub enum Message {
         epoch: Epoch,
         /// Where they are counted.
         live: Arc<BackendLive>,
+    },
+    /// What was sent to a backend is not acknowledged, on live sessions.
+    DataStalled {
+        /// The backend.
+        backend: BackendId,
+        /// The epoch of one of them.
+        epoch: Epoch,
+        /// For how long nothing has been.
+        silent: Duration,
     },
     /// How does every pool stand?
     Pools(oneshot::Sender<Vec<PoolStatus>>),

@@ -115,6 +115,24 @@ impl Registry {
         }
     }
 
+    /// The backends of sessions of `worker`, by key, and their connections to them; not of those that dial or rest.
+    #[must_use]
+    pub fn servers(&self, worker: usize, keys: &[usize]) -> Vec<(BackendId, Epoch, Arc<Stream>)> {
+        if keys.is_empty() {
+            return Vec::new();
+        }
+        let shard = self.shard(worker);
+        let entries = keys.iter().filter_map(|&key| shard.sessions.get(key));
+        entries
+            .filter_map(|entry| match &entry.sockets {
+                Sockets::Server(server) | Sockets::Both([_, server]) => {
+                    Some((entry.backend, entry.epoch, Arc::clone(server)))
+                }
+                Sockets::None | Sockets::Resting(_) => None,
+            })
+            .collect()
+    }
+
     /// Up to `limit` sessions for which `wanted` is true, with numbers above `after`, by number.
     #[must_use]
     pub fn sessions(

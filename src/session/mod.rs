@@ -19,6 +19,7 @@ mod meeting;
 mod pace;
 mod rest;
 mod seats;
+mod stuck;
 mod talk;
 mod worker;
 

@@ -21,6 +21,7 @@ use super::hold::HoldQueues;
 use super::pace::Turns;
 use super::rest::{REST_AFTER, RESTS_A_TICK, RestingTalks};
 use super::seats::Seats;
+use super::stuck::{LOOKED_AT_A_TICK, STUCK_AFTER};
 
 /// How often sessions are looked at for idle and half-close limits. Those are given in seconds and
 /// minutes; a quarter of a second costs next to nothing and is never noticed.
@@ -188,7 +189,7 @@ impl Worker {
     }
 
     fn tick(&self) {
-        let mut all_moved = Vec::new();
+        let (mut all_moved, mut silent) = (Vec::new(), Vec::new());
         let mut may_rest = if self.resting.is_open() { RESTS_A_TICK } else { 0 };
         let mut may_keep = KEPT_ALIVE_A_TICK;
         // Where sessions come faster than that, those in front would take every tick's time from those behind.
@@ -205,6 +206,9 @@ impl Worker {
                 session.backend.metrics.count_moved(moved);
                 all_moved.push((session.key, moved));
             }
+            if session.pulse.quiet_ticks() == STUCK_AFTER && silent.len() < LOOKED_AT_A_TICK {
+                silent.push(session.key);
+            }
             if may_rest > 0 && is_kept && session.pulse.quiet_ticks() >= REST_AFTER && session.pulse.can_rest() {
                 may_rest -= 1;
                 session.pulse.let_rest();
@@ -212,6 +216,7 @@ impl Worker {
         }
         self.keep_from.set(left_over.unwrap_or(0));
         self.registry.add_moved(self.index, &all_moved);
+        self.report_stuck(&silent);
     }
 
     /// When many sessions have gone, or gone to rest, has the allocator return what they took.

@@ -181,6 +181,16 @@ impl Stream {
         unsent(self, matches!(self, Self::Tcp(_)))
     }
 
+    /// For how long the other side has acknowledged nothing of what it was sent, and at least once again; none if all is
+    /// acknowledged or on its way for the first time, and for Unix sockets.
+    #[must_use]
+    pub fn unheard(&self) -> Option<Duration> {
+        let Self::Tcp(_) = self else { return None };
+        let info = tcp_info(self)?;
+        let is_stuck = info.tcpi_unacked > 0 && info.tcpi_retransmits > 0;
+        is_stuck.then(|| Duration::from_millis(u64::from(info.tcpi_last_ack_recv)))
+    }
+
     /// The user at the other end of a Unix socket, if the kernel says.
     #[must_use]
     pub fn peer_uid(&self) -> Option<u32> {
@@ -311,6 +321,28 @@ pub(super) fn unsent(socket: &impl AsFd, is_tcp: bool) -> usize {
     let queued = if status == 0 { usize::try_from(queued).unwrap_or(0) } else { 0 };
     // Of a connection that was cut the kernel tells a number without meaning: nothing of it can arrive any more.
     if queued > 0 && rustix::net::getpeername(socket).is_err() { 0 } else { queued }
+}
+
+/// What the kernel knows of the connection `socket`.
+fn tcp_info(socket: &impl AsFd) -> Option<libc::tcp_info> {
+    let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).ok()?;
+    // SAFETY: the kernel writes at most `length` bytes to `info`, which are as many as it has; the descriptor is open
+    // because `socket` is borrowed.
+    #[expect(unsafe_code, reason = "no safe wrapper of TCP_INFO exists")]
+    let status = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    // SAFETY: a struct of integers, for which all zeros are valid; older kernels fill in less of it.
+    #[expect(unsafe_code, reason = "as above")]
+    let info = unsafe { info.assume_init() };
+    (status == 0).then_some(info)
 }
 
 /// Has the close of `socket` reset the connection.
