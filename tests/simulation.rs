@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use changeover::failover::recording::{Line, Replay, Scribe};
@@ -20,11 +21,14 @@ use changeover::model::{
     Actor, AdminPlan, AdminState, Advice, Approach, BackendId, BackendPlan, BackendStatus, Balance, CheckError,
     CheckKind, CheckPlan, DaemonPlan, DialError, DialPlan, Epoch, Failback, FailoverPlan, FailoverStatus, HealthState,
     HoldPlan, LogFormat, LogLevel, LogPlan, MonoTime, OutReason, Plan, PoolKind, PoolName, PoolPlan, PoolState,
-    PoolStatus, ProbeError, ProbeId, ProbeOutcome, Resend, SessionPolicies, SessionPolicy, StorePlan, TargetId,
-    WhenDown,
+    PoolStatus, ProbeError, ProbeId, ProbeOutcome, PushedHealth, Resend, SessionPolicies, SessionPolicy, StorePlan,
+    TargetId, WhenDown,
 };
 
-const SEEDS: u64 = 256;
+/// How many seeds a plain run tries.
+const SEEDS: u64 = 2000;
+/// Seeds that have found something once.
+const KEPT: [u64; 0] = [];
 /// Lives that are recorded and lived again.
 const RECORDED: u64 = 50;
 /// Steps of trouble in one run, before the world calms down.
@@ -56,10 +60,30 @@ enum Host {
     Late,
     /// The daemon cannot ask.
     Blind,
+    /// Answers well, and takes its time, now more and now less.
+    Slow,
+    /// Its agent asks for this and that.
+    Advises,
+    /// Its probes pass, its sessions end before they are answered.
+    Drops,
 }
 
-const MOODS: [Host; 8] =
-    [Host::Up, Host::Dead, Host::Hangs, Host::Sick, Host::Flaps, Host::Lies, Host::Late, Host::Blind];
+const MOODS: [Host; 11] = [
+    Host::Up,
+    Host::Dead,
+    Host::Hangs,
+    Host::Sick,
+    Host::Flaps,
+    Host::Lies,
+    Host::Late,
+    Host::Blind,
+    Host::Slow,
+    Host::Advises,
+    Host::Drops,
+];
+
+/// The most that an answer may take where there is a limit.
+const MAX_LATENCY: Duration = ms(100);
 
 /// A virtual session as the registry knows it.
 #[derive(Debug)]
@@ -94,6 +118,8 @@ struct World {
     orders: (u64, u64),
     /// The lines of a recording, if one is made.
     recording: Option<(Scribe, Vec<String>)>,
+    /// What every agent says that has nothing to ask for.
+    advice: Advice,
 }
 
 impl World {
@@ -126,6 +152,7 @@ impl World {
             told: BTreeMap::new(),
             orders: (0, 0),
             recording,
+            advice: Advice::default(),
         };
         world.feed(replaced(plan));
         world
@@ -203,6 +230,7 @@ impl World {
             }
             Command::FenceSessions { backend, epoch, reason } => {
                 self.note(format!("  fence {backend} below {epoch} for {reason}"));
+                assert_ne!(reason, OutReason::Slow, "no session is closed because its backend is slow");
                 let before = self.fences.insert(backend, epoch).unwrap_or_default();
                 assert!(epoch > before, "the fences of {backend} go from {before} to {epoch}");
                 self.sessions.retain(|session| session.backend != backend || session.epoch >= epoch);
@@ -238,10 +266,18 @@ impl World {
     fn ask(&mut self, host: Host, target: TargetId, probe: ProbeId, timeout: Duration) {
         let quick = Duration::from_micros(self.rng.u64(50..20_000));
         let failed = |error: ProbeError| ProbeOutcome::Failed { error, detail: error.label().to_owned() };
-        let passed = ProbeOutcome::Passed { latency: quick, advice: Advice::default() };
+        let passed = ProbeOutcome::Passed { latency: quick, advice: self.advice };
+        let slow = ms(self.rng.u64(40..300));
         let sick = failed(ProbeError::Check(CheckError::UnexpectedStatus));
         let (after, outcome) = match host {
-            Host::Up | Host::Lies => (quick, passed),
+            Host::Up | Host::Lies | Host::Drops => (quick, passed),
+            Host::Slow => (slow, ProbeOutcome::Passed { latency: slow, advice: self.advice }),
+            Host::Advises => {
+                let admin = self.rng.choice(AdminState::ALL).copied().filter(|_| self.rng.bool());
+                let weight = [0, 1, 50, 100][self.rng.usize(..4)];
+                let advice = Advice { admin, weight: Some(weight).filter(|_| self.rng.bool()) };
+                (quick, ProbeOutcome::Passed { latency: quick, advice })
+            }
             Host::Dead => (quick / 10, failed(ProbeError::Dial(DialError::Refused))),
             Host::Hangs => (timeout, failed(ProbeError::Dial(DialError::TimedOut))),
             Host::Sick => (quick, sick),
@@ -318,7 +354,7 @@ impl World {
             tried.push(route.backend);
             let host = self.host(&route.address.host());
             let error = match host {
-                Host::Up | Host::Sick | Host::Late | Host::Flaps => None,
+                Host::Up | Host::Sick | Host::Late | Host::Flaps | Host::Slow | Host::Advises | Host::Drops => None,
                 Host::Dead | Host::Lies => Some(DialError::Refused),
                 Host::Hangs => Some(DialError::TimedOut),
                 Host::Blind => Some(DialError::Local),
@@ -327,6 +363,10 @@ impl World {
                 let fence = self.fences.get(&route.backend).copied().unwrap_or_default();
                 assert!(route.epoch >= fence, "the present table leads behind a fence");
                 self.sessions.push(Session { backend: route.backend, epoch: route.epoch });
+                if host == Host::Drops {
+                    let sessions = self.rng.u32(1..50);
+                    self.feed(Event::EndedEarly { backend: route.backend, epoch: route.epoch, sessions });
+                }
                 break;
             };
             self.feed(Event::DialFailed { backend: route.backend, epoch: route.epoch, error });
@@ -335,9 +375,12 @@ impl World {
 
     fn step(&mut self) {
         match self.rng.u8(..100) {
-            0..42 => self.client(),
-            42..45 => self.direct(),
-            45..60 => {
+            0..33 => self.client(),
+            33..40 => self.outsider(),
+            40..42 => self.stall(),
+            42 => self.stuck(),
+            43..46 => self.direct(),
+            46..60 => {
                 let host = ["a", "b", "c", "d", "e", "f"][self.rng.usize(..6)].to_owned();
                 let mood = if self.rng.bool() { Host::Up } else { MOODS[self.rng.usize(..MOODS.len())] };
                 self.note(format!("{host} is {mood:?}"));
@@ -357,7 +400,12 @@ impl World {
                 self.told.retain(|pool, _| plan.pools.contains_key(pool));
                 self.feed(replaced(plan));
             }
-            67..95 => {
+            67 => {
+                // A jump that nobody has noticed: the next turn is late.
+                self.now = self.now + ms(self.rng.u64(1..60_000));
+                self.feed(Event::Tick);
+            }
+            68..95 => {
                 let time = ms(self.rng.u64(1..400));
                 self.pass(time);
             }
@@ -412,13 +460,56 @@ impl World {
                 assert!(to.is_none() || (active.len() == 1 && Some(&active[0].name) == to.as_ref()), "{status:#?}");
             }
             Order::Failback { .. } => {
-                let best = status.backends.iter().find(|b| b.eligible).map(|b| b.priority);
+                let best = status.backends.iter().find(|b| b.eligible && !b.slow).map(|b| b.priority);
                 assert_eq!(status.pinned, None);
-                assert_eq!(active.first().map(|b| b.priority), best, "not the best that is fit: {status:#?}");
+                let serves = active.first().map(|b| b.priority);
+                assert!(best.is_none() || serves == best, "not the best that is fit: {status:#?}");
             }
             Order::Pause { .. } => assert!(status.paused.is_some()),
             Order::Resume { .. } => assert!(status.paused.is_none()),
             _ => {}
+        }
+    }
+
+    /// Somebody outside has something to say.
+    fn outsider(&mut self) {
+        let named: Vec<_> = self.core.backends().map(|(_, pool, name, _)| (pool.clone(), name.clone())).collect();
+        let Some((pool, backend)) = self.rng.choice(named) else { return };
+        let order = match self.rng.u8(..8) {
+            0..3 => Order::ReportFailure { pool, backend, error: "could not use it".to_owned() },
+            3 => Order::ReportSuccess { pool, backend },
+            4 | 5 => {
+                let (health, ttl) = (HealthState::ALL[self.rng.usize(..3)], ms(self.rng.u64(0..5000)));
+                let pushed = PushedHealth { health, until: self.now + ttl, reason: None, figures: Vec::new() };
+                Order::PushHealth { pool, backend, pushed }
+            }
+            6 => Order::Reset { pool, backend: Some(backend).filter(|_| self.rng.bool()) },
+            _ => Order::Probe { pool, backend: Some(backend).filter(|_| self.rng.bool()) },
+        };
+        self.feed(Event::Ordered { actor: Actor::from("ops"), order });
+    }
+
+    /// The control task does not run for a while. What was out may come back by that, nothing that was fit goes.
+    fn stall(&mut self) {
+        let since = self.now;
+        self.now = since + ms(self.rng.u64(200..9000));
+        let healthy = |world: &Self| -> BTreeSet<BackendId> {
+            world.backends().iter().filter(|b| b.health == HealthState::Healthy).map(|b| b.id).collect()
+        };
+        let before = healthy(self);
+        self.feed(Event::WasStalled { since });
+        assert!(before.is_subset(&healthy(self)), "a verdict from a time in which nobody looked");
+    }
+
+    /// What live sessions send is not acknowledged.
+    fn stuck(&mut self) {
+        let session = self.sessions.last().map(|session| (session.backend, session.epoch));
+        let Some((backend, epoch)) = session else { return };
+        let before = self.statuses();
+        let due = self.core.next_deadline();
+        self.feed(Event::DataStalled { backend, epoch, silent: ms(500) });
+        if due.is_none_or(|due| due > self.now) {
+            assert_eq!(before, self.statuses(), "a verdict from sessions that are stuck");
         }
     }
 
@@ -435,6 +526,7 @@ impl World {
     /// Everything is well again: within a bounded time the pools are too.
     fn calm(&mut self) {
         self.hosts.clear();
+        self.advice = Advice { admin: Some(AdminState::Ready), weight: Some(100) };
         for backend in self.backends() {
             self.order(backend.id, AdminState::Ready);
         }
@@ -446,6 +538,10 @@ impl World {
             if status.pinned.is_some() {
                 self.feed(Event::Ordered { actor: Actor::from("ops"), order: Order::Failback { pool } });
             }
+        }
+        for pool in self.core.pool_statuses(self.now) {
+            let order = Order::Reset { pool: pool.name, backend: None };
+            self.feed(Event::Ordered { actor: Actor::from("ops"), order });
         }
         // A probe that hangs, the one after it, its thresholds, and the way back tier by tier.
         self.pass(ms(45_000));
@@ -461,7 +557,7 @@ impl World {
         }
         for status in self.core.pool_statuses(self.now) {
             let policy = self.plan.pools[&status.name].failover;
-            assert!(status.backends.iter().all(|b| b.eligible), "not all are fit again: {status:#?}");
+            assert!(status.backends.iter().all(|b| b.eligible && !b.slow), "not all are fit again: {status:#?}");
             if policy.automatic && policy.failback == Failback::Automatic {
                 assert_eq!(status.state, PoolState::Healthy, "{status:#?}");
                 let active = status.backends.iter().find(|b| b.active).unwrap();
@@ -564,15 +660,15 @@ fn replaced(plan: Arc<Plan>) -> Event {
 fn draw_backend(rng: &mut fastrand::Rng, name: &str) -> BackendPlan {
     let port = if rng.u8(..8) == 0 { 2 } else { 1 };
     let check = CheckPlan {
-        kind: CheckKind::Tcp,
+        kind: if rng.u8(..10) == 0 { CheckKind::None } else { CheckKind::Tcp },
         interval: if rng.u8(..4) == 0 { ms(250) } else { ms(1000) },
         timeout: if rng.u8(..8) == 0 { ms(300) } else { ms(800) },
         unhealthy_threshold: rng.u32(1..5),
         healthy_threshold: rng.u32(1..4),
         recovery_interval: (rng.u8(..4) == 0).then(|| ms(3000)),
-        recovery_attempts: 0,
-        recovery_backoff: ms(5000),
-        max_latency: None,
+        recovery_attempts: if rng.u8(..4) == 0 { rng.u32(1..6) } else { 0 },
+        recovery_backoff: ms(rng.u64(100..2000)),
+        max_latency: (rng.u8(..3) == 0).then_some(MAX_LATENCY),
     };
     let address = format!("{name}:{port}").parse().unwrap();
     let (priority, weight) = (rng.u32(1..4), rng.u32(1..=4));
@@ -617,18 +713,25 @@ fn whatever_happens_the_rules_hold_and_the_pools_recover() {
         assert!(lived.is_ok(), "{}", lived.unwrap_err().downcast_ref::<String>().cloned().unwrap_or_default());
         return;
     }
-    let (mut turns, mut failovers, mut done, mut refused) = (0, 0, 0, 0);
-    for seed in 0..number("SIM_SEEDS").unwrap_or(SEEDS) {
-        match catch_unwind(|| run(seed)) {
-            Ok(outcome) => {
-                turns += outcome.turns;
-                failovers += outcome.failovers;
-                done += outcome.orders.0;
-                refused += outcome.orders.1;
-            }
+    let seeds: Vec<u64> = KEPT.into_iter().chain(0..number("SIM_SEEDS").unwrap_or(SEEDS)).collect();
+    let next = AtomicUsize::new(0);
+    let live = || -> Vec<Outcome> {
+        let seeds = std::iter::from_fn(|| seeds.get(next.fetch_add(1, Ordering::Relaxed)));
+        seeds.map(|&seed| run(seed)).collect()
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let outcomes: Vec<Outcome> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..threads).map(|_| scope.spawn(live)).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Vec<Outcome>>| match thread.join() {
+            Ok(outcomes) => outcomes,
             Err(panic) => panic!("{}", panic.downcast_ref::<String>().cloned().unwrap_or_default()),
-        }
-    }
+        };
+        all.into_iter().flat_map(join).collect()
+    });
+    assert_eq!(outcomes.len(), seeds.len());
+    let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(of).sum::<u64>();
+    let (turns, failovers) = (sum(|outcome| outcome.turns), sum(|outcome| outcome.failovers));
+    let (done, refused) = (sum(|outcome| outcome.orders.0), sum(|outcome| outcome.orders.1));
     assert!(turns > 0 && failovers > 0, "a world in which nothing happens: {turns} turns, {failovers} failovers");
     assert!(done > 0 && refused > 0, "operators who say nothing: {done} orders carried out, {refused} refused");
 }

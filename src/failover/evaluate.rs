@@ -1,6 +1,6 @@
 //! Whether the pool should fail over, asked from outside. Nothing changes by the question.
 
-use crate::model::{Evaluation, MonoTime, PoolName};
+use crate::model::{Evaluation, MonoTime, OutReason, PoolName};
 
 use super::controller::Controller;
 use super::event::names;
@@ -25,16 +25,25 @@ impl Pool {
             None => self.next_names(),
         };
         let reason = obstacle.unwrap_or_else(|| {
-            let (from, lost) = (names(&self.serving), self.loss.reason);
-            format!("{from} cannot serve ({lost}), and {} can", names(&to))
+            let (from, to) = (names(&self.serving), names(&to));
+            match self.loss.reason {
+                OutReason::Slow => format!("{from} is slow, and {to} is faster"),
+                lost => format!("{from} cannot serve ({lost}), and {to} can"),
+            }
         });
         Evaluation { should_failover, from: self.serving.clone(), to, reason }
     }
 
     /// What stands in the way of a failover to the tier `chosen`.
     fn obstacle(&self, chosen: Option<u32>) -> Option<String> {
-        if !self.serving_ids().is_empty() {
-            return Some(format!("{} can serve", names(&self.serving)));
+        let serving = self.serving_ids();
+        if !serving.is_empty() {
+            let who = names(&self.serving);
+            let is_slow = serving.iter().all(|&id| self.member(id).is_some_and(|member| !member.is_fit()));
+            return Some(match is_slow {
+                true => format!("{who} is slow and can serve, and nothing fit that may serve is faster by enough"),
+                false => format!("{who} can serve"),
+            });
         }
         if self.pin.is_some() {
             return Some(self.release_hint());

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use crate::model::{Applied, BackendName, Explanation, Failback, MonoTime, PoolName, Prospect, Rule, WhenDown};
 
+use super::availability::Availability;
 use super::controller::Controller;
 use super::event::names;
 use super::lifecycle::Tenure;
+use super::member::Member;
 use super::pool::Pool;
 
 impl Controller {
@@ -32,6 +34,7 @@ impl Pool {
         rules.extend(self.bound());
         rules.extend(self.way_back());
         rules.extend(self.damped());
+        rules.extend(self.slowed());
         Explanation {
             pool: self.plan.name.clone(),
             at: now,
@@ -69,7 +72,9 @@ impl Pool {
             WhenDown::UsePreferred => {
                 let detail = match self.last_resort() {
                     Some(backend) => format!("clients are sent to {}, fit or not", backend.plan.name),
-                    None => "clients are closed: operators have taken out every backend that may serve".to_owned(),
+                    None => {
+                        "clients are closed: operators or agents have taken out every backend that may serve".to_owned()
+                    }
                 };
                 applied(Rule::UsePreferred, since, detail)
             }
@@ -128,22 +133,45 @@ impl Pool {
     /// What would happen if all that serve failed now.
     fn if_active_failed(&self) -> Prospect {
         let mut rules = self.bound();
-        let to = if rules.iter().any(|rule| matches!(rule.rule, Rule::Pinned | Rule::AutomaticOff)) {
-            Vec::new()
-        } else {
-            self.next_names()
-        };
-        if to.is_empty() {
+        let serving = self.serving_ids();
+        let others = || self.members().iter().filter(|m| !serving.contains(&m.id) && self.may_serve(m));
+        let is_slow = |member: &&Member| member.availability() == Availability::Slow;
+        let fit = others().find(|member| member.is_fit()).map(|member| member.plan.priority);
+        // With nothing fit left, no slow one is passed over, and those of the active tier keep the seat.
+        let seated = others().filter(is_slow).find(|member| self.is_seated(member));
+        let slow = seated.or_else(|| others().find(is_slow)).map(|member| member.plan.priority);
+        let Some(priority) = fit.or(slow) else {
             rules.push(self.without_anybody(None));
-        } else {
-            rules.push(applied(Rule::EmptySeat, None, format!("{} is the best that is fit besides", names(&to))));
-        }
+            return Prospect { to: Vec::new(), rules };
+        };
+        let serves = |member: &&Member| {
+            let joins = if fit.is_some() { member.is_eligible() } else { is_slow(member) };
+            member.plan.priority == priority && joins
+        };
+        let to: Vec<BackendName> = others().filter(serves).map(|member| member.plan.name.clone()).collect();
+        rules.push(match fit {
+            Some(_) => applied(Rule::EmptySeat, None, format!("{} is the best that is fit besides", names(&to))),
+            None => applied(Rule::Slow, None, format!("{} is slow, and nothing fit is left", names(&to))),
+        });
         Prospect { to, rules }
     }
 
-    /// The best tier that is fit besides the active one, whatever binds the pool.
+    /// Which backends are slow, and whether that matters.
+    fn slowed(&self) -> Vec<Applied> {
+        let of = |passed_over: bool, what: &str| {
+            let is_meant =
+                |member: &&Member| member.availability() == Availability::Slow && member.passed_over == passed_over;
+            let slow = self.members().iter().filter(is_meant).map(|member| member.plan.name.clone());
+            let slow: Vec<BackendName> = slow.collect();
+            (!slow.is_empty()).then(|| applied(Rule::Slow, None, format!("{} {what}", names(&slow))))
+        };
+        let passed_over = of(true, "is slow and passed over, because another that is fit is faster");
+        let stays = of(false, "is slow and not passed over, because nothing fit that may serve is faster by enough");
+        passed_over.into_iter().chain(stays).collect()
+    }
+
+    /// The best tier besides the active one, whatever binds the pool.
     pub(super) fn next_names(&self) -> Vec<BackendName> {
-        let next = self.fit_tiers().into_keys().find(|&priority| Some(priority) != self.active);
-        next.into_iter().flat_map(|priority| self.fit_names_of(priority)).collect()
+        self.next_tier().into_iter().flat_map(|priority| self.fit_names_of(priority)).collect()
     }
 }

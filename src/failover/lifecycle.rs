@@ -174,7 +174,8 @@ impl Pool {
         let Failover { at: lost, ref from, loss: Loss { reason, .. }, .. } = failover;
         self.damping.left(now, lost, reason.is_verdict(), self.plan.failover.failback_after);
         self.last_move = Some(Move { at: now, from: from.clone(), to: to.to_vec(), reason });
-        self.tenure = Some(Tenure { since: now, rule: Rule::EmptySeat });
+        let rule = if reason == OutReason::Slow { Rule::Slow } else { Rule::EmptySeat };
+        self.tenure = Some(Tenure { since: now, rule });
         self.complete(now, &failover, to, None, effects);
     }
 

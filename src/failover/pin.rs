@@ -39,8 +39,7 @@ impl Pool {
     pub(super) fn pin_target(&self, to: Option<&BackendName>) -> Result<(BackendName, bool), Refusal> {
         let pool = &self.plan.name;
         let Some(name) = to else {
-            let other = self.fit_tiers().into_keys().find(|&priority| Some(priority) != self.active);
-            let best = other.and_then(|priority| self.fit_names_of(priority).next());
+            let best = self.next_tier().and_then(|priority| self.fit_names_of(priority).next());
             let refusal = || {
                 Refusal::NoEligibleBackend(format!(
                     "pool {pool} has no other tier with an eligible backend; to serve from one backend of the active tier alone, name it (--to)"
@@ -145,7 +144,7 @@ impl Pool {
         self.members().iter().find(|member| member.plan.name == *name)
     }
 
-    /// The backends of a tier that are fit, whatever the pin says.
+    /// The backends of a tier that are fit, or slow and not passed over, whatever the pin says.
     pub(super) fn fit_names_of(&self, priority: u32) -> impl Iterator<Item = BackendName> {
         let fit = move |member: &&Member| member.plan.priority == priority && member.is_eligible();
         self.members().iter().filter(fit).map(|member| member.plan.name.clone())

@@ -49,6 +49,13 @@ impl Pool {
         fit.keys().next().copied().or_else(slow)
     }
 
+    /// The best tier besides the active one, by the same measure, whatever binds the pool.
+    pub(super) fn next_tier(&self) -> Option<u32> {
+        let other = |member: &&Member| Some(member.plan.priority) != self.active && member.is_eligible();
+        let fit = self.members().iter().filter(other).find(|member| member.is_fit());
+        fit.or_else(|| self.members().iter().find(other)).map(|member| member.plan.priority)
+    }
+
     /// Whether the tier has a backend that may get new sessions, be it slow.
     pub(super) fn may_go_on(&self, priority: u32) -> bool {
         self.members().iter().any(|member| member.plan.priority == priority && member.is_eligible())

@@ -24,6 +24,8 @@ labelled! {
         AutomaticOff = "automatic_off",
         /// The pool does not return by itself.
         ManualFailback = "manual_failback",
+        /// A backend answers too slowly.
+        Slow = "slow",
         /// Verdicts are still out.
         NoVerdict = "no_verdict",
         /// Clients wait while nothing serves.
@@ -53,6 +55,9 @@ impl Rule {
             Self::Paused => "New clients of a paused pool wait; sessions that exist go on.",
             Self::AutomaticOff => "With automatic failover off, no new session leaves the active tier.",
             Self::ManualFailback => "With manual failback, a better tier serves again on an operator's order only.",
+            Self::Slow => {
+                "A slow backend is passed over while a fit one is faster by enough, and serves when nothing fit is left."
+            }
             Self::NoVerdict => "While verdicts are out, clients wait for them.",
             Self::Hold => "While nothing serves, new clients wait.",
             Self::Refuse => "While nothing serves, new clients are closed at once.",

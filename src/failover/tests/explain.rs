@@ -1,8 +1,8 @@
 //! What the pool says of its decisions, and whether it should take another.
 
 use super::build::{ms, plan};
-use super::rig::Rig;
-use crate::model::{Applied, Evaluation, Explanation, HealthState, PoolName, Rule};
+use super::rig::{Rig, passed_in};
+use crate::model::{Applied, Evaluation, Explanation, HealthState, OutReason, PoolName, Rule};
 
 fn rig() -> Rig {
     let mut rig = Rig::new(plan().pool("pg").failback_after(ms(3000)).backend("a", 1).backend("b", 2));
@@ -126,6 +126,77 @@ fn an_evaluation_says_what_stands_in_the_way_or_where_to() {
     assert_eq!(evaluate(&one).reason, "first verdicts are still out");
     one.kill("b");
     assert_eq!(evaluate(&one).reason, "no other backend is eligible");
+}
+
+/// Both fit, each with an answer of 50 ms and a limit of 100.
+fn limited() -> Rig {
+    let limit = |check: &mut crate::model::CheckPlan| check.max_latency = Some(ms(100));
+    let mut rig = Rig::new(plan().pool("pg").backend("a", 1).check(limit).backend("b", 2).check(limit));
+    rig.answer("a", passed_in(50));
+    rig.answer("b", passed_in(50));
+    rig
+}
+
+#[test]
+fn a_slow_backend_is_explained() {
+    let mut rig = limited();
+    for _ in 0..3 {
+        rig.answer("a", passed_in(200));
+    }
+    let said = explain(&rig);
+    let passed_over = "slow: a is slow and passed over, because another that is fit is faster";
+    assert_eq!(text(&said.rules), ["slow: b took over from a (slow)", passed_over]);
+    let prospect = said.if_active_failed.unwrap();
+    assert_eq!(
+        (prospect.to, text(&prospect.rules)),
+        (vec!["a".into()], vec!["slow: a is slow, and nothing fit is left".to_owned()])
+    );
+    assert_eq!((evaluate(&rig).reason.as_str(), evaluate(&rig).to.len()), ("b can serve", 0));
+    rig.kill("b");
+    let stays = "slow: a is slow and not passed over, because nothing fit that may serve is faster by enough";
+    assert_eq!(text(&explain(&rig).rules), ["empty_seat: a took over from b (dead)", stays]);
+    let reason = "a is slow and can serve, and nothing fit that may serve is faster by enough";
+    assert_eq!((evaluate(&rig).should_failover, evaluate(&rig).reason.as_str()), (false, reason));
+}
+
+#[test]
+fn the_fit_are_foretold_before_the_slow() {
+    let limit = |check: &mut crate::model::CheckPlan| check.max_latency = Some(ms(100));
+    let pool = plan().pool("pg").backend("a", 1).check(limit).backend("b", 2).check(limit).backend("c", 3);
+    let mut rig = Rig::new(pool.check(limit));
+    for name in ["a", "b", "c"] {
+        rig.answer(name, passed_in(99));
+    }
+    // Slow, but not so much that the others are better by enough.
+    for _ in 0..3 {
+        rig.answer("b", passed_in(101));
+    }
+    assert!(rig.backend("b").slow && rig.backend("b").eligible);
+    let prospect = explain(&rig).if_active_failed.unwrap();
+    assert_eq!((&prospect.to, evaluate(&rig).to), (&vec!["c".into()], prospect.to.clone()));
+    rig.kill("a");
+    assert_eq!(rig.status("pg").backends.iter().find(|b| b.active).unwrap().name.as_str(), "c");
+    let prospect = explain(&rig).if_active_failed.unwrap();
+    assert_eq!((&prospect.to, evaluate(&rig).to), (&vec!["b".into()], prospect.to.clone()));
+    // What an operator orders without naming anybody goes by the same measure.
+    rig.fail_over("pg", None).unwrap();
+    assert_eq!(rig.way("pg"), "b");
+}
+
+#[test]
+fn an_evaluation_says_that_another_is_faster() {
+    let mut rig = limited();
+    let id = rig.id("a");
+    let now = rig.now;
+    let pool = rig.core.pools.get_mut("pg").unwrap();
+    pool.loss.reason = OutReason::Slow;
+    let member = pool.member_mut(id).unwrap();
+    (member.health.state, member.health.reason) = (HealthState::Unhealthy, Some(OutReason::Slow));
+    member.passed_over = true;
+    member.settle(now);
+    let said = evaluate(&rig);
+    assert_eq!((said.should_failover, said.reason.as_str()), (true, "a is slow, and b is faster"));
+    assert_eq!(said.to, ["b".into()]);
 }
 
 #[test]

@@ -1,16 +1,16 @@
 //! Any sequence of events keeps the invariants, and the seat is where a simple, slow model says it must be.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::build::{PlanBuilder, ms, plan};
-use super::rig::{Rig, bad_answer, inconclusive, passed, refused, replaced, timed_out};
-use crate::failover::{Change, Command, DAMPING_CAP, DAMPING_FLOOR, Event, Order};
+use super::model::{Seat, may_serve, model};
+use super::rig::{Rig, advised, bad_answer, inconclusive, passed, passed_in, refused, replaced, timed_out};
+use crate::failover::{Command, Event, MIN_GAIN, Order};
 use crate::model::{
-    Actor, AdminState, BackendId, BackendName, BackendStatus, DialError, Epoch, Explanation, Failback, FailoverStatus,
-    HealthState, MonoTime, PoolState, PoolStatus, ProbeId, ProbeOutcome, SessionPolicy, TargetId, WhenDown,
+    Actor, AdminState, BackendId, BackendName, BackendStatus, CheckKind, CheckPlan, DialError, Epoch, Explanation,
+    HealthState, PoolName, PoolStatus, ProbeId, ProbeOutcome, PushedHealth, SessionPolicy, TargetId, WhenDown,
 };
 
 #[derive(Debug, Clone)]
@@ -30,13 +30,23 @@ enum Op {
     Pause(u8, u64),
     Resume(u8),
     Replan(u8),
+    /// Sessions that ended early, or are stuck.
+    Ended(usize, u32),
+    Stuck(usize, u64),
+    /// We did not run for so long.
+    Stall(u64),
+    /// Somebody outside says that it failed, or did not.
+    Report(usize, bool),
+    Push(usize, u8, u64),
+    Reset(usize, bool),
+    Probe(usize),
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
         4 => prop_oneof![0u64..20, 0u64..3000, 0u64..40_000].prop_map(Op::Pass),
-        14 => (any::<prop::sample::Index>(), 0u8..8).prop_map(|(n, o)| Op::Answer(n.index(16), o)),
-        1 => (0u32..12, 0u64..60, 0u8..8).prop_map(|(t, p, o)| Op::Stray(t, p, o)),
+        14 => (any::<prop::sample::Index>(), 0u8..13).prop_map(|(n, o)| Op::Answer(n.index(16), o)),
+        1 => (0u32..12, 0u64..60, 0u8..13).prop_map(|(t, p, o)| Op::Stray(t, p, o)),
         2 => (0usize..8, 0u8..6, 0u64..3).prop_map(|(b, e, epoch)| Op::Dial(b, e, epoch)),
         1 => (0usize..8, 0u8..3).prop_map(|(b, s)| Op::Order(b, s)),
         1 => (0u8..2, 0u8..7, 0usize..8).prop_map(|(pool, to, policy)| Op::FailOver(pool, to, policy % 3)),
@@ -44,11 +54,18 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => (0u8..2, prop_oneof![Just(0u64), 1u64..9000]).prop_map(|(pool, time)| Op::Pause(pool, time)),
         1 => (0u8..2).prop_map(Op::Resume),
         1 => (0u8..FAMILY).prop_map(Op::Replan),
+        2 => (0usize..8, 0u32..30).prop_map(|(b, n)| Op::Ended(b, n)),
+        1 => (0usize..8, 0u64..2000).prop_map(|(b, t)| Op::Stuck(b, t)),
+        1 => (0u64..9000).prop_map(Op::Stall),
+        2 => (0usize..8, any::<bool>()).prop_map(|(b, good)| Op::Report(b, good)),
+        2 => (0usize..8, 0u8..3, 0u64..5000).prop_map(|(b, h, ttl)| Op::Push(b, h, ttl)),
+        1 => (0usize..8, any::<bool>()).prop_map(|(b, all)| Op::Reset(b, all)),
+        1 => (0usize..8).prop_map(Op::Probe),
     ];
     prop::collection::vec(op, 1..120)
 }
 
-const FAMILY: u8 = 9;
+const FAMILY: u8 = 12;
 
 const POOLS: [&str; 2] = ["p", "q"];
 
@@ -71,8 +88,28 @@ fn family(which: u8) -> PlanBuilder {
         5 => plan().pool("q").backend("a", 1).backend("b", 2),
         6 => three.manual_failover().use_preferred().backend("d", 7).backend("e", 8).pool("q").backend("c", 3),
         7 => three.failback_after(ms(0)).backend("a", 1).weight(3).backend("b", 1).backend("c", 2).weight(1000),
+        8 => three.backend("a", 1).check(limited).backend("b", 1).check(limited).backend("c", 2).check(limited),
+        9 => {
+            three.failback_after(ms(0)).backend("a", 1).check(limited).backend("b", 2).check(unchecked).backend("c", 3)
+        }
+        10 => {
+            plan().pool("q").backend("a", 1).check(patient).pool("p").manual_failover().backend("a", 1).check(limited)
+        }
         _ => plan(),
     }
+}
+
+fn limited(check: &mut CheckPlan) {
+    check.max_latency = Some(ms(100));
+}
+
+fn unchecked(check: &mut CheckPlan) {
+    check.kind = CheckKind::None;
+}
+
+fn patient(check: &mut CheckPlan) {
+    check.recovery_attempts = 3;
+    check.recovery_backoff = ms(700);
 }
 
 fn outcome(which: u8) -> ProbeOutcome {
@@ -81,184 +118,14 @@ fn outcome(which: u8) -> ProbeOutcome {
         1 => refused(),
         2 => timed_out(),
         3 => inconclusive(),
+        4 => advised(Some(AdminState::Drain), None),
+        5 => advised(Some(AdminState::Ready), Some(60)),
+        6 => advised(None, Some(0)),
+        7 => passed_in(70),
+        8 => passed_in(200),
+        9 => passed_in(400),
         _ => passed(),
     }
-}
-
-/// What the model remembers of a pool: the seat, who sat in it, and since when whom is eligible.
-#[derive(Default, Clone)]
-struct Seat {
-    active: Option<u32>,
-    seated: Vec<BackendId>,
-    since: BTreeMap<BackendId, MonoTime>,
-    /// To whom it is pinned, and whether with the tier.
-    pin: Option<(BackendName, bool)>,
-    paused: bool,
-    /// Since when nothing serves that did.
-    lost: Option<MonoTime>,
-    calm: Calm,
-    /// The number and status of the last failover.
-    told: Option<(u64, FailoverStatus)>,
-}
-
-/// How far the pool trusts a better tier: the damping once more.
-#[derive(Default, Clone)]
-struct Calm {
-    bounces: u32,
-    since: MonoTime,
-    fit: BTreeMap<u32, MonoTime>,
-    proof: Option<MonoTime>,
-}
-
-impl Calm {
-    fn wait(&self, after: Duration) -> Duration {
-        (0..self.bounces).fold(after.max(DAMPING_FLOOR), |wait, _| wait * 2).min(DAMPING_CAP)
-    }
-
-    fn returned(&mut self, now: MonoTime, after: Duration) {
-        (self.since, self.proof) = (now, Some(now + self.wait(after) * 2));
-    }
-
-    fn left(&mut self, now: MonoTime, lost: MonoTime, by_verdict: bool) {
-        self.since = now;
-        self.bounces += u32::from(self.proof.take().is_some_and(|proof| lost < proof && by_verdict));
-    }
-}
-
-impl Seat {
-    fn is_seated(&self, backend: &BackendStatus) -> bool {
-        let within = self.pin.as_ref().is_none_or(|(name, tier)| *tier || *name == backend.name);
-        within && Some(backend.priority) == self.active
-    }
-
-    fn serving(&self, all: &[BackendStatus]) -> Vec<BackendId> {
-        all.iter().filter(|b| b.eligible && self.is_seated(b)).map(|b| b.id).collect()
-    }
-
-    /// From `before` to the present tier.
-    fn moved(&mut self, now: MonoTime, before: u32, status: &PoolStatus, after: Duration) {
-        if self.active < Some(before) && status.backends.iter().any(|b| b.priority == before && b.eligible) {
-            self.calm.returned(now, after);
-        } else {
-            let by_verdict = status.last_failover.as_ref().is_some_and(|last| last.reason.is_verdict());
-            self.calm.left(now, self.lost.unwrap_or(now), by_verdict);
-        }
-    }
-
-    /// What an order that is not refused makes of it; `status` is the pool after the order.
-    fn obey(&mut self, now: MonoTime, order: &Order, status: &PoolStatus, after: Duration) {
-        let all = &status.backends;
-        match order {
-            Order::Failover { to, .. } => {
-                let of_tier = |b: &&BackendStatus| b.eligible && Some(b.priority) != self.active;
-                let target = match to {
-                    Some(name) => all.iter().find(|b| b.name == *name).unwrap(),
-                    None => all.iter().find(of_tier).unwrap(),
-                };
-                self.pin = Some((target.name.clone(), to.is_none()));
-                self.active = Some(target.priority);
-                self.calm.left(now, now, false);
-            }
-            Order::Failback { .. } => {
-                let (served, before) = (self.serving(all), self.active.unwrap());
-                self.pin = None;
-                let best = all.iter().filter(|b| b.eligible).map(|b| b.priority).min();
-                self.active = best.or(self.active);
-                let is_better = self.active < Some(before);
-                if served.is_empty() && self.active > Some(before) {
-                    self.moved(now, before, status, after);
-                } else if (is_better || !served.is_empty()) && self.serving(all) != served {
-                    self.calm.returned(now, after);
-                }
-            }
-            Order::Pause { .. } => self.paused = true,
-            Order::Resume { .. } => self.paused = false,
-            other => panic!("no order about who serves: {other:?}"),
-        }
-        self.seated = all.iter().filter(|b| Some(b.priority) == self.active).map(|b| b.id).collect();
-    }
-
-    /// Failovers are numbered without a gap, and each is told in order.
-    fn tell(&mut self, change: &Change) {
-        let Change::PoolFailover { number, status, .. } = change else { return };
-        let (last, before) = self.told.unwrap_or((0, FailoverStatus::Failed));
-        let expected = match (before, status) {
-            (FailoverStatus::Completed | FailoverStatus::Failed, FailoverStatus::Pending) => last + 1,
-            (FailoverStatus::Pending, FailoverStatus::InProgress | FailoverStatus::Failed)
-            | (FailoverStatus::InProgress, FailoverStatus::Completed) => last,
-            _ => panic!("{status} after {before}"),
-        };
-        assert_eq!(*number, expected);
-        self.told = Some((*number, *status));
-    }
-}
-
-/// Which tier is active: the rules once more, from what the controller says of its backends alone.
-fn model(rig: &Rig, status: &PoolStatus, mut seat: Seat) -> Seat {
-    let policy = rig.core.pools[&status.name].plan.failover;
-    let all = &status.backends;
-    seat.since.retain(|id, _| all.iter().any(|b| b.id == *id && b.eligible));
-    for backend in all.iter().filter(|b| b.eligible) {
-        seat.since.entry(backend.id).or_insert(rig.now);
-    }
-    // A new plan: those who sat keep the seat, the fit among them first. Without a new plan they are all one tier.
-    let stayed: Vec<&BackendStatus> = all.iter().filter(|b| seat.seated.contains(&b.id)).collect();
-    let was_fit = |b: &&&BackendStatus| b.eligible;
-    if seat.active.is_some() {
-        let best = stayed.iter().filter(was_fit).map(|b| b.priority).min();
-        seat.active = best.or_else(|| stayed.iter().map(|b| b.priority).min()).or(seat.active);
-    }
-    if !policy.automatic && all.iter().all(|b| Some(b.priority) != seat.active) {
-        seat.active = None;
-    }
-    if let Some((name, tier)) = seat.pin.take() {
-        let stayed = || all.iter().find(|b| tier && seat.seated.contains(&b.id));
-        let pinned = all.iter().find(|b| b.name == name).or_else(stayed);
-        seat.active = pinned.map(|b| b.priority).or(seat.active);
-        seat.pin = pinned.map(|b| (b.name.clone(), tier));
-    }
-    let mut fit_tiers: BTreeMap<u32, MonoTime> = BTreeMap::new();
-    for backend in all.iter().filter(|b| b.eligible) {
-        let since = fit_tiers.entry(backend.priority).or_insert(rig.now);
-        *since = seat.since[&backend.id].min(*since);
-    }
-    while seat.calm.bounces > 0 && rig.now >= seat.calm.since + seat.calm.wait(policy.failback_after) * 2 {
-        seat.calm.since = seat.calm.since + seat.calm.wait(policy.failback_after) * 2;
-        seat.calm.bounces -= 1;
-    }
-    if seat.calm.fit != fit_tiers {
-        (seat.calm.fit, seat.calm.since) = (fit_tiers, rig.now);
-    }
-    let wait = if seat.calm.bounces > 0 { seat.calm.wait(policy.failback_after) } else { policy.failback_after };
-    let before = seat.active;
-    let fit = |priority: u32| all.iter().any(|b| b.priority == priority && b.eligible);
-    let ready = |b: &&BackendStatus| b.admin_state == AdminState::Ready;
-    let best = all.iter().filter(|b| b.eligible).map(|b| b.priority).min();
-    let preferred = all.iter().filter(ready).map(|b| b.priority).min();
-    let unasked = all.iter().filter(ready).filter(|b| b.health == HealthState::Unknown).map(|b| b.priority).min();
-    seat.active = match seat.active {
-        Some(active) if seat.pin.is_some() => Some(active),
-        None if policy.automatic => best.filter(|&best| unasked.is_none_or(|unasked| unasked >= best)),
-        None => best.filter(|_| best == preferred),
-        Some(active) if !policy.automatic => Some(active),
-        Some(active) if !fit(active) => Some(best.unwrap_or(active)),
-        Some(active) if policy.failback == Failback::Manual => Some(active),
-        Some(active) => {
-            let stable = |b: &&BackendStatus| b.eligible && rig.now >= seat.since[&b.id] + wait && b.priority < active;
-            Some(all.iter().filter(stable).map(|b| b.priority).min().unwrap_or(active))
-        }
-    };
-    match before {
-        Some(before) if seat.active != Some(before) => seat.moved(rig.now, before, status, policy.failback_after),
-        None if seat.active.is_some() => seat.calm.left(rig.now, rig.now, false),
-        _ => {}
-    }
-    let serves = !seat.serving(all).is_empty();
-    let empty = seat.active.is_some() || status.state == PoolState::Down;
-    seat.lost = if serves || !empty { None } else { seat.lost.or(Some(rig.now)) };
-    seat.paused = status.paused.is_some();
-    seat.seated = all.iter().filter(|b| Some(b.priority) == seat.active).map(|b| b.id).collect();
-    seat
 }
 
 struct Bench {
@@ -273,7 +140,7 @@ impl Bench {
         let is_plan = matches!(event, Event::PlanReplaced { .. });
         let before = self.rig.core.table().clone();
         let order = match &event {
-            Event::Ordered { order, .. } if !matches!(order, Order::SetAdminState { .. }) => Some(order.clone()),
+            Event::Ordered { order, .. } => Some(order.clone()),
             _ => None,
         };
         let is_answer = matches!(event, Event::ProbeFinished { .. });
@@ -282,7 +149,8 @@ impl Bench {
         expected.iter().for_each(|before| self.check_prospect(before));
         for command in &self.rig.last {
             let Command::Report(told) = command else { continue };
-            self.seats.entry(told.pool.as_ref().unwrap().to_string()).or_default().tell(&told.change);
+            let Some(pool) = &told.pool else { continue };
+            self.seats.entry(pool.to_string()).or_default().tell(&told.change);
         }
         let unchanged = self.rig.published().is_none();
         assert_eq!(unchanged, before.generation == self.rig.generation());
@@ -298,6 +166,11 @@ impl Bench {
             // A pause may also have ended by itself.
             assert!(seat.paused || status.paused.is_none(), "nobody paused it");
             let seat = model(&self.rig, status, seat);
+            for backend in &status.backends {
+                let expected = may_serve(backend, &seat.passed_over);
+                assert_eq!(backend.eligible, expected, "{status:#?}");
+                assert_eq!(backend.active, expected && seat.is_seated(backend), "{status:#?}");
+            }
             let active = self.rig.core.pools[&status.name].active;
             assert_eq!(
                 active,
@@ -309,6 +182,7 @@ impl Bench {
             self.check_routes(status, &seat);
             let evaluation = self.rig.core.evaluate(self.rig.now, &status.name).unwrap();
             assert!(!evaluation.should_failover, "what should be done is done in its turn: {evaluation:?}");
+            self.check_slow(status, &seat);
             self.seats.insert(status.name.to_string(), seat);
         }
     }
@@ -322,8 +196,11 @@ impl Bench {
     fn check_prospect(&mut self, before: &Explanation) {
         let Some(prospect) = &before.if_active_failed else { return };
         let after = self.rig.core.explain(self.rig.now, &before.pool).unwrap();
-        let is_fit = |name: &BackendName| after.evidence.iter().any(|b| b.name == *name && b.eligible);
-        if before.serving.iter().any(is_fit) {
+        // One that is passed over or drained has not failed.
+        let has_failed =
+            |b: &BackendStatus| b.health == HealthState::Unhealthy && !b.slow && b.admin_state == AdminState::Ready;
+        let is_well = |name: &BackendName| after.evidence.iter().any(|b| b.name == *name && !has_failed(b));
+        if before.serving.iter().any(is_well) {
             return;
         }
         self.losses += 1;
@@ -343,6 +220,10 @@ impl Bench {
             if active.is_empty() {
                 return;
             }
+            if let Some(&id) = active.iter().find(|&&id| !self.is_checked(id)) {
+                self.denounce(id);
+                continue;
+            }
             let asked = |id: &BackendId| {
                 let mut open = self.rig.open.keys().filter(|target| self.rig.core.subscribers(**target).contains(id));
                 open.next().copied()
@@ -356,6 +237,20 @@ impl Bench {
             }
         }
         panic!("something goes on serving: {:#?}", self.rig.core.pool_statuses(self.rig.now));
+    }
+
+    fn is_checked(&self, id: BackendId) -> bool {
+        self.rig.core.pools.values().find_map(|pool| pool.member(id)).is_some_and(|member| member.is_checked())
+    }
+
+    /// Nobody asks it: only what others report takes it out.
+    fn denounce(&mut self, id: BackendId) {
+        let before = self.explanations();
+        let named = self.rig.core.backends().find(|(known, ..)| *known == id);
+        let (pool, backend) = named.map(|(_, pool, backend, _)| (pool.clone(), backend.clone())).unwrap();
+        let order = Order::ReportFailure { pool, backend, error: "no".to_owned() };
+        self.feed(Event::Ordered { actor: Actor::from("ops"), order });
+        before.iter().for_each(|before| self.check_prospect(before));
     }
 
     fn check_routes(&self, status: &PoolStatus, seat: &Seat) {
@@ -383,6 +278,22 @@ impl Bench {
         }
     }
 
+    /// Slow is not down, and is passed over only while there is something fit.
+    fn check_slow(&self, status: &PoolStatus, seat: &Seat) {
+        let automatic = self.rig.core.pools[&status.name].plan.failover.automatic;
+        let reachable = |b: &&BackendStatus| match &seat.pin {
+            Some(_) => seat.is_seated(b),
+            None => automatic || seat.active.is_none_or(|active| b.priority == active),
+        };
+        let fit: Vec<_> = status.backends.iter().filter(|b| b.eligible && !b.slow).filter(reachable).collect();
+        for slow in status.backends.iter().filter(|b| b.slow) {
+            assert!(slow.eligible || !fit.is_empty(), "nothing is better, and yet it is passed over: {slow:?}");
+            let mean = slow.smoothed.unwrap().mean;
+            let better = |b: &&BackendStatus| b.smoothed.is_none_or(|s| s.mean <= mean.mul_f64(1.0 - MIN_GAIN));
+            assert!(!(slow.eligible && fit.iter().any(better)), "another is better by far: {slow:?}");
+        }
+    }
+
     fn pass(&mut self, millis: u64) {
         let end = self.rig.now + ms(millis);
         while let Some(at) = self.rig.core.next_deadline().filter(|&at| at <= end) {
@@ -404,6 +315,64 @@ impl Bench {
             assert!(self.rig.say(order).is_err());
         } else {
             self.feed(Event::Ordered { actor: Actor::from("ops"), order });
+        }
+    }
+
+    fn command(&mut self, n: usize, order: impl FnOnce(PoolName, BackendName) -> Order) {
+        let Some((id, _)) = self.backend(n) else { return };
+        let named = self.rig.core.backends().find(|(known, ..)| *known == id);
+        let order = named.map(|(_, pool, backend, _)| order(pool.clone(), backend.clone())).unwrap();
+        self.feed(Event::Ordered { actor: Actor::from("ops"), order });
+    }
+
+    /// Time passes without a turn; nobody is the worse for it.
+    fn stall(&mut self, millis: u64) {
+        let since = self.rig.now;
+        self.rig.now = since + ms(millis);
+        let healthy = |bench: &Self| -> Vec<BackendId> {
+            let all = bench.rig.core.pools.values().flat_map(|pool| pool.members());
+            all.filter(|member| member.health.state == HealthState::Healthy).map(|member| member.id).collect()
+        };
+        let before = healthy(self);
+        self.feed(Event::WasStalled { since });
+        let after = healthy(self);
+        assert!(before.iter().all(|id| after.contains(id)), "a verdict from a time in which we did not run");
+        assert!(self.rig.core.pools.values().flat_map(|pool| pool.members()).all(|member| {
+            member.health.state != HealthState::Healthy || member.health.consecutive_failures() == 0
+        }));
+    }
+
+    /// Everything is well again: whatever happened, within a bounded time everything serves.
+    fn calm(&mut self) {
+        let ids: Vec<BackendId> = self.rig.core.backends().map(|(id, ..)| id).collect();
+        for id in ids {
+            let event = self.rig.ordered(id, AdminState::Ready);
+            self.feed(event);
+        }
+        for status in self.rig.core.pool_statuses(self.rig.now) {
+            if status.paused.is_some() {
+                self.say(Order::Resume { pool: status.name.clone() });
+            }
+            if status.pinned.is_some() {
+                self.say(Order::Failback { pool: status.name.clone() });
+            }
+        }
+        for n in 0..8 {
+            self.command(n, |pool, backend| Order::Reset { pool, backend: Some(backend) });
+        }
+        let end = self.rig.now + ms(40_000);
+        loop {
+            while let Some((target, (probe, _))) = self.rig.open.pop_first() {
+                let outcome = advised(Some(AdminState::Ready), Some(100));
+                self.feed(Event::ProbeFinished { target, probe, outcome });
+            }
+            let Some(at) = self.rig.core.next_deadline().filter(|&at| at <= end) else { break };
+            self.rig.now = at;
+            self.feed(Event::Tick);
+        }
+        for status in self.rig.core.pool_statuses(self.rig.now) {
+            assert!(status.backends.iter().all(|b| b.eligible && !b.slow), "not all serve again: {status:#?}");
+            assert!(!self.rig.routes(status.name.as_str()).is_empty());
         }
     }
 
@@ -451,12 +420,43 @@ impl Bench {
                 self.feed(Event::Tick);
                 self.feed(replaced(family(which)));
             }
+            Op::Ended(n, sessions) => {
+                let Some((backend, epoch)) = self.backend(n) else { return };
+                self.feed(Event::EndedEarly { backend, epoch, sessions });
+            }
+            Op::Stuck(n, silent) => {
+                let Some((backend, epoch)) = self.backend(n) else { return };
+                self.feed(Event::DataStalled { backend, epoch, silent: ms(silent) });
+            }
+            Op::Stall(millis) => self.stall(millis),
+            Op::Report(n, good) => self.command(n, |pool, backend| {
+                let error = "no".to_owned();
+                if good {
+                    Order::ReportSuccess { pool, backend }
+                } else {
+                    Order::ReportFailure { pool, backend, error }
+                }
+            }),
+            Op::Push(n, health, ttl) => {
+                let (health, until) = (HealthState::ALL[usize::from(health)], self.rig.now + ms(ttl));
+                let pushed = PushedHealth { health, until, reason: None, figures: Vec::new() };
+                self.command(n, |pool, backend| Order::PushHealth { pool, backend, pushed });
+            }
+            Op::Reset(n, all) => {
+                self.command(n, |pool, backend| Order::Reset { pool, backend: (!all).then_some(backend) });
+            }
+            Op::Probe(n) => self.command(n, |pool, backend| Order::Probe { pool, backend: Some(backend) }),
         }
     }
 }
 
+/// How many sequences are tried: `PROPTEST_CASES`, or what a plain run has time for.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(256)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_sequence_of_events_keeps_the_rules(ops in ops()) {
@@ -469,5 +469,6 @@ proptest! {
         let before = bench.losses;
         bench.fail_active();
         assert!(!serves || bench.losses > before, "nothing was lost");
+        bench.calm();
     }
 }

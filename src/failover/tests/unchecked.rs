@@ -1,8 +1,13 @@
 //! Backends that nobody asks.
 
+use std::time::Duration;
+
 use super::build::{PlanBuilder, ms, plan};
 use super::rig::{Rig, passed};
 use crate::model::{CheckKind, DialError, HealthState, PoolState};
+
+/// Twice the least stable time: a return that lasts so long is no bounce.
+const LASTING: Duration = Duration::from_secs(2);
 
 fn none() -> PlanBuilder {
     let unchecked = |check: &mut crate::model::CheckPlan| check.kind = CheckKind::None;
@@ -35,6 +40,7 @@ fn what_is_heard_takes_it_out_and_time_brings_it_back() {
     assert_eq!(rig.way("pg"), "b");
     rig.pass(ms(1));
     assert_eq!((rig.way("pg").as_str(), rig.backend("a").passive_points), ("a | b", 0));
+    rig.pass(LASTING);
     for _ in 0..3 {
         rig.report_failure("a", "x");
     }
@@ -64,10 +70,12 @@ fn a_pushed_verdict_is_its_verdict() {
     assert_eq!(rig.way("pg"), "b");
     rig.push("a", HealthState::Healthy, ms(1000));
     assert_eq!(rig.way("pg"), "a | b");
+    rig.pass(LASTING);
     rig.end_all_early("a");
     assert_eq!(rig.way("pg"), "b");
     rig.push("a", HealthState::Healthy, ms(1000));
     assert_eq!(rig.way("pg"), "a | b", "good news is its verdict, too");
+    rig.pass(LASTING);
     rig.push("a", HealthState::Unhealthy, ms(1000));
     rig.pass(ms(1000));
     assert_eq!(rig.way("pg"), "a | b", "forgotten");
