@@ -1,6 +1,6 @@
 //! The command line: what was asked, who does it, and with which code it ends.
 
-use std::io::Write;
+use std::io::{ErrorKind as IoErrorKind, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use changeover::cli::{self, ClientCommand, DEFAULT_CONFIG, Exit};
 use changeover::daemon::{self, RunError};
 use changeover::demo::{self, DemoArgs};
+use changeover::store::StoreError;
 use changeover::sys::{Signal, on_signals};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
@@ -84,7 +85,18 @@ fn run(config: &std::path::Path) -> Exit {
             Exit::Config
         }
         Err(error @ RunError::Start(daemon::StartError::Bind { .. })) => told(&error, Exit::Unavailable),
+        Err(RunError::Start(daemon::StartError::Store(error))) => told(&error, state_exit(&error)),
         Err(error @ (RunError::Start(_) | RunError::SetUp(_) | RunError::Died(_))) => told(&error, Exit::Internal),
+    }
+}
+
+/// With which code the daemon ends that cannot have its state.
+fn state_exit(error: &StoreError) -> Exit {
+    match error {
+        StoreError::InUse { .. } => Exit::Unavailable,
+        StoreError::Open { source, .. } if source.kind() == IoErrorKind::PermissionDenied => Exit::Permission,
+        StoreError::Newer { .. } | StoreError::Open { .. } => Exit::Config,
+        StoreError::Thread(_) => Exit::Internal,
     }
 }
 

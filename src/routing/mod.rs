@@ -18,7 +18,7 @@ pub use feedback::Feedback;
 pub use line::{InLine, Room};
 pub use live::{BackendLive, EarlyEnds, Live, PoolLive};
 pub use mailbox::{ControlHandle, mailbox};
-pub use message::{Message, Outcome};
+pub use message::{Done, Message, Outcome};
 pub use readiness::{Phase, Readiness};
 pub use registry::Registry;
 pub use table_cell::{Published, RouteReader, RouteWriter, route_cell};

@@ -17,6 +17,7 @@ mod departures;
 mod explain;
 mod health;
 mod lifecycle;
+mod memory;
 mod passive;
 mod pause;
 mod pick;
