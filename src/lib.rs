@@ -13,7 +13,7 @@
 //! | 7 | [`daemon`], [`cli`] |
 //! | 6 | [`listener`] |
 //! | 5 | [`session`], [`control`], [`admin`] |
-//! | 4 | [`relay`], [`probe`] |
+//! | 4 | [`relay`], [`probe`], [`settings`] |
 //! | 3 | [`routing`], [`store`] |
 //! | 2 | [`config`], [`sys`], [`telemetry`], [`wire`] |
 //! | 1 | [`failover`] |
@@ -87,6 +87,7 @@ pub mod probe;
 pub mod relay;
 pub mod routing;
 pub mod session;
+pub mod settings;
 pub mod store;
 pub mod sys;
 pub mod telemetry;

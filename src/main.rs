@@ -10,6 +10,7 @@ use changeover::cli::{self, ClientCommand, DEFAULT_CONFIG, Exit, ReplayArgs};
 use changeover::control::RecordTo;
 use changeover::daemon::{self, RunError, StartError};
 use changeover::demo::{self, DemoArgs};
+use changeover::store::StoreError;
 use changeover::sys::{Signal, on_signals};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
@@ -88,7 +89,9 @@ fn unrecorded(error: &StartError) -> Exit {
     match error {
         StartError::Record { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => Exit::Permission,
         StartError::Record { .. } => Exit::Usage,
-        StartError::Bind { .. } | StartError::Thread(_) | StartError::Metrics(_) => Exit::Internal,
+        StartError::Bind { .. } | StartError::Thread(_) | StartError::Metrics(_) | StartError::Store(_) => {
+            Exit::Internal
+        }
     }
 }
 
@@ -109,7 +112,18 @@ fn run(config: &std::path::Path, record: Option<RecordTo>) -> Exit {
         }
         Err(error @ RunError::Start(StartError::Bind { .. })) => told(&error, Exit::Unavailable),
         Err(RunError::Start(error @ StartError::Record { .. })) => told(&error, unrecorded(&error)),
+        Err(RunError::Start(StartError::Store(error))) => told(&error, state_exit(&error)),
         Err(error @ (RunError::Start(_) | RunError::SetUp(_) | RunError::Died(_))) => told(&error, Exit::Internal),
+    }
+}
+
+/// With which code the daemon ends that cannot have its state.
+fn state_exit(error: &StoreError) -> Exit {
+    match error {
+        StoreError::InUse { .. } => Exit::Unavailable,
+        StoreError::Open { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Exit::Permission,
+        StoreError::Newer { .. } | StoreError::Open { .. } => Exit::Config,
+        StoreError::Thread(_) => Exit::Internal,
     }
 }
 

@@ -144,6 +144,9 @@ const FAMILIES: &[(&str, &str)] = &[
     ("config_reloads_total", "counter"),
     ("route_table_generation", "gauge"),
     ("build_info", "gauge"),
+    ("store_degraded", "gauge"),
+    ("store_failed_writes_total", "counter"),
+    ("history_events", "gauge"),
 ];
 
 #[test]

@@ -13,7 +13,7 @@ mod support;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use changeover::config;
+use changeover::config::Document;
 use changeover::daemon::{self, Options};
 use changeover::failover::{Change, Order, Refusal, Transition};
 use changeover::model::{Actor, Explanation, FailoverStatus, PoolName, SessionPolicy};
@@ -37,8 +37,8 @@ impl Ordered {
         );
         let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        let plan = config::load(file.path()).unwrap();
-        let daemon = daemon::start(plan, Options::default()).unwrap();
+        let document = Document::load(file.path()).unwrap();
+        let daemon = daemon::start(document, Options::default()).unwrap();
         assert!(daemon.wait_ready(DEADLINE));
         Self { daemon: Some(daemon), runtime: tokio::runtime::Builder::new_current_thread().build().unwrap() }
     }

@@ -1,7 +1,10 @@
 //! Floor 5: the HTTP side door. Reads what the control plane answers, what is counted and who is connected;
 //! closes a session when told to by somebody who may. Lives on the control plane's thread, never on a data-plane thread.
 
+mod audit;
+mod backends;
 mod caller;
+mod events;
 mod host;
 mod json;
 mod problem;
@@ -22,6 +25,7 @@ use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
 use crate::routing::{ControlHandle, Readiness, Registry, RouteReader};
+use crate::settings::Settings;
 use crate::sys::{Clock, Listener, Stream};
 use crate::telemetry::Metrics;
 
@@ -58,6 +62,8 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// The calendar.
     pub clock: Clock,
+    /// What is in force, and where history is kept.
+    pub settings: Settings,
 }
 
 /// Serves at `listener` until `stop` turns true or its sender is gone.

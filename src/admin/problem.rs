@@ -13,6 +13,14 @@ pub(super) enum Problem {
     SessionNotFound,
     /// The query has a key or a value that nobody knows.
     BadQuery,
+    /// The query for events has a key or a value that nobody knows.
+    BadEventQuery,
+    /// The request's body is too long, or no JSON.
+    BadBody,
+    /// The store takes no more at the moment.
+    StoreBusy,
+    /// The store has as many entries as it may.
+    StoreFull,
     /// The caller may read, not change.
     NotAuthorized,
     /// It came over loopback and was meant for a name that is not of loopback.
@@ -30,6 +38,11 @@ pub(super) enum Problem {
 }
 
 impl Problem {
+    /// Its stable code.
+    pub(super) const fn code(self) -> &'static str {
+        self.parts().1
+    }
+
     const fn parts(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::PoolNotFound => (StatusCode::NOT_FOUND, "pool_not_found", "no pool of that name"),
@@ -39,6 +52,18 @@ impl Problem {
                 "bad_query",
                 "the query takes listener, pool, backend, after, and limit from 1 to 10000",
             ),
+            Self::BadEventQuery => (
+                StatusCode::BAD_REQUEST,
+                "bad_query",
+                "the query takes pool, backend, kind, since and until (as 2026-11-21T10:00:00Z), after, and limit from 1 to 1000",
+            ),
+            Self::BadBody => (StatusCode::BAD_REQUEST, "bad_body", "the body is to be JSON of at most 64 KiB"),
+            Self::StoreBusy => {
+                (StatusCode::SERVICE_UNAVAILABLE, "store_busy", "too many changes are waiting to be kept; try again")
+            }
+            Self::StoreFull => {
+                (StatusCode::CONFLICT, "limit_reached", "as much is kept as may be; remove something first")
+            }
             Self::NotAuthorized => (
                 StatusCode::FORBIDDEN,
                 "not_authorized",

@@ -11,11 +11,12 @@ use tokio::task::spawn_blocking;
 
 use crate::model::PoolName;
 use crate::routing::Phase;
+use crate::store::StoreFigures;
 
 use super::Admin;
 use super::json::PoolView;
 use super::problem::Problem;
-use super::{host, sessions};
+use super::{backends, events, host, sessions};
 
 /// The version of Prometheus' text format that is written.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -27,6 +28,8 @@ pub(super) fn router(admin: Admin) -> Router {
         .route("/metrics", get(metrics))
         .route("/api/v1/pools", get(pools))
         .route("/api/v1/pools/{pool}", get(pool))
+        .merge(backends::routes())
+        .merge(events::routes())
         .route("/api/v1/sessions", get(sessions::list))
         .route("/api/v1/sessions/{id}", delete(sessions::close))
         .fallback(|| async { Problem::NotFound })
@@ -51,6 +54,8 @@ async fn ready(State(admin): State<Admin>) -> Response {
 
 async fn metrics(State(admin): State<Admin>) -> Response {
     let Some(pools) = admin.control.pools().await else { return Problem::Internal.into_response() };
+    let StoreFigures { is_degraded, failed_writes, history_events, .. } = admin.settings.store().figures();
+    admin.metrics.show_store(is_degraded, failed_writes, history_events);
     // Many backends make much text, and the control plane has better things to do meanwhile.
     let encoded = spawn_blocking(move || admin.metrics.encode(&pools)).await;
     match encoded.map_err(|error| error.to_string()).and_then(|text| text.map_err(|error| error.to_string())) {

@@ -86,6 +86,10 @@ pub(super) fn event(event: &Event, names: &dyn Names) -> String {
             let words = serde_json::to_value(order).map_or_else(|_| format!("{order:?}"), |order| spoken(&order));
             format!("{actor} ordered: {words}")
         }
+        Event::Restored { pools } => {
+            let pools: Vec<String> = pools.keys().map(PoolName::to_string).collect();
+            format!("what an earlier process remembered is given back, of pools {}", list(&pools))
+        }
         Event::PlanReplaced { plan, actor } => {
             let pools: Vec<String> = plan.pools.keys().map(PoolName::to_string).collect();
             format!("{actor} put a configuration in force; its pools: {}", list(&pools))

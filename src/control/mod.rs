@@ -2,22 +2,28 @@
 //! one event a turn, and carries out its commands in order before the next.
 
 mod execute;
+mod history;
+mod keep;
 mod probes;
 mod record;
 mod stall;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep_until;
+use tokio::task::spawn_local;
+use tokio::time::{sleep_until, timeout};
 
-use crate::failover::{Controller, Event, Transition};
-use crate::model::{Actor, MonoTime, PoolName};
-use crate::routing::{Message, Outcome, Registry, RouteWriter};
+use crate::failover::{Controller, Event, Refusal, Transition};
+use crate::model::{MonoTime, PoolName};
+use crate::routing::{Done, Message, Registry, RouteWriter};
+use crate::store::{Applied, State, StoreHandle};
 use crate::sys::Clock;
 use crate::telemetry::Metrics;
 
 use execute::Executor;
+use keep::{Keeper, Left};
 use probes::Probes;
 use record::Recorded;
 pub use record::{RecordTo, Recorder};
@@ -46,7 +52,14 @@ pub struct Control {
     pub seed: u64,
     /// Where each turn is written down, if anywhere.
     pub recorder: Option<Recorder>,
+    /// Where history and whatever outlives a restart are kept.
+    pub store: StoreHandle,
+    /// What the last process left there; it is in force with the first plan.
+    pub state: State,
 }
+
+/// How long the store may take to write the last of it, when the daemon stops.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What woke the task.
 enum Wake {
@@ -61,28 +74,53 @@ enum Asker {
     /// For a plan to be in force.
     Planner(oneshot::Sender<()>),
     /// For an order about a pool to be.
-    Operator(PoolName, oneshot::Sender<Outcome>),
+    Operator(PoolName, oneshot::Sender<Result<Done, Refusal>>),
 }
 
 impl Asker {
-    /// Answers, with what was reported in the turn. Whoever asked may have gone meanwhile, and is no error.
-    fn answer(self, mut reports: Vec<Transition>) {
-        match self {
-            Self::Nobody => {}
-            Self::Planner(reply) => drop(reply.send(())),
-            Self::Operator(pool, reply) => {
-                reports.retain(|transition| transition.pool.as_ref() == Some(&pool));
-                drop(reply.send(Ok(reports)));
+    /// Answers, with what was reported in the turn; an operator once that is kept. Whoever asked may have gone meanwhile, and
+    /// is no error.
+    fn answer(self, keeper: &Keeper, left: Left, mut reports: Vec<Transition>) {
+        let (pool, reply) = match self {
+            Self::Operator(pool, reply) if left.is_change() => (pool, reply),
+            asker @ (Self::Nobody | Self::Planner(_) | Self::Operator(..)) => {
+                keeper.write(left);
+                match asker {
+                    Self::Nobody => {}
+                    Self::Planner(reply) => drop(reply.send(())),
+                    Self::Operator(pool, reply) => {
+                        reports.retain(|transition| transition.pool.as_ref() == Some(&pool));
+                        drop(reply.send(Ok(Done { reports, events: Vec::new(), is_durable: true })));
+                    }
+                }
+                return;
             }
-        }
+        };
+        reports.retain(|transition| transition.pool.as_ref() == Some(&pool));
+        let kept = keeper.change(left);
+        // The decision is in force: only its answer waits for the disk.
+        drop(spawn_local(async move {
+            let done = match kept.await {
+                Ok(Applied { is_durable, mut events }) => {
+                    events.retain(|event| event.pool.as_ref() == Some(&pool));
+                    Done { reports, events, is_durable }
+                }
+                Err(error) => {
+                    tracing::error!(%pool, %error, "an order is in force and is not kept");
+                    Done { reports, events: Vec::new(), is_durable: false }
+                }
+            };
+            drop(reply.send(Ok(done)));
+        }));
     }
 }
 
 /// Decides until told to stop.
 pub async fn run(control: Control) {
-    let Control { clock, writer, registry, metrics, mut inbox, observer, mut on_first_verdicts, seed, recorder } =
-        control;
-    let mut controller = Recorded::new(Controller::new(seed), recorder);
+    let Control { clock, writer, registry, metrics, mut inbox, observer, seed, .. } = control;
+    let (mut on_first_verdicts, store, mut state) = (control.on_first_verdicts, control.store, Some(control.state));
+    let mut keeper = Keeper::new(store.clone(), clock);
+    let mut controller = Recorded::new(Controller::new(seed), control.recorder);
     let (mut probes, mut answers) = Probes::new(clock);
     let mut executor = Executor::new(clock, writer, registry, metrics, observer);
     let mut commands = Vec::new();
@@ -106,10 +144,12 @@ pub async fn run(control: Control) {
         if let Some(since) = stalled_since(now, deadline) {
             // Before all that has come meanwhile is judged.
             controller.handle(now, Event::WasStalled { since }, &mut commands);
-            executor.carry_out(now, &mut commands, &mut probes);
+            let reports = executor.carry_out(now, &mut commands, &mut probes);
+            let left = keeper.after(&controller, now, &reports, false);
+            keeper.write(left);
         }
         let (event, asker) = match wake {
-            Wake::Stop => return,
+            Wake::Stop => break,
             Wake::Ask(question) => {
                 answer(&controller, &clock, question);
                 continue;
@@ -123,15 +163,30 @@ pub async fn run(control: Control) {
             executor.adopt(&controller);
             planned = true;
         }
-        let reports = executor.carry_out(now, &mut commands, &mut probes);
+        let mut reports = executor.carry_out(now, &mut commands, &mut probes);
+        if replaced && let Some(state) = state.take() {
+            let pools = keeper.recall(now, &state);
+            controller.handle(now, Event::Restored { pools }, &mut commands);
+            reports.extend(executor.carry_out(now, &mut commands, &mut probes));
+        }
         controller.hand_over();
-        asker.answer(reports);
+        let left = keeper.after(&controller, now, &reports, replaced);
+        asker.answer(&keeper, left, reports);
         if planned
             && controller.has_first_verdicts()
             && let Some(ready) = on_first_verdicts.take()
         {
             ready();
         }
+    }
+    close(&keeper, &controller, clock.now(), &store).await;
+}
+
+/// Has the last of it written, for a while.
+async fn close(keeper: &Keeper, controller: &Controller, now: MonoTime, store: &StoreHandle) {
+    keeper.end(controller, now);
+    if !timeout(CLOSE_WITHIN, store.close()).await.unwrap_or(false) {
+        tracing::warn!("not everything that should outlive the daemon could be written");
     }
 }
 
@@ -146,8 +201,8 @@ fn wake(message: Message) -> Wake {
         Message::DataStalled { backend, epoch, silent } => {
             Wake::Tell(Event::DataStalled { backend, epoch, silent }, Asker::Nobody)
         }
-        Message::Replace(plan, done) => {
-            Wake::Tell(Event::PlanReplaced { plan, actor: Actor::changeover() }, Asker::Planner(done))
+        Message::Replace { plan, actor, reply } => {
+            Wake::Tell(Event::PlanReplaced { plan, actor }, Asker::Planner(reply))
         }
         Message::Order { actor, order, reply } => {
             let asker = Asker::Operator(order.pool().clone(), reply);
@@ -182,7 +237,7 @@ fn answer(controller: &Controller, clock: &Clock, question: Message) {
         | Message::EndedEarly { .. }
         | Message::DataStalled { .. }
         | Message::Order { .. }
-        | Message::Replace(..)
+        | Message::Replace { .. }
         | Message::Stop => {}
     }
 }

@@ -15,14 +15,19 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 
 use crate::admin::Admin;
+use crate::config::Document;
+use crate::config::overlay::Note;
 use crate::control::{Control, Observer, RecordTo, Recorder};
 use crate::model::{Address, ListenerName, MonoTime, Plan};
 use crate::relay::PIPES_MAX;
 use crate::routing::{ControlHandle, Phase, Readiness, Registry, mailbox, route_cell};
 use crate::session::{Guard, Seats, Threads, Worker};
+use crate::settings::{Settings, notes_of};
+use crate::store::{self, Opened, State, StoreError};
 use crate::sys::{Clock, cores, raise_descriptor_limit};
 use crate::telemetry::Metrics;
 
@@ -34,6 +39,9 @@ use worker_thread::{Order, WorkerThread};
 
 /// How long sessions that were cut may take to notice.
 const CUT_MAX: Duration = Duration::from_secs(2);
+
+/// How long another process may still have the state: one that is about to end has let go of its addresses already.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// How often the end of a drain is looked for.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
@@ -78,6 +86,9 @@ pub enum StartError {
     /// A thread could not be started.
     #[error("a thread could not be started")]
     Thread(#[source] io::Error),
+    /// What the last process left cannot be had.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The metrics could not be set up.
     #[error("the metrics could not be set up")]
     Metrics(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -147,16 +158,17 @@ pub struct Daemon {
     readiness: Readiness,
     metrics: Arc<Metrics>,
     ready: Receiver<()>,
+    settings: Settings,
 }
 
-/// Starts a daemon by `plan`: binds every address, then lets the control plane ask every backend.
-/// Clients that come before the first verdicts are held.
+/// Starts a daemon by `document` and by what the last one left in its `state_dir`: binds every address, then lets the
+/// control plane ask every backend. Clients that come before the first verdicts are held.
 ///
 /// # Errors
 ///
 /// [`StartError`]; then nothing is left running or bound.
-pub fn start(plan: Plan, options: Options) -> Result<Daemon, StartError> {
-    let plan = Arc::new(plan);
+pub fn start(document: Document, options: Options) -> Result<Daemon, StartError> {
+    let plan = Arc::new(document.plan().clone());
     let worker_count = if plan.daemon.workers == 0 { cores() } else { plan.daemon.workers };
     let seats = Seats::new(session_limit(&plan, worker_count), worker_count);
     let metrics = Arc::new(Metrics::new().map_err(|cause| StartError::Metrics(Box::new(cause)))?);
@@ -165,6 +177,7 @@ pub fn start(plan: Plan, options: Options) -> Result<Daemon, StartError> {
     let clock = Clock::start();
     let (writer, routes) = route_cell();
     let (control, feedback, inbox) = mailbox();
+    let Begun { settings, plan, state, notes } = begin(document, control.clone(), clock)?;
     let registry = Registry::new(worker_count);
     let readiness = Readiness::default();
     let (ready_sender, ready) = mpsc::channel();
@@ -186,6 +199,8 @@ pub fn start(plan: Plan, options: Options) -> Result<Daemon, StartError> {
         on_first_verdicts: Some(on_ready),
         seed,
         recorder: recorder.transpose()?,
+        store: settings.store().clone(),
+        state,
     };
     let admin = Admin {
         control: control.clone(),
@@ -194,6 +209,7 @@ pub fn start(plan: Plan, options: Options) -> Result<Daemon, StartError> {
         readiness: readiness.clone(),
         metrics: Arc::clone(&metrics),
         clock,
+        settings: settings.clone(),
     };
     let control_thread = ControlThread::start(task, admin, mourn.clone()).map_err(StartError::Thread)?;
     let mut workers = Vec::with_capacity(worker_count);
@@ -221,9 +237,30 @@ pub fn start(plan: Plan, options: Options) -> Result<Daemon, StartError> {
         readiness,
         metrics,
         ready,
+        settings,
     };
     daemon.put_in_force(plan, opening);
+    daemon.tell_of_start(&notes);
     Ok(daemon)
+}
+
+/// What a daemon begins with.
+struct Begun {
+    settings: Settings,
+    /// What is in force.
+    plan: Arc<Plan>,
+    /// What the last process left.
+    state: State,
+    /// What of it does not fit the file any more.
+    notes: Vec<Note>,
+}
+
+/// Opens the state. The listeners and their addresses are the file's alone, and are had by now.
+fn begin(document: Document, control: ControlHandle, clock: Clock) -> Result<Begun, StartError> {
+    let Opened { handle, state } = store::open(&document.plan().daemon.store, LOCK_WAIT, clock)?;
+    let (settings, notes) = Settings::begin(document, &state, control, handle, clock);
+    let plan = Arc::clone(settings.hold().plan());
+    Ok(Begun { settings, plan, state, notes })
 }
 
 fn first_verdicts(
@@ -281,6 +318,15 @@ impl Daemon {
         self.sockets.admin.values().next().map(|open| open.address.clone())
     }
 
+    /// Tells that it has started, and what of the last process's changes does not fit the file any more.
+    fn tell_of_start(&self, notes: &[Note]) {
+        let detail = json!({ "version": env!("CARGO_PKG_VERSION"), "notes": notes_of(notes) });
+        self.settings.store().append(self.settings.event("daemon.started", detail));
+        for note in notes {
+            tracing::warn!("{note}");
+        }
+    }
+
     /// Stops: accepts no more, lets sessions end for up to `drain`, cuts the rest, then ends the threads.
     pub fn stop(mut self, drain: Duration) {
         self.begin_drain();
@@ -291,6 +337,7 @@ impl Daemon {
     /// Has every listener stop; sessions and held clients go on, and so does failover. Our own handles
     /// go first: a socket that nobody accepts from must not take anybody in.
     fn begin_drain(&mut self) {
+        self.settings.store().append(self.settings.event("daemon.stopping", Value::Null));
         self.readiness.set(Phase::Draining);
         let all: Vec<_> = self.sockets.listeners.keys().cloned().collect();
         self.sockets.close(&all);

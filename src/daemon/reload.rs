@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::config::Document;
+use crate::config::overlay::Effective;
 use crate::model::{ListenerName, Plan};
+use crate::settings::Left;
 use crate::sys::BoundSocket;
 
 use super::sockets::{Opened, Opening};
@@ -18,21 +21,26 @@ pub enum ReloadError {
 }
 
 impl Daemon {
-    /// Goes over to `plan`. Sessions go on; what is the same in both plans is not touched. Gives what
-    /// changed, in words, and what needs a restart to change.
+    /// Goes over to `document`, with what was changed at run time over it as far as that still holds. Sessions go on;
+    /// what is the same as before is not touched. Gives what changed, in words, and what needs a restart to change.
     ///
     /// # Errors
     ///
     /// [`ReloadError`]; then everything is as before.
-    pub fn reload(&mut self, plan: Plan) -> Result<Vec<String>, ReloadError> {
-        let mut plan = plan;
+    pub fn reload(&mut self, document: Document) -> Result<Vec<String>, ReloadError> {
+        let settings = self.settings.clone();
+        // Until the new plan is in force, nobody changes the old one.
+        let mut current = settings.hold();
+        let Effective { mut plan, overlay, changes, notes } = current.over(&document);
         let mut told = self.keep_what_needs_a_restart(&mut plan);
         let plan = Arc::new(plan);
         let opening = self.sockets.open_missing(&plan, self.workers.len())?;
-        told.extend(differences(&self.plan, &plan));
+        told.extend(differences(current.plan(), &plan));
+        told.extend(notes.iter().map(ToString::to_string));
         let gone: Vec<ListenerName> =
             self.plan.listeners.keys().filter(|name| !plan.listeners.contains_key(*name)).cloned().collect();
-        self.put_in_force(plan, opening);
+        self.put_in_force(Arc::clone(&plan), opening);
+        settings.reloaded(&mut current, document, plan, Left { overlay, changes, notes }, &told);
         for name in gone {
             self.metrics.forget_listener(&name);
         }

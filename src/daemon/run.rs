@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use crate::config;
+use crate::config::{self, Document};
 use crate::control::RecordTo;
-use crate::model::Plan;
 use crate::sys::{Notifier, Signal, on_signals};
 use crate::telemetry::Log;
 
@@ -48,9 +47,9 @@ const LAST_LINES: Duration = Duration::from_millis(500);
 ///
 /// [`RunError`].
 pub fn run(config: &Path, record: Option<RecordTo>) -> Result<(), RunError> {
-    let plan = config::load(config)?;
-    let log = Log::start(plan.log).map_err(RunError::SetUp)?;
-    let ended = run_plan(plan, config, record);
+    let document = Document::load(config)?;
+    let log = Log::start(document.plan().log).map_err(RunError::SetUp)?;
+    let ended = run_document(document, config, record);
     if let Err(error) = &ended {
         tracing::error!(%error, "ended");
     }
@@ -58,7 +57,7 @@ pub fn run(config: &Path, record: Option<RecordTo>) -> Result<(), RunError> {
     ended
 }
 
-fn run_plan(plan: Plan, config: &Path, record: Option<RecordTo>) -> Result<(), RunError> {
+fn run_document(document: Document, config: &Path, record: Option<RecordTo>) -> Result<(), RunError> {
     let (sender, wakes) = mpsc::channel();
     let signals = sender.clone();
     on_signals(move |signal| signals.send(Wake::Signal(signal)).is_ok()).map_err(RunError::SetUp)?;
@@ -71,7 +70,7 @@ fn run_plan(plan: Plan, config: &Path, record: Option<RecordTo>) -> Result<(), R
     };
     let notifier = Notifier::start().map_err(RunError::SetUp)?;
     notifier.status("waiting for the first verdicts");
-    let mut daemon = start(plan, options)?;
+    let mut daemon = start(document, options)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %config.display(), "started");
     loop {
         match wakes.recv() {
@@ -101,11 +100,15 @@ fn reload(daemon: &mut Daemon, config: &Path, notifier: &Notifier) {
     if ready {
         notifier.reloading();
     }
-    let done = config::load(config).map_err(|error| error.to_string()).and_then(|plan: Plan| {
-        let told = daemon.reload(plan);
+    let done = Document::load(config).map_err(|error| error.to_string()).and_then(|document| {
+        let told = daemon.reload(document);
         told.map_err(|error| error.to_string())
     });
     daemon.metrics.count_reload(done.is_ok());
+    if let Err(error) = &done {
+        let rejected = daemon.settings.event("config.rejected", serde_json::json!({ "error": error }));
+        daemon.settings.store().append(rejected);
+    }
     match done {
         Ok(changes) if changes.is_empty() => tracing::info!("reloaded: nothing changed"),
         Ok(changes) => tracing::info!(changes = changes.join("; "), "reloaded"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use crate::config::{self, OsSources};
+use crate::config::{Document, OsSources};
 use crate::daemon::{self, Daemon};
 use crate::failover::Transition;
 use crate::model::Address;
@@ -34,10 +34,10 @@ impl Proxy {
     ) -> anyhow::Result<Self> {
         let text = configuration(pools);
         fs::write(file, &text).with_context(|| format!("cannot write {}", file.display()))?;
-        let plan = config::parse(&file.display().to_string(), &text, &OsSources)
+        let document = Document::parse(&file.display().to_string(), &text, &OsSources)
             .map_err(|errors| anyhow::anyhow!("the demo's own configuration is wrong:\n{errors}"))?;
         let options = daemon::Options { observer: Some(Box::new(observer)), ..daemon::Options::default() };
-        let proxy = Self(Some(daemon::start(plan, options).context("the daemon cannot start")?));
+        let proxy = Self(Some(daemon::start(document, options).context("the daemon cannot start")?));
         if !proxy.0.as_ref().is_some_and(|daemon| daemon.wait_ready(READY)) {
             bail!("the daemon has no verdict on every backend within {READY:?}");
         }

@@ -109,6 +109,7 @@ impl Controller {
                 turn.about = Some(order.pool().clone());
                 self.carry_out(now, &order, &mut turn);
             }
+            Event::Restored { pools } => self.restore(now, pools, &mut turn),
             Event::PlanReplaced { plan, actor } => {
                 turn.actor = actor;
                 self.replace_plan(now, &plan, &mut turn, out);

@@ -1,5 +1,6 @@
 //! What the core is told, what it wants done, and what it has to say to people.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use crate::model::{
     MonoTime, OutReason, Plan, PoolName, ProbeId, ProbeOutcome, TargetId,
 };
 
+use super::memory::PoolMemory;
 use super::order::Order;
 use super::table::RouteTable;
 
@@ -67,6 +69,11 @@ pub enum Event {
         actor: Actor,
         /// What.
         order: Order,
+    },
+    /// What the last process remembered is given back: once, right after the first plan. Nobody is told.
+    Restored {
+        /// By pool.
+        pools: BTreeMap<PoolName, PoolMemory>,
     },
     /// The plan is another: the configuration was read anew, or changed at run time.
     PlanReplaced {

@@ -61,7 +61,7 @@ pub(super) struct Health {
     /// Its next conclusive answer decides alone, as the first one did.
     pub(super) forgiven: bool,
     /// How long it has been unhealthy by anybody's word, without the present spell, and since when it is.
-    past_downtime: Duration,
+    pub(super) past_downtime: Duration,
     out_since: Option<MonoTime>,
     /// The present run of failures of one reason.
     pub(super) streak: Option<Streak>,

@@ -114,7 +114,8 @@ impl Pool {
     /// The active tier changed from `before` to the present one, in which `to` serve.
     pub(super) fn moved(&mut self, now: MonoTime, before: Option<u32>, to: &[BackendName], effects: &mut Effects) {
         let Some(active) = self.active else { return };
-        let preferred = self.preferred();
+        // Nobody expects a drained backend to be the first to serve: that another one is, is no failover.
+        let preferred = self.preferred_of_allowed();
         if before.is_none() {
             // Whatever was returned to before is no part of the plan any more.
             self.damping.left(now, now, false, self.plan.failover.failback_after);
@@ -235,8 +236,8 @@ impl Pool {
     }
 
     fn preferred_names(&self) -> Vec<BackendName> {
-        let preferred = self.preferred();
-        let tier = self.members().iter().take_while(|member| Some(member.plan.priority) == preferred);
+        let preferred = self.preferred_of_allowed();
+        let tier = self.members().iter().filter(|member| Some(member.plan.priority) == preferred);
         tier.map(|member| member.plan.name.clone()).collect()
     }
 }

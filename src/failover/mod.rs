@@ -101,6 +101,9 @@
 //! told in one turn. After one that failed, another tier that becomes fit is another failover. With `automatic` off, or while the
 //! pool is pinned, none is begun.
 //!
+//! **A restart forgets no order.** Pins, pauses, admin states and counters are given back before the first verdicts
+//! ([`Event::Restored`]), silently. A pool that was pinned waits for what it is pinned to, and a pause has what was left of its time.
+//!
 //! **An order that is refused changes nothing**, and says why.
 //!
 //! **What is decided can be explained.** [`Controller::explain`] names the rules that apply, the evidence, and what would happen if
@@ -127,6 +130,7 @@ mod invariants;
 mod latency;
 mod lifecycle;
 mod member;
+mod memory;
 mod order;
 mod orders;
 mod outside;
@@ -152,6 +156,7 @@ pub use damping::{DAMPING_CAP, DAMPING_FLOOR};
 pub use event::{Change, Command, Event, ProbeSpec, Transition};
 pub use health::REFUSALS_FOR_DEATH;
 pub use latency::{MIN_GAIN, SLOW_EXIT, SLOW_HOLD, SLOW_HOLD_INTERVALS};
+pub use memory::{PinMemory, PoolMemory};
 pub use order::{Order, Refusal};
 pub use outside::UNCHECKED_RETURN;
 pub use passive::{DIAL_POINTS, ENDED_POINTS, PATIENCE, POINTS_PER_FAILURE, REPORTED_POINTS, SUCCESS_POINTS};

@@ -178,6 +178,12 @@ impl Pool {
         self.members.first().map(|member| member.plan.priority)
     }
 
+    /// The best tier that people let serve, fit or not.
+    pub(super) fn preferred_of_allowed(&self) -> Option<u32> {
+        let allowed = |member: &&Member| member.availability().is_allowed();
+        self.members.iter().find(allowed).map(|member| member.plan.priority)
+    }
+
     /// Lets the sessions of member `id` go by the policy for `reason`.
     pub(super) fn evict(&mut self, id: BackendId, reason: OutReason, effects: &mut Effects) {
         self.evict_by(id, reason, self.plan.failover.sessions.policy(reason), effects);
@@ -224,13 +230,13 @@ impl Pool {
         if !serves {
             return match (pending, self.active) {
                 (true, None) => PoolState::Unknown,
+                // A pool that was pinned before a restart has a tier before anything has served.
+                (true, Some(_)) if self.serving.is_empty() => PoolState::Unknown,
                 (true, Some(_)) => PoolState::FailoverInProgress,
                 (false, _) => PoolState::Down,
             };
         }
-        let allowed = |member: &&Member| member.availability().is_allowed();
-        let preferred = self.members.iter().filter(allowed).map(|member| member.plan.priority).min();
-        if self.active == preferred {
+        if self.active == self.preferred_of_allowed() {
             let all_fit = self.members.iter().all(Member::is_fit);
             return if all_fit { PoolState::Healthy } else { PoolState::Degraded };
         }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     Address, AdminState, BackendId, BackendName, Generation, HealthState, MonoTime, OutReason, PoolKind, PoolName,
     PoolState, Redundancy, SmoothedLatency,
@@ -35,7 +37,7 @@ pub struct PoolStatus {
 }
 
 /// A pool whose new clients wait by an operator's order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Paused {
     /// Since when.
     pub since: MonoTime,

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::failover::Order;
+use crate::failover::{Order, Refusal};
 use crate::model::{Actor, Evaluation, Explanation, Plan, PoolName, PoolStatus};
 
 use super::feedback::Feedback;
-use super::message::{Message, Outcome};
+use super::message::{Done, Message, Outcome};
 
 /// Messages that may wait. A thousand failed dials tell no more than the first few did.
 const CAPACITY: usize = 1024;
@@ -40,7 +40,17 @@ impl ControlHandle {
     /// Has `order` carried out and waits until it is in force, with what was reported of its pool in that turn; or why it is
     /// refused, and then nothing has changed. None: the control plane works no more.
     pub async fn order(&self, actor: Actor, order: Order) -> Option<Outcome> {
+        Some(self.carry_out(actor, order).await?.map(|done| done.reports))
+    }
+
+    /// As [`Self::order`], with the events that it became and whether it outlives a restart.
+    pub async fn carry_out(&self, actor: Actor, order: Order) -> Option<Result<Done, Refusal>> {
         self.ask(|reply| Message::Order { actor, order, reply }).await
+    }
+
+    /// Puts `plan` in force and waits until it is. `false`: the control plane works no more.
+    pub async fn replace(&self, plan: Arc<Plan>, actor: Actor) -> bool {
+        self.ask(|reply| Message::Replace { plan, actor, reply }).await.is_some()
     }
 
     /// Whether the pool `name` should fail over. The outer none: the control plane works no more; the inner: no such pool.
@@ -63,7 +73,8 @@ impl ControlHandle {
     #[must_use]
     pub fn replace_plan(&self, plan: Arc<Plan>) -> bool {
         let (reply, answer) = oneshot::channel();
-        self.queue.blocking_send(Message::Replace(plan, reply)).is_ok() && answer.blocking_recv().is_ok()
+        let message = Message::Replace { plan, actor: Actor::changeover(), reply };
+        self.queue.blocking_send(message).is_ok() && answer.blocking_recv().is_ok()
     }
 
     /// Has the control plane end, blocking until it has been told.

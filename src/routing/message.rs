@@ -6,10 +6,23 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::failover::{Order, Refusal, Transition};
-use crate::model::{Actor, BackendId, DialError, Epoch, Evaluation, Explanation, Plan, PoolName, PoolStatus};
+use crate::model::{
+    Actor, BackendId, DialError, Epoch, Evaluation, EventRecord, Explanation, Plan, PoolName, PoolStatus,
+};
 
 /// What came of an order: what was reported of its pool in that turn, or why it was not carried out.
 pub type Outcome = Result<Vec<Transition>, Refusal>;
+
+/// An order that was carried out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Done {
+    /// What was reported of its pool in that turn.
+    pub reports: Vec<Transition>,
+    /// The same as events of the history, with their ids; none if the history did not take them.
+    pub events: Vec<Arc<EventRecord>>,
+    /// Whether what it changed outlives a restart by now; so it does if there was nothing to keep.
+    pub is_durable: bool,
+}
 
 use super::live::BackendLive;
 
@@ -51,17 +64,24 @@ pub enum Message {
     Evaluate(PoolName, oneshot::Sender<Option<Evaluation>>),
     /// Why does this pool's traffic go where it goes?
     Explain(PoolName, oneshot::Sender<Option<Explanation>>),
-    /// Do this; answered once it is done and in force.
+    /// Do this; answered once it is done and in force, and kept as far as that can be.
     Order {
         /// Who says so.
         actor: Actor,
         /// What.
         order: Order,
         /// Where the answer goes.
-        reply: oneshot::Sender<Outcome>,
+        reply: oneshot::Sender<Result<Done, Refusal>>,
     },
     /// Go by this plan from now on; answered once it is in force.
-    Replace(Arc<Plan>, oneshot::Sender<()>),
+    Replace {
+        /// The plan.
+        plan: Arc<Plan>,
+        /// Who has it so.
+        actor: Actor,
+        /// Where the answer goes.
+        reply: oneshot::Sender<()>,
+    },
     /// Work no more.
     Stop,
 }

@@ -19,7 +19,7 @@ pub use feedback::Feedback;
 pub use line::{InLine, Room};
 pub use live::{BackendLive, EarlyEnds, Live, PoolLive};
 pub use mailbox::{ControlHandle, mailbox};
-pub use message::{Message, Outcome};
+pub use message::{Done, Message, Outcome};
 pub use pace::{Fenced, PACE_AT_ONCE, PACE_STEP};
 pub use readiness::{Phase, Readiness};
 pub use registry::Registry;

@@ -1,6 +1,8 @@
 //! How families are made: one prefix, one set of buckets, all in one registry.
 
-use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 /// From 100 µs to 10 s, three steps a decade: a dial on loopback and a check that runs into its timeout both show.
 const SECONDS: [f64; 16] =
@@ -14,6 +16,18 @@ pub(super) struct Maker<'a> {
 impl<'a> Maker<'a> {
     pub(super) const fn new(registry: &'a Registry) -> Self {
         Self { registry }
+    }
+
+    pub(super) fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        let series = IntCounter::new(full(name), help)?;
+        self.registry.register(Box::new(series.clone()))?;
+        Ok(series)
+    }
+
+    pub(super) fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        let series = IntGauge::new(full(name), help)?;
+        self.registry.register(Box::new(series.clone()))?;
+        Ok(series)
     }
 
     pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {

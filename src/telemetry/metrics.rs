@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus::{Encoder, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
+use prometheus::{Encoder, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
 use crate::model::{
     BackendName, BackendStatus, Generation, ListenerName, OutReason, PipeRefusal, PoolName, PoolState, PoolStatus,
@@ -55,6 +55,25 @@ pub struct Metrics {
     pipe_refusals: IntCounterVec,
     generation: IntGauge,
     recording: IntGauge,
+    store: StoreSeries,
+}
+
+/// What the store says of itself.
+#[derive(Debug)]
+struct StoreSeries {
+    degraded: IntGauge,
+    failed_writes: IntCounter,
+    history_events: IntGauge,
+}
+
+impl StoreSeries {
+    fn new(make: &Maker<'_>) -> prometheus::Result<Self> {
+        Ok(Self {
+            degraded: make.gauge("store_degraded", "1 while the disk fails, so that new things are in memory only.")?,
+            failed_writes: make.counter("store_failed_writes_total", "Writes of state and history that failed.")?,
+            history_events: make.gauge("history_events", "Events of the history that are on disk.")?,
+        })
+    }
 }
 
 impl Metrics {
@@ -106,6 +125,7 @@ impl Metrics {
             )?,
             generation,
             recording,
+            store: StoreSeries::new(&make)?,
             registry,
         })
     }
@@ -204,6 +224,15 @@ impl Metrics {
     /// Notes whether decisions are recorded.
     pub fn set_recording(&self, under_way: bool) {
         self.recording.set(under_way.into());
+    }
+
+    /// Notes what the store says of itself: whether the disk fails, how many writes have failed so far, and how many
+    /// events are on disk.
+    pub fn show_store(&self, is_degraded: bool, failed_writes: u64, history_events: u64) {
+        let StoreSeries { degraded, failed_writes: counter, history_events: events } = &self.store;
+        degraded.set(i64::from(is_degraded));
+        counter.inc_by(failed_writes.saturating_sub(counter.get()));
+        events.set(i64::try_from(history_events).unwrap_or(i64::MAX));
     }
 
     /// All series as text, with the gauges of `pools` as they stand.

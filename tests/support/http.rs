@@ -54,6 +54,21 @@ pub fn request_unix(socket: &Path, method: &str, path: &str) -> io::Result<Respo
     exchange(stream, method, path)
 }
 
+/// A request with a JSON body over a Unix socket.
+pub fn send_unix(socket: &Path, method: &str, path: &str, body: &serde_json::Value) -> io::Result<Response> {
+    let (mut stream, body) = (UnixStream::connect(socket)?, body.to_string());
+    stream.set_read_timeout(Some(DEADLINE))?;
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )?;
+    let mut raw = Vec::new();
+    stream.read_to_end(&mut raw)?;
+    parse(&raw).ok_or_else(|| io::Error::other(format!("no HTTP: {}", String::from_utf8_lossy(&raw))))
+}
+
 fn exchange(stream: impl Read + Write, method: &str, path: &str) -> io::Result<Response> {
     exchange_head(stream, &format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n"))
 }

@@ -25,6 +25,7 @@ impl Masks {
             | Event::EndedEarly { .. }
             | Event::DataStalled { .. }
             | Event::WasStalled { .. }
+            | Event::Restored { .. }
             | Event::Ordered { .. } => event.clone(),
         }
     }

@@ -17,6 +17,7 @@ mod departures;
 mod explain;
 mod health;
 mod lifecycle;
+mod memory;
 mod model;
 mod passive;
 mod pause;

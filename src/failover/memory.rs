@@ -1,0 +1,105 @@
+//! What a pool remembers beyond the process: what people have ordered, and what is counted over all its life. It can be read
+//! out at any time, and given back once, before the first verdicts. Giving it back is no news, and nobody is told.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{AdminState, BackendName, MonoTime, Paused, PoolName};
+
+use super::controller::{Controller, Turn};
+use super::event::Change;
+use super::pin::Pin;
+use super::pool::{Effects, Pool};
+
+/// What outlives the process of one pool.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PoolMemory {
+    /// What an operator has bound it to.
+    pub pin: Option<PinMemory>,
+    /// Whether its new clients wait.
+    pub pause: Option<Paused>,
+    /// Its backends that an operator has not left ready.
+    pub admin: BTreeMap<BackendName, AdminState>,
+    /// Failovers that were completed.
+    pub failovers: u64,
+    /// How often it served again after it was down, or went back to a better tier.
+    pub recoveries: u64,
+    /// How long its backends have been unhealthy in all, without the present spell; nothing is left out.
+    pub downtimes: BTreeMap<BackendName, Duration>,
+}
+
+/// A pool that is bound to one backend, or to its tier.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinMemory {
+    /// The backend.
+    pub backend: BackendName,
+    /// Whether all of its tier serve with it.
+    pub whole_tier: bool,
+    /// Why, in the operator's words.
+    pub reason: Option<String>,
+}
+
+impl Controller {
+    /// What outlives the process of pool `name`; none if there is no such pool.
+    #[must_use]
+    pub fn memory(&self, name: &PoolName) -> Option<PoolMemory> {
+        self.pools.get(name).map(Pool::memory)
+    }
+
+    /// Gives back what the last process remembered. Pools and backends that are not there any more are passed over.
+    pub(super) fn restore(&mut self, now: MonoTime, pools: BTreeMap<PoolName, PoolMemory>, turn: &mut Turn) {
+        for (name, memory) in pools {
+            let Some(pool) = self.pools.get_mut(&name) else { continue };
+            let mut effects = Effects::default();
+            pool.recall(now, memory, &mut effects);
+            turn.touched.insert(name.clone());
+            self.take(now, &name, effects, turn);
+        }
+    }
+}
+
+impl Pool {
+    fn memory(&self) -> PoolMemory {
+        let admin = self.members().iter().filter(|member| member.admin != AdminState::Ready);
+        let down = self.members().iter().map(|member| (member.plan.name.clone(), member.health.past_downtime));
+        PoolMemory {
+            pin: self.pin.as_ref().map(|pin| PinMemory {
+                backend: pin.backend.clone(),
+                whole_tier: pin.whole_tier,
+                reason: pin.reason.clone(),
+            }),
+            pause: self.pause,
+            admin: admin.map(|member| (member.plan.name.clone(), member.admin)).collect(),
+            failovers: self.failovers.completed,
+            recoveries: self.failovers.recoveries,
+            downtimes: down.filter(|(_, time)| !time.is_zero()).collect(),
+        }
+    }
+
+    /// Takes `memory` as if it had never been forgotten. Only a pin that can hold no longer is told of.
+    fn recall(&mut self, now: MonoTime, memory: PoolMemory, effects: &mut Effects) {
+        let PoolMemory { pin, pause, admin, failovers, recoveries, downtimes } = memory;
+        for member in &mut self.members {
+            if let Some(state) = admin.get(&member.plan.name) {
+                member.admin = *state;
+                member.settle(now);
+            }
+            if let Some(time) = downtimes.get(&member.plan.name) {
+                member.health.past_downtime += *time;
+            }
+        }
+        self.failovers.completed += failovers;
+        self.failovers.recoveries += recoveries;
+        self.pause = pause;
+        let Some(PinMemory { backend, whole_tier, reason }) = pin else { return };
+        match self.named(&backend).map(|member| member.plan.priority) {
+            Some(priority) => {
+                self.active = Some(priority);
+                self.pin = Some(Pin { backend, whole_tier, at: now, reason });
+            }
+            None => effects.changes.push(Change::PoolUnpinned { backend, removed: true }),
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Floor 4: what is in force: the file, with what was changed at run time over it. There is one owner, and whoever
+//! changes anything holds it: a reload and a change by the API cannot overtake each other.
+//!
+//! A change is validated, kept, put in force and answered, in this order; one that is refused at any step has changed
+//! nothing. What may lie over the file and what wins is `config::overlay`'s to say; what is kept how, the store's.
+
+mod kept;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::task::spawn_blocking;
+
+use crate::config::Document;
+use crate::config::overlay::{Changed, Effective, Note, Overlay, Request, effective, failover_config};
+use crate::model::{Actor, BackendName, EventRecord, Plan, PoolName};
+use crate::routing::ControlHandle;
+use crate::store::{Refused, State, StoreHandle};
+use crate::sys::Clock;
+
+pub use crate::config::overlay::{FieldFault, RejectCode, Rejected};
+
+/// What is to be changed.
+#[derive(Debug, Clone)]
+pub enum Edit {
+    /// A backend is registered.
+    Register(Value),
+    /// A backend's keys are changed, by a JSON merge patch.
+    Change(BackendName, Value),
+    /// A registered backend is removed.
+    Remove(BackendName),
+    /// The pool's check and failover are changed, by a JSON merge patch.
+    Patch(Value),
+}
+
+impl Edit {
+    /// What is done, in a word or two, for the audit.
+    #[must_use]
+    pub const fn action(&self) -> &'static str {
+        match self {
+            Self::Register(_) => "backend.register",
+            Self::Change(..) => "backend.change",
+            Self::Remove(_) => "backend.remove",
+            Self::Patch(_) => "failover_config.change",
+        }
+    }
+
+    /// The backend that is meant, as far as the request says so.
+    #[must_use]
+    pub fn backend(&self) -> Option<BackendName> {
+        match self {
+            Self::Register(body) => body.get("name").and_then(Value::as_str).map(BackendName::from),
+            Self::Change(backend, _) | Self::Remove(backend) => Some(backend.clone()),
+            Self::Patch(_) => None,
+        }
+    }
+}
+
+/// A change that is in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edited {
+    /// Whether it outlives a restart by now. If not, it is in memory, and is written as soon as the disk works.
+    pub is_durable: bool,
+}
+
+/// Why something was not changed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum EditError {
+    /// It is wrong.
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
+    /// It cannot be kept.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The daemon is going down. It may be in force after the next start.
+    #[error("the daemon is going down")]
+    Stopping,
+}
+
+/// The file and what lies over it.
+#[derive(Debug)]
+pub struct Current {
+    document: Arc<Document>,
+    overlay: Arc<Overlay>,
+    plan: Arc<Plan>,
+}
+
+impl Current {
+    /// What is in force.
+    #[must_use]
+    pub const fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// What `document` makes, with what is registered and patched now over it.
+    #[must_use]
+    pub fn over(&self, document: &Document) -> Effective {
+        effective(document, &self.overlay)
+    }
+}
+
+/// The owner of what is in force. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    control: ControlHandle,
+    store: StoreHandle,
+    clock: Clock,
+    current: Arc<Mutex<Current>>,
+}
+
+impl Settings {
+    /// Begins with `document` and what the last process left in `state`. What cannot lie over the file any more is
+    /// forgotten; the notes say what and why.
+    #[must_use]
+    pub fn begin(
+        document: Document,
+        state: &State,
+        control: ControlHandle,
+        store: StoreHandle,
+        clock: Clock,
+    ) -> (Self, Vec<Note>) {
+        let (overlay, unreadable) = kept::overlay(state);
+        let Effective { plan, overlay, changes, notes } = effective(&document, &overlay);
+        store.record(unreadable.into_iter().chain(changes.into_iter().map(kept::change)).collect(), Vec::new());
+        let current = Current { document: Arc::new(document), overlay: Arc::new(overlay), plan: Arc::new(plan) };
+        (Self { control, store, clock, current: Arc::new(Mutex::new(current)) }, notes)
+    }
+
+    /// Holds what is in force, so that nothing changes it meanwhile. Blocks the thread; not for one that runs a runtime.
+    pub fn hold(&self) -> MutexGuard<'_, Current> {
+        self.current.blocking_lock()
+    }
+
+    /// Where history is kept.
+    #[must_use]
+    pub const fn store(&self) -> &StoreHandle {
+        &self.store
+    }
+
+    /// An event of the daemon's own, as of now.
+    #[must_use]
+    pub fn event(&self, kind: &str, detail: Value) -> EventRecord {
+        let mut event = EventRecord::new(self.clock.wall(self.clock.now()), kind);
+        if let Value::Object(detail) = detail {
+            event.detail = detail;
+        }
+        event
+    }
+
+    /// `document` is in force, as `plan`, with what `effective` left over it. What was dropped is forgotten, and told.
+    pub fn reloaded(&self, current: &mut Current, document: Document, plan: Arc<Plan>, left: Left, told: &[String]) {
+        let Left { overlay, changes, notes } = left;
+        let event = self.event("config.reloaded", json!({ "changes": told, "notes": notes_of(&notes) }));
+        self.store.record(changes.into_iter().map(kept::change).collect(), vec![event]);
+        *current = Current { document: Arc::new(document), overlay: Arc::new(overlay), plan };
+    }
+
+    /// Changes pool `pool`, as `actor` wants. `audit` becomes the audit trail's entry of it, kept in the same
+    /// transaction. Once begun it is carried out, whether or not the result is waited for.
+    ///
+    /// # Errors
+    ///
+    /// [`EditError`]; unless the daemon is stopping, nothing has changed then.
+    pub async fn edit(
+        &self,
+        pool: PoolName,
+        actor: Actor,
+        edit: Edit,
+        audit: EventRecord,
+    ) -> Result<Edited, EditError> {
+        let owner = self.clone();
+        // A caller that goes away must not leave it half done.
+        let done = tokio::spawn(async move { owner.carry_out(pool, actor, edit, audit).await });
+        done.await.unwrap_or(Err(EditError::Stopping))
+    }
+
+    async fn carry_out(
+        &self,
+        pool: PoolName,
+        actor: Actor,
+        edit: Edit,
+        audit: EventRecord,
+    ) -> Result<Edited, EditError> {
+        let mut current = self.current.lock().await;
+        let (document, overlay) = (Arc::clone(&current.document), Arc::clone(&current.overlay));
+        let micros = self.clock.wall(self.clock.now()).as_micros();
+        let (by, name) = (actor.clone(), pool.clone());
+        // Thousands of backends take their time, and the control plane has better things to do meanwhile.
+        let changed = spawn_blocking(move || {
+            let at = Timestamp::from_microsecond(micros).unwrap_or_default();
+            let request = Request { document: &document, overlay: &overlay, pool: &name, at, actor: by };
+            match &edit {
+                Edit::Register(body) => request.register(body),
+                Edit::Change(backend, body) => request.change(backend, body),
+                Edit::Remove(backend) => request.remove(backend),
+                Edit::Patch(body) => request.patch(body),
+            }
+        });
+        let Changed { overlay, changes, pool: pool_plan } = changed.await.map_err(|_| EditError::Stopping)??;
+        let kept = self.store.change(changes.into_iter().map(kept::change).collect(), vec![audit]).await?;
+        let mut plan = Plan::clone(&current.plan);
+        plan.pools.insert(pool, pool_plan);
+        let plan = Arc::new(plan);
+        current.overlay = Arc::new(overlay);
+        current.plan = Arc::clone(&plan);
+        if self.control.replace(plan, actor).await {
+            Ok(Edited { is_durable: kept.is_durable })
+        } else {
+            Err(EditError::Stopping)
+        }
+    }
+
+    /// The check and failover tables of `pool` as they are in force; none if there is no such pool.
+    pub async fn failover_config(&self, pool: PoolName) -> Option<Value> {
+        let current = self.current.lock().await;
+        let (document, overlay) = (Arc::clone(&current.document), Arc::clone(&current.overlay));
+        drop(current);
+        spawn_blocking(move || failover_config(&document, &overlay, &pool)).await.ok().flatten()
+    }
+}
+
+/// What is left over a file that was read anew, and what is not.
+#[derive(Debug)]
+pub struct Left {
+    /// What is left.
+    pub overlay: Overlay,
+    /// What is to be forgotten.
+    pub changes: Vec<crate::config::overlay::Change>,
+    /// The same for people.
+    pub notes: Vec<Note>,
+}
+
+/// Notes as the detail of an event.
+#[must_use]
+pub fn notes_of(notes: &[Note]) -> Value {
+    notes.iter().map(Note::to_json).collect()
+}
