@@ -523,6 +523,20 @@ impl World {
         self.core.pool_statuses(self.now).into_iter().flat_map(|pool| pool.backends).collect()
     }
 
+    fn all_are_fit(&self) -> bool {
+        self.backends().iter().all(|backend| backend.eligible && !backend.slow)
+    }
+
+    /// Whether a pool will go back to a better tier by itself.
+    fn returns(&self) -> bool {
+        let returns = |pool: &PoolStatus| {
+            let policy = self.plan.pools[&pool.name].failover;
+            let is_back = pool.backends.iter().any(|b| b.active && b.priority == pool.backends[0].priority);
+            policy.automatic && policy.failback == Failback::Automatic && !is_back
+        };
+        self.core.pool_statuses(self.now).iter().any(returns)
+    }
+
     /// Everything is well again: within a bounded time the pools are too.
     fn calm(&mut self) {
         self.hosts.clear();
@@ -543,18 +557,18 @@ impl World {
             let order = Order::Reset { pool: pool.name, backend: None };
             self.feed(Event::Ordered { actor: Actor::from("ops"), order });
         }
-        // A probe that hangs, the one after it, its thresholds, and the way back tier by tier.
-        self.pass(ms(45_000));
-        // Returns that did not last have made the next one wait.
-        let most = self.now + DAMPING_CAP * 2;
-        while self.now < most
-            && self.core.pool_statuses(self.now).iter().any(|pool| {
-                pool.state == PoolState::RecoveryInProgress
-                    && self.plan.pools[&pool.name].failover.failback == Failback::Automatic
-            })
-        {
-            self.pass(ms(10_000));
+        // A probe that hangs, the one after it, its thresholds, and the way back tier by tier. Returns that did not last
+        // have made the next one wait.
+        let (soon, most) = (self.now + ms(45_000), self.now + DAMPING_CAP * 2);
+        while self.now < soon && !self.all_are_fit() {
+            self.pass(ms(1000));
         }
+        assert!(self.all_are_fit(), "not all are fit again: {:#?}", self.core.pool_statuses(self.now));
+        while self.now < most && self.returns() {
+            self.pass(ms(1000));
+        }
+        // And it stays so.
+        self.pass(ms(2000));
         for status in self.core.pool_statuses(self.now) {
             let policy = self.plan.pools[&status.name].failover;
             assert!(status.backends.iter().all(|b| b.eligible && !b.slow), "not all are fit again: {status:#?}");
