@@ -129,7 +129,6 @@ impl Settings {
     }
 
     /// Holds what is in force, so that nothing changes it meanwhile. Blocks the thread; not for one that runs a runtime.
-    #[must_use]
     pub fn hold(&self) -> MutexGuard<'_, Current> {
         self.current.blocking_lock()
     }
