@@ -70,8 +70,10 @@
 //!     `a_pinned_backend_serves_alone_until_failback`, `any_sequence_of_events_keeps_the_rules`,
 //!     `clients_of_a_paused_pool_wait_whatever_the_policy_and_sessions_go_on`.
 //! 12. What was said to be durable is there after a SIGKILL, an event's id is given once, and a disk that is
-//!     full, broken or slow holds nobody up.
-//!     Tests: `what_was_acknowledged_is_there_after_forty_kills`, `a_full_disk_stops_nobody_and_loses_nothing`,
+//!     full, broken or slow holds nobody up. What people ordered is in force again before the first verdicts, and is no news.
+//!     Tests: `what_was_acknowledged_is_there_after_each_of_fifty_kills`, `drains_pins_and_pauses_outlive_a_restart`,
+//!     `what_is_given_back_is_what_was_remembered_and_nobody_is_told`,
+//!     `what_was_acknowledged_is_there_after_forty_kills`, `a_full_disk_stops_nobody_and_loses_nothing`,
 //!     `a_disk_that_is_really_full_stops_nobody_and_what_was_written_stays`, `a_disk_that_hangs_holds_nobody_up`.
 
 pub mod admin;

@@ -15,6 +15,7 @@ pub(super) struct Action {
     pub(super) what: &'static str,
     pub(super) pool: Option<PoolName>,
     pub(super) backend: Option<BackendName>,
+    pub(super) session: Option<u64>,
 }
 
 impl Caller {
@@ -30,7 +31,7 @@ pub(super) fn entry(admin: &Admin, caller: Caller, action: &Action, result: &str
         Caller::Tcp | Caller::Loopback => "tcp",
         Caller::Local { .. } => "unix",
     };
-    let detail = json!({ "action": action.what, "address": address, "result": result });
+    let detail = json!({ "action": action.what, "address": address, "result": result, "session": action.session });
     EventRecord {
         pool: action.pool.clone(),
         backend: action.backend.clone(),

@@ -143,7 +143,7 @@ fn read(caller: Caller, body: Result<Bytes, BytesRejection>) -> Result<Value, Pr
 
 /// Has it changed, and what came of it noted in the audit trail.
 async fn make(admin: &Admin, caller: Caller, pool: &PoolName, edit: Edit) -> Made {
-    let action = Action { what: edit.action(), pool: Some(pool.clone()), backend: edit.backend() };
+    let action = Action { what: edit.action(), pool: Some(pool.clone()), backend: edit.backend(), session: None };
     let done = audit::entry(admin, caller, &action, "done");
     match admin.settings.edit(pool.clone(), caller.actor(), edit, done).await {
         Ok(edited) => {

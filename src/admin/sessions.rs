@@ -13,6 +13,7 @@ use crate::model::{SessionId, SessionStatus};
 use crate::sys::Clock;
 
 use super::Admin;
+use super::audit::{self, Action};
 use super::caller::Caller;
 use super::problem::Problem;
 
@@ -95,9 +96,12 @@ pub(super) async fn close(
         return Problem::NotAuthorized.into_response();
     }
     let Ok(Path(id)) = id else { return Problem::SessionNotFound.into_response() };
+    let action = Action { what: "session.close", pool: None, backend: None, session: Some(id) };
     if !admin.registry.close(SessionId(id)) {
+        audit::note(&admin, caller, &action, Problem::SessionNotFound.code());
         return Problem::SessionNotFound.into_response();
     }
+    audit::note(&admin, caller, &action, "done");
     tracing::info!(session = id, %caller, "a session was closed by an operator");
     StatusCode::NO_CONTENT.into_response()
 }

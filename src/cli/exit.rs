@@ -11,13 +11,13 @@ pub enum Exit {
     No,
     /// The command was given wrongly.
     Usage,
-    /// The daemon is not reachable, or an address cannot be bound.
+    /// The daemon is not reachable, an address cannot be bound, or another process has the state.
     Unavailable,
     /// A fault of ours.
     Internal,
     /// Not permitted.
     Permission,
-    /// The configuration is bad, or a recording is.
+    /// The configuration is bad, or a recording, or what is in its state directory.
     Config,
 }
 

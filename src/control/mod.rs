@@ -18,7 +18,7 @@ use tokio::time::{sleep_until, timeout};
 use crate::failover::{Controller, Event, Refusal, Transition};
 use crate::model::{MonoTime, PoolName};
 use crate::routing::{Done, Message, Registry, RouteWriter};
-use crate::store::{Applied, State, StoreHandle};
+use crate::store::{Applied, Refused, State, StoreHandle};
 use crate::sys::Clock;
 use crate::telemetry::Metrics;
 
@@ -81,38 +81,38 @@ impl Asker {
     /// Answers, with what was reported in the turn; an operator once that is kept. Whoever asked may have gone meanwhile, and
     /// is no error.
     fn answer(self, keeper: &Keeper, left: Left, mut reports: Vec<Transition>) {
-        let (pool, reply) = match self {
-            Self::Operator(pool, reply) if left.is_change() => (pool, reply),
-            asker @ (Self::Nobody | Self::Planner(_) | Self::Operator(..)) => {
+        match self {
+            Self::Nobody => keeper.write(left),
+            Self::Planner(reply) => {
                 keeper.write(left);
-                match asker {
-                    Self::Nobody => {}
-                    Self::Planner(reply) => drop(reply.send(())),
-                    Self::Operator(pool, reply) => {
-                        reports.retain(|transition| transition.pool.as_ref() == Some(&pool));
-                        drop(reply.send(Ok(Done { reports, events: Vec::new(), is_durable: true })));
-                    }
-                }
-                return;
+                let _asker_gone = reply.send(());
             }
-        };
-        reports.retain(|transition| transition.pool.as_ref() == Some(&pool));
-        let kept = keeper.change(left);
-        // The decision is in force: only its answer waits for the disk.
-        drop(spawn_local(async move {
-            let done = match kept.await {
-                Ok(Applied { is_durable, mut events }) => {
-                    events.retain(|event| event.pool.as_ref() == Some(&pool));
-                    Done { reports, events, is_durable }
+            Self::Operator(pool, reply) => {
+                reports.retain(|transition| transition.pool.as_ref() == Some(&pool));
+                if left.is_change() {
+                    // The decision is in force: only its answer waits for the disk.
+                    drop(spawn_local(answer_when_kept(pool, keeper.change(left), reports, reply)));
+                } else {
+                    keeper.write(left);
+                    drop(reply.send(Ok(Done { reports, events: Vec::new(), is_durable: true })));
                 }
-                Err(error) => {
-                    tracing::error!(%pool, %error, "an order is in force and is not kept");
-                    Done { reports, events: Vec::new(), is_durable: false }
-                }
-            };
-            drop(reply.send(Ok(done)));
-        }));
+            }
+        }
     }
+}
+
+async fn answer_when_kept(
+    pool: PoolName,
+    kept: impl Future<Output = Result<Applied, Refused>>,
+    reports: Vec<Transition>,
+    reply: oneshot::Sender<Result<Done, Refusal>>,
+) {
+    let Applied { is_durable, mut events } = kept.await.unwrap_or_else(|error| {
+        tracing::error!(%pool, %error, "an order is in force and is not kept");
+        Applied { is_durable: false, events: Vec::new() }
+    });
+    events.retain(|event| event.pool.as_ref() == Some(&pool));
+    drop(reply.send(Ok(Done { reports, events, is_durable })));
 }
 
 /// Decides until told to stop.
