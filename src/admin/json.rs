@@ -41,7 +41,7 @@ struct FailoverView {
 
 /// A backend.
 #[derive(Debug, Serialize)]
-struct BackendView {
+pub(super) struct BackendView {
     name: String,
     address: String,
     priority: u32,
@@ -63,7 +63,7 @@ struct BackendView {
 }
 
 /// A number with no more digits than anybody reads.
-fn rounded(value: f64, digits: i32) -> f64 {
+pub(super) fn rounded(value: f64, digits: i32) -> f64 {
     let scale = 10_f64.powi(digits);
     (value * scale).round() / scale
 }
@@ -97,7 +97,7 @@ impl PoolView {
 }
 
 impl BackendView {
-    fn new(backend: &BackendStatus, live: &Live, clock: &Clock) -> Self {
+    pub(super) fn new(backend: &BackendStatus, live: &Live, clock: &Clock) -> Self {
         let stamp = |time: MonoTime| clock.timestamp(time);
         Self {
             name: backend.name.to_string(),
