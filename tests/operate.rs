@@ -374,3 +374,83 @@ fn what_explain_foretells_is_what_happens() {
         }
     }
 }
+
+/// What the contract shows of a pool and of a backend. `role`, `lag_bytes`, `lag_seconds` and `timeline` are of
+/// PostgreSQL pools.
+const POOL: &[&str] = &[
+    "name",
+    "kind",
+    "state",
+    "redundancy",
+    "degraded",
+    "generation",
+    "active",
+    "standby",
+    "paused",
+    "held",
+    "pinned",
+    "last_failover",
+    "backends",
+];
+const BACKEND: &[&str] = &[
+    "name",
+    "address",
+    "priority",
+    "weight",
+    "health",
+    "admin_state",
+    "eligible",
+    "active",
+    "reason",
+    "latency_ms",
+    "sessions",
+    "consecutive_failures",
+    "consecutive_successes",
+    "last_check",
+    "since",
+    "last_error",
+    "downtime_seconds",
+    "reported",
+    "tunnel",
+];
+
+#[track_caller]
+fn has_all(object: &Value, fields: &[&str]) {
+    let missing: Vec<_> = fields.iter().filter(|field| object.get(**field).is_none()).collect();
+    assert!(missing.is_empty(), "no {missing:?} in {object}");
+}
+
+#[test]
+fn a_pool_has_every_field_of_the_contract() {
+    let (a, b) = (Backend::start("a"), Backend::start("b"));
+    let site = Site::start(CHECK, &[&a, &b]);
+    let pool = site.daemon.pool("orders");
+    has_all(&pool, POOL);
+    let known = [
+        ("state", json!("healthy")),
+        ("redundancy", json!("dual")),
+        ("degraded", json!(false)),
+        ("active", json!(["a"])),
+        ("standby", json!(["b"])),
+        ("paused", json!(false)),
+        ("held", json!(0)),
+        ("pinned", Value::Null),
+        ("last_failover", json!({})),
+    ];
+    known.iter().for_each(|(field, value)| assert_eq!(&pool[*field], value, "{field} of {pool}"));
+    for backend in pool["backends"].as_array().unwrap() {
+        has_all(backend, BACKEND);
+        let known = [("last_error", Value::Null), ("reported", json!({})), ("tunnel", Value::Null)];
+        known.iter().for_each(|(field, value)| assert_eq!(&backend[*field], value, "{field} of {backend}"));
+    }
+    // And what they turn into.
+    site.done("POST", "/orders/failover", "");
+    site.done("POST", "/orders/pause", r#"{"timeout": "1h"}"#);
+    site.done("PUT", "/orders/backends/a/health", r#"{"health": "unhealthy", "ttl": "1h", "metrics": {"load": 9}}"#);
+    let pool = site.daemon.pool("orders");
+    assert_eq!((&pool["pinned"], &pool["paused"], &pool["degraded"]), (&json!("b"), &json!(true), &json!(true)));
+    assert_eq!((&pool["state"], &pool["redundancy"]), (&json!("failover_complete"), &json!("single")));
+    has_all(&pool["last_failover"], &["time", "from", "to", "reason"]);
+    assert_eq!(pool["last_failover"]["reason"], "manual");
+    assert_eq!(pool["backends"][0]["reported"], json!({ "load": 9.0 }));
+}

@@ -60,6 +60,8 @@ pub(super) struct BackendView {
     last_error: Option<String>,
     downtime_seconds: f64,
     reported: BTreeMap<String, f64>,
+    /// Null: it is reached directly.
+    tunnel: Option<()>,
 }
 
 /// A number with no more digits than anybody reads.
@@ -118,6 +120,7 @@ impl BackendView {
             last_error: backend.last_error.clone(),
             downtime_seconds: rounded(backend.downtime.as_secs_f64(), 3),
             reported: backend.reported.iter().cloned().collect(),
+            tunnel: None,
         }
     }
 }

@@ -9,6 +9,9 @@ use super::views::{age, items, names, text};
 /// How far the parts of the page are set in.
 const IN: &str = "  ";
 
+/// Seconds in a day.
+const DAY: f64 = 86_400.0;
+
 /// The page.
 pub(super) fn page(answer: &Value) -> String {
     let mut page = decision(answer);
@@ -37,7 +40,7 @@ fn decision(answer: &Value) -> String {
 }
 
 fn rule_lines(rule: &Value, answer: &Value) -> String {
-    let when = rule["at"].as_str().map(|at| format!(" [{}{}]", clock_time(Some(at)), ago(at, answer)));
+    let when = rule["at"].as_str().map(|at| format!(" [{}{}]", shorter(at, answer), ago(at, answer)));
     let detail = format!("{IN}{IN}{}{}", text(rule, "detail"), when.unwrap_or_default());
     format!("{}{}", wrapped(&format!("{IN}{}", text(rule, "sentence"))), wrapped(&detail))
 }
@@ -103,6 +106,15 @@ fn clock_time(stamp: Option<&str>) -> String {
     match stamp.and_then(|stamp| stamp.parse::<Timestamp>().ok()) {
         Some(time) => time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
         None => "-".to_owned(),
+    }
+}
+
+/// The same without its date where that goes without saying.
+fn shorter(stamp: &str, answer: &Value) -> String {
+    let whole = clock_time(Some(stamp));
+    match (elapsed(stamp, answer), whole.split_once(' ')) {
+        (Some(seconds), Some((_, time))) if seconds.abs() < DAY => time.to_owned(),
+        _ => whole,
     }
 }
 
