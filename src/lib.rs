@@ -64,11 +64,12 @@
 //!     Tests: `a_bad_file_changes_nothing_and_the_log_says_where_and_why`,
 //!     `no_secret_is_ever_printed`, `no_secret_is_printed_by_check`, `no_secret_is_in_a_recording`,
 //!     `no_caller_reads_the_daemons_files_or_runs_a_program_or_sets_a_secret`.
-//! 11. An order that is refused changes nothing. New sessions of a pinned pool go to what it is pinned to and nowhere else,
+//! 11. An order that is refused changes nothing, and over TCP nobody gives one. New sessions of a pinned pool go to what it is pinned to and nowhere else,
 //!     and clients of a paused pool wait.
 //!     Tests: `what_cannot_be_is_refused_with_the_reason`, `an_order_that_is_refused_says_why_and_changes_nothing`,
 //!     `a_pinned_backend_serves_alone_until_failback`, `any_sequence_of_events_keeps_the_rules`,
-//!     `clients_of_a_paused_pool_wait_whatever_the_policy_and_sessions_go_on`.
+//!     `clients_of_a_paused_pool_wait_whatever_the_policy_and_sessions_go_on`,
+//!     `what_cannot_be_is_refused_with_a_code_and_changes_nothing`, `callers_over_tcp_can_change_nothing`.
 //! 12. What was said to be durable is there after a SIGKILL, an event's id is given once, and a disk that is
 //!     full, broken or slow holds nobody up. What people ordered is in force again before the first verdicts, and is no news.
 //!     Tests: `what_was_acknowledged_is_there_after_each_of_fifty_kills`, `drains_pins_and_pauses_outlive_a_restart`,

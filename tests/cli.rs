@@ -170,7 +170,9 @@ fn the_schema_is_json_and_knows_the_tables() {
 fn every_command_explains_itself() {
     let all = changeover(&["--help"]);
     assert_eq!(all.code, Some(0), "{all:?}");
-    for command in ["run", "check", "status", "pools", "backends", "replay", "schema"] {
+    let orders = ["failover", "failback", "drain", "ready", "maintenance", "pause", "resume", "reset", "probe"];
+    let all_commands = ["run", "check", "status", "pools", "backends", "sessions", "explain", "replay", "schema"];
+    for command in all_commands.into_iter().chain(orders) {
         assert!(all.stdout.contains(command), "no {command} in\n{}", all.stdout);
         let one = changeover(&[command, "--help"]);
         assert_eq!(one.code, Some(0), "{command}: {one:?}");

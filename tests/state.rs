@@ -60,7 +60,7 @@ impl World {
 
     #[track_caller]
     fn send(&self, method: &str, path: &str, body: &Value) -> Response {
-        http::send_unix(&self.socket(), method, &format!("/api/v1{path}"), body).expect("answered")
+        http::send_unix(&self.socket(), method, &format!("/api/v1{path}"), &body.to_string()).expect("answered")
     }
 
     #[track_caller]
@@ -173,13 +173,13 @@ fn what_is_wrong_is_refused_with_code_and_field_and_changes_nothing() {
         assert_eq!(answer.status, status, "{method} {path} {body}: {}", answer.body);
         assert_eq!(answer.header("content-type"), "application/problem+json");
         let problem = answer.json();
-        assert_eq!((&problem["code"], &problem["faults"][0]["field"]), (&json!(code), &json!(field)), "{problem}");
-        assert!(!problem["faults"][0]["message"].as_str().unwrap().is_empty(), "{problem}");
+        assert_eq!((&problem["code"], &problem["errors"][0]["field"]), (&json!(code), &json!(field)), "{problem}");
+        assert!(!problem["errors"][0]["message"].as_str().unwrap().is_empty(), "{problem}");
     }
     assert_eq!(world.send("POST", "/pools/orders/backends", &json!([])).status, 422);
     // Whoever sends much more than may be sent is hung up on before it has been read.
     let path = "/api/v1/pools/orders/backends";
-    let too_long = http::send_unix(&world.socket(), "POST", path, &Value::from("x".repeat(100_000)));
+    let too_long = http::send_unix(&world.socket(), "POST", path, &Value::from("x".repeat(100_000)).to_string());
     assert!(too_long.is_err() || too_long.is_ok_and(|answer| answer.json()["code"] == "bad_body"));
     assert_eq!(world.names(), BTreeSet::from(["a".to_owned(), "b".to_owned()]));
     let over_tcp = http::request(daemon.admin(), "DELETE", "/api/v1/pools/orders/backends/b").unwrap();
@@ -371,7 +371,7 @@ fn change_until_killed(socket: &Path, round: usize, begun: &impl Fn()) -> (Vec<(
             steps.push(("DELETE", format!("/api/v1/pools/orders/backends/{gone}"), Value::Null, gone, false));
         }
         for (method, path, body, name, is_there) in steps {
-            match http::send_unix(socket, method, &path, &body) {
+            match http::send_unix(socket, method, &path, &body.to_string()) {
                 Ok(answer) => {
                     assert!(answer.status < 300 && answer.json()["durable"] == true, "{}", answer.body);
                     acknowledged.push((name, is_there));

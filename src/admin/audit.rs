@@ -3,10 +3,10 @@
 
 use serde_json::json;
 
-use crate::model::{Actor, BackendName, EventRecord, PoolName};
+use crate::model::{BackendName, EventRecord, PoolName};
 
 use super::Admin;
-use super::caller::Caller;
+use super::caller::Changer;
 
 /// What somebody wants done.
 #[derive(Debug, Clone)]
@@ -18,30 +18,20 @@ pub(super) struct Action {
     pub(super) session: Option<u64>,
 }
 
-impl Caller {
-    /// Its name in history.
-    pub(super) fn actor(self) -> Actor {
-        Actor::from(self.to_string().as_str())
-    }
-}
-
-/// The entry for `action` of `caller`, with `result`: `done`, or the code of the refusal.
-pub(super) fn entry(admin: &Admin, caller: Caller, action: &Action, result: &str) -> EventRecord {
-    let address = match caller {
-        Caller::Tcp | Caller::Loopback => "tcp",
-        Caller::Local { .. } => "unix",
-    };
-    let detail = json!({ "action": action.what, "address": address, "result": result, "session": action.session });
+/// The entry for `action` of `changer`, with `result`: `done`, or the code of the refusal.
+pub(super) fn entry(admin: &Admin, changer: &Changer, action: &Action, result: &str) -> EventRecord {
+    let detail =
+        json!({ "action": action.what, "address": changer.address, "result": result, "session": action.session });
     EventRecord {
         pool: action.pool.clone(),
         backend: action.backend.clone(),
         status: Some(if result == "done" { "completed" } else { "failed" }.to_owned()),
-        actor: caller.actor(),
+        actor: changer.actor.clone(),
         ..admin.settings.event("admin.action", detail)
     }
 }
 
 /// Notes in the history what came of `action`. Never waits.
-pub(super) fn note(admin: &Admin, caller: Caller, action: &Action, result: &str) {
-    admin.settings.store().append(entry(admin, caller, action, result));
+pub(super) fn note(admin: &Admin, changer: &Changer, action: &Action, result: &str) {
+    admin.settings.store().append(entry(admin, changer, action, result));
 }

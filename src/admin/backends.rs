@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
-use axum::{Extension, Json, Router};
+use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use crate::model::{BackendName, PoolName};
@@ -16,7 +16,7 @@ use crate::store::Refused;
 
 use super::Admin;
 use super::audit::{self, Action};
-use super::caller::Caller;
+use super::caller::Changer;
 use super::json::BackendView;
 use super::problem::Problem;
 
@@ -48,18 +48,18 @@ type Made = Result<bool, (Response, &'static str)>;
 /// `POST /pools/{pool}/backends`: `{"name", "address", …}` as in the file.
 async fn register(
     State(admin): State<Admin>,
-    Extension(caller): Extension<Caller>,
+    changer: Changer,
     Path(pool): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let pool = PoolName::from(pool.as_str());
-    let body = match read(caller, body) {
+    let body = match read(body) {
         Ok(body) => body,
         Err(problem) => return problem.into_response(),
     };
     let edit = Edit::Register(body);
     let name = edit.backend();
-    match make(&admin, caller, &pool, edit).await {
+    match make(&admin, &changer, &pool, edit).await {
         Ok(durable) => shown(&admin, &pool, name, StatusCode::CREATED, durable).await,
         Err((response, _)) => response,
     }
@@ -68,16 +68,16 @@ async fn register(
 /// `PATCH /pools/{pool}/backends/{backend}`: a JSON merge patch of its table.
 async fn change(
     State(admin): State<Admin>,
-    Extension(caller): Extension<Caller>,
+    changer: Changer,
     Path((pool, backend)): Path<(String, String)>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let (pool, backend) = (PoolName::from(pool.as_str()), BackendName::from(backend.as_str()));
-    let body = match read(caller, body) {
+    let body = match read(body) {
         Ok(body) => body,
         Err(problem) => return problem.into_response(),
     };
-    match make(&admin, caller, &pool, Edit::Change(backend.clone(), body)).await {
+    match make(&admin, &changer, &pool, Edit::Change(backend.clone(), body)).await {
         Ok(durable) => shown(&admin, &pool, Some(backend), StatusCode::OK, durable).await,
         Err((response, _)) => response,
     }
@@ -86,14 +86,11 @@ async fn change(
 /// `DELETE /pools/{pool}/backends/{backend}`: of one that was registered.
 async fn remove(
     State(admin): State<Admin>,
-    Extension(caller): Extension<Caller>,
+    changer: Changer,
     Path((pool, backend)): Path<(String, String)>,
 ) -> Response {
-    if !caller.may_change() {
-        return Problem::NotAuthorized.into_response();
-    }
     let (pool, backend) = (PoolName::from(pool.as_str()), BackendName::from(backend.as_str()));
-    match make(&admin, caller, &pool, Edit::Remove(backend)).await {
+    match make(&admin, &changer, &pool, Edit::Remove(backend)).await {
         Ok(durable) => Json(json!({ "durable": durable })).into_response(),
         Err((response, _)) => response,
     }
@@ -110,16 +107,16 @@ async fn config(State(admin): State<Admin>, Path(pool): Path<String>) -> Respons
 /// `PATCH /pools/{pool}/failover-config`: a JSON merge patch of its `check` and `failover`.
 async fn configure(
     State(admin): State<Admin>,
-    Extension(caller): Extension<Caller>,
+    changer: Changer,
     Path(pool): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let pool = PoolName::from(pool.as_str());
-    let body = match read(caller, body) {
+    let body = match read(body) {
         Ok(body) => body,
         Err(problem) => return problem.into_response(),
     };
-    match make(&admin, caller, &pool, Edit::Patch(body)).await {
+    match make(&admin, &changer, &pool, Edit::Patch(body)).await {
         Ok(durable) => {
             let Some(mut config) = admin.settings.failover_config(pool).await else {
                 return Problem::PoolNotFound.into_response();
@@ -133,26 +130,23 @@ async fn configure(
     }
 }
 
-/// The body of a caller who may change something.
-fn read(caller: Caller, body: Result<Bytes, BytesRejection>) -> Result<Value, Problem> {
-    if !caller.may_change() {
-        return Err(Problem::NotAuthorized);
-    }
+/// The body as JSON.
+fn read(body: Result<Bytes, BytesRejection>) -> Result<Value, Problem> {
     body.ok().and_then(|body| serde_json::from_slice(&body).ok()).ok_or(Problem::BadBody)
 }
 
 /// Has it changed, and what came of it noted in the audit trail.
-async fn make(admin: &Admin, caller: Caller, pool: &PoolName, edit: Edit) -> Made {
+async fn make(admin: &Admin, changer: &Changer, pool: &PoolName, edit: Edit) -> Made {
     let action = Action { what: edit.action(), pool: Some(pool.clone()), backend: edit.backend(), session: None };
-    let done = audit::entry(admin, caller, &action, "done");
-    match admin.settings.edit(pool.clone(), caller.actor(), edit, done).await {
+    let done = audit::entry(admin, changer, &action, "done");
+    match admin.settings.edit(pool.clone(), changer.actor.clone(), edit, done).await {
         Ok(edited) => {
-            tracing::info!(%pool, action = action.what, %caller, durable = edited.is_durable, "changed by the API");
+            tracing::info!(%pool, action = action.what, actor = %changer.actor, durable = edited.is_durable, "changed by the API");
             Ok(edited.is_durable)
         }
         Err(error) => {
             let (response, code) = refusal(error);
-            audit::note(admin, caller, &action, code);
+            audit::note(admin, changer, &action, code);
             Err((response, code))
         }
     }
@@ -182,7 +176,7 @@ fn rejection(rejected: &Rejected) -> Response {
     let faults: Vec<Value> = rejected.faults.iter().map(fault).collect();
     let title = rejected.faults.first().map_or("", |fault| fault.message.as_str());
     let body = json!({
-        "type": "about:blank", "title": title, "status": status.as_u16(), "code": rejected.code.label(), "faults": faults,
+        "type": "about:blank", "title": title, "status": status.as_u16(), "code": rejected.code.label(), "errors": faults,
     });
     (status, [(CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
 }

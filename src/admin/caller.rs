@@ -1,8 +1,12 @@
 //! Who is asking.
 
-use std::fmt;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 
+use crate::model::Actor;
 use crate::sys::{Stream, own_uid};
+
+use super::problem::Problem;
 
 /// Who is at the other end of an admin connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,21 +33,35 @@ impl Caller {
         }
     }
 
-    /// Whether it may change anything: root and the daemon's own user may, over a Unix socket.
-    pub(super) fn may_change(self) -> bool {
+    /// As whom it may change things, if it may: root and the daemon's own user may, over a Unix socket.
+    fn changes_as(self) -> Option<Actor> {
         match self {
-            Self::Tcp | Self::Loopback => false,
-            Self::Local { uid } => uid.is_some_and(|uid| uid == 0 || uid == own_uid()),
+            Self::Tcp | Self::Loopback => None,
+            Self::Local { uid } => {
+                let uid = uid.filter(|&uid| uid == 0 || uid == own_uid())?;
+                Some(Actor::from(format!("uid:{uid}").as_str()))
+            }
         }
     }
 }
 
-impl fmt::Display for Caller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp | Self::Loopback => f.write_str("tcp"),
-            Self::Local { uid: Some(uid) } => write!(f, "uid {uid}"),
-            Self::Local { uid: None } => f.write_str("unknown uid"),
-        }
+/// Who changes something. Every route that does takes one, so that nobody gets as far as its body who may not; what
+/// else is to let a caller through is asked here, and nowhere else.
+#[derive(Debug, Clone)]
+pub(super) struct Changer {
+    /// The name under which it is known what they did.
+    pub(super) actor: Actor,
+    /// Where it comes from.
+    pub(super) address: &'static str,
+}
+
+impl<S: Sync> FromRequestParts<S> for Changer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let caller = parts.extensions.get::<Caller>().copied();
+        let actor = caller.and_then(Caller::changes_as).ok_or(Problem::NotAuthorized)?;
+        // Nobody else may yet.
+        Ok(Self { actor, address: "unix" })
     }
 }

@@ -60,10 +60,12 @@ pub(super) struct BackendView {
     last_error: Option<String>,
     downtime_seconds: f64,
     reported: BTreeMap<String, f64>,
+    /// Null: it is reached directly.
+    tunnel: Option<()>,
 }
 
 /// A number with no more digits than anybody reads.
-fn rounded(value: f64, digits: i32) -> f64 {
+pub(super) fn rounded(value: f64, digits: i32) -> f64 {
     let scale = 10_f64.powi(digits);
     (value * scale).round() / scale
 }
@@ -118,6 +120,7 @@ impl BackendView {
             last_error: backend.last_error.clone(),
             downtime_seconds: rounded(backend.downtime.as_secs_f64(), 3),
             reported: backend.reported.iter().cloned().collect(),
+            tunnel: None,
         }
     }
 }

@@ -1,12 +1,16 @@
 //! Floor 5: the HTTP side door. Reads what the control plane answers, what is counted and who is connected;
-//! closes a session when told to by somebody who may. Lives on the control plane's thread, never on a data-plane thread.
+//! passes on the orders of those who may give them. Lives on the control plane's thread, never on a data-plane thread.
 
 mod audit;
 mod backends;
+mod body;
 mod caller;
 mod events;
+mod explain;
 mod host;
 mod json;
+mod orders;
+mod path;
 mod problem;
 mod routes;
 mod sessions;

@@ -16,7 +16,7 @@ use crate::store::StoreFigures;
 use super::Admin;
 use super::json::PoolView;
 use super::problem::Problem;
-use super::{backends, events, host, sessions};
+use super::{backends, events, explain, host, orders, sessions};
 
 /// The version of Prometheus' text format that is written.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -32,6 +32,8 @@ pub(super) fn router(admin: Admin) -> Router {
         .merge(events::routes())
         .route("/api/v1/sessions", get(sessions::list))
         .route("/api/v1/sessions/{id}", delete(sessions::close))
+        .merge(orders::routes())
+        .merge(explain::routes())
         .fallback(|| async { Problem::NotFound })
         .method_not_allowed_fallback(|| async { Problem::MethodNotAllowed })
         .with_state(admin)

@@ -1,6 +1,5 @@
 //! The table of sessions, and closing one.
 
-use axum::Extension;
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -14,7 +13,7 @@ use crate::sys::Clock;
 
 use super::Admin;
 use super::audit::{self, Action};
-use super::caller::Caller;
+use super::caller::Changer;
 use super::problem::Problem;
 
 /// Sessions in one answer, unless the caller says otherwise.
@@ -89,19 +88,16 @@ pub(super) async fn list(State(admin): State<Admin>, filter: Result<Query<Filter
 /// `DELETE /sessions/{id}`: both sides are reset.
 pub(super) async fn close(
     State(admin): State<Admin>,
-    Extension(caller): Extension<Caller>,
+    changer: Changer,
     id: Result<Path<u64>, PathRejection>,
 ) -> Response {
-    if !caller.may_change() {
-        return Problem::NotAuthorized.into_response();
-    }
     let Ok(Path(id)) = id else { return Problem::SessionNotFound.into_response() };
     let action = Action { what: "session.close", pool: None, backend: None, session: Some(id) };
     if !admin.registry.close(SessionId(id)) {
-        audit::note(&admin, caller, &action, Problem::SessionNotFound.code());
+        audit::note(&admin, &changer, &action, Problem::SessionNotFound.code());
         return Problem::SessionNotFound.into_response();
     }
-    audit::note(&admin, caller, &action, "done");
-    tracing::info!(session = id, %caller, "a session was closed by an operator");
+    audit::note(&admin, &changer, &action, "done");
+    tracing::info!(session = id, actor = %changer.actor, "a session was closed by an operator");
     StatusCode::NO_CONTENT.into_response()
 }

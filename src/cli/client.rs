@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::HOST;
+use hyper::header::{CONTENT_TYPE, HOST};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::time::timeout;
@@ -67,23 +67,33 @@ impl Client {
 
     /// What `GET path` answers, if that is good news.
     pub(super) fn get_ok(&self, path: &str) -> Result<Value, CliError> {
-        let answer = self.get(path)?;
-        if answer.status == 200 {
-            return Ok(answer.body);
-        }
-        let text = |key: &str| answer.body.get(key).and_then(Value::as_str).unwrap_or("unknown").to_owned();
-        Err(CliError::Refused { status: answer.status, code: text("code"), title: text("title") })
+        good(self.get(path)?)
+    }
+
+    /// What `POST path` with `body` answers, if that is good news.
+    pub(super) fn post_ok(&self, path: &str, body: &Value) -> Result<Value, CliError> {
+        good(self.request("POST", path, body.to_string())?)
     }
 
     /// What `GET path` answers.
     pub(super) fn get(&self, path: &str) -> Result<Answer, CliError> {
+        self.request("GET", path, String::new())
+    }
+
+    fn request(&self, method: &str, path: &str, body: String) -> Result<Answer, CliError> {
+        let mut request = Request::builder().method(method).uri(path).header(HOST, self.address.host());
+        if !body.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let request =
+            request.body(Full::new(Bytes::from(body))).map_err(|error| CliError::Internal(error.to_string()))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| CliError::Internal(error.to_string()))?;
         let unreachable = |cause: String| CliError::Unreachable { address: self.shown.clone(), cause };
         runtime
-            .block_on(async { timeout(LIMIT, self.exchange(path)).await })
+            .block_on(async { timeout(LIMIT, self.exchange(request)).await })
             .map_err(|_| unreachable(format!("no answer within {LIMIT:?}")))?
             .map_err(|error| match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
                 Some(std::io::ErrorKind::PermissionDenied) => {
@@ -93,33 +103,43 @@ impl Client {
             })
     }
 
-    async fn exchange(&self, path: &str) -> anyhow::Result<Answer> {
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
         match connect(&self.address, LIMIT).await? {
-            Stream::Tcp(stream) => self.ask(path, TokioIo::new(stream)).await,
-            Stream::Unix(stream) => self.ask(path, TokioIo::new(stream)).await,
+            Stream::Tcp(stream) => ask(request, TokioIo::new(stream)).await,
+            Stream::Unix(stream) => ask(request, TokioIo::new(stream)).await,
         }
     }
+}
 
-    async fn ask<I>(&self, path: &str, io: I) -> anyhow::Result<Answer>
-    where
-        I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
-    {
-        let request = Request::get(path).header(HOST, self.address.host()).body(Empty::<Bytes>::new())?;
-        let (mut sender, connection) = http1::handshake(io).await?;
-        let answered = async {
-            let response = sender.send_request(request).await?;
-            let status = response.status().as_u16();
-            let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-            let body = body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
-            Ok::<_, anyhow::Error>(Answer { status, body: serde_json::from_slice(&body)? })
-        };
-        tokio::pin!(connection);
-        // Cancel-safety: the answer is wanted; the connection only drives it and may end before it is read.
-        tokio::select! {
-            biased;
-            answer = answered => answer,
-            Err(error) = &mut connection => Err(error.into()),
-        }
+/// The answer's body if it is good news, else what the daemon has against it.
+fn good(answer: Answer) -> Result<Value, CliError> {
+    if answer.status == 200 {
+        return Ok(answer.body);
+    }
+    let text = |key: &str| answer.body.get(key).and_then(Value::as_str).map(str::to_owned);
+    let title = text("detail").or_else(|| text("title")).unwrap_or_else(|| "it gives no reason".to_owned());
+    let code = text("code").unwrap_or_else(|| "unknown".to_owned());
+    Err(CliError::Refused { status: answer.status, code, title })
+}
+
+async fn ask<I>(request: Request<Full<Bytes>>, io: I) -> anyhow::Result<Answer>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
+{
+    let (mut sender, connection) = http1::handshake(io).await?;
+    let answered = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+        let body = body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
+        Ok::<_, anyhow::Error>(Answer { status, body: serde_json::from_slice(&body)? })
+    };
+    tokio::pin!(connection);
+    // Cancel-safety: the answer is wanted; the connection only drives it and may end before it is read.
+    tokio::select! {
+        biased;
+        answer = answered => answer,
+        Err(error) = &mut connection => Err(error.into()),
     }
 }
 

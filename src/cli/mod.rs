@@ -3,9 +3,12 @@
 
 mod client;
 mod exit;
+mod explain;
+mod orders;
 mod replay;
 mod retelling;
 mod table;
+mod told;
 mod views;
 
 use std::io::{self, Write};
@@ -15,6 +18,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::config;
+use crate::model::Address;
 
 use client::Client;
 pub use exit::{CliError, Exit};
@@ -34,6 +38,11 @@ pub enum ClientCommand {
     Backends(ClientArgs),
     /// One line a session: who is connected to what, for how long, and what has moved
     Sessions(SessionArgs),
+    /// Those that change something
+    #[command(flatten)]
+    Order(orders::OrderCommand),
+    /// Why a pool's traffic goes where it goes, and where it would go if what serves failed now
+    Explain(orders::PoolArgs),
 }
 
 /// Which sessions to show.
@@ -80,6 +89,8 @@ pub fn run(command: &ClientCommand) -> Result<(), CliError> {
         ClientCommand::Pools(args) => listing(args, views::pools),
         ClientCommand::Backends(args) => listing(args, views::backends),
         ClientCommand::Sessions(args) => sessions(args),
+        ClientCommand::Order(order) => orders::give(order),
+        ClientCommand::Explain(args) => orders::explain(args),
     }
 }
 
@@ -134,20 +145,25 @@ fn listing(args: &ClientArgs, view: fn(&Value) -> String) -> Result<(), CliError
 fn sessions(args: &SessionArgs) -> Result<(), CliError> {
     let filters = [("listener", &args.listener), ("pool", &args.pool), ("backend", &args.backend)];
     let filters = filters.iter().filter_map(|(key, name)| Some((key, name.as_ref()?)));
-    let query: String = filters.map(|(key, name)| format!("&{key}={}", in_query(name))).collect();
+    let query: String = filters.map(|(key, name)| format!("&{key}={}", encoded(name))).collect();
     let path = format!("/api/v1/sessions?limit={}{query}", args.limit);
     let answer = connect(&args.client)?.get_ok(&path)?;
     if args.client.json { print(&format!("{answer:#}\n")) } else { print(&views::sessions(&answer)) }
 }
 
-/// `name` as a value in a query (RFC 3986, 3.4): whatever is not plain is written by its bytes.
-fn in_query(name: &str) -> String {
+/// `name` as a value in a query or one part of a path (RFC 3986, 3.3 and 3.4): whatever is not plain is written by its bytes.
+fn encoded(name: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     name.bytes().map(|b| if is_plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
 /// By `--admin` or the environment, else by the configuration file, else at the default address.
 fn connect(args: &ClientArgs) -> Result<Client, CliError> {
+    connect_by(args, |_| true)
+}
+
+/// The same, where of the file's addresses the first that is `wanted` goes before the others.
+fn connect_by(args: &ClientArgs, wanted: fn(&Address) -> bool) -> Result<Client, CliError> {
     if let Some(address) = &args.admin {
         return Client::new(address);
     }
@@ -156,7 +172,8 @@ fn connect(args: &ClientArgs) -> Result<Client, CliError> {
         let plan = config::load(&args.config).map_err(|errors| {
             CliError::Config(format!("{errors}\nto ask the daemon all the same, name it with --admin"))
         })?;
-        plan.admin.bind.first().map(client::dialable).unwrap_or_default()
+        let bind = &plan.admin.bind;
+        bind.iter().find(|at| wanted(at)).or(bind.first()).map(client::dialable).unwrap_or_default()
     } else {
         format!("http://{}", config::default_admin_bind())
     };

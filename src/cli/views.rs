@@ -4,11 +4,11 @@ use serde_json::Value;
 
 use super::table::{layout, wrapped};
 
-fn items(value: &Value) -> &[Value] {
+pub(super) fn items(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-fn text(value: &Value, key: &str) -> String {
+pub(super) fn text(value: &Value, key: &str) -> String {
     match value.get(key) {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Null) | None => "-".to_owned(),
@@ -16,7 +16,7 @@ fn text(value: &Value, key: &str) -> String {
     }
 }
 
-fn names(value: &Value, key: &str) -> String {
+pub(super) fn names(value: &Value, key: &str) -> String {
     let names: Vec<&str> = items(&value[key]).iter().filter_map(Value::as_str).collect();
     if names.is_empty() { "-".to_owned() } else { names.join(",") }
 }
@@ -89,7 +89,7 @@ pub(super) fn sessions(answer: &Value) -> String {
 }
 
 /// Seconds in the largest unit that fits.
-fn age(seconds: f64) -> String {
+pub(super) fn age(seconds: f64) -> String {
     match seconds {
         s if s < 60.0 => format!("{s:.0}s"),
         s if s < 3600.0 => format!("{:.0}m", s / 60.0),

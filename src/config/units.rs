@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::fmt::friendly::SpanParser;
+use crate::model::parse_duration as duration;
 
 use super::key::{Key, Kind};
 use super::keys;
@@ -122,22 +122,6 @@ pub(super) fn busy_poll(reader: &mut Reader<'_>, listener: &View<'_>) -> Duratio
         reader.faults.wrong(listener.place(key), message);
     }
     time
-}
-
-/// The duration that a text such as "1m 30s" means.
-fn duration(text: &str) -> Result<Duration, String> {
-    let trimmed = text.trim();
-    if !trimmed.is_empty() && trimmed.bytes().all(|b| b.is_ascii_digit()) {
-        return Err("has no unit; write ms, s, m or h behind it, such as \"250ms\"".to_owned());
-    }
-    if trimmed.starts_with('-') || trimmed.ends_with("ago") {
-        return Err("is negative; a duration is zero or more, such as \"250ms\"".to_owned());
-    }
-    SpanParser::new().parse_unsigned_duration(trimmed).map_err(|_| {
-        "is no duration; write numbers with their units (ms, s, m, h; no days, months or years), \
-         such as \"250ms\" or \"1m 30s\""
-            .to_owned()
-    })
 }
 
 #[cfg(test)]

@@ -120,6 +120,25 @@ impl Order {
             Self::Failback { .. } | Self::Pause { .. } | Self::Resume { .. } => None,
         }
     }
+
+    /// The word for it in the audit trail.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::SetAdminState { state: AdminState::Ready, .. } => "backend.ready",
+            Self::SetAdminState { state: AdminState::Drain, .. } => "backend.drain",
+            Self::SetAdminState { state: AdminState::Maintenance, .. } => "backend.maintenance",
+            Self::Failover { .. } => "pool.failover",
+            Self::Failback { .. } => "pool.failback",
+            Self::Pause { .. } => "pool.pause",
+            Self::Resume { .. } => "pool.resume",
+            Self::PushHealth { .. } => "backend.health",
+            Self::ReportFailure { .. } => "backend.failure",
+            Self::ReportSuccess { .. } => "backend.success",
+            Self::Reset { .. } => "reset",
+            Self::Probe { .. } => "probe",
+        }
+    }
 }
 
 /// Why an order was not carried out. It has changed nothing.

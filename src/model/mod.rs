@@ -19,6 +19,7 @@ mod session;
 mod state;
 mod status;
 mod time;
+mod wording;
 
 pub use addr::{Address, AddressError};
 pub use evidence::{Advice, FIGURES_MAX, PushedHealth, SmoothedLatency};
@@ -43,3 +44,4 @@ pub use state::{
 };
 pub use status::{BackendStatus, LastFailover, Paused, PoolStatus};
 pub use time::{MonoTime, WallTime};
+pub use wording::{is_unprintable, nearest, parse_duration, quote};

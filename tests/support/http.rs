@@ -54,16 +54,19 @@ pub fn request_unix(socket: &Path, method: &str, path: &str) -> io::Result<Respo
     exchange(stream, method, path)
 }
 
-/// A request with a JSON body over a Unix socket.
-pub fn send_unix(socket: &Path, method: &str, path: &str, body: &serde_json::Value) -> io::Result<Response> {
-    let (mut stream, body) = (UnixStream::connect(socket)?, body.to_string());
+/// A request with a body over a Unix socket.
+pub fn send_unix(socket: &Path, method: &str, path: &str, body: &str) -> io::Result<Response> {
+    let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(DEADLINE))?;
+    send(&mut stream, method, path, body)
+}
+
+/// The same over whatever connection is given.
+pub fn send(mut stream: impl Read + Write, method: &str, path: &str, body: &str) -> io::Result<Response> {
     let length = body.len();
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-         Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-    )?;
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n");
+    // The server may have answered before it has read all of it, and hung up.
+    write!(stream, "{head}Connection: close\r\n\r\n{body}").ok();
     let mut raw = Vec::new();
     stream.read_to_end(&mut raw)?;
     parse(&raw).ok_or_else(|| io::Error::other(format!("no HTTP: {}", String::from_utf8_lossy(&raw))))

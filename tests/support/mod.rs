@@ -19,6 +19,7 @@ pub mod proc_net;
 pub mod process;
 pub mod relayed;
 pub mod servers;
+pub mod site;
 pub mod sock;
 pub mod wait;
 
@@ -26,4 +27,5 @@ pub use backend::Backend;
 pub use daemon::Daemon;
 pub use net::{dial, ends, fresh_addr, fresh_ip, visit};
 pub use process::{changeover, run};
+pub use site::Site;
 pub use wait::{DEADLINE, StopOnDrop, pace, wait_for, wait_stalled, wait_until};

@@ -1,0 +1,134 @@
+//! `changeover explain`: one page that says who serves, by which rule, on which evidence, when, and what would come next.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::table::{layout, wrapped};
+use super::views::{age, items, names, text};
+
+/// How far the parts of the page are set in.
+const IN: &str = "  ";
+
+/// Seconds in a day.
+const DAY: f64 = 86_400.0;
+
+/// The page.
+pub(super) fn page(answer: &Value) -> String {
+    let mut page = decision(answer);
+    page.push_str("\nBY WHICH RULE\n");
+    for rule in items(&answer["rules"]) {
+        page.push_str(&rule_lines(rule, answer));
+    }
+    page.push_str("\nON WHICH EVIDENCE\n");
+    page.push_str(&evidence(answer));
+    page.push_str(&format!("\nAS OF {}\n", clock_time(answer["time"].as_str())));
+    page.push_str(&prospect(answer));
+    page
+}
+
+fn decision(answer: &Value) -> String {
+    let (pool, state) = (text(answer, "pool"), text(answer, "state"));
+    let mut line = if items(&answer["serving"]).is_empty() {
+        format!("{pool}: NOTHING SERVES")
+    } else {
+        format!("{pool}: {} serves", names(answer, "serving"))
+    };
+    if let Some(since) = answer["since"].as_str().filter(|_| !items(&answer["serving"]).is_empty()) {
+        line.push_str(&format!(", since {}{}", clock_time(Some(since)), ago(since, answer)));
+    }
+    wrapped(&format!("{line}. The pool is {state}."))
+}
+
+fn rule_lines(rule: &Value, answer: &Value) -> String {
+    let when = rule["at"].as_str().map(|at| format!(" [{}{}]", shorter(at, answer), ago(at, answer)));
+    let detail = format!("{IN}{IN}{}{}", text(rule, "detail"), when.unwrap_or_default());
+    format!("{}{}", wrapped(&format!("{IN}{}", text(rule, "sentence"))), wrapped(&detail))
+}
+
+fn evidence(answer: &Value) -> String {
+    let mut said = String::new();
+    let row = |backend: &Value| {
+        let since = backend["since"].as_str().and_then(|since| elapsed(since, answer));
+        let checked = backend["last_check"].as_str().and_then(|at| elapsed(at, answer));
+        let span = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), |s| age(s.abs()));
+        let latency = backend["latency_ms"].as_f64().map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}ms"));
+        vec![
+            format!("{IN}{}", text(backend, "name")),
+            text(backend, "priority"),
+            text(backend, "health"),
+            span(since),
+            text(backend, "admin_state"),
+            if backend["active"] == true { "yes" } else { "no" }.to_owned(),
+            text(backend, "consecutive_failures"),
+            text(backend, "consecutive_successes"),
+            latency,
+            span(checked),
+            text(backend, "sessions"),
+        ]
+    };
+    let backends = items(&answer["evidence"]);
+    let rows: Vec<Vec<String>> = backends.iter().map(row).collect();
+    let header =
+        ["  BACKEND", "PRIO", "HEALTH", "FOR", "ADMIN", "SERVES", "FAILS", "OKS", "LATENCY", "CHECKED", "SESS"];
+    for backend in backends {
+        let (name, reason) = (text(backend, "name"), text(backend, "reason"));
+        if !reason.is_empty() {
+            said.push_str(&wrapped(&format!("{IN}{name}: {reason}")));
+        }
+        let error = backend["last_error"].as_str().filter(|error| !reason.contains(error));
+        if let Some(error) = error {
+            said.push_str(&wrapped(&format!("{IN}{name}: last error: {error}")));
+        }
+    }
+    let gap = if said.is_empty() { "" } else { "\n" };
+    format!("{}{gap}{said}", layout(&header, &rows))
+}
+
+fn prospect(answer: &Value) -> String {
+    let prospect = &answer["if_active_failed"];
+    if prospect.is_null() {
+        return String::new();
+    }
+    let mut page = wrapped(&format!("IF {} FAILED NOW", names(answer, "serving")));
+    page.push_str(&if items(&prospect["to"]).is_empty() {
+        wrapped(&format!("{IN}nothing would serve."))
+    } else {
+        wrapped(&format!("{IN}{} would serve.", names(prospect, "to")))
+    });
+    for rule in items(&prospect["rules"]) {
+        page.push_str(&rule_lines(rule, answer));
+    }
+    format!("\n{page}")
+}
+
+/// A moment in UTC, to the second: nobody compares more digits by eye.
+fn clock_time(stamp: Option<&str>) -> String {
+    match stamp.and_then(|stamp| stamp.parse::<Timestamp>().ok()) {
+        Some(time) => time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+        None => "-".to_owned(),
+    }
+}
+
+/// The same without its date where that goes without saying.
+fn shorter(stamp: &str, answer: &Value) -> String {
+    let whole = clock_time(Some(stamp));
+    match (elapsed(stamp, answer), whole.split_once(' ')) {
+        (Some(seconds), Some((_, time))) if seconds.abs() < DAY => time.to_owned(),
+        _ => whole,
+    }
+}
+
+/// Seconds from `stamp` to the moment of the answer.
+fn elapsed(stamp: &str, answer: &Value) -> Option<f64> {
+    let now = answer["time"].as_str()?.parse::<Timestamp>().ok()?;
+    Some(now.duration_since(stamp.parse::<Timestamp>().ok()?).as_secs_f64())
+}
+
+/// How far `stamp` lies from the moment of the answer, to stand behind it.
+fn ago(stamp: &str, answer: &Value) -> String {
+    match elapsed(stamp, answer) {
+        Some(seconds) if seconds < 0.0 => format!(", in {}", age(-seconds)),
+        Some(seconds) => format!(", {} ago", age(seconds)),
+        None => String::new(),
+    }
+}

@@ -1,0 +1,98 @@
+//! What people read after an order: what happened, and what to do next.
+
+use serde_json::Value;
+
+use crate::model::SessionPolicy;
+
+use super::table::wrapped;
+use super::views::{names, text};
+
+fn lines(list: &[String]) -> String {
+    list.iter().map(|line| wrapped(line)).collect()
+}
+
+/// Who serves a pool now, and what new clients get if nobody does.
+fn serving(pool: &Value) -> String {
+    let name = text(pool, "name");
+    if pool["active"].as_array().is_some_and(|active| !active.is_empty()) {
+        format!("{name} serves from {} now", names(pool, "active"))
+    } else {
+        format!("nothing serves {name} now; `changeover explain {name}` says what clients get, and why")
+    }
+}
+
+pub(super) fn failover(event: &Value, sessions: SessionPolicy) -> String {
+    let (pool, to) = (text(event, "pool"), text(event, "to"));
+    let from = event["from"].as_str();
+    let mut told = vec![format!("{pool} serves from {to} now, and from nothing else: it is pinned.")];
+    if let Some(from) = from.filter(|from| *from != to) {
+        told.push(match sessions {
+            SessionPolicy::Keep => format!("Sessions on {from} go on; --sessions drain or close would end them."),
+            SessionPolicy::Drain => format!("Sessions on {from} may end by themselves within drain_timeout."),
+            SessionPolicy::Close => format!("Sessions on {from} are closed."),
+        });
+    }
+    told.push(format!("Next: `changeover failback {pool}` releases it; until then nothing takes over if {to} fails."));
+    lines(&told)
+}
+
+pub(super) fn failback(name: &str, pool: &Value) -> String {
+    let next = format!("Next: nothing. `changeover explain {name}` says what happens from here on.");
+    lines(&[format!("{name} is released: {}.", serving(pool)), next])
+}
+
+pub(super) fn admin_state(pool: &str, backend: &Value, whole: &Value) -> String {
+    let name = format!("{pool}/{}", text(backend, "name"));
+    let sessions = text(backend, "sessions");
+    let (happened, next) = match backend["admin_state"].as_str() {
+        Some("drain") => (
+            format!("{name} drains: it gets no new sessions; the {sessions} it has go by the `drained` policy."),
+            format!(
+                "Next: `changeover sessions --pool {pool}` shows who is left; `changeover ready {name}` takes it back."
+            ),
+        ),
+        Some("maintenance") => (
+            format!("{name} is in maintenance: it gets no new sessions, and its checks count for nothing."),
+            format!("Next: `changeover ready {name}` when the work is done."),
+        ),
+        Some(_) | None if backend["eligible"] == true => {
+            (format!("{name} is ready and may serve."), "Next: nothing.".to_owned())
+        }
+        Some(_) | None => (
+            format!("{name} is ready, but not fit to serve yet: {}.", text(backend, "reason")),
+            format!("Next: `changeover probe {name}` checks it now; `changeover explain {pool}` says what is missing."),
+        ),
+    };
+    lines(&[happened, format!("{}.", serving(whole)), next])
+}
+
+pub(super) fn paused(pool: &Value, timeout: Option<&str>) -> String {
+    let name = text(pool, "name");
+    let limit = timeout.map_or_else(|| "until it is resumed".to_owned(), |time| format!("for {time} at most"));
+    lines(&[
+        format!("{name} is paused: new clients wait, {limit}; sessions that exist go on."),
+        format!("Next: `changeover resume {name}` lets them go on in the order of their arrival."),
+    ])
+}
+
+pub(super) fn resumed(pool: &Value) -> String {
+    let name = text(pool, "name");
+    lines(&[
+        format!("{name} goes on: {}.", serving(pool)),
+        format!("Next: nothing. `changeover status` shows how many still wait: {} did just now.", text(pool, "held")),
+    ])
+}
+
+pub(super) fn reset(name: &str) -> String {
+    lines(&[
+        format!("What was held against {name} is forgotten: failures, reports and pushed verdicts."),
+        "Next: nothing. The check that runs now decides alone; `changeover backends` shows what it found.".to_owned(),
+    ])
+}
+
+pub(super) fn probed(name: &str) -> String {
+    lines(&[
+        format!("The check of {name} runs now and counts like any other."),
+        "Next: `changeover backends` shows what it found.".to_owned(),
+    ])
+}
