@@ -78,7 +78,7 @@ keys! {
     Admin {
         ADMIN_BIND = "bind", Kind::Binds, Preset::Text("127.0.0.1:7072"),
             "Where the admin server listens: \"IP:PORT\", \"unix:PATH\" or a list of them.",
-            "Loopback, so that nobody else reaches it until you say so.";
+            "Loopback, so that nobody else reaches it until you say so. Over TCP it only answers; to change anything by it, have it listen at \"unix:/run/changeover/admin.sock\" too, where root and the daemon's own user may.";
     }
     Log {
         LOG_FORMAT = "format", Kind::Word(LogFormat::LABELS), Preset::Text("auto"),
@@ -229,7 +229,7 @@ keys! {
             "Whether new sessions may leave the active tier by themselves; if not, they are held while it is down.",
             "It is what the daemon is for.";
         FAILBACK = "failback", Kind::Word(Failback::LABELS), Preset::Text("automatic"),
-            "How the pool leaves a fit tier for a better one: automatic or manual (not by itself). A lost tier is left for whatever is fit.",
+            "How the pool leaves a fit tier for a better one: automatic or manual (by `changeover failback`). A lost tier is left for whatever is fit.",
             "The order of preference is what you asked for.";
         FAILBACK_AFTER = "failback_after", ANY, Preset::Text("10s"),
             "How long a better tier must have been fit before the pool returns to it. Each return that does not last doubles it, up to 10 minutes; quiet halves it again.",
