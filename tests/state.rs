@@ -277,6 +277,46 @@ fn two_daemons_never_share_a_state() {
     wait_until("it says why", DEADLINE, || said(&second));
 }
 
+#[test]
+fn a_state_that_cannot_be_opened_exits_78_and_is_named() {
+    let (world, a) = (World::new(), Backend::start("a"));
+    let text = world.config(FAST, &[&a]);
+    std::fs::remove_dir(world.state()).unwrap();
+    std::fs::write(world.state(), "no directory").unwrap();
+    let mut daemon = Daemon::spawn(&text);
+    assert_eq!(daemon.wait_exit().code(), Some(78));
+    let said = |daemon: &Daemon| daemon.log().iter().any(|line| line.contains(world.state().to_str().unwrap()));
+    wait_until("it says which", DEADLINE, || said(&daemon));
+}
+
+#[test]
+fn reloads_and_changes_by_the_api_lose_nothing_of_each_other() {
+    const REGISTERED: usize = 40;
+    let (world, a, b) = (World::new(), Backend::start("a"), Backend::start("b"));
+    let texts = [world.config("interval = \"1s\"", &[&a]), world.config("interval = \"2s\"", &[&a, &b])];
+    let daemon = Daemon::start(&texts[0]);
+    std::thread::scope(|scope| {
+        let changes = scope.spawn(|| {
+            for number in 0..REGISTERED {
+                assert_eq!(world.register(&format!("r{number}"), fresh_addr(), 9).status, 201);
+            }
+        });
+        let mut reloads = 0;
+        while !changes.is_finished() || reloads % 2 == 1 {
+            reloads += 1;
+            daemon.reload(&texts[reloads % 2]).expect("taken");
+        }
+        assert!(reloads > 1, "{reloads} reloads meanwhile");
+        changes.join().unwrap();
+    });
+    let mut expected: BTreeSet<String> = (0..REGISTERED).map(|number| format!("r{number}")).collect();
+    expected.insert("a".to_owned());
+    assert_eq!(world.names(), expected);
+    stop(daemon);
+    let _next = Daemon::start(&texts[0]);
+    assert_eq!(world.names(), expected);
+}
+
 /// A daemon in this process, so that it can be given orders.
 struct Ordered {
     daemon: daemon::Daemon,

@@ -71,7 +71,8 @@
 //! tier, then for the next tier, unless `automatic` is off. It stays fit, and no seat changes.
 //!
 //! **The first seat is patient.** The first tier ever seated waits until no better tier is still
-//! without a verdict, so that a daemon that has just started serves from the preferred backend.
+//! without a verdict, so that a daemon that has just started serves from the preferred backend. Backends that people keep out
+//! are not waited for, and that another serves first instead of them is no failover.
 //!
 //! **An empty seat is filled at once.** When the active tier has nothing fit left, the best fit tier
 //! takes over in the same turn. While nothing at all is fit, backends are asked again every

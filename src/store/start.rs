@@ -167,6 +167,7 @@ const fn is_for_people(kind: ErrorKind) -> bool {
         ErrorKind::PermissionDenied
             | ErrorKind::NotFound
             | ErrorKind::NotADirectory
+            | ErrorKind::AlreadyExists
             | ErrorKind::IsADirectory
             | ErrorKind::InvalidFilename
             | ErrorKind::InvalidInput
