@@ -26,9 +26,11 @@ impl Pool {
         };
         let reason = obstacle.unwrap_or_else(|| {
             let (from, to) = (names(&self.serving), names(&to));
-            match self.loss.reason {
-                OutReason::Slow => format!("{from} is slow, and {to} is faster"),
-                lost => format!("{from} cannot serve ({lost}), and {to} can"),
+            let lost = self.loss.reason;
+            if lost == OutReason::Slow {
+                format!("{from} is slow, and {to} is faster")
+            } else {
+                format!("{from} cannot serve ({lost}), and {to} can")
             }
         });
         Evaluation { should_failover, from: self.serving.clone(), to, reason }
