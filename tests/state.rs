@@ -400,10 +400,10 @@ fn drains_pins_and_pauses_outlive_a_restart() {
 const KILLS: usize = 50;
 
 /// Registers and removes until the daemon is gone. Gives what it was told is durable: a name, and whether it is there.
-fn change_until_killed(socket: &Path, round: usize, begun: &impl Fn()) -> (Vec<(String, bool)>, BTreeSet<String>) {
+fn change_until_killed(socket: &Path, prefix: &str, begun: &impl Fn()) -> (Vec<(String, bool)>, BTreeSet<String>) {
     let (mut acknowledged, mut in_doubt) = (Vec::new(), BTreeSet::new());
     for number in 0.. {
-        let name = |number: usize| format!("r{round}-{number}");
+        let name = |number: usize| format!("{prefix}-{number}");
         let body = json!({ "name": name(number), "address": fresh_addr().to_string(), "priority": 9 });
         let mut steps = vec![("POST", "/api/v1/pools/orders/backends".to_owned(), body, name(number), true)];
         if number % 2 == 1 {
@@ -461,20 +461,29 @@ fn what_was_acknowledged_is_there_after_each_of_fifty_kills() {
             break;
         }
         let (tell, begun) = channel();
-        let socket = world.socket();
-        let changes = std::thread::spawn(move || {
-            change_until_killed(&socket, round, &|| {
-                tell.send(()).ok();
+        // Several at once, so that the kill finds changes at every stage of their way.
+        let changes: Vec<_> = (0..3)
+            .map(|caller| {
+                let (socket, tell, prefix) = (world.socket(), tell.clone(), format!("r{round}-{caller}"));
+                std::thread::spawn(move || {
+                    change_until_killed(&socket, &prefix, &|| {
+                        tell.send(()).ok();
+                    })
+                })
             })
-        });
+            .collect();
         for _ in 0..3 + round % 7 {
             begun.recv_timeout(DEADLINE).expect("changes are acknowledged");
         }
+        // Nothing is waited for: the kill is to come at any moment of a change, not only right after one.
+        std::thread::park_timeout(Duration::from_micros(fastrand::u64(..10_000)));
         daemon.kill();
-        let (said, doubt) = changes.join().unwrap();
-        acknowledged += said.len();
-        there.extend(said);
-        in_doubt.extend(doubt);
+        for caller in changes {
+            let (said, doubt) = caller.join().unwrap();
+            acknowledged += said.len();
+            there.extend(said);
+            in_doubt.extend(doubt);
+        }
     }
     over.store(true, Ordering::Relaxed);
     clients.into_iter().for_each(|client| client.join().unwrap());
