@@ -16,19 +16,17 @@ use crate::store::Refused;
 
 use super::Admin;
 use super::audit::{self, Action};
+use super::body::{READ_MAX, bounded};
 use super::caller::Changer;
 use super::json::BackendView;
 use super::problem::Problem;
-
-/// The longest body, in bytes: a backend's table is far below a tenth of it.
-const BODY_MAX: usize = 64 << 10;
 
 pub(super) fn routes() -> Router<Admin> {
     Router::new()
         .route("/api/v1/pools/{pool}/backends", post(register))
         .route("/api/v1/pools/{pool}/backends/{backend}", patch(change).delete(remove))
         .route("/api/v1/pools/{pool}/failover-config", get(config).patch(configure))
-        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(DefaultBodyLimit::max(READ_MAX))
 }
 
 impl From<Refused> for Problem {
@@ -132,7 +130,7 @@ async fn configure(
 
 /// The body as JSON.
 fn read(body: Result<Bytes, BytesRejection>) -> Result<Value, Problem> {
-    body.ok().and_then(|body| serde_json::from_slice(&body).ok()).ok_or(Problem::BadBody)
+    serde_json::from_slice(&bounded(body)?).map_err(|_| Problem::BadBody)
 }
 
 /// Has it changed, and what came of it noted in the audit trail.

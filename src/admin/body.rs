@@ -11,8 +11,11 @@ use crate::model::{FIGURES_MAX, is_unprintable, nearest, parse_duration, quote};
 
 use super::problem::{Fault, Problem, Refused};
 
-/// The longest body that is read, in bytes.
-pub(super) const BODY_MAX: usize = 64 * 1024;
+/// The longest body that is taken, in bytes.
+const BODY_MAX: usize = 64 * 1024;
+/// The longest that is read, so that whoever sends a bit too much is told so: of a connection that is closed with bytes unread
+/// the other side may see nothing but a reset.
+pub(super) const READ_MAX: usize = 1024 * 1024;
 /// The longest text that a field takes, in bytes.
 const TEXT_MAX: usize = 512;
 /// The longest name of a figure, in bytes.
@@ -20,6 +23,12 @@ const FIGURE_NAME_MAX: usize = 64;
 
 /// A body as axum has read it, or why it has not.
 pub(super) type Body = Result<Bytes, BytesRejection>;
+
+/// The body, if it is not too long.
+pub(super) fn bounded(body: Body) -> Result<Bytes, Problem> {
+    // Nothing but its length can be wrong with a body whose connection goes on.
+    body.ok().filter(|body| body.len() <= BODY_MAX).ok_or(Problem::BodyTooLarge)
+}
 
 /// The fields of a body that have not been taken yet, and what was found wrong so far. A field that is null is left out.
 #[derive(Debug)]
@@ -31,8 +40,7 @@ pub(super) struct Fields {
 impl Fields {
     /// Reads `body`, whose fields can be those in `known` only. None at all is an object without fields.
     pub(super) fn read(body: Body, known: &[&str]) -> Result<Self, Refused> {
-        // Nothing but its length can be wrong with a body whose connection goes on.
-        let body = body.map_err(|_| Problem::BodyTooLarge)?;
+        let body = bounded(body)?;
         let (mut fields, mut faults) = (Map::new(), Vec::new());
         if !body.trim_ascii().is_empty() {
             fields = match serde_json::from_slice(&body) {

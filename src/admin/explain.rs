@@ -11,7 +11,7 @@ use crate::model::{Applied, BackendName, MonoTime};
 use crate::sys::Clock;
 
 use super::Admin;
-use super::body::{BODY_MAX, Body, Fields};
+use super::body::{Body, Fields, READ_MAX};
 use super::json::BackendView;
 use super::path::PoolPath;
 use super::problem::{Problem, Refused};
@@ -20,7 +20,7 @@ pub(super) fn routes() -> Router<Admin> {
     Router::new()
         .route("/api/v1/pools/{pool}/explain", get(explain))
         .route("/api/v1/pools/{pool}/evaluate", post(evaluate))
-        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(DefaultBodyLimit::max(READ_MAX))
 }
 
 /// A rule as it applies.

@@ -16,7 +16,7 @@ use crate::routing::Done;
 
 use super::Admin;
 use super::audit::{self, Action};
-use super::body::{BODY_MAX, Body, Fields};
+use super::body::{Body, Fields, READ_MAX};
 use super::caller::Changer;
 use super::json::{BackendView, PoolView, rounded};
 use super::path::{BackendPath, PoolPath};
@@ -49,7 +49,7 @@ pub(super) fn routes() -> Router<Admin> {
         .route(&backend("/successes"), of_backend(|pool, backend| Order::ReportSuccess { pool, backend }))
         .route(&backend("/failures"), post(failure))
         .route(&backend("/health"), put(health))
-        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(DefaultBodyLimit::max(READ_MAX))
 }
 
 /// An order for a pool that takes no fields.

@@ -180,15 +180,10 @@ pub fn start(document: Document, options: Options) -> Result<Daemon, StartError>
     let Begun { settings, plan, state, notes } = begin(document, control.clone(), clock)?;
     let registry = Registry::new(worker_count);
     let readiness = Readiness::default();
-    let (ready_sender, ready) = mpsc::channel();
-    let on_ready = first_verdicts(readiness.clone(), ready_sender, options.on_ready);
+    let (sender, ready) = mpsc::channel();
     let mourn = Mourn(options.on_death);
-
     let seed = clock.unix_seconds(clock.now()).to_bits();
-    let recorder = options.record.map(|to| {
-        let started = clock.timestamp(MonoTime::ZERO);
-        Recorder::start(&to, seed, started, &metrics).map_err(|cause| StartError::Record { path: to.path, cause })
-    });
+    let recorder = options.record.map(|to| record(to, seed, clock, &metrics)).transpose()?;
     let task = Control {
         clock,
         writer,
@@ -196,9 +191,9 @@ pub fn start(document: Document, options: Options) -> Result<Daemon, StartError>
         metrics: Arc::clone(&metrics),
         inbox,
         observer: options.observer,
-        on_first_verdicts: Some(on_ready),
+        on_first_verdicts: Some(first_verdicts(readiness.clone(), sender, options.on_ready)),
         seed,
-        recorder: recorder.transpose()?,
+        recorder,
         store: settings.store().clone(),
         state,
     };
@@ -212,9 +207,8 @@ pub fn start(document: Document, options: Options) -> Result<Daemon, StartError>
         settings: settings.clone(),
     };
     let control_thread = ControlThread::start(task, admin, mourn.clone()).map_err(StartError::Thread)?;
-    let mut workers = Vec::with_capacity(worker_count);
     let (threads, arrivals) = Threads::new(worker_count);
-    for (index, arrivals) in arrivals.into_iter().enumerate() {
+    let start_worker = |(index, arrivals)| {
         let (routes, registry, feedback) = (routes.clone(), registry.clone(), feedback.clone());
         let (seats, relay_buffer, keepalive) = (seats.clone(), plan.daemon.relay_buffer, plan.daemon.tcp_keepalive);
         let (threads, pipes) = (threads.clone(), metrics.pipes());
@@ -222,9 +216,9 @@ pub fn start(document: Document, options: Options) -> Result<Daemon, StartError>
             let worker = Worker::new(index, clock, routes, registry, feedback, seats, relay_buffer);
             worker.with_keepalive(keepalive).counting(pipes).among(threads)
         };
-        let worker = WorkerThread::start(index, make, arrivals, Arc::clone(&metrics), mourn.clone());
-        workers.push(worker.map_err(StartError::Thread)?);
-    }
+        WorkerThread::start(index, make, arrivals, Arc::clone(&metrics), mourn.clone()).map_err(StartError::Thread)
+    };
+    let workers = arrivals.into_iter().enumerate().map(start_worker).collect::<Result<Vec<_>, _>>()?;
     let mut daemon = Daemon {
         plan: Arc::clone(&plan),
         clock,
@@ -242,6 +236,11 @@ pub fn start(document: Document, options: Options) -> Result<Daemon, StartError>
     daemon.put_in_force(plan, opening);
     daemon.tell_of_start(&notes);
     Ok(daemon)
+}
+
+fn record(to: RecordTo, seed: u64, clock: Clock, metrics: &Arc<Metrics>) -> Result<Recorder, StartError> {
+    let started = clock.timestamp(MonoTime::ZERO);
+    Recorder::start(&to, seed, started, metrics).map_err(|cause| StartError::Record { path: to.path, cause })
 }
 
 /// What a daemon begins with.

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::wait::DEADLINE;
 
@@ -23,6 +23,22 @@ pub fn fresh_ip() -> IpAddr {
 /// An address at which nobody listens, and which stays so until the caller does.
 pub fn fresh_addr() -> SocketAddr {
     SocketAddr::new(fresh_ip(), PORT)
+}
+
+/// Listens at `addr`. A program that another test starts at this moment may hold a copy of the socket with which the
+/// address was tried, until it has begun.
+#[track_caller]
+pub fn listen(addr: SocketAddr) -> TcpListener {
+    let begun = Instant::now();
+    loop {
+        match TcpListener::bind(addr) {
+            Ok(listener) => return listener,
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < DEADLINE => {
+                std::thread::yield_now();
+            }
+            Err(error) => panic!("cannot listen at {addr}: {error}"),
+        }
+    }
 }
 
 /// A connection that waits for nothing longer than the deadline.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
-use super::net::fresh_addr;
+use super::net::{fresh_addr, listen};
 use super::wait::DEADLINE;
 
 /// The status for which an [`HttpServer`] does not answer at all.
@@ -25,7 +25,7 @@ impl Server {
     /// Serves each connection at `addr` with `serve`, which is also told its number in the order of arrival.
     #[track_caller]
     pub fn start(addr: SocketAddr, serve: impl Fn(usize, TcpStream) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(addr).expect("bind");
+        let listener = listen(addr);
         let addr = listener.local_addr().expect("bound");
         let accepting = listener.try_clone().expect("clone");
         let serve = Arc::new(serve);

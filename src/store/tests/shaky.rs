@@ -153,10 +153,13 @@ fn what_becomes_corrupt_while_running_is_begun_anew_from_memory() {
     let disk = ShakyDisk::default();
     let store = open(&disk);
     wait(store.handle.change(vec![pin()], vec![event("before", "orders")])).unwrap();
+    // Nor can it be opened anew before it is spoiled.
+    disk.fail_reads(Some(ErrorKind::Other));
     disk.fail_writes(Some(ErrorKind::Other));
     wait(store.handle.change(vec![counted(5)], Vec::new())).unwrap();
     disk.spoil();
     disk.fail_writes(None);
+    disk.fail_reads(None);
     wait_until("the disk is well again", || !store.handle.figures().is_degraded);
     assert_eq!(disk.aside(), 1);
     let state = wait(store.handle.state()).unwrap();
