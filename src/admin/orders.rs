@@ -56,8 +56,8 @@ pub(super) fn routes() -> Router<Admin> {
 fn of_pool(order: fn(PoolName) -> Order) -> MethodRouter<Admin> {
     post(move |State(admin): State<Admin>, by: Changer, PoolPath(pool): PoolPath, body: Body| async move {
         Fields::none(body)?;
-        give(&admin, &by, order(pool.clone())).await?;
-        pool_answer(&admin, pool).await
+        let done = give(&admin, &by, order(pool.clone())).await?;
+        pool_answer(&admin, pool, &done).await
     })
 }
 
@@ -66,8 +66,8 @@ fn of_backend(order: fn(PoolName, BackendName) -> Order) -> MethodRouter<Admin> 
     post(move |State(admin): State<Admin>, by: Changer, path: BackendPath, body: Body| async move {
         Fields::none(body)?;
         let BackendPath(pool, backend) = path;
-        give(&admin, &by, order(pool.clone(), backend.clone())).await?;
-        backend_answer(&admin, pool, &backend).await
+        let done = give(&admin, &by, order(pool.clone(), backend.clone())).await?;
+        backend_answer(&admin, pool, &backend, &done).await
     })
 }
 
@@ -76,8 +76,9 @@ fn to_state(state: AdminState) -> MethodRouter<Admin> {
     post(move |State(admin): State<Admin>, by: Changer, path: BackendPath, body: Body| async move {
         Fields::none(body)?;
         let BackendPath(pool, backend) = path;
-        give(&admin, &by, Order::SetAdminState { pool: pool.clone(), backend: backend.clone(), state }).await?;
-        backend_answer(&admin, pool, &backend).await
+        let done =
+            give(&admin, &by, Order::SetAdminState { pool: pool.clone(), backend: backend.clone(), state }).await?;
+        backend_answer(&admin, pool, &backend, &done).await
     })
 }
 
@@ -106,8 +107,8 @@ async fn pause(State(admin): State<Admin>, by: Changer, PoolPath(pool): PoolPath
     let timeout = fields.duration("timeout", PAUSE_MIN, DAY);
     fields.finish()?;
     let until = timeout.map(|timeout| admin.clock.now() + timeout);
-    give(&admin, &by, Order::Pause { pool: pool.clone(), until }).await?;
-    pool_answer(&admin, pool).await
+    let done = give(&admin, &by, Order::Pause { pool: pool.clone(), until }).await?;
+    pool_answer(&admin, pool, &done).await
 }
 
 /// `POST /pools/{pool}/backends/{backend}/failures`.
@@ -121,8 +122,8 @@ async fn failure(State(admin): State<Admin>, by: Changer, path: BackendPath, bod
     });
     fields.finish()?;
     let BackendPath(pool, backend) = path;
-    give(&admin, &by, Order::ReportFailure { pool: pool.clone(), backend: backend.clone(), error }).await?;
-    backend_answer(&admin, pool, &backend).await
+    let done = give(&admin, &by, Order::ReportFailure { pool: pool.clone(), backend: backend.clone(), error }).await?;
+    backend_answer(&admin, pool, &backend, &done).await
 }
 
 /// `PUT /pools/{pool}/backends/{backend}/health`.
@@ -143,27 +144,24 @@ async fn health(State(admin): State<Admin>, by: Changer, path: BackendPath, body
     fields.finish()?;
     let BackendPath(pool, backend) = path;
     let pushed = PushedHealth { health, until: admin.clock.now() + ttl, reason, figures };
-    give(&admin, &by, Order::PushHealth { pool: pool.clone(), backend: backend.clone(), pushed }).await?;
-    backend_answer(&admin, pool, &backend).await
+    let done = give(&admin, &by, Order::PushHealth { pool: pool.clone(), backend: backend.clone(), pushed }).await?;
+    backend_answer(&admin, pool, &backend, &done).await
 }
 
 /// Gives the order and waits until it is in force.
 async fn give(admin: &Admin, by: &Changer, order: Order) -> Result<Done, Refused> {
     tracing::debug!(actor = %by.actor, ?order, "ordered");
-    let backend = order.backend().cloned();
-    let action = Action { what: order.label(), pool: Some(order.pool().clone()), backend, session: None };
-    let outcome = admin.control.carry_out(by.actor.clone(), order).await.ok_or(Problem::Internal)?;
-    match outcome {
-        Ok(done) => {
-            audit::note(admin, by, &action, "done");
-            Ok(done)
-        }
-        Err(refusal) => {
-            let refused = Refused::from(refusal);
-            audit::note(admin, by, &action, refused.code());
-            Err(refused)
-        }
-    }
+    let (admin, by) = (admin.clone(), by.clone());
+    // It goes to its end and into the audit trail, though whoever gave it may hang up.
+    let given = tokio::task::spawn_local(async move {
+        let backend = order.backend().cloned();
+        let action = Action { what: order.label(), pool: Some(order.pool().clone()), backend, session: None };
+        let outcome = admin.control.carry_out(by.actor.clone(), order).await.ok_or(Problem::Internal)?;
+        let done = outcome.map_err(Refused::from);
+        audit::note(&admin, &by, &action, done.as_ref().map_or_else(Refused::code, |_| "done"));
+        done
+    });
+    given.await.map_err(|_| Problem::Internal)?
 }
 
 async fn status(admin: &Admin, pool: PoolName) -> Result<PoolStatus, Refused> {
@@ -172,17 +170,25 @@ async fn status(admin: &Admin, pool: PoolName) -> Result<PoolStatus, Refused> {
 }
 
 /// How the pool stands now.
-async fn pool_answer(admin: &Admin, pool: PoolName) -> Answer {
+async fn pool_answer(admin: &Admin, pool: PoolName, done: &Done) -> Answer {
     let pool = status(admin, pool).await?;
-    Ok(Json(json!(PoolView::new(&pool, &admin.routes.load().live, &admin.clock))))
+    Ok(with_durable(json!(PoolView::new(&pool, &admin.routes.load().live, &admin.clock)), done))
+}
+
+/// An answer, with whether what was changed outlives a restart.
+fn with_durable(mut answer: Value, done: &Done) -> Json<Value> {
+    if let Value::Object(fields) = &mut answer {
+        fields.insert("durable".to_owned(), json!(done.is_durable));
+    }
+    Json(answer)
 }
 
 /// How the backend stands now.
-async fn backend_answer(admin: &Admin, pool: PoolName, name: &BackendName) -> Answer {
+async fn backend_answer(admin: &Admin, pool: PoolName, name: &BackendName, done: &Done) -> Answer {
     let known = status(admin, pool.clone()).await?;
     let backend = known.backends.iter().find(|backend| backend.name == *name);
     let backend = backend.ok_or_else(|| Refusal::BackendNotFound(pool, name.clone()))?;
-    Ok(Json(json!(BackendView::new(backend, &admin.routes.load().live, &admin.clock))))
+    Ok(with_durable(json!(BackendView::new(backend, &admin.routes.load().live, &admin.clock)), done))
 }
 
 /// What the order came to, as an event; without a number if the history did not take it. The move itself is what is told,
@@ -207,13 +213,10 @@ fn event_answer(admin: &Admin, done: &Done) -> Answer {
     let (at, transition) = done.reports.iter().enumerate().max_by_key(weight).ok_or(Problem::Internal)?;
     let kept = done.events.get(at).filter(|event| event.kind == transition.change.kind());
     let mut event = kept.map_or_else(|| json!(record(admin, transition)), |event| json!(**event));
-    if let Value::Object(fields) = &mut event {
-        if kept.is_none() {
-            fields.remove("id");
-        }
-        fields.insert("durable".to_owned(), json!(done.is_durable));
+    if let (Value::Object(fields), None) = (&mut event, kept) {
+        fields.remove("id");
     }
-    Ok(Json(event))
+    Ok(with_durable(event, done))
 }
 
 fn joined(names: &[BackendName]) -> Option<String> {

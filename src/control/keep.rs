@@ -38,6 +38,12 @@ impl Keeper {
         Self { store, clock, told: BTreeMap::new() }
     }
 
+    /// Whether what was kept so far outlives a restart.
+    pub(super) fn is_durable(&self) -> bool {
+        let figures = self.store.figures();
+        figures.is_durable && !figures.is_degraded
+    }
+
     /// What the core is to be given back of `state`, at `now`.
     pub(super) fn recall(&mut self, now: MonoTime, state: &State) -> BTreeMap<PoolName, PoolMemory> {
         self.told = memories(self.clock.wall(now), now, state);
@@ -166,7 +172,9 @@ fn memories(wall: WallTime, now: MonoTime, state: &State) -> BTreeMap<PoolName, 
         memories.entry(pool.clone()).or_default().pin = Some(PinMemory { backend, whole_tier, reason });
     }
     for (pool, pause) in &state.pauses {
-        let until = pause.until.map(|until| now + between(wall, until));
+        // However the calendar was set meanwhile: no longer than was asked for.
+        let left = |until: WallTime| between(wall, until).min(between(pause.since, until));
+        let until = pause.until.map(|until| now + left(until));
         memories.entry(pool.clone()).or_default().pause = Some(Paused { since: now, until });
     }
     for ((pool, backend), entry) in state.admin_states.iter().filter(|(_, entry)| entry.state != AdminState::Ready) {

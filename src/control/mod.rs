@@ -94,7 +94,8 @@ impl Asker {
                     drop(spawn_local(answer_when_kept(pool, keeper.change(left), reports, reply)));
                 } else {
                     keeper.write(left);
-                    drop(reply.send(Ok(Done { reports, events: Vec::new(), is_durable: true })));
+                    let is_durable = keeper.is_durable();
+                    drop(reply.send(Ok(Done { reports, events: Vec::new(), is_durable })));
                 }
             }
         }

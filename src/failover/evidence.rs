@@ -40,10 +40,13 @@ impl Pool {
             ProbeOutcome::Passed { advice, .. } => self.advise(now, id, *advice, effects),
             ProbeOutcome::Failed { .. } | ProbeOutcome::Inconclusive { .. } => false,
         };
+        let may_serve = self.may_serve(self.member(id)?);
         let member = self.member_mut(id)?;
         let verdict = member.health.observe(now, outcome, &member.plan.check);
         let passed = matches!(outcome, ProbeOutcome::Passed { .. });
-        let nearly_back = empty && passed && member.health.state == HealthState::Unhealthy;
+        // A slow one is not brought back by answering at once, however often.
+        let is_out = member.health.state == HealthState::Unhealthy && !member.health.is_slow();
+        let nearly_back = empty && passed && may_serve && is_out;
         let wanted = nearly_back || verdict == Verdict::AskAgain;
         let decided = self.judge(now, id, &verdict, effects);
         // Whether a slow one is passed over depends on how fast the others are.

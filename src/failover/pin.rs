@@ -70,6 +70,13 @@ impl Pool {
         })
     }
 
+    /// Whoever may have sessions from the time in which it served: all that sit in the seat, and those that served last.
+    /// Whether they are fit does not matter, since their sessions may have been kept.
+    fn holders(&self) -> Vec<BackendId> {
+        let holds = |member: &&Member| self.is_seated(member) || self.serving.contains(&member.plan.name);
+        self.members().iter().filter(holds).map(|member| member.id).collect()
+    }
+
     /// Serves from what `pin` says alone. Returns those that serve.
     pub(super) fn serve_pinned(
         &mut self,
@@ -80,7 +87,7 @@ impl Pool {
     ) -> Vec<BackendId> {
         let Some(priority) = self.named(&pin.backend).map(|member| member.plan.priority) else { return Vec::new() };
         self.call_off(now, OVERRULED, effects);
-        let (left, from) = (self.serving_ids(), self.serving.clone());
+        let (left, from) = (self.holders(), self.serving.clone());
         let note = pin.reason.clone();
         self.pin = Some(pin);
         self.active = Some(priority);
@@ -100,7 +107,7 @@ impl Pool {
 
     /// Releases the pin and serves from the best tier that is fit, at once. Returns those that serve.
     pub(super) fn fail_back(&mut self, now: MonoTime, effects: &mut Effects) -> Vec<BackendId> {
-        let left = self.serving_ids();
+        let (left, held) = (self.serving_ids(), self.holders());
         self.unpin(false, effects);
         let Some(best) = self.fit_tiers().into_keys().next() else { return Vec::new() };
         let before = self.active.replace(best);
@@ -112,7 +119,7 @@ impl Pool {
                 self.moved(now, before, &to, effects);
             }
         } else if left != ids {
-            let gone: Vec<BackendId> = left.into_iter().filter(|id| !ids.contains(id)).collect();
+            let gone: Vec<BackendId> = held.into_iter().filter(|id| !ids.contains(id)).collect();
             let from = std::mem::take(&mut self.serving);
             self.returned(now, &gone, from, &to, Rule::Ordered, effects);
         }

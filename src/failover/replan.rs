@@ -53,6 +53,9 @@ impl Controller {
         // Sessions of removed backends go by the policy under which they began.
         let seated = pool.seated();
         let planned: BTreeSet<Identity> = plan.backends.iter().map(identity).collect();
+        // At another address it is another backend to probes, and the same to the operator who took it out to move it.
+        let admins: BTreeMap<BackendName, AdminState> =
+            pool.members().iter().map(|member| (member.plan.name.clone(), member.admin)).collect();
         remove_members(pool, &|member| !planned.contains(&identity(&member.plan)), effects);
         pool.damping.pass_time(now, pool.plan.failover.failback_after);
         pool.plan = Arc::clone(plan);
@@ -68,7 +71,9 @@ impl Controller {
             } else {
                 last_backend = last_backend.next();
                 effects.changes.push(Change::BackendRegistered { backend: backend.name.clone() });
-                members.push(new_member(now, last_backend, backend, pool.loads.make()));
+                let mut member = new_member(now, last_backend, backend, pool.loads.make());
+                member.admin = admins.get(&backend.name).copied().unwrap_or(AdminState::Ready);
+                members.push(member);
             }
         }
         pool.set_members(members);

@@ -147,8 +147,8 @@ pub(super) fn load(database: &Database, recent_bytes: usize) -> Result<Found, Tr
         if bytes > recent_bytes {
             break;
         }
-        let event = serde_json::from_slice(json.value());
-        found.recent.push(event.map_err(|error| Trouble::Corrupt(format!("an event: {error}")))?);
+        // One that cannot be read is passed over: it is no reason to part with every order that is kept beside it.
+        found.recent.extend(serde_json::from_slice::<EventRecord>(json.value()));
     }
     found.recent.reverse();
     let last = history.last()?.map_or(0, |(id, _)| id.value());

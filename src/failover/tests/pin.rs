@@ -3,7 +3,7 @@
 use super::build::{PlanBuilder, ms, plan};
 use super::rig::{Rig, refused};
 use crate::failover::{Arrival, Change, NoRoute, Order, Refusal};
-use crate::model::{AdminState, Epoch, OutReason, PoolState, SessionPolicy};
+use crate::model::{AdminState, Epoch, HealthState, OutReason, PoolState, SessionPolicy};
 
 fn three() -> PlanBuilder {
     plan().pool("pg").backend("a", 1).backend("b", 2).backend("b2", 2).backend("c", 3)
@@ -176,6 +176,19 @@ fn sessions_go_by_the_order_and_stay_if_it_is_taken_back() {
             }
         }
     }
+}
+
+#[test]
+fn sessions_of_those_that_are_lost_already_go_by_the_order_too() {
+    // What failed its check keeps its sessions, and they would go on beside those of the one that serves now.
+    let mut rig = Rig::new(three().manual_failover());
+    rig.fit(&["a", "b", "b2", "c"]);
+    rig.push("a", HealthState::Unhealthy, ms(60_000));
+    assert!(rig.way("pg").is_empty(), "nothing serves: {}", rig.way("pg"));
+    let (pool, to) = ("pg".into(), Some("b".into()));
+    rig.say(Order::Failover { pool, to, reason: None, sessions: SessionPolicy::Close }).unwrap();
+    let fenced: Vec<_> = rig.fences().into_iter().map(|(id, _, reason)| (id, reason)).collect();
+    assert_eq!(fenced, [(rig.id("a"), OutReason::Manual)]);
 }
 
 #[test]

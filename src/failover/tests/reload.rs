@@ -248,3 +248,13 @@ fn ten_thousand_backends_are_reloaded_and_judged_in_time() {
     }
     core.check_invariants().unwrap();
 }
+
+#[test]
+fn a_backend_that_is_moved_while_it_is_maintained_stays_so() {
+    let moved = |address: &str| plan().pool("p").backend("a", 1).at(address).backend("b", 2);
+    let mut rig = Rig::new(moved("10.0.0.1:1"));
+    rig.fit(&["a", "b"]);
+    rig.order("a", AdminState::Maintenance);
+    rig.replan(moved("10.0.0.2:1"));
+    assert_eq!(rig.backend("a").admin_state, AdminState::Maintenance);
+}
