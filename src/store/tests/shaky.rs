@@ -55,7 +55,7 @@ fn a_full_disk_stops_nobody_and_loses_nothing() {
     for _ in 0..10 {
         store.handle.append(event("during", "orders"));
     }
-    assert!(store.handle.figures().is_degraded);
+    wait_until("it is known to fail", || store.handle.figures().is_degraded);
     assert!(!wait(store.handle.change(vec![counted(2)], Vec::new())).unwrap().is_durable, "and it says so at once");
     let page = all(&store.handle);
     let shown = kinds(&page);
@@ -140,7 +140,7 @@ fn a_disk_that_can_not_even_be_read_at_the_start_keeps_what_it_has() {
     close(store);
     disk.fail_reads(Some(ErrorKind::Other));
     let store = open(&disk);
-    assert!(store.handle.figures().is_degraded);
+    wait_until("it is known to fail", || store.handle.figures().is_degraded);
     assert!(store.state.is_empty());
     assert!(ids(&all(&store.handle)).iter().all(|id| *id > 1_000_000), "no id is given twice");
     disk.fail_reads(None);
@@ -153,10 +153,12 @@ fn what_becomes_corrupt_while_running_is_begun_anew_from_memory() {
     let disk = ShakyDisk::default();
     let store = open(&disk);
     wait(store.handle.change(vec![pin()], vec![event("before", "orders")])).unwrap();
-    // Nor can it be opened anew before it is spoiled.
+    // It cannot be opened anew before it is spoiled, and what held it open is closed before that is tried.
+    let opened = disk.opened();
     disk.fail_reads(Some(ErrorKind::Other));
     disk.fail_writes(Some(ErrorKind::Other));
     wait(store.handle.change(vec![counted(5)], Vec::new())).unwrap();
+    wait_until("it has been tried to open it anew", || disk.opened() > opened);
     disk.spoil();
     disk.fail_writes(None);
     disk.fail_reads(None);
