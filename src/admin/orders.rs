@@ -1,5 +1,6 @@
 //! Operators' orders: each is read in full, given to the control plane, and answered once it is in force.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, State};
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::failover::{Change, Order, Refusal, Transition};
 use crate::model::{
-    AdminState, BackendName, EventRecord, FailoverStatus, HealthState, OutReason, PoolName, PoolStatus, PushedHealth,
+    AdminState, BackendName, EventRecord, FailoverStatus, HealthState, PoolName, PoolStatus, PushedHealth,
     SessionPolicy,
 };
 use crate::routing::Done;
@@ -18,7 +19,7 @@ use super::Admin;
 use super::audit::{self, Action};
 use super::body::{Body, Fields, READ_MAX};
 use super::caller::Changer;
-use super::json::{BackendView, PoolView, rounded};
+use super::json::{BackendView, PoolView};
 use super::path::{BackendPath, PoolPath};
 use super::problem::{Problem, Refused};
 
@@ -92,13 +93,13 @@ async fn fail_over(State(admin): State<Admin>, by: Changer, PoolPath(pool): Pool
     let to = to.map(|name| BackendName::from(name.as_str()));
     let sessions = sessions.unwrap_or(SessionPolicy::Keep);
     let order = Order::Failover { pool, to, reason, sessions };
-    event_answer(&admin, &give(&admin, &by, order).await?)
+    event_answer(&give(&admin, &by, order).await?)
 }
 
 /// `POST /pools/{pool}/failback`.
 async fn fail_back(State(admin): State<Admin>, by: Changer, PoolPath(pool): PoolPath, body: Body) -> Answer {
     Fields::none(body)?;
-    event_answer(&admin, &give(&admin, &by, Order::Failback { pool }).await?)
+    event_answer(&give(&admin, &by, Order::Failback { pool }).await?)
 }
 
 /// `POST /pools/{pool}/pause`.
@@ -193,8 +194,8 @@ async fn backend_answer(admin: &Admin, pool: PoolName, name: &BackendName, done:
 
 /// What the order came to, as an event; without a number if the history did not take it. The move itself is what is told,
 /// and the release of the pool if nothing moved.
-fn event_answer(admin: &Admin, done: &Done) -> Answer {
-    let weight = |(_, transition): &(usize, &Transition)| match &transition.change {
+fn event_answer(done: &Done) -> Answer {
+    let weight = |(transition, _): &(&Transition, &Arc<EventRecord>)| match &transition.change {
         Change::PoolFailover { status: FailoverStatus::Completed, .. } | Change::PoolFailback { .. } => 2,
         Change::PoolFailover { .. } | Change::PoolUnpinned { .. } => 1,
         Change::BackendHealthy { .. }
@@ -210,39 +211,12 @@ fn event_answer(admin: &Admin, done: &Done) -> Answer {
         | Change::LatencyHigh { .. }
         | Change::WasStalled { .. } => 0,
     };
-    let (at, transition) = done.reports.iter().enumerate().max_by_key(weight).ok_or(Problem::Internal)?;
-    let kept = done.events.get(at).filter(|event| event.kind == transition.change.kind());
-    let mut event = kept.map_or_else(|| json!(record(admin, transition)), |event| json!(**event));
-    if let (Value::Object(fields), None) = (&mut event, kept) {
+    // One for each report, in the same order.
+    let told = done.reports.iter().zip(&done.events);
+    let (_, event) = told.max_by_key(weight).ok_or(Problem::Internal)?;
+    let mut answer = json!(**event);
+    if let (Value::Object(fields), 0) = (&mut answer, event.id) {
         fields.remove("id");
     }
-    Ok(with_durable(event, done))
-}
-
-fn joined(names: &[BackendName]) -> Option<String> {
-    let names: Vec<&str> = names.iter().map(BackendName::as_str).collect();
-    (!names.is_empty()).then(|| names.join(","))
-}
-
-fn record(admin: &Admin, transition: &Transition) -> EventRecord {
-    let mut event = EventRecord::new(admin.clock.wall(admin.clock.now()), transition.change.kind());
-    event.pool = transition.pool.clone();
-    event.actor = transition.actor.clone();
-    event.reason = Some(OutReason::Manual.label().to_owned());
-    event.status = Some(FailoverStatus::Completed.label().to_owned());
-    if let Change::PoolFailover { from, to, .. } | Change::PoolFailback { from, to } = &transition.change {
-        (event.from, event.to) = (joined(from), joined(to));
-        event.backend = to.first().filter(|_| to.len() == 1).cloned();
-    }
-    if let Change::PoolFailover { number, status, reason, note, duration, .. } = &transition.change {
-        event.reason = Some(reason.label().to_owned());
-        event.status = Some(status.label().to_owned());
-        event.duration_ms = Some(rounded(duration.as_secs_f64() * 1e3, 3));
-        event.detail.insert("number".to_owned(), json!(number));
-        event.detail.insert("note".to_owned(), json!(note));
-    }
-    if let Change::PoolUnpinned { backend, .. } = &transition.change {
-        event.from = Some(backend.to_string());
-    }
-    event
+    Ok(with_durable(answer, done))
 }

@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::failover::{Controller, PinMemory, PoolMemory, Transition};
-use crate::model::{Actor, AdminState, BackendName, MonoTime, Paused, PoolName, WallTime};
+use crate::model::{Actor, AdminState, BackendName, EventRecord, MonoTime, Paused, PoolName, WallTime};
 use crate::store::{AdminEntry, Applied, Change, Pause, Pin, PoolCounters, Refused, State, StoreHandle};
 use crate::sys::Clock;
 
@@ -23,10 +24,16 @@ pub(super) struct Keeper {
 /// What a turn leaves to be kept.
 pub(super) struct Left {
     changes: Vec<Change>,
-    events: Vec<crate::model::EventRecord>,
+    events: Vec<EventRecord>,
 }
 
 impl Left {
+    /// The events of `pool`, which have no ids yet.
+    pub(super) fn events_of(&self, pool: &PoolName) -> Vec<Arc<EventRecord>> {
+        let of_pool = self.events.iter().filter(|event| event.pool.as_ref() == Some(pool));
+        of_pool.cloned().map(Arc::new).collect()
+    }
+
     /// Whether something is to be kept besides events.
     pub(super) fn is_change(&self) -> bool {
         !self.changes.is_empty()

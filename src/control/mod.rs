@@ -89,13 +89,15 @@ impl Asker {
             }
             Self::Operator(pool, reply) => {
                 reports.retain(|transition| transition.pool.as_ref() == Some(&pool));
+                // Without ids, which the history gives.
+                let events = left.events_of(&pool);
                 if left.is_change() {
+                    let done = Done { reports, events, is_durable: false };
                     // The decision is in force: only its answer waits for the disk.
-                    drop(spawn_local(answer_when_kept(pool, keeper.change(left), reports, reply)));
+                    drop(spawn_local(answer_when_kept(pool, keeper.change(left), done, reply)));
                 } else {
                     keeper.write(left);
-                    let is_durable = keeper.is_durable();
-                    drop(reply.send(Ok(Done { reports, events: Vec::new(), is_durable })));
+                    drop(reply.send(Ok(Done { reports, events, is_durable: keeper.is_durable() })));
                 }
             }
         }
@@ -105,15 +107,17 @@ impl Asker {
 async fn answer_when_kept(
     pool: PoolName,
     kept: impl Future<Output = Result<Applied, Refused>>,
-    reports: Vec<Transition>,
+    mut done: Done,
     reply: oneshot::Sender<Result<Done, Refusal>>,
 ) {
-    let Applied { is_durable, mut events } = kept.await.unwrap_or_else(|error| {
-        tracing::error!(%pool, %error, "an order is in force and is not kept");
-        Applied { is_durable: false, events: Vec::new() }
-    });
-    events.retain(|event| event.pool.as_ref() == Some(&pool));
-    drop(reply.send(Ok(Done { reports, events, is_durable })));
+    match kept.await {
+        Ok(Applied { is_durable, mut events }) => {
+            events.retain(|event| event.pool.as_ref() == Some(&pool));
+            (done.events, done.is_durable) = (events, is_durable);
+        }
+        Err(error) => tracing::error!(%pool, %error, "an order is in force and is not kept"),
+    }
+    drop(reply.send(Ok(done)));
 }
 
 /// Decides until told to stop.
