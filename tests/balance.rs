@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use support::net::{echo, ends, meet, read_line, reset};
+use support::net::{echo, ends, listen, meet, read_line, reset};
 use support::servers::Server;
 use support::{DEADLINE, Daemon, dial, fresh_addr, fresh_ip, visit, wait_until};
 
@@ -397,7 +397,7 @@ fn a_client_whose_backend_dies_finds_room_elsewhere() {
 
 #[test]
 fn a_full_backend_is_told_of_an_end_before_it_is_given_the_next() {
-    let backend = std::net::TcpListener::bind(fresh_addr()).unwrap();
+    let backend = listen(fresh_addr());
     let daemon = Daemon::start(&format!(
         "[daemon]\nworkers = 2\n[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n[pools.orders]\nhold = \"3s\"\n\
          [pools.orders.check]\ninterval = \"1h\"\n[pools.orders.backends.a]\naddress = \"{}\"\nmax_connections = 1\n",

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use support::net::{echo, meet, read_line};
+use support::net::{echo, listen, meet, read_line};
 use support::servers::{HttpServer, SILENCE};
 use support::{Backend, DEADLINE, Daemon, dial, fresh_addr, fresh_ip, visit, wait_for, wait_until};
 
@@ -64,7 +64,7 @@ fn half_possible(socket: &Path, taken: &TcpListener) -> String {
 #[test]
 fn a_rejected_reload_leaves_no_socket_file() {
     let (a, dir) = (Backend::start("a"), tempfile::tempdir().expect("a directory"));
-    let taken = TcpListener::bind(fresh_addr()).expect("bind");
+    let taken = listen(fresh_addr());
     let text = listener("orders", "127.0.0.1:0", "orders") + &a.toml("orders", 1);
     let daemon = Daemon::start(&text);
     let socket = dir.path().join("new");
@@ -76,7 +76,7 @@ fn a_rejected_reload_leaves_no_socket_file() {
 #[test]
 fn a_failed_start_leaves_no_socket_file() {
     let (a, dir) = (Backend::start("a"), tempfile::tempdir().expect("a directory"));
-    let taken = TcpListener::bind(fresh_addr()).expect("bind");
+    let taken = listen(fresh_addr());
     let socket = dir.path().join("new");
     let mut daemon = Daemon::spawn(&(half_possible(&socket, &taken) + &a.toml("orders", 1)));
     assert!(!daemon.wait_exit().success());

@@ -6,7 +6,7 @@ mod support;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use changeover::model::{
 use changeover::probe::Prober;
 use changeover::sys::Clock;
 use rustix::process::Signal;
-use support::net::{echo, meet};
+use support::net::{echo, listen, meet, stop_listening};
 use support::servers::Server;
 use support::{Backend, DEADLINE, Daemon, fresh_addr, fresh_ip, visit, wait_for, wait_until};
 use tempfile::TempDir;
@@ -144,7 +144,7 @@ async fn an_agent_is_sent_what_it_wants_to_hear() {
 #[tokio::test]
 async fn an_agent_at_a_port_of_its_own_speaks_only_for_a_backend_that_accepts() {
     let ip = fresh_ip();
-    let own = TcpListener::bind((ip, 0)).unwrap();
+    let own = listen(SocketAddr::new(ip, 0));
     let side = Server::start(SocketAddr::new(ip, 0), |_, mut stream| stream.write_all(b"75%\n"));
     let (address, port) = (own.local_addr().unwrap().to_string(), side.addr.port());
     let prober = Prober::new(Clock::start());
@@ -153,7 +153,7 @@ async fn an_agent_at_a_port_of_its_own_speaks_only_for_a_backend_that_accepts() 
     let (error, detail) = failed(ask(&prober, &address, &by_agent(port), PATIENT).await);
     assert_eq!(error, ProbeError::Check(CheckError::SourceRefused), "{detail}");
     assert!(detail.starts_with(&format!("connecting to {ip}:{port}: ")), "{detail}");
-    drop(own);
+    stop_listening(&own);
     let (error, detail) = failed(ask(&prober, &address, &by_agent(port), PATIENT).await);
     assert_eq!(error, ProbeError::Dial(DialError::Refused), "{detail}");
 }

@@ -4,12 +4,12 @@
 
 mod support;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use support::net::{echo, ends, meet, read_line, refused};
+use support::net::{echo, ends, listen, meet, read_line, refused};
 use support::{Backend, DEADLINE, Daemon, changeover, fresh_addr, http, visit, wait_until};
 
 /// Exit codes of the contract (sysexits.h).
@@ -150,7 +150,7 @@ fn cannot_bind(text: &str, address: SocketAddr) {
 #[test]
 fn an_address_in_use_is_named_and_exits_69() {
     let a = Backend::start("a");
-    let taken = TcpListener::bind(fresh_addr()).unwrap();
+    let taken = listen(fresh_addr());
     let address = taken.local_addr().unwrap();
     cannot_bind(&config(&address.to_string(), &a, "30s"), address);
     let admin = format!("[admin]\nbind = \"{address}\"\n");

@@ -5,12 +5,12 @@
 mod support;
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
-use support::net::{End, drain, reset};
+use support::net::{End, drain, listen, reset, stop_listening};
 use support::servers::Server;
 use support::{Backend, DEADLINE, Daemon, dial, ends, fresh_addr, visit, wait_until};
 
@@ -321,12 +321,12 @@ fn a_session_keeps_nothing_of_a_backend_that_did_not_answer() {
 
 #[test]
 fn a_client_that_has_ended_its_order_is_held_with_it() {
-    let listener = TcpListener::bind(fresh_addr()).unwrap();
+    let listener = listen(fresh_addr());
     let addr = listener.local_addr().unwrap();
     // Listens no more once a client has said something, and then resets it.
     let dying = std::thread::spawn(move || {
         let said = listener.incoming().map_while(Result::ok).find(|stream| stream.peek(&mut [0]).is_ok_and(|n| n > 0));
-        drop(listener);
+        stop_listening(&listener);
         drop(said);
     });
     let daemon = Daemon::start(&format!(

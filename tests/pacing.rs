@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use support::net::End;
+use support::net::{End, listen};
 use support::{Backend, Daemon, ends, fresh_addr, wait_until};
 
 /// Six lots.
@@ -47,7 +47,7 @@ fn crowd_of(listener: TcpListener) -> Vec<TcpStream> {
 fn a_crowd_that_loses_its_backend_is_closed_at_a_pace() {
     raise_descriptor_limit();
     let (at, b) = (fresh_addr(), Backend::start("b"));
-    let listener = TcpListener::bind(at).expect("bind");
+    let listener = listen(at);
     let (hold, held) = mpsc::channel();
     let serving = thread::spawn(move || {
         let listening = listener.try_clone().expect("clone");

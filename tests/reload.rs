@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use support::net::{End, echo, ends, meet, refused};
+use support::net::{End, echo, ends, listen, meet, refused};
 use support::{Backend, DEADLINE, Daemon, StopOnDrop, dial, pace, visit, wait_until};
 
 /// One listener, one pool, `a` and what else is given.
@@ -118,7 +118,7 @@ fn a_listener_that_cannot_be_bound_is_a_rejected_reload() {
     let a = Backend::start("a");
     let daemon = Daemon::start(&config("", &[&a], ""));
     let orders = daemon.listener("orders");
-    let taken = std::net::TcpListener::bind(support::fresh_addr()).unwrap();
+    let taken = listen(support::fresh_addr());
     let address = taken.local_addr().unwrap().to_string();
     let more = format!("[listeners.extra]\nbind = \"{address}\"\npool = \"orders\"\n");
     let said = daemon.reload(&config("", &[&a], &more)).expect_err("rejected").to_string();

@@ -1,7 +1,7 @@
 //! Clients with deadlines, and addresses that nobody else uses.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::wait::DEADLINE;
@@ -14,7 +14,8 @@ const PORT: u16 = 5433;
 pub fn fresh_ip() -> IpAddr {
     loop {
         let ip = Ipv4Addr::new(127, fastrand::u8(1..=254), fastrand::u8(..), fastrand::u8(1..=254));
-        if TcpListener::bind((ip, PORT)).is_ok() {
+        if let Ok(tried) = TcpListener::bind((ip, PORT)) {
+            stop_listening(&tried);
             return IpAddr::V4(ip);
         }
     }
@@ -39,6 +40,13 @@ pub fn listen(addr: SocketAddr) -> TcpListener {
             Err(error) => panic!("cannot listen at {addr}: {error}"),
         }
     }
+}
+
+/// Has `listener` refuse whoever comes from now on. Closing alone does not: a program that another test starts at this
+/// moment holds a copy of the socket until it has begun, and a copy goes on listening.
+pub fn stop_listening(listener: &TcpListener) {
+    // On Linux this also wakes a thread that accepts.
+    socket2::SockRef::from(listener).shutdown(Shutdown::Both).ok();
 }
 
 /// A connection that waits for nothing longer than the deadline.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
-use super::net::{fresh_addr, listen};
+use super::net::{fresh_addr, listen, stop_listening};
 use super::wait::DEADLINE;
 
 /// The status for which an [`HttpServer`] does not answer at all.
@@ -52,8 +52,7 @@ impl Server {
     /// Stops listening. The connections that it has go on.
     pub fn close(&mut self) {
         if let Some(thread) = self.thread.take() {
-            // On Linux this wakes the thread that accepts, and refuses whoever comes later.
-            socket2::SockRef::from(&self.listener).shutdown(std::net::Shutdown::Both).ok();
+            stop_listening(&self.listener);
             thread.join().expect("accepts to the end");
         }
     }
