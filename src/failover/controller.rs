@@ -44,8 +44,8 @@ pub struct Controller {
 pub(super) struct Turn {
     /// Who had it done.
     pub(super) actor: Actor,
-    /// The one pool that it is for; all of them if left open. What comes due elsewhere meanwhile is nobody's order.
-    pub(super) about: Option<PoolName>,
+    /// The pools that it is for; all of them if left open. What comes due elsewhere meanwhile is nobody's order.
+    pub(super) about: Option<BTreeSet<PoolName>>,
     /// The pools whose choice may have changed.
     pub(super) touched: BTreeSet<PoolName>,
     pub(super) fences: Vec<Command>,
@@ -65,7 +65,7 @@ impl Turn {
 
     pub(super) fn report(&mut self, pool: &PoolName, effects: &mut Effects) {
         let Self { actor, about, reports, .. } = self;
-        let is_theirs = about.as_ref().is_none_or(|about| about == pool);
+        let is_theirs = about.as_ref().is_none_or(|about| about.contains(pool));
         let actor = if is_theirs { actor.clone() } else { Actor::changeover() };
         let changes = effects.changes.drain(..);
         reports.extend(changes.map(|change| Transition { pool: Some(pool.clone()), actor: actor.clone(), change }));
@@ -106,7 +106,7 @@ impl Controller {
             Event::WasStalled { since } => self.was_stalled(now, since, &mut turn),
             Event::Ordered { actor, order } => {
                 turn.actor = actor;
-                turn.about = Some(order.pool().clone());
+                turn.about = Some(BTreeSet::from([order.pool().clone()]));
                 self.carry_out(now, &order, &mut turn);
             }
             Event::Restored { pools } => self.restore(now, pools, &mut turn),
