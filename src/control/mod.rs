@@ -163,17 +163,17 @@ pub async fn run(control: Control) {
         };
         let Some(asker) = refuse(&controller, now, &event, asker) else { continue };
         let replaced = matches!(event, Event::PlanReplaced { .. });
+        if replaced && let Some(state) = state.take() {
+            let pools = keeper.recall(now, &state);
+            // Nothing is to be done yet: it is in force with the plan.
+            controller.handle(now, Event::Restored { pools }, &mut commands);
+        }
         controller.handle(now, event, &mut commands);
         if replaced {
             executor.adopt(&controller);
             planned = true;
         }
-        let mut reports = executor.carry_out(now, &mut commands, &mut probes);
-        if replaced && let Some(state) = state.take() {
-            let pools = keeper.recall(now, &state);
-            controller.handle(now, Event::Restored { pools }, &mut commands);
-            reports.extend(executor.carry_out(now, &mut commands, &mut probes));
-        }
+        let reports = executor.carry_out(now, &mut commands, &mut probes);
         controller.hand_over();
         let left = keeper.after(&controller, now, &reports, replaced);
         asker.answer(&keeper, left, reports);

@@ -12,6 +12,7 @@ use crate::model::{
 use super::departures::{Departure, Departures};
 use super::event::{Command, Event, Transition};
 use super::evidence::Next;
+use super::memory::PoolMemory;
 use super::order::Order;
 use super::pool::{Effects, Eviction, Pool};
 use super::recovery::Pace;
@@ -34,6 +35,8 @@ pub struct Controller {
     pub(super) deadlines: BTreeSet<(MonoTime, PoolName)>,
     /// Whether there has been a plan.
     pub(super) planned: bool,
+    /// What the last process remembered, until there is a plan.
+    pub(super) memories: BTreeMap<PoolName, PoolMemory>,
     pub(super) last_backend: BackendId,
     pub(super) drain_timeout: Duration,
     table: Arc<RouteTable>,
@@ -83,6 +86,7 @@ impl Controller {
             departures: Departures::default(),
             deadlines: BTreeSet::new(),
             planned: false,
+            memories: BTreeMap::new(),
             last_backend: BackendId::default(),
             drain_timeout: Duration::ZERO,
             table: Arc::new(RouteTable::default()),
@@ -109,7 +113,8 @@ impl Controller {
                 turn.about = Some(BTreeSet::from([order.pool().clone()]));
                 self.carry_out(now, &order, &mut turn);
             }
-            Event::Restored { pools } => self.restore(now, pools, &mut turn),
+            Event::Restored { pools } if self.planned => self.restore(now, pools, &mut turn),
+            Event::Restored { pools } => self.memories = pools,
             Event::PlanReplaced { plan, actor } => {
                 turn.actor = actor;
                 self.replace_plan(now, &plan, &mut turn, out);

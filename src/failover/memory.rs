@@ -1,5 +1,6 @@
 //! What a pool remembers beyond the process: what people have ordered, and what is counted over all its life. It can be read
-//! out at any time, and given back once, before the first verdicts. Giving it back is no news, and nobody is told.
+//! out at any time, and given back once, before the first verdicts, and before the first plan if anything is to be fit without
+//! one. Giving it back is no news, and nobody is told.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -102,8 +102,8 @@
 //! told in one turn. After one that failed, another tier that becomes fit is another failover. With `automatic` off, or while the
 //! pool is pinned, none is begun.
 //!
-//! **A restart forgets no order.** Pins, pauses, admin states and counters are given back before the first verdicts
-//! ([`Event::Restored`]), silently. A pool that was pinned waits for what it is pinned to, and a pause has what was left of its time.
+//! **A restart forgets no order.** Pins, pauses, admin states and counters are in force with the first plan, before anything
+//! is decided ([`Event::Restored`]), silently. A pool that was pinned waits for what it is pinned to, and a pause has what was left of its time.
 //!
 //! **An order that is refused changes nothing**, and says why.
 //!

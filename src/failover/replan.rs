@@ -43,6 +43,9 @@ impl Controller {
             turn.touched.insert(name.clone());
             self.take(now, name, effects, turn);
         }
+        // Before anything is decided: what people keep out is never the first to serve.
+        let memories = std::mem::take(&mut self.memories);
+        self.restore(now, memories, turn);
         let pools = self.pools.iter();
         self.homes = pools.flat_map(|(name, pool)| pool.members().iter().map(|m| (m.id, name.clone()))).collect();
         self.retarget(now, out);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::build::{PlanBuilder, ms, plan};
 use super::rig::Rig;
-use crate::failover::{Change, Command, Event, PoolMemory, Refusal};
-use crate::model::{AdminState, PoolName, PoolState};
+use crate::failover::{Change, Command, Controller, Event, PoolMemory, Refusal};
+use crate::model::{AdminState, CheckKind, CheckPlan, MonoTime, PoolName, PoolState};
 
 fn three() -> PlanBuilder {
     plan().pool("pg").backend("a", 1).backend("b", 2).backend("c", 3)
@@ -18,8 +18,11 @@ fn memory(rig: &Rig) -> PoolMemory {
 
 /// A process after the one of `rig`.
 fn restarted(rig: &Rig, plan: PlanBuilder) -> Rig {
-    let mut next = Rig::new(plan);
+    let (core, open, now) = (Controller::new(7), BTreeMap::new(), MonoTime::ZERO + ms(1000));
+    let mut next = Rig { core, now, last: Vec::new(), told: Vec::new(), open };
     next.feed(Event::Restored { pools: BTreeMap::from([("pg".into(), memory(rig))]) });
+    assert!(next.last.is_empty(), "{:?}", next.last);
+    next.replan(plan);
     next
 }
 
@@ -109,4 +112,22 @@ fn a_pause_has_what_was_left_of_it_and_one_that_is_over_ends_at_once() {
     late.feed(Event::Restored { pools: BTreeMap::from([("pg".into(), memory(&rig))]) });
     assert_eq!(late.count("pool.resumed"), 1);
     assert!(matches!(late.resume("pg"), Err(Refusal::Conflict(_))));
+}
+
+#[test]
+fn what_is_fit_without_a_verdict_goes_by_what_was_remembered_at_once() {
+    let two = || {
+        let unchecked = |check: &mut CheckPlan| check.kind = CheckKind::None;
+        plan().pool("pg").backend("a", 1).check(unchecked).backend("b", 2).check(unchecked)
+    };
+    let mut rig = Rig::new(two());
+    assert!(rig.way("pg").starts_with('a'));
+    rig.order("a", AdminState::Drain);
+    let drained = restarted(&rig, two());
+    assert_eq!((drained.way("pg"), drained.failovers()), ("b".to_owned(), Vec::new()));
+    assert_eq!((drained.status("pg").failovers, drained.state()), (1, PoolState::Degraded));
+    rig.order("a", AdminState::Ready);
+    rig.fail_over("pg", Some("b")).unwrap();
+    let pinned = restarted(&rig, two());
+    assert_eq!((pinned.way("pg"), pinned.failovers()), ("b".to_owned(), Vec::new()));
 }
