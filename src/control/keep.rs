@@ -144,14 +144,10 @@ fn differences(pool: &PoolName, before: &PoolMemory, after: &PoolMemory, by: &By
         let pause = after.pause.map(|pause| Pause { until: pause.until.map(until), since, actor: actor() });
         changes.push(Change::Pause(pool.clone(), pause));
     }
-    let counted = |of: &PoolMemory| (of.failovers, of.recoveries);
-    if counted(before) != counted(after) {
-        let (failovers, recoveries) = counted(after);
-        let counters = PoolCounters { failovers, recoveries };
-        changes.push(Change::Counters(
-            pool.clone(),
-            Some(counters).filter(|counters| *counters != PoolCounters::default()),
-        ));
+    let (was, is) = (counters(before), counters(after));
+    if was != is {
+        let counters = Some(is).filter(|counters| *counters != PoolCounters::default());
+        changes.push(Change::Counters(pool.clone(), counters));
     }
     for backend in different(&before.admin, &after.admin) {
         let entry = after.admin.get(backend).map(|state| AdminEntry { state: *state, since, actor: actor() });
@@ -161,6 +157,11 @@ fn differences(pool: &PoolName, before: &PoolMemory, after: &PoolMemory, by: &By
         let time = after.downtimes.get(backend).copied();
         changes.push(Change::Downtime((pool.clone(), backend.clone()), time));
     }
+}
+
+const fn counters(of: &PoolMemory) -> PoolCounters {
+    let &PoolMemory { last_failover, failovers, recoveries, .. } = of;
+    PoolCounters { last_failover, failovers, recoveries }
 }
 
 /// The names under which `before` and `after` have not the same.
@@ -187,9 +188,9 @@ fn memories(wall: WallTime, now: MonoTime, state: &State) -> BTreeMap<PoolName, 
     for ((pool, backend), entry) in state.admin_states.iter().filter(|(_, entry)| entry.state != AdminState::Ready) {
         memories.entry(pool.clone()).or_default().admin.insert(backend.clone(), entry.state);
     }
-    for (pool, PoolCounters { failovers, recoveries }) in &state.counters {
+    for (pool, &PoolCounters { last_failover, failovers, recoveries }) in &state.counters {
         let memory = memories.entry(pool.clone()).or_default();
-        (memory.failovers, memory.recoveries) = (*failovers, *recoveries);
+        (memory.last_failover, memory.failovers, memory.recoveries) = (last_failover, failovers, recoveries);
     }
     for ((pool, backend), time) in state.downtimes.iter().filter(|(_, time)| !time.is_zero()) {
         memories.entry(pool.clone()).or_default().downtimes.insert(backend.clone(), *time);
@@ -218,6 +219,7 @@ mod tests {
             pin: Some(PinMemory { backend: "b".into(), whole_tier: true, reason: Some("upgrade".to_owned()) }),
             pause: Some(Paused { since: now, until: Some(now + Duration::from_secs(10)) }),
             admin: [("a".into(), AdminState::Drain)].into(),
+            last_failover: 5,
             failovers: 3,
             recoveries: 2,
             downtimes: [("a".into(), Duration::from_millis(1234))].into(),

@@ -23,6 +23,9 @@ pub struct PoolMemory {
     pub pause: Option<Paused>,
     /// Its backends that an operator has not left ready.
     pub admin: BTreeMap<BackendName, AdminState>,
+    /// The number of the last failover.
+    #[serde(default)]
+    pub last_failover: u64,
     /// Failovers that were completed.
     pub failovers: u64,
     /// How often it served again after it was down, or went back to a better tier.
@@ -73,6 +76,7 @@ impl Pool {
             }),
             pause: self.pause,
             admin: admin.map(|member| (member.plan.name.clone(), member.admin)).collect(),
+            last_failover: self.failovers.last,
             failovers: self.failovers.completed,
             recoveries: self.failovers.recoveries,
             downtimes: down.filter(|(_, time)| !time.is_zero()).collect(),
@@ -81,7 +85,7 @@ impl Pool {
 
     /// Takes `memory` as if it had never been forgotten. Only a pin that can hold no longer is told of.
     fn recall(&mut self, now: MonoTime, memory: PoolMemory, effects: &mut Effects) {
-        let PoolMemory { pin, pause, admin, failovers, recoveries, downtimes } = memory;
+        let PoolMemory { pin, pause, admin, last_failover, failovers, recoveries, downtimes } = memory;
         for member in &mut self.members {
             if let Some(state) = admin.get(&member.plan.name) {
                 member.admin = *state;
@@ -91,6 +95,8 @@ impl Pool {
                 member.health.past_downtime += *time;
             }
         }
+        // Where the number was not remembered yet, at least as many have been given as were completed.
+        self.failovers.last += last_failover.max(failovers);
         self.failovers.completed += failovers;
         self.failovers.recoveries += recoveries;
         self.pause = pause;

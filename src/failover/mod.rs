@@ -97,7 +97,7 @@
 //! **A pause makes new clients wait, whatever `when_down` says.** Sessions go on, and so do decisions; the table has no
 //! tiers until the pause ends, by order or when its time is up.
 //!
-//! **A failover has a number and a life.** It is `pending` when what served is lost, `in_progress` and `completed` when something
+//! **A failover has a number and a life.** The number is one more than the pool's last, also after a restart. It is `pending` when what served is lost, `in_progress` and `completed` when something
 //! else serves, or `failed` when nothing is fit and no verdict is out, or what was lost serves again first. What is decided at once is
 //! told in one turn. After one that failed, another tier that becomes fit is another failover. With `automatic` off, or while the
 //! pool is pinned, none is begun.

@@ -72,6 +72,9 @@ pub struct AdminEntry {
 /// What is counted of a pool over all its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PoolCounters {
+    /// The number of the last failover.
+    #[serde(default)]
+    pub last_failover: u64,
     /// Failovers that were completed.
     pub failovers: u64,
     /// How often it served again after it had been down.

@@ -18,9 +18,14 @@ fn memory(rig: &Rig) -> PoolMemory {
 
 /// A process after the one of `rig`.
 fn restarted(rig: &Rig, plan: PlanBuilder) -> Rig {
+    restarted_with(memory(rig), plan)
+}
+
+/// A process that is given this back.
+fn restarted_with(memory: PoolMemory, plan: PlanBuilder) -> Rig {
     let (core, open, now) = (Controller::new(7), BTreeMap::new(), MonoTime::ZERO + ms(1000));
     let mut next = Rig { core, now, last: Vec::new(), told: Vec::new(), open };
-    next.feed(Event::Restored { pools: BTreeMap::from([("pg".into(), memory(rig))]) });
+    next.feed(Event::Restored { pools: BTreeMap::from([("pg".into(), memory)]) });
     assert!(next.last.is_empty(), "{:?}", next.last);
     next.replan(plan);
     next
@@ -130,4 +135,23 @@ fn what_is_fit_without_a_verdict_goes_by_what_was_remembered_at_once() {
     rig.fail_over("pg", Some("b")).unwrap();
     let pinned = restarted(&rig, two());
     assert_eq!((pinned.way("pg"), pinned.failovers()), ("b".to_owned(), Vec::new()));
+}
+
+#[test]
+fn failovers_are_numbered_on_after_a_restart() {
+    let mut rig = Rig::new(three());
+    rig.fit(&["a"]);
+    rig.kill("b");
+    rig.kill("c");
+    rig.kill("a");
+    assert_eq!(rig.failovers().last().unwrap(), "1 failed: a >  (dead)");
+    let mut next = restarted(&rig, three());
+    next.fit(&["a", "b", "c"]);
+    next.kill("a");
+    assert_eq!(next.failovers().last().unwrap(), "2 completed: a > b (dead)");
+    let counted = PoolMemory { last_failover: 0, failovers: 7, ..memory(&rig) };
+    let mut next = restarted_with(counted, three());
+    next.fit(&["a", "b", "c"]);
+    next.kill("a");
+    assert_eq!(next.failovers().last().unwrap(), "8 completed: a > b (dead)");
 }

@@ -58,7 +58,7 @@ impl Rig {
 
     fn change(&mut self, failovers: u64) -> Waiting {
         let (reply, waiting) = oneshot::channel();
-        let counters = PoolCounters { failovers, recoveries: 0 };
+        let counters = PoolCounters { last_failover: failovers, failovers, recoveries: 0 };
         let changes = vec![Change::Counters(PoolName::from("p"), Some(counters))];
         self.keeper.handle(self.at(), Request::Record { changes, events: vec![event("c", "p")], reply: Some(reply) });
         waiting

@@ -68,7 +68,7 @@ fn change((shelf, at, name, value): (u8, u8, u8, Option<u32>)) -> Change {
             Change::AdminState(key, value.map(entry))
         }
         5 => {
-            let counters = |v: u32| PoolCounters { failovers: u64::from(v), recoveries: u64::from(v / 2) };
+            let counters = |v: u32| PoolCounters { last_failover: u64::from(v) + 1, failovers: u64::from(v), recoveries: u64::from(v / 2) };
             Change::Counters(pool(at), value.map(counters))
         }
         _ => Change::Downtime(key, value.map(|v| Duration::from_micros(u64::from(v)))),

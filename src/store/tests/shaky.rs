@@ -13,7 +13,7 @@ fn open(disk: &ShakyDisk) -> Opened {
 }
 
 fn counted(failovers: u64) -> Change {
-    Change::Counters(PoolName::from("orders"), Some(PoolCounters { failovers, recoveries: 0 }))
+    Change::Counters(PoolName::from("orders"), Some(PoolCounters { last_failover: failovers, failovers, recoveries: 0 }))
 }
 
 fn pin() -> Change {
