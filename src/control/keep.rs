@@ -130,9 +130,10 @@ fn differences(pool: &PoolName, before: &PoolMemory, after: &PoolMemory, by: &By
     let By { now, wall: since, actor } = by;
     let (since, actor) = (*since, || (*actor).clone());
     if before.pin != after.pin {
-        let pin = after.pin.clone().map(|PinMemory { backend, whole_tier, reason }| Pin {
+        let pin = after.pin.clone().map(|PinMemory { backend, whole_tier, mates, reason }| Pin {
             backend,
             whole_tier,
+            mates,
             since,
             reason,
             actor: actor(),
@@ -176,8 +177,8 @@ fn different<'m, V: PartialEq>(
 fn memories(wall: WallTime, now: MonoTime, state: &State) -> BTreeMap<PoolName, PoolMemory> {
     let mut memories: BTreeMap<PoolName, PoolMemory> = BTreeMap::new();
     for (pool, pin) in &state.pins {
-        let Pin { backend, whole_tier, reason, .. } = pin.clone();
-        memories.entry(pool.clone()).or_default().pin = Some(PinMemory { backend, whole_tier, reason });
+        let Pin { backend, whole_tier, mates, reason, .. } = pin.clone();
+        memories.entry(pool.clone()).or_default().pin = Some(PinMemory { backend, whole_tier, mates, reason });
     }
     for (pool, pause) in &state.pauses {
         // However the calendar was set meanwhile: no longer than was asked for.
@@ -216,7 +217,12 @@ mod tests {
     /// A pool that remembers something of every kind; its pause ends ten seconds after `now`.
     fn memory(now: MonoTime) -> PoolMemory {
         PoolMemory {
-            pin: Some(PinMemory { backend: "b".into(), whole_tier: true, reason: Some("upgrade".to_owned()) }),
+            pin: Some(PinMemory {
+                backend: "b".into(),
+                whole_tier: true,
+                mates: vec!["b2".into()],
+                reason: Some("upgrade".to_owned()),
+            }),
             pause: Some(Paused { since: now, until: Some(now + Duration::from_secs(10)) }),
             admin: [("a".into(), AdminState::Drain)].into(),
             last_failover: 5,

@@ -14,6 +14,9 @@ use super::event::Change;
 use super::pin::Pin;
 use super::pool::{Effects, Pool};
 
+/// The most names that a pin of a whole tier remembers of it: any one of them that is still there is enough.
+const MATES_MAX: usize = 32;
+
 /// What outlives the process of one pool.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PoolMemory {
@@ -41,6 +44,9 @@ pub struct PinMemory {
     pub backend: BackendName,
     /// Whether all of its tier serve with it.
     pub whole_tier: bool,
+    /// If so, others of that tier, 32 at most: the pool stays bound to their tier if the backend is gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mates: Vec<BackendName>,
     /// Why, in the operator's words.
     pub reason: Option<String>,
 }
@@ -72,6 +78,7 @@ impl Pool {
             pin: self.pin.as_ref().map(|pin| PinMemory {
                 backend: pin.backend.clone(),
                 whole_tier: pin.whole_tier,
+                mates: self.mates(pin),
                 reason: pin.reason.clone(),
             }),
             pause: self.pause,
@@ -81,6 +88,13 @@ impl Pool {
             recoveries: self.failovers.recoveries,
             downtimes: down.filter(|(_, time)| !time.is_zero()).collect(),
         }
+    }
+
+    /// Those that `pin` lets serve besides its backend, as many as are remembered.
+    fn mates(&self, pin: &Pin) -> Vec<BackendName> {
+        let seated = self.members().iter().filter(|member| pin.whole_tier && self.is_seated(member));
+        let names = seated.map(|member| &member.plan.name).filter(|name| **name != pin.backend);
+        names.take(MATES_MAX).cloned().collect()
     }
 
     /// Takes `memory` as if it had never been forgotten. Only a pin that can hold no longer is told of.
@@ -100,9 +114,11 @@ impl Pool {
         self.failovers.completed += failovers;
         self.failovers.recoveries += recoveries;
         self.pause = pause;
-        let Some(PinMemory { backend, whole_tier, reason }) = pin else { return };
-        match self.named(&backend).map(|member| member.plan.priority) {
-            Some(priority) => {
+        let Some(PinMemory { backend, whole_tier, mates, reason }) = pin else { return };
+        // As in a reload: a tier stays pinned as long as one of it is there.
+        let stayed = self.members().iter().find(|member| mates.contains(&member.plan.name));
+        match self.named(&backend).or(stayed).map(|member| (member.plan.name.clone(), member.plan.priority)) {
+            Some((backend, priority)) => {
                 self.active = Some(priority);
                 self.pin = Some(Pin { backend, whole_tier, at: now, reason });
             }

@@ -38,6 +38,9 @@ pub struct Pin {
     pub backend: BackendName,
     /// Whether the backend's whole tier serves.
     pub whole_tier: bool,
+    /// Others of that tier.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mates: Vec<BackendName>,
     /// Since when.
     pub since: WallTime,
     /// Why, in the operator's words.
@@ -191,7 +194,11 @@ impl Change {
                 pool.as_str().len() + key.len() + patch.as_ref().map_or(0, text)
             }
             Self::Pin(pool, pin) => {
-                pool.as_str().len() + pin.as_ref().and_then(|pin| pin.reason.as_ref()).map_or(0, String::len)
+                let texts = |Pin { backend, mates, reason, .. }: &Pin| {
+                    let names = mates.iter().chain([backend]).map(|name| name.as_str().len());
+                    names.sum::<usize>() + reason.as_ref().map_or(0, String::len)
+                };
+                pool.as_str().len() + pin.as_ref().map_or(0, texts)
             }
             Self::AdminState((pool, name), _) | Self::Downtime((pool, name), _) => {
                 pool.as_str().len() + name.as_str().len()

@@ -155,3 +155,24 @@ fn failovers_are_numbered_on_after_a_restart() {
     next.kill("a");
     assert_eq!(next.failovers().last().unwrap(), "8 completed: a > b (dead)");
 }
+
+#[test]
+fn a_pinned_tier_outlives_a_restart_without_one_of_its_backends_as_it_does_a_reload() {
+    let tiers = || plan().pool("pg").backend("a", 1).backend("b", 2).backend("b2", 2);
+    let mut rig = Rig::new(tiers().backend("c", 3));
+    rig.fit(&["a", "b", "b2", "c"]);
+    rig.fail_over("pg", None).unwrap();
+    let without = |names: [&str; 2]| {
+        let [first, second] = names;
+        let mut next = restarted(&rig, plan().pool("pg").backend(first, 1).backend(second, 2));
+        next.fit(&names);
+        (next.way("pg"), next.status("pg").pinned, next.count("pool.unpinned"))
+    };
+    assert_eq!(without(["a", "b2"]), ("b2".to_owned(), Some("b2".into()), 0));
+    assert_eq!(without(["a", "c"]), ("a | c".to_owned(), None, 1), "none of the tier is left");
+    rig.fail_back("pg").unwrap();
+    rig.fail_over("pg", Some("b")).unwrap();
+    let mut one = restarted(&rig, plan().pool("pg").backend("a", 1).backend("b2", 2));
+    one.fit(&["a", "b2"]);
+    assert_eq!((one.way("pg"), one.status("pg").pinned), ("a | b2".to_owned(), None), "its tier never was pinned");
+}
