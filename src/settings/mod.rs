@@ -17,7 +17,7 @@ use crate::config::Document;
 use crate::config::overlay::{Changed, Effective, Note, Overlay, Request, effective, failover_config};
 use crate::model::{Actor, BackendName, EventRecord, Plan, PoolName};
 use crate::routing::ControlHandle;
-use crate::store::{Refused, State, StoreHandle};
+use crate::store::{self, Refused, State, StoreHandle};
 use crate::sys::Clock;
 
 pub use crate::config::overlay::{FieldFault, RejectCode, Rejected};
@@ -123,7 +123,7 @@ impl Settings {
     ) -> (Self, Vec<Note>) {
         let (overlay, unreadable) = kept::overlay(state);
         let Effective { plan, overlay, changes, notes } = effective(&document, &overlay);
-        store.record(unreadable.into_iter().chain(changes.into_iter().map(kept::change)).collect(), Vec::new());
+        forget(&store, unreadable.into_iter().chain(changes.into_iter().map(kept::change)).collect(), Vec::new());
         let current = Current { document: Arc::new(document), overlay: Arc::new(overlay), plan: Arc::new(plan) };
         (Self { control, store, clock, current: Arc::new(Mutex::new(current)) }, notes)
     }
@@ -153,7 +153,7 @@ impl Settings {
     pub fn reloaded(&self, current: &mut Current, document: Document, plan: Arc<Plan>, left: Left, told: &[String]) {
         let Left { overlay, changes, notes } = left;
         let event = self.event("config.reloaded", json!({ "changes": told, "notes": notes_of(&notes) }));
-        self.store.record(changes.into_iter().map(kept::change).collect(), vec![event]);
+        forget(&self.store, changes.into_iter().map(kept::change).collect(), vec![event]);
         *current = Current { document: Arc::new(document), overlay: Arc::new(overlay), plan };
     }
 
@@ -218,6 +218,13 @@ impl Settings {
         let (document, overlay) = (Arc::clone(&current.document), Arc::clone(&current.overlay));
         drop(current);
         spawn_blocking(move || failover_config(&document, &overlay, &pool)).await.ok().flatten()
+    }
+}
+
+/// Has the store forget what lies over the file no more.
+fn forget(store: &StoreHandle, changes: Vec<store::Change>, events: Vec<EventRecord>) {
+    if let Err(error) = store.record(changes, events) {
+        tracing::warn!(%error, "what was dropped may have to be dropped again after a restart");
     }
 }
 

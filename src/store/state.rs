@@ -12,7 +12,8 @@ use crate::model::{Actor, AdminState, BackendName, PoolName, WallTime};
 
 /// The longest text of one entry, in bytes: a backend's table is far below a tenth of it.
 pub(super) const ENTRY_MAX: usize = 64 << 10;
-/// The most entries in all: twice as many backends as a pool may have, and an admin state and a counter for each.
+/// The most entries in all: twice as many backends as a pool may have, and an admin state and a counter for each. Beyond it
+/// nothing more is registered or patched; how much else there is, the plan bounds.
 pub(super) const ENTRIES_MAX: usize = 120_000;
 
 /// A backend of a pool, by their names.
@@ -276,6 +277,21 @@ impl State {
             .iter()
             .sum::<usize>()
             + downtimes.len()
+    }
+
+    /// Whether `change` would be one more of those that people add as they like.
+    pub(super) fn grows_by(&self, change: &Change) -> bool {
+        match change {
+            Change::Registration(key, Some(_)) => !self.registrations.contains_key(key),
+            Change::Patch(pool, key, Some(_)) => !self.patches.contains_key(&(pool.clone(), key.clone())),
+            Change::Registration(..)
+            | Change::Patch(..)
+            | Change::Pin(..)
+            | Change::Pause(..)
+            | Change::AdminState(..)
+            | Change::Counters(..)
+            | Change::Downtime(..) => false,
+        }
     }
 
     /// Whether there are none.

@@ -330,7 +330,8 @@ fn whether_a_pool_is_paused_is_compared() {
     for event in [begin, ordered(pause), ordered(Order::Resume { pool: "p".into() })] {
         let mut commands = Vec::new();
         core.handle(MonoTime::ZERO, event.clone(), &mut commands);
-        let Ok(Line::Turn(turn)) = Line::read(scribe.line(MonoTime::ZERO, &event, &commands).unwrap().as_bytes()) else {
+        let Ok(Line::Turn(turn)) = Line::read(scribe.line(MonoTime::ZERO, &event, &commands).unwrap().as_bytes())
+        else {
             panic!("no turn")
         };
         let shares = turn.commands.into_iter().filter_map(|decision| match decision {
