@@ -293,6 +293,18 @@ fn an_event_that_is_too_long_is_cut_down() {
     let json = serde_json::to_string(batch.events[0].as_ref()).unwrap();
     assert!(json.len() < 4096, "{}", json.len());
     assert!(json.contains("left_out_bytes"), "{json}");
+    // Whoever is refused may have named anything.
+    let named = EventRecord {
+        pool: Some("p".repeat(60_000).as_str().into()),
+        backend: Some("é".repeat(60_000).as_str().into()),
+        actor: Actor::from("a".repeat(60_000).as_str()),
+        ..event("named", "p")
+    };
+    rig.written();
+    rig.keeper.handle(rig.at(), Request::Record { changes: Vec::new(), events: vec![named], reply: None });
+    let batch = rig.write().unwrap();
+    let json = serde_json::to_string(batch.events[0].as_ref()).unwrap();
+    assert!(json.len() < 6000, "{}", json.len());
 }
 
 #[test]
