@@ -172,44 +172,36 @@ impl Settings {
     ) -> Result<Edited, EditError> {
         let owner = self.clone();
         // A caller that goes away must not leave it half done.
-        let done = tokio::spawn(async move { owner.carry_out(pool, actor, edit, audit).await });
-        done.await.unwrap_or(Err(EditError::Stopping))
-    }
-
-    async fn carry_out(
-        &self,
-        pool: PoolName,
-        actor: Actor,
-        edit: Edit,
-        audit: EventRecord,
-    ) -> Result<Edited, EditError> {
-        let mut current = self.current.lock().await;
-        let (document, overlay) = (Arc::clone(&current.document), Arc::clone(&current.overlay));
-        let micros = self.clock.wall(self.clock.now()).as_micros();
-        let (by, name) = (actor.clone(), pool.clone());
-        // Thousands of backends take their time, and the control plane has better things to do meanwhile.
-        let changed = spawn_blocking(move || {
-            let at = Timestamp::from_microsecond(micros).unwrap_or_default();
-            let request = Request { document: &document, overlay: &overlay, pool: &name, at, actor: by };
-            match &edit {
-                Edit::Register(body) => request.register(body),
-                Edit::Change(backend, body) => request.change(backend, body),
-                Edit::Remove(backend) => request.remove(backend),
-                Edit::Patch(body) => request.patch(body),
+        let done = tokio::spawn(async move {
+            let mut current = owner.current.lock().await;
+            let (document, overlay) = (Arc::clone(&current.document), Arc::clone(&current.overlay));
+            let micros = owner.clock.wall(owner.clock.now()).as_micros();
+            let (by, name) = (actor.clone(), pool.clone());
+            // Thousands of backends take their time, and the control plane has better things to do meanwhile.
+            let changed = spawn_blocking(move || {
+                let at = Timestamp::from_microsecond(micros).unwrap_or_default();
+                let request = Request { document: &document, overlay: &overlay, pool: &name, at, actor: by };
+                match &edit {
+                    Edit::Register(body) => request.register(body),
+                    Edit::Change(backend, body) => request.change(backend, body),
+                    Edit::Remove(backend) => request.remove(backend),
+                    Edit::Patch(body) => request.patch(body),
+                }
+            });
+            let Changed { overlay, changes, pool: pool_plan } = changed.await.map_err(|_| EditError::Stopping)??;
+            let kept = owner.store.change(changes.into_iter().map(kept::change).collect(), vec![audit]).await?;
+            let mut plan = Plan::clone(&current.plan);
+            plan.pools.insert(pool, pool_plan);
+            let plan = Arc::new(plan);
+            current.overlay = Arc::new(overlay);
+            current.plan = Arc::clone(&plan);
+            if owner.control.replace(plan, actor).await {
+                Ok(Edited { is_durable: kept.is_durable })
+            } else {
+                Err(EditError::Stopping)
             }
         });
-        let Changed { overlay, changes, pool: pool_plan } = changed.await.map_err(|_| EditError::Stopping)??;
-        let kept = self.store.change(changes.into_iter().map(kept::change).collect(), vec![audit]).await?;
-        let mut plan = Plan::clone(&current.plan);
-        plan.pools.insert(pool, pool_plan);
-        let plan = Arc::new(plan);
-        current.overlay = Arc::new(overlay);
-        current.plan = Arc::clone(&plan);
-        if self.control.replace(plan, actor).await {
-            Ok(Edited { is_durable: kept.is_durable })
-        } else {
-            Err(EditError::Stopping)
-        }
+        done.await.unwrap_or(Err(EditError::Stopping))
     }
 
     /// The check and failover tables of `pool` as they are in force; none if there is no such pool.
