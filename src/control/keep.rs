@@ -243,7 +243,7 @@ mod tests {
     use super::{By, Keeper, Left, differences, memories};
     use crate::failover::{Controller, PinMemory, PoolMemory};
     use crate::model::{Actor, AdminState, MonoTime, Paused, PoolName, WallTime};
-    use crate::store::{AdminEntry, Change, Refused, State, Stuck};
+    use crate::store::{AdminEntry, Change, Pause, Refused, State, Stuck};
     use crate::sys::Clock;
 
     /// A pool that remembers something of every kind; its pause ends ten seconds after `now`.
@@ -282,6 +282,21 @@ mod tests {
         differences(&pool, &memory(now), &PoolMemory::default(), &by, &mut changes);
         changes.drain(..).for_each(|change| state.apply(change));
         assert!(state.is_empty(), "{state:?}");
+    }
+
+    #[test]
+    fn a_pause_is_no_longer_than_was_asked_for_however_the_calendar_was_set() {
+        let (pool, ops) = (PoolName::from("p"), Actor::from("ops"));
+        let since = WallTime::from_micros(1_000_000_000);
+        let ten = Duration::from_secs(10);
+        let mut state = State::default();
+        state.apply(Change::Pause(pool.clone(), Some(Pause { until: Some(since + ten), since, actor: ops })));
+        let left = |wall| {
+            let memory = memories(wall, MonoTime::ZERO, &state)[&pool].pause.unwrap();
+            memory.until.unwrap().since(MonoTime::ZERO)
+        };
+        assert_eq!(left(since + Duration::from_secs(3)), Duration::from_secs(7));
+        assert_eq!(left(since.before(Duration::from_secs(500))), ten, "set back between the two processes");
     }
 
     #[test]
