@@ -25,7 +25,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::http::{self, Response};
 use support::net::fresh_addr;
-use support::{Backend, DEADLINE, Daemon, visit, wait_until};
+use support::{Backend, DEADLINE, Daemon, changeover, visit, wait_until};
 
 /// A pool's place on disk and on the network, the same for each of its daemons.
 struct World {
@@ -291,6 +291,26 @@ fn a_state_that_cannot_be_opened_exits_78_and_is_named() {
     assert_eq!(daemon.wait_exit().code(), Some(78));
     let said = |daemon: &Daemon| daemon.log().iter().any(|line| line.contains(world.state().to_str().unwrap()));
     wait_until("it says which", DEADLINE, || said(&daemon));
+}
+
+#[test]
+fn what_is_not_checked_and_drained_is_so_from_the_first_moment_after_a_restart_and_nobody_is_told() {
+    let (world, a, b) = (World::new(), Backend::start("a"), Backend::start("b"));
+    let text = world.config("kind = \"none\"", &[&a, &b]);
+    let first = Daemon::start(&text);
+    assert_eq!(world.send("POST", "/pools/orders/backends/a/drain", &json!({})).status, 200);
+    stop(first);
+    let recording = world.dir.path().join("second.recording");
+    let second = Daemon::start_args(&text, &["--record", recording.to_str().unwrap()]);
+    assert_eq!(visit(world.listener).expect("served"), "b");
+    // What was told at its start comes before this.
+    wait_until("it is told", DEADLINE, || world.events("kind=daemon.started", 100).len() == 2);
+    let completed = |event: &&Value| event["status"] == "completed";
+    assert_eq!(world.events("kind=pool.failover", 100).iter().filter(completed).count(), 1, "the drain's");
+    stop(second);
+    let replayed = changeover(&["replay", recording.to_str().unwrap()]);
+    assert_eq!(replayed.code, Some(0), "{replayed:?}");
+    assert!(replayed.stdout.contains("all as recorded"), "{replayed:?}");
 }
 
 #[test]
