@@ -5,10 +5,17 @@
 mod support;
 
 use std::io::{Read, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use changeover::config::Document;
+use changeover::daemon::{self, Options};
 use support::net::{ends, meet};
-use support::{Backend, DEADLINE, Daemon, changeover, dial, fresh_addr, http, metrics, visit, wait_until};
+use support::{Backend, DEADLINE, Daemon, changeover, dial, fresh_addr, http, metrics, visit, wait_for, wait_until};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
 
 fn config(backends: &[&Backend], more: &str) -> String {
     let backends: String = backends.iter().zip(1..).map(|(b, priority)| b.toml("orders", priority)).collect();
@@ -272,4 +279,74 @@ fn a_daemon_whose_backend_never_answered_says_so_in_words() {
     assert_ne!(backend["reason"], "", "{backend}");
     assert!(backend["last_error"].as_str().is_some_and(|error| error.contains("refused")), "{backend}");
     assert_eq!(backend["latency_ms"], serde_json::Value::Null, "{backend}");
+}
+
+/// A log that has whoever writes that a second admin socket is open wait for what a client of the first one got.
+struct SecondSocket {
+    sockets: AtomicUsize,
+    answered: Mutex<mpsc::Receiver<()>>,
+}
+
+/// Whether an event is of the admin server's listening.
+#[derive(Default)]
+struct IsAdmin(bool);
+
+impl Visit for IsAdmin {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0 |= field.name() == "listener" && value == "admin";
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
+}
+
+impl Subscriber for SecondSocket {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut is_admin = IsAdmin::default();
+        event.record(&mut is_admin);
+        if is_admin.0 && self.sockets.fetch_add(1, Ordering::Relaxed) == 1 {
+            self.answered.lock().unwrap().recv_timeout(DEADLINE).expect("the first socket answers");
+        }
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+#[test]
+fn nobody_is_answered_before_the_first_plan_is_in_force() {
+    let (a, dir) = (Backend::start("a"), tempfile::tempdir().unwrap());
+    let (socket, file) = (dir.path().join("admin.sock"), dir.path().join("changeover.toml"));
+    let admin = format!("[admin]\nbind = [\"unix:{}\", \"127.0.0.1:0\"]\n", socket.display());
+    std::fs::write(&file, format!("[daemon]\nworkers = 1\n{admin}{}", config(&[&a], ""))).unwrap();
+    let document = Document::load(&file).unwrap();
+    let (answer, answered) = mpsc::channel();
+    let (path, at) = ("/api/v1/pools/orders/backends", socket.clone());
+    let client = std::thread::spawn(move || {
+        let body = format!("{{\"name\": \"b\", \"address\": \"{}\", \"priority\": 2}}", fresh_addr());
+        let response = wait_for("an answer", DEADLINE, || http::send_unix(&at, "POST", path, &body).ok());
+        answer.send(()).unwrap();
+        response
+    });
+    let log = SecondSocket { sockets: AtomicUsize::new(0), answered: Mutex::new(answered) };
+    let start = || daemon::start(document, Options::default()).unwrap();
+    let daemon = tracing::subscriber::with_default(log, start);
+    let registered = client.join().unwrap();
+    assert_eq!(registered.status, 201, "{}", registered.body);
+    let pool = http::get_unix(&socket, "/api/v1/pools/orders").unwrap().json();
+    let names: Vec<_> = pool["backends"].as_array().unwrap().iter().map(|b| b["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["a", "b"], "what was changed meanwhile stays");
+    daemon.stop(Duration::ZERO);
 }

@@ -4,16 +4,20 @@
 
 mod support;
 
+use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::net::{echo, meet};
+use support::process::bound_by_permissions;
 use support::servers::Server;
-use support::{Backend, DEADLINE, Site, changeover, dial, ends, fresh_addr, http, visit, wait_until};
+use support::{Backend, DEADLINE, Daemon, Site, changeover, dial, ends, fresh_addr, http, run, visit, wait_until};
 
 const CHECK: &str = "[pools.orders.check]\ninterval = \"50ms\"";
 
@@ -453,4 +457,73 @@ fn a_pool_has_every_field_of_the_contract() {
     has_all(&pool["last_failover"], &["time", "from", "to", "reason"]);
     assert_eq!(pool["last_failover"]["reason"], "manual");
     assert_eq!(pool["backends"][0]["reported"], json!({ "load": 9.0 }));
+}
+
+#[test]
+fn an_order_that_a_restart_would_forget_is_carried_out_with_a_word_on_that() {
+    const NOTE: &str = "not written to disk";
+    let (a, b) = (Backend::start("a"), Backend::start("b"));
+    let site = Site::start(CHECK, &[&a, &b]);
+    for (args, is_kept) in [
+        (&["drain", "orders/b"][..], true),
+        (&["ready", "orders/b"], true),
+        (&["failover", "orders"], true),
+        (&["failback", "orders", "--json"], true),
+        (&["pause", "orders"], true),
+        (&["resume", "orders"], true),
+        // Of these there is nothing to keep.
+        (&["reset", "orders"], false),
+        (&["probe", "orders/a"], false),
+    ] {
+        let ended = site.command(args);
+        assert_eq!((ended.code, ended.stderr.contains(NOTE)), (Some(0), is_kept), "{args:?}: {ended:?}");
+        assert!(!ended.stdout.contains(NOTE), "a script reads the answer alone: {ended:?}");
+    }
+    let kept = tempfile::tempdir().unwrap();
+    let state = format!("[daemon]\nstate_dir = \"{}\"\n", kept.path().display());
+    let socket = kept.path().join("admin.sock").display().to_string();
+    let _daemon = Daemon::start(&format!(
+        "{state}[admin]\nbind = [\"unix:{socket}\", \"127.0.0.1:0\"]\n[listeners.orders]\nbind = \"127.0.0.1:0\"\n\
+         pool = \"orders\"\n{CHECK}\n{}",
+        a.toml("orders", 1)
+    ));
+    let ended = changeover(&["pause", "orders", "--admin", &format!("unix:{socket}")]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
+}
+
+#[test]
+fn whoever_may_not_reach_the_socket_is_told_so_and_the_command_exits_77() {
+    let (a, b) = (Backend::start("a"), Backend::start("b"));
+    let site = Site::start(CHECK, &[&a, &b]);
+    std::fs::set_permissions(site.socket(), Permissions::from_mode(0o000)).unwrap();
+    let admin = format!("unix:{}", site.socket().display());
+    for args in [&["status"][..], &["pause", "orders"]] {
+        let ended = run(bound_by_permissions().args(args).args(["--admin", &admin]));
+        assert_eq!(ended.code, Some(77), "{ended:?}");
+        assert!(ended.stderr.contains("no permission") && ended.stderr.contains(&admin), "{ended:?}");
+    }
+    assert_eq!(site.daemon.pool("orders")["paused"], false);
+}
+
+#[test]
+fn an_order_whose_giver_hangs_up_is_carried_out_and_in_the_audit_trail() {
+    const ORDERS: usize = 20;
+    let (a, b) = (Backend::start("a"), Backend::start("b"));
+    let site = Site::start(CHECK, &[&a, &b]);
+    let told = |kind: &str| {
+        let events = site.daemon.admin_get(&format!("/api/v1/events?kind={kind}&limit=1000")).json();
+        events["events"].as_array().unwrap().clone()
+    };
+    // Of some it is noticed that nobody is there any more before they are read; those are never begun.
+    let mut given = 0;
+    while told("pool.paused").len() < ORDERS {
+        given += 1;
+        assert!(given < 100 * ORDERS, "of {given} orders too few are begun");
+        let mut stream = UnixStream::connect(site.socket()).unwrap();
+        let head = "POST /api/v1/pools/orders/pause HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
+        stream.write_all(head.as_bytes()).unwrap();
+    }
+    let is_whole = || told("pool.paused").len() == told("admin.action").len();
+    wait_until("each that is in force is in the audit trail", DEADLINE, is_whole);
+    assert!(told("admin.action").iter().all(|event| event["detail"]["result"] == "done"));
 }

@@ -5,7 +5,9 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::Permissions;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,11 +19,13 @@ use changeover::daemon::{self, Options};
 use changeover::failover::Order;
 use changeover::model::{Actor, AdminState, MonoTime, PoolName, SessionPolicy};
 use changeover::routing::Done;
+use changeover::store::FILE_NAME;
+use redb::{Database, ReadableDatabase, TableDefinition};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::http::{self, Response};
 use support::net::fresh_addr;
-use support::{Backend, DEADLINE, Daemon, visit, wait_until};
+use support::{Backend, DEADLINE, Daemon, changeover, visit, wait_until};
 
 /// A pool's place on disk and on the network, the same for each of its daemons.
 struct World {
@@ -287,6 +291,61 @@ fn a_state_that_cannot_be_opened_exits_78_and_is_named() {
     assert_eq!(daemon.wait_exit().code(), Some(78));
     let said = |daemon: &Daemon| daemon.log().iter().any(|line| line.contains(world.state().to_str().unwrap()));
     wait_until("it says which", DEADLINE, || said(&daemon));
+}
+
+#[test]
+fn what_is_not_checked_and_drained_is_so_from_the_first_moment_after_a_restart_and_nobody_is_told() {
+    let (world, a, b) = (World::new(), Backend::start("a"), Backend::start("b"));
+    let text = world.config("kind = \"none\"", &[&a, &b]);
+    let first = Daemon::start(&text);
+    assert_eq!(world.send("POST", "/pools/orders/backends/a/drain", &json!({})).status, 200);
+    stop(first);
+    let recording = world.dir.path().join("second.recording");
+    let second = Daemon::start_args(&text, &["--record", recording.to_str().unwrap()]);
+    assert_eq!(visit(world.listener).expect("served"), "b");
+    // What was told at its start comes before this.
+    wait_until("it is told", DEADLINE, || world.events("kind=daemon.started", 100).len() == 2);
+    let completed = |event: &&Value| event["status"] == "completed";
+    assert_eq!(world.events("kind=pool.failover", 100).iter().filter(completed).count(), 1, "the drain's");
+    stop(second);
+    let replayed = changeover(&["replay", recording.to_str().unwrap()]);
+    assert_eq!(replayed.code, Some(0), "{replayed:?}");
+    assert!(replayed.stdout.contains("all as recorded"), "{replayed:?}");
+}
+
+#[test]
+fn a_state_that_a_newer_version_wrote_exits_78_and_is_left_alone() {
+    const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+    let (world, a) = (World::new(), Backend::start("a"));
+    let text = world.config(FAST, &[&a]);
+    stop(Daemon::start(&text));
+    let file = world.state().join(FILE_NAME);
+    let database = Database::open(&file).unwrap();
+    let write = database.begin_write().unwrap();
+    write.open_table(META).unwrap().insert("format", 999).unwrap();
+    write.commit().unwrap();
+    drop(database);
+    let mut daemon = Daemon::spawn(&text);
+    assert_eq!(daemon.wait_exit().code(), Some(78));
+    let said = |daemon: &Daemon| daemon.log().iter().any(|line| line.contains("written by a newer version"));
+    wait_until("it says why", DEADLINE, || said(&daemon));
+    let read = Database::open(&file).unwrap().begin_read().unwrap();
+    assert_eq!(read.open_table(META).unwrap().get("format").unwrap().unwrap().value(), 999);
+}
+
+#[test]
+fn a_state_that_may_not_be_written_exits_77_and_is_named() {
+    let (world, a) = (World::new(), Backend::start("a"));
+    let text = world.config(FAST, &[&a]);
+    std::fs::set_permissions(world.state(), Permissions::from_mode(0o555)).unwrap();
+    let mut daemon = Daemon::spawn_bound_by_permissions(&text);
+    assert_eq!(daemon.wait_exit().code(), Some(77));
+    let state = world.state().display().to_string();
+    let said = |line: &String| line.contains(&state) && line.contains("let the daemon's user write there");
+    wait_until("it says which, and what would help", DEADLINE, || daemon.log().iter().any(said));
+    // It is left as it was, for whoever mends it.
+    std::fs::set_permissions(world.state(), Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(std::fs::read_dir(world.state()).unwrap().count(), 0);
 }
 
 #[test]

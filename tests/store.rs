@@ -82,7 +82,10 @@ fn writer() {
     };
     runtime.block_on(async {
         for number in 1_u64.. {
-            let counters = Change::Counters(pool.clone(), Some(PoolCounters { failovers: number, recoveries: run }));
+            let counters = Change::Counters(
+                pool.clone(),
+                Some(PoolCounters { last_failover: number, failovers: number, recoveries: run }),
+            );
             let key = (pool.clone(), BackendName::from(format!("b{}", number % 50).as_str()));
             let table = Change::Registration(key, Some(format!("{{\"run\":{run},\"number\":{number}}}")));
             handle.append(event("appended", run, number));

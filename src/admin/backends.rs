@@ -1,8 +1,7 @@
 //! Changes at run time: backends that are registered, changed and removed, and a pool's check and failover.
 
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -48,13 +47,9 @@ async fn register(
     State(admin): State<Admin>,
     changer: Changer,
     Path(pool): Path<String>,
-    body: Result<Bytes, BytesRejection>,
+    Document(body): Document,
 ) -> Response {
     let pool = PoolName::from(pool.as_str());
-    let body = match read(body) {
-        Ok(body) => body,
-        Err(problem) => return problem.into_response(),
-    };
     let edit = Edit::Register(body);
     let name = edit.backend();
     match make(&admin, &changer, &pool, edit).await {
@@ -68,13 +63,9 @@ async fn change(
     State(admin): State<Admin>,
     changer: Changer,
     Path((pool, backend)): Path<(String, String)>,
-    body: Result<Bytes, BytesRejection>,
+    Document(body): Document,
 ) -> Response {
     let (pool, backend) = (PoolName::from(pool.as_str()), BackendName::from(backend.as_str()));
-    let body = match read(body) {
-        Ok(body) => body,
-        Err(problem) => return problem.into_response(),
-    };
     match make(&admin, &changer, &pool, Edit::Change(backend.clone(), body)).await {
         Ok(durable) => shown(&admin, &pool, Some(backend), StatusCode::OK, durable).await,
         Err((response, _)) => response,
@@ -107,13 +98,9 @@ async fn configure(
     State(admin): State<Admin>,
     changer: Changer,
     Path(pool): Path<String>,
-    body: Result<Bytes, BytesRejection>,
+    Document(body): Document,
 ) -> Response {
     let pool = PoolName::from(pool.as_str());
-    let body = match read(body) {
-        Ok(body) => body,
-        Err(problem) => return problem.into_response(),
-    };
     match make(&admin, &changer, &pool, Edit::Patch(body)).await {
         Ok(durable) => {
             let Some(mut config) = admin.settings.failover_config(pool).await else {
@@ -128,9 +115,16 @@ async fn configure(
     }
 }
 
-/// The body as JSON.
-fn read(body: Result<Bytes, BytesRejection>) -> Result<Value, Problem> {
-    serde_json::from_slice(&bounded(body)?).map_err(|_| Problem::BadBody)
+/// A body that is JSON.
+struct Document(Value);
+
+impl<S: Send + Sync> FromRequest<S> for Document {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let body = bounded(Bytes::from_request(request, state).await)?;
+        serde_json::from_slice(&body).map(Self).map_err(|_| Problem::BadBody)
+    }
 }
 
 /// Has it changed, and what came of it noted in the audit trail.

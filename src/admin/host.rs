@@ -25,12 +25,13 @@ pub(super) async fn check(Extension(caller): Extension<Caller>, request: Request
     next.run(request).await
 }
 
-/// Whether `authority`, a host with or without a port, is an IP address or `localhost`.
+/// Whether `authority`, a host with or without a port, is an IP address or `localhost`, be it with the root's dot.
 fn is_here(authority: &str) -> bool {
     let Ok(authority) = authority.parse::<Authority>() else { return false };
     let host = authority.host();
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    address.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost")
+    let name = host.strip_suffix('.').unwrap_or(host);
+    address.parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost")
 }
 
 #[cfg(test)]
@@ -39,11 +40,13 @@ mod tests {
 
     #[test]
     fn only_addresses_and_localhost_are_here() {
-        for here in ["127.0.0.1", "127.0.0.1:7072", "[::1]:7072", "[::1]", "localhost", "LocalHost:80", "10.0.0.1"] {
+        let names = ["localhost", "LocalHost:80", "localhost.", "localhost.:7072"];
+        for here in names.into_iter().chain(["127.0.0.1", "127.0.0.1:7072", "[::1]:7072", "[::1]", "10.0.0.1"]) {
             assert!(is_here(here), "{here}");
         }
         let strange = ["", "example.org", "example.org:7072", "localhost.example.org", "127.0.0.1.example.org"];
-        for elsewhere in strange.into_iter().chain(["a b", "127.1", "[localhost]", "http://localhost"]) {
+        let dots = [".", "localhost..", "example.org.", ".localhost"];
+        for elsewhere in strange.into_iter().chain(dots).chain(["a b", "127.1", "[localhost]", "http://localhost"]) {
             assert!(!is_here(elsewhere), "{elsewhere}");
         }
     }

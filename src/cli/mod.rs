@@ -124,6 +124,11 @@ fn print(text: &str) -> Result<(), CliError> {
     }
 }
 
+/// Writes a line to standard error, beside what is asked for. If that cannot be, it is left out.
+fn warn(text: &str) {
+    let _nowhere_to_say_so = writeln!(io::stderr(), "{text}");
+}
+
 fn status(args: &ClientArgs) -> Result<(), CliError> {
     let client = connect(args)?;
     let ready = client.get("/readyz")?;

@@ -8,7 +8,7 @@ use crate::model::{Address, SessionPolicy};
 
 use super::client::Client;
 use super::exit::CliError;
-use super::{ClientArgs, connect, connect_by, encoded, explain as explained, print, told};
+use super::{ClientArgs, connect, connect_by, encoded, explain as explained, print, told, warn};
 
 /// The orders.
 #[derive(Debug, Subcommand)]
@@ -136,7 +136,7 @@ pub(super) fn give(order: &OrderCommand) -> Result<(), CliError> {
         OrderCommand::Failback(args) => {
             let (client, path) = (by_socket(&args.client)?, pool_path(&args.pool));
             let event = client.post_ok(&format!("{path}/failback"), &json!({}))?;
-            show(&args.client, &event, || Ok(told::failback(&args.pool, &client.get_ok(&path)?)))
+            done(&args.client, &event, || Ok(told::failback(&args.pool, &client.get_ok(&path)?)))
         }
         OrderCommand::Drain(args) => admin_state(args, "drain"),
         OrderCommand::Ready(args) => admin_state(args, "ready"),
@@ -144,12 +144,12 @@ pub(super) fn give(order: &OrderCommand) -> Result<(), CliError> {
         OrderCommand::Pause(args) => {
             let path = format!("{}/pause", pool_path(&args.pool));
             let pool = by_socket(&args.client)?.post_ok(&path, &json!({ "timeout": args.timeout }))?;
-            show(&args.client, &pool, || Ok(told::paused(&pool, args.timeout.as_deref())))
+            done(&args.client, &pool, || Ok(told::paused(&pool, args.timeout.as_deref())))
         }
         OrderCommand::Resume(args) => {
             let path = format!("{}/resume", pool_path(&args.pool));
             let pool = by_socket(&args.client)?.post_ok(&path, &json!({}))?;
-            show(&args.client, &pool, || Ok(told::resumed(&pool)))
+            done(&args.client, &pool, || Ok(told::resumed(&pool)))
         }
         OrderCommand::Reset(args) => targeted(args, "reset", told::reset),
         OrderCommand::Probe(args) => targeted(args, "check", told::probed),
@@ -171,6 +171,15 @@ fn show(args: &ClientArgs, answer: &Value, words: impl FnOnce() -> Result<String
     if args.json { print(&format!("{answer:#}\n")) } else { print(&words()?) }
 }
 
+/// As `show`, of an order that a restart would forget also with a word on that.
+fn done(args: &ClientArgs, answer: &Value, words: impl FnOnce() -> Result<String, CliError>) -> Result<(), CliError> {
+    show(args, answer, words)?;
+    if answer["durable"] == false {
+        warn(told::NOT_DURABLE);
+    }
+    Ok(())
+}
+
 fn failover(args: &FailoverArgs) -> Result<(), CliError> {
     let sessions = match args.sessions {
         None | Some(Sessions::Keep) => SessionPolicy::Keep,
@@ -179,14 +188,14 @@ fn failover(args: &FailoverArgs) -> Result<(), CliError> {
     };
     let order = json!({ "to": args.to, "reason": args.reason, "sessions": sessions.label() });
     let event = by_socket(&args.client)?.post_ok(&format!("{}/failover", pool_path(&args.pool)), &order)?;
-    show(&args.client, &event, || Ok(told::failover(&event, sessions)))
+    done(&args.client, &event, || Ok(told::failover(&event, sessions)))
 }
 
 fn admin_state(args: &BackendArgs, state: &str) -> Result<(), CliError> {
     let (pool, backend) = (&args.target.0, &args.target.1);
     let client = by_socket(&args.client)?;
     let answer = client.post_ok(&format!("{}/{state}", backend_path(pool, backend)), &json!({}))?;
-    show(&args.client, &answer, || Ok(told::admin_state(pool, &answer, &client.get_ok(&pool_path(pool))?)))
+    done(&args.client, &answer, || Ok(told::admin_state(pool, &answer, &client.get_ok(&pool_path(pool))?)))
 }
 
 fn targeted(args: &TargetArgs, order: &str, words: fn(&str) -> String) -> Result<(), CliError> {

@@ -144,11 +144,15 @@ pub(super) fn decision(decision: &Decision, names: &dyn Names) -> String {
 
 /// Where new sessions of a pool go.
 fn share_of(pool: &PoolName, share: Option<&Share>) -> String {
-    let Some(Share { pending, tiers }) = share else { return format!("pool {pool} is gone") };
+    let Some(Share { pending, paused, tiers }) = share else { return format!("pool {pool} is gone") };
     let tier =
         |routes: &Vec<_>| list(&routes.iter().map(|(name, ..): &(_, _, _)| format!("{name}")).collect::<Vec<_>>());
     let Some((active, others)) = tiers.split_first() else {
-        let why = if *pending { "first verdicts are out" } else { "nothing is fit" };
+        let why = match (paused, pending) {
+            (true, _) => "it is paused",
+            (false, true) => "first verdicts are out",
+            (false, false) => "nothing is fit",
+        };
         return format!("{pool} serves from nothing: {why}");
     };
     let others: String = others.iter().map(|routes| format!(", then {}", tier(routes))).collect();

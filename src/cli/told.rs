@@ -7,6 +7,10 @@ use crate::model::SessionPolicy;
 use super::table::wrapped;
 use super::views::{names, text};
 
+/// Said of an order that is in force and would not outlive a restart.
+pub(super) const NOT_DURABLE: &str =
+    "changeover: not written to disk: a restart forgets it; daemon.state_dir is not set, or its disk fails";
+
 fn lines(list: &[String]) -> String {
     list.iter().map(|line| wrapped(line)).collect()
 }

@@ -19,12 +19,24 @@ pub(super) struct Keeper {
     clock: Clock,
     /// What the store was told last.
     told: BTreeMap<PoolName, PoolMemory>,
+    /// Pools whose last changes it had no room for, and whose doing they were: it is told again after the next turn.
+    owed: BTreeMap<PoolName, Actor>,
 }
 
 /// What a turn leaves to be kept.
+#[derive(Default)]
 pub(super) struct Left {
     changes: Vec<Change>,
     events: Vec<EventRecord>,
+    /// What the store had been told of the pools that the changes are about.
+    before: Vec<Before>,
+}
+
+/// What the store had been told of a pool, and who changed it.
+struct Before {
+    pool: PoolName,
+    actor: Actor,
+    memory: Option<PoolMemory>,
 }
 
 impl Left {
@@ -42,13 +54,13 @@ impl Left {
 
 impl Keeper {
     pub(super) const fn new(store: StoreHandle, clock: Clock) -> Self {
-        Self { store, clock, told: BTreeMap::new() }
+        Self { store, clock, told: BTreeMap::new(), owed: BTreeMap::new() }
     }
 
     /// Whether what was kept so far outlives a restart.
     pub(super) fn is_durable(&self) -> bool {
         let figures = self.store.figures();
-        figures.is_durable && !figures.is_degraded
+        figures.is_durable && !figures.is_degraded && self.owed.is_empty()
     }
 
     /// What the core is to be given back of `state`, at `now`.
@@ -67,55 +79,74 @@ impl Keeper {
         replaced: bool,
     ) -> Left {
         let (wall, ours) = (self.clock.wall(now), Actor::changeover());
-        let events = reports.iter().map(|transition| event_of(transition, wall)).collect();
+        let events: Vec<EventRecord> = reports.iter().map(|transition| event_of(transition, wall)).collect();
+        let owed = std::mem::take(&mut self.owed);
         let all: Vec<PoolName> = if replaced { self.told.keys().cloned().collect() } else { Vec::new() };
         let mut pools: BTreeMap<&PoolName, &Actor> = all.iter().map(|pool| (pool, &ours)).collect();
+        pools.extend(&owed);
         pools.extend(reports.iter().filter_map(|told| Some((told.pool.as_ref()?, &told.actor))));
-        let mut changes = Vec::new();
+        let mut left = Left { events, ..Left::default() };
         for (pool, actor) in pools {
             let memory = controller.memory(pool);
-            self.note(pool, memory, &By { now, wall, actor }, &mut changes);
+            self.note(pool, memory, &By { now, wall, actor }, &mut left);
         }
-        Left { changes, events }
+        left
     }
 
-    /// At the end: backends that are out now have been so until now.
-    pub(super) fn end(&self, controller: &Controller, now: MonoTime) {
-        let mut changes = Vec::new();
+    /// At the end: what is still owed, and backends that are out now have been so until now.
+    pub(super) fn end(&mut self, controller: &Controller, now: MonoTime) {
+        let mut left = self.after(controller, now, &[], false);
         for status in controller.pool_statuses(now) {
             for backend in status.backends.iter().filter(|backend| !backend.downtime.is_zero()) {
                 let key = (status.name.clone(), backend.name.clone());
-                changes.push(Change::Downtime(key, Some(backend.downtime)));
+                left.changes.push(Change::Downtime(key, Some(backend.downtime)));
             }
         }
-        self.write(Left { changes, events: Vec::new() });
+        self.write(left);
     }
 
     /// Has it written; nobody waits.
-    pub(super) fn write(&self, left: Left) {
-        if left.is_change() || !left.events.is_empty() {
-            self.store.record(left.changes, left.events);
+    pub(super) fn write(&mut self, left: Left) {
+        let Left { changes, events, before } = left;
+        if (!changes.is_empty() || !events.is_empty()) && self.store.record(changes, events).is_err() {
+            self.owe(before);
         }
     }
 
     /// Has it written; what is returned resolves when it is.
-    pub(super) fn change(&self, left: Left) -> impl Future<Output = Result<Applied, Refused>> + use<> {
-        self.store.change(left.changes, left.events)
+    pub(super) fn change(&mut self, left: Left) -> impl Future<Output = Result<Applied, Refused>> + use<> {
+        let begun = self.store.begin(left.changes, left.events);
+        if begun.is_err() {
+            self.owe(left.before);
+        }
+        async move { begun?.await }
     }
 
-    /// Adds to `changes` what is different in `memory`; without one, the pool is gone.
-    fn note(&mut self, pool: &PoolName, memory: Option<PoolMemory>, by: &By<'_>, changes: &mut Vec<Change>) {
+    /// The store was not told after all.
+    fn owe(&mut self, before: Vec<Before>) {
+        for Before { pool, actor, memory } in before {
+            match memory {
+                Some(memory) => drop(self.told.insert(pool.clone(), memory)),
+                None => drop(self.told.remove(&pool)),
+            }
+            self.owed.insert(pool, actor);
+        }
+    }
+
+    /// Adds to `left` what is different in `memory`; without one, the pool is gone.
+    fn note(&mut self, pool: &PoolName, memory: Option<PoolMemory>, by: &By<'_>, left: &mut Left) {
         let nothing = PoolMemory::default();
         let before = self.told.get(pool).unwrap_or(&nothing);
         let after = memory.as_ref().unwrap_or(&nothing);
         if before == after {
             return;
         }
-        differences(pool, before, after, by, changes);
-        match memory {
-            Some(memory) => drop(self.told.insert(pool.clone(), memory)),
-            None => drop(self.told.remove(pool)),
-        }
+        differences(pool, before, after, by, &mut left.changes);
+        let before = match memory {
+            Some(memory) => self.told.insert(pool.clone(), memory),
+            None => self.told.remove(pool),
+        };
+        left.before.push(Before { pool: pool.clone(), actor: by.actor.clone(), memory: before });
     }
 }
 
@@ -130,9 +161,10 @@ fn differences(pool: &PoolName, before: &PoolMemory, after: &PoolMemory, by: &By
     let By { now, wall: since, actor } = by;
     let (since, actor) = (*since, || (*actor).clone());
     if before.pin != after.pin {
-        let pin = after.pin.clone().map(|PinMemory { backend, whole_tier, reason }| Pin {
+        let pin = after.pin.clone().map(|PinMemory { backend, whole_tier, mates, reason }| Pin {
             backend,
             whole_tier,
+            mates,
             since,
             reason,
             actor: actor(),
@@ -144,14 +176,10 @@ fn differences(pool: &PoolName, before: &PoolMemory, after: &PoolMemory, by: &By
         let pause = after.pause.map(|pause| Pause { until: pause.until.map(until), since, actor: actor() });
         changes.push(Change::Pause(pool.clone(), pause));
     }
-    let counted = |of: &PoolMemory| (of.failovers, of.recoveries);
-    if counted(before) != counted(after) {
-        let (failovers, recoveries) = counted(after);
-        let counters = PoolCounters { failovers, recoveries };
-        changes.push(Change::Counters(
-            pool.clone(),
-            Some(counters).filter(|counters| *counters != PoolCounters::default()),
-        ));
+    let (was, is) = (counters(before), counters(after));
+    if was != is {
+        let counters = Some(is).filter(|counters| *counters != PoolCounters::default());
+        changes.push(Change::Counters(pool.clone(), counters));
     }
     for backend in different(&before.admin, &after.admin) {
         let entry = after.admin.get(backend).map(|state| AdminEntry { state: *state, since, actor: actor() });
@@ -161,6 +189,11 @@ fn differences(pool: &PoolName, before: &PoolMemory, after: &PoolMemory, by: &By
         let time = after.downtimes.get(backend).copied();
         changes.push(Change::Downtime((pool.clone(), backend.clone()), time));
     }
+}
+
+const fn counters(of: &PoolMemory) -> PoolCounters {
+    let &PoolMemory { last_failover, failovers, recoveries, .. } = of;
+    PoolCounters { last_failover, failovers, recoveries }
 }
 
 /// The names under which `before` and `after` have not the same.
@@ -175,8 +208,8 @@ fn different<'m, V: PartialEq>(
 fn memories(wall: WallTime, now: MonoTime, state: &State) -> BTreeMap<PoolName, PoolMemory> {
     let mut memories: BTreeMap<PoolName, PoolMemory> = BTreeMap::new();
     for (pool, pin) in &state.pins {
-        let Pin { backend, whole_tier, reason, .. } = pin.clone();
-        memories.entry(pool.clone()).or_default().pin = Some(PinMemory { backend, whole_tier, reason });
+        let Pin { backend, whole_tier, mates, reason, .. } = pin.clone();
+        memories.entry(pool.clone()).or_default().pin = Some(PinMemory { backend, whole_tier, mates, reason });
     }
     for (pool, pause) in &state.pauses {
         // However the calendar was set meanwhile: no longer than was asked for.
@@ -187,9 +220,9 @@ fn memories(wall: WallTime, now: MonoTime, state: &State) -> BTreeMap<PoolName, 
     for ((pool, backend), entry) in state.admin_states.iter().filter(|(_, entry)| entry.state != AdminState::Ready) {
         memories.entry(pool.clone()).or_default().admin.insert(backend.clone(), entry.state);
     }
-    for (pool, PoolCounters { failovers, recoveries }) in &state.counters {
+    for (pool, &PoolCounters { last_failover, failovers, recoveries }) in &state.counters {
         let memory = memories.entry(pool.clone()).or_default();
-        (memory.failovers, memory.recoveries) = (*failovers, *recoveries);
+        (memory.last_failover, memory.failovers, memory.recoveries) = (last_failover, failovers, recoveries);
     }
     for ((pool, backend), time) in state.downtimes.iter().filter(|(_, time)| !time.is_zero()) {
         memories.entry(pool.clone()).or_default().downtimes.insert(backend.clone(), *time);
@@ -207,17 +240,24 @@ fn between(earlier: WallTime, later: WallTime) -> Duration {
 mod tests {
     use std::time::Duration;
 
-    use super::{By, differences, memories};
-    use crate::failover::{PinMemory, PoolMemory};
+    use super::{By, Keeper, Left, differences, memories};
+    use crate::failover::{Controller, PinMemory, PoolMemory};
     use crate::model::{Actor, AdminState, MonoTime, Paused, PoolName, WallTime};
-    use crate::store::State;
+    use crate::store::{AdminEntry, Change, Pause, Refused, State, Stuck};
+    use crate::sys::Clock;
 
     /// A pool that remembers something of every kind; its pause ends ten seconds after `now`.
     fn memory(now: MonoTime) -> PoolMemory {
         PoolMemory {
-            pin: Some(PinMemory { backend: "b".into(), whole_tier: true, reason: Some("upgrade".to_owned()) }),
+            pin: Some(PinMemory {
+                backend: "b".into(),
+                whole_tier: true,
+                mates: vec!["b2".into()],
+                reason: Some("upgrade".to_owned()),
+            }),
             pause: Some(Paused { since: now, until: Some(now + Duration::from_secs(10)) }),
             admin: [("a".into(), AdminState::Drain)].into(),
+            last_failover: 5,
             failovers: 3,
             recoveries: 2,
             downtimes: [("a".into(), Duration::from_millis(1234))].into(),
@@ -242,5 +282,65 @@ mod tests {
         differences(&pool, &memory(now), &PoolMemory::default(), &by, &mut changes);
         changes.drain(..).for_each(|change| state.apply(change));
         assert!(state.is_empty(), "{state:?}");
+    }
+
+    #[test]
+    fn a_pause_is_no_longer_than_was_asked_for_however_the_calendar_was_set() {
+        let (pool, ops) = (PoolName::from("p"), Actor::from("ops"));
+        let since = WallTime::from_micros(1_000_000_000);
+        let ten = Duration::from_secs(10);
+        let mut state = State::default();
+        state.apply(Change::Pause(pool.clone(), Some(Pause { until: Some(since + ten), since, actor: ops })));
+        let left = |wall| {
+            let memory = memories(wall, MonoTime::ZERO, &state)[&pool].pause.unwrap();
+            memory.until.unwrap().since(MonoTime::ZERO)
+        };
+        assert_eq!(left(since + Duration::from_secs(3)), Duration::from_secs(7));
+        assert_eq!(left(since.before(Duration::from_secs(500))), ten, "set back between the two processes");
+    }
+
+    #[test]
+    fn what_the_store_had_no_room_for_is_told_again_after_the_next_turn() {
+        let (store, handle) = Stuck::new();
+        let (pool, now, wall, ops) =
+            (PoolName::from("p"), MonoTime::ZERO, WallTime::from_micros(1_000_000_000), Actor::from("ops"));
+        let mut keeper = Keeper::new(handle, Clock::start());
+        let mut left = Left::default();
+        keeper.note(&pool, Some(memory(now)), &By { now, wall, actor: &ops }, &mut left);
+        let all = left.changes.len();
+        keeper.write(left);
+        // To a controller without that pool, it is gone; there is no room to say so.
+        let controller = Controller::new(1);
+        let gone = keeper.after(&controller, now, &[], true);
+        assert_eq!(gone.changes.len(), all);
+        let expected = gone.changes.clone();
+        keeper.write(gone);
+        assert_eq!(store.take().map(|changes| changes.len()), Some(all), "only the first was taken");
+        let again = keeper.after(&controller, now, &[], false);
+        assert_eq!(again.changes, expected);
+        keeper.write(again);
+        assert_eq!(store.take(), Some(expected));
+        assert!(keeper.after(&controller, now, &[], false).changes.is_empty(), "and not once more");
+    }
+
+    #[test]
+    fn an_order_that_the_store_had_no_room_for_is_kept_later_in_the_name_of_who_gave_it() {
+        let (store, handle) = Stuck::new();
+        handle.append(crate::model::EventRecord::new(WallTime::from_micros(1), "in.the.way"));
+        let (pool, now, wall, ops) =
+            (PoolName::from("p"), MonoTime::ZERO, WallTime::from_micros(2), Actor::from("ops"));
+        let mut keeper = Keeper::new(handle, Clock::start());
+        let drained = PoolMemory { admin: [("a".into(), AdminState::Drain)].into(), ..PoolMemory::default() };
+        let mut left = Left::default();
+        keeper.note(&pool, Some(drained.clone()), &By { now, wall, actor: &ops }, &mut left);
+        let answer = keeper.change(left);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        assert_eq!(runtime.block_on(answer), Err(Refused::Busy));
+        assert_eq!(store.take(), Some(Vec::new()));
+        assert_eq!(keeper.owed.get(&pool), Some(&ops));
+        let mut left = Left::default();
+        keeper.note(&pool, Some(drained), &By { now, wall, actor: &ops }, &mut left);
+        let entry = AdminEntry { state: AdminState::Drain, since: wall, actor: ops };
+        assert_eq!(left.changes, [Change::AdminState((pool, "a".into()), Some(entry))]);
     }
 }

@@ -80,7 +80,7 @@ enum Asker {
 impl Asker {
     /// Answers, with what was reported in the turn; an operator once that is kept. Whoever asked may have gone meanwhile, and
     /// is no error.
-    fn answer(self, keeper: &Keeper, left: Left, mut reports: Vec<Transition>) {
+    fn answer(self, keeper: &mut Keeper, left: Left, mut reports: Vec<Transition>) {
         match self {
             Self::Nobody => keeper.write(left),
             Self::Planner(reply) => {
@@ -163,20 +163,24 @@ pub async fn run(control: Control) {
         };
         let Some(asker) = refuse(&controller, now, &event, asker) else { continue };
         let replaced = matches!(event, Event::PlanReplaced { .. });
+        if let Event::PlanReplaced { plan, .. } = &event {
+            let backends = plan.pools.values().flat_map(|pool| &pool.backends);
+            probes.still_from(backends.filter_map(|backend| backend.approach.source_address));
+        }
+        if replaced && let Some(state) = state.take() {
+            let pools = keeper.recall(now, &state);
+            // Nothing is to be done yet: it is in force with the plan.
+            controller.handle(now, Event::Restored { pools }, &mut commands);
+        }
         controller.handle(now, event, &mut commands);
         if replaced {
             executor.adopt(&controller);
             planned = true;
         }
-        let mut reports = executor.carry_out(now, &mut commands, &mut probes);
-        if replaced && let Some(state) = state.take() {
-            let pools = keeper.recall(now, &state);
-            controller.handle(now, Event::Restored { pools }, &mut commands);
-            reports.extend(executor.carry_out(now, &mut commands, &mut probes));
-        }
+        let reports = executor.carry_out(now, &mut commands, &mut probes);
         controller.hand_over();
         let left = keeper.after(&controller, now, &reports, replaced);
-        asker.answer(&keeper, left, reports);
+        asker.answer(&mut keeper, left, reports);
         if planned
             && controller.has_first_verdicts()
             && let Some(ready) = on_first_verdicts.take()
@@ -184,11 +188,11 @@ pub async fn run(control: Control) {
             ready();
         }
     }
-    close(&keeper, &controller, clock.now(), &store).await;
+    close(&mut keeper, &controller, clock.now(), &store).await;
 }
 
 /// Has the last of it written, for a while.
-async fn close(keeper: &Keeper, controller: &Controller, now: MonoTime, store: &StoreHandle) {
+async fn close(keeper: &mut Keeper, controller: &Controller, now: MonoTime, store: &StoreHandle) {
     keeper.end(controller, now);
     if !timeout(CLOSE_WITHIN, store.close()).await.unwrap_or(false) {
         tracing::warn!("not everything that should outlive the daemon could be written");

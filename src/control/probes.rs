@@ -82,10 +82,46 @@ impl Probes {
         }
     }
 
+    /// Forgets which addresses the host lacked but for those that a new plan still dials from: if one that is wanted again
+    /// later is missing then, that is news.
+    pub(super) fn still_from(&mut self, wanted: impl Iterator<Item = IpAddr>) {
+        if !self.missing.is_empty() {
+            let wanted: BTreeSet<IpAddr> = wanted.collect();
+            self.missing.retain(|source| wanted.contains(source));
+        }
+    }
+
     /// Asks no more.
     pub(super) fn stop(&mut self, target: TargetId) {
         if let Some(task) = self.running.remove(&target) {
             task.abort();
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::net::IpAddr;
+    use std::time::Duration;
+
+    use super::{Answer, Probes};
+    use crate::model::{DialError, ProbeId, ProbeOutcome, TargetId};
+    use crate::sys::Clock;
+
+    #[test]
+    fn an_address_that_no_plan_wants_any_more_is_not_known_to_be_missing() {
+        let (mut probes, _answers) = Probes::new(Clock::start());
+        let sources: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap()];
+        for source in sources {
+            let outcome =
+                ProbeOutcome::Inconclusive { error: Some(DialError::SourceAddress), detail: "none such".to_owned() };
+            let (target, probe, time) = (TargetId::default(), ProbeId::default(), Duration::ZERO);
+            probes.note_source(&Answer { target, probe, source: Some(source), outcome, time });
+        }
+        probes.still_from(sources.into_iter());
+        assert_eq!(probes.missing.len(), 2, "still missing, and no news");
+        probes.still_from(sources.into_iter().take(1));
+        assert!(probes.missing.iter().eq(&sources[..1]), "{:?}", probes.missing);
     }
 }

@@ -75,12 +75,14 @@ impl Daemon {
     /// ever comes through a listener whose pool is not known.
     pub(super) fn put_in_force(&mut self, plan: Arc<Plan>, opening: Opening) {
         let Opened { listeners, shares, admin } = opening.keep();
-        self.open_admin(admin);
-        self.sockets.close_admin(&plan);
         self.seats.set_limit(session_limit(&plan, self.workers.len()));
         if !self.control.replace_plan(Arc::clone(&plan)) {
             tracing::error!("the control plane did not answer");
         }
+        // Before its plan there are no pools to be seen, and whatever was changed would be undone by it. Who comes earlier
+        // waits in the socket's queue.
+        self.open_admin(admin);
+        self.sockets.close_admin(&plan);
         for ((name, _), open) in &listeners {
             if let Some(socket) = open.sockets.first() {
                 tracing::info!(listener = %name, address = %socket.address(), "listening");

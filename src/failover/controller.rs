@@ -12,6 +12,7 @@ use crate::model::{
 use super::departures::{Departure, Departures};
 use super::event::{Command, Event, Transition};
 use super::evidence::Next;
+use super::memory::PoolMemory;
 use super::order::Order;
 use super::pool::{Effects, Eviction, Pool};
 use super::recovery::Pace;
@@ -34,6 +35,8 @@ pub struct Controller {
     pub(super) deadlines: BTreeSet<(MonoTime, PoolName)>,
     /// Whether there has been a plan.
     pub(super) planned: bool,
+    /// What the last process remembered, until there is a plan.
+    pub(super) memories: BTreeMap<PoolName, PoolMemory>,
     pub(super) last_backend: BackendId,
     pub(super) drain_timeout: Duration,
     table: Arc<RouteTable>,
@@ -44,8 +47,8 @@ pub struct Controller {
 pub(super) struct Turn {
     /// Who had it done.
     pub(super) actor: Actor,
-    /// The one pool that it is for; all of them if left open. What comes due elsewhere meanwhile is nobody's order.
-    pub(super) about: Option<PoolName>,
+    /// The pools that it is for; all of them if left open. What comes due elsewhere meanwhile is nobody's order.
+    pub(super) about: Option<BTreeSet<PoolName>>,
     /// The pools whose choice may have changed.
     pub(super) touched: BTreeSet<PoolName>,
     pub(super) fences: Vec<Command>,
@@ -65,7 +68,7 @@ impl Turn {
 
     pub(super) fn report(&mut self, pool: &PoolName, effects: &mut Effects) {
         let Self { actor, about, reports, .. } = self;
-        let is_theirs = about.as_ref().is_none_or(|about| about == pool);
+        let is_theirs = about.as_ref().is_none_or(|about| about.contains(pool));
         let actor = if is_theirs { actor.clone() } else { Actor::changeover() };
         let changes = effects.changes.drain(..);
         reports.extend(changes.map(|change| Transition { pool: Some(pool.clone()), actor: actor.clone(), change }));
@@ -83,6 +86,7 @@ impl Controller {
             departures: Departures::default(),
             deadlines: BTreeSet::new(),
             planned: false,
+            memories: BTreeMap::new(),
             last_backend: BackendId::default(),
             drain_timeout: Duration::ZERO,
             table: Arc::new(RouteTable::default()),
@@ -106,10 +110,11 @@ impl Controller {
             Event::WasStalled { since } => self.was_stalled(now, since, &mut turn),
             Event::Ordered { actor, order } => {
                 turn.actor = actor;
-                turn.about = Some(order.pool().clone());
+                turn.about = Some(BTreeSet::from([order.pool().clone()]));
                 self.carry_out(now, &order, &mut turn);
             }
-            Event::Restored { pools } => self.restore(now, pools, &mut turn),
+            Event::Restored { pools } if self.planned => self.restore(now, pools, &mut turn),
+            Event::Restored { pools } => self.memories = pools,
             Event::PlanReplaced { plan, actor } => {
                 turn.actor = actor;
                 self.replace_plan(now, &plan, &mut turn, out);

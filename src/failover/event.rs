@@ -70,7 +70,8 @@ pub enum Event {
         /// What.
         order: Order,
     },
-    /// What the last process remembered is given back: once, right after the first plan. Nobody is told.
+    /// What the last process remembered is given back: once, and in force with the first plan if it comes before it.
+    /// Nobody is told.
     Restored {
         /// By pool.
         pools: BTreeMap<PoolName, PoolMemory>,

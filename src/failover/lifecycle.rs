@@ -26,7 +26,7 @@ pub(super) struct Tenure {
 #[derive(Debug, Default)]
 pub(super) struct Failovers {
     /// The number of the last one.
-    last: u64,
+    pub(super) last: u64,
     /// How many have been completed.
     pub(super) completed: u64,
     /// How often the pool served again after it was down, or went back to a better tier.

@@ -1,5 +1,6 @@
 //! What a pool remembers beyond the process: what people have ordered, and what is counted over all its life. It can be read
-//! out at any time, and given back once, before the first verdicts. Giving it back is no news, and nobody is told.
+//! out at any time, and given back once, before the first verdicts, and before the first plan if anything is to be fit without
+//! one. Giving it back is no news, and nobody is told.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,6 +14,9 @@ use super::event::Change;
 use super::pin::Pin;
 use super::pool::{Effects, Pool};
 
+/// The most names that a pin of a whole tier remembers of it: any one of them that is still there is enough.
+const MATES_MAX: usize = 32;
+
 /// What outlives the process of one pool.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PoolMemory {
@@ -22,6 +26,9 @@ pub struct PoolMemory {
     pub pause: Option<Paused>,
     /// Its backends that an operator has not left ready.
     pub admin: BTreeMap<BackendName, AdminState>,
+    /// The number of the last failover.
+    #[serde(default)]
+    pub last_failover: u64,
     /// Failovers that were completed.
     pub failovers: u64,
     /// How often it served again after it was down, or went back to a better tier.
@@ -37,6 +44,9 @@ pub struct PinMemory {
     pub backend: BackendName,
     /// Whether all of its tier serve with it.
     pub whole_tier: bool,
+    /// If so, others of that tier, 32 at most: the pool stays bound to their tier if the backend is gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mates: Vec<BackendName>,
     /// Why, in the operator's words.
     pub reason: Option<String>,
 }
@@ -68,19 +78,28 @@ impl Pool {
             pin: self.pin.as_ref().map(|pin| PinMemory {
                 backend: pin.backend.clone(),
                 whole_tier: pin.whole_tier,
+                mates: self.mates(pin),
                 reason: pin.reason.clone(),
             }),
             pause: self.pause,
             admin: admin.map(|member| (member.plan.name.clone(), member.admin)).collect(),
+            last_failover: self.failovers.last,
             failovers: self.failovers.completed,
             recoveries: self.failovers.recoveries,
             downtimes: down.filter(|(_, time)| !time.is_zero()).collect(),
         }
     }
 
+    /// Those that `pin` lets serve besides its backend, as many as are remembered.
+    fn mates(&self, pin: &Pin) -> Vec<BackendName> {
+        let seated = self.members().iter().filter(|member| pin.whole_tier && self.is_seated(member));
+        let names = seated.map(|member| &member.plan.name).filter(|name| **name != pin.backend);
+        names.take(MATES_MAX).cloned().collect()
+    }
+
     /// Takes `memory` as if it had never been forgotten. Only a pin that can hold no longer is told of.
     fn recall(&mut self, now: MonoTime, memory: PoolMemory, effects: &mut Effects) {
-        let PoolMemory { pin, pause, admin, failovers, recoveries, downtimes } = memory;
+        let PoolMemory { pin, pause, admin, last_failover, failovers, recoveries, downtimes } = memory;
         for member in &mut self.members {
             if let Some(state) = admin.get(&member.plan.name) {
                 member.admin = *state;
@@ -90,12 +109,16 @@ impl Pool {
                 member.health.past_downtime += *time;
             }
         }
+        // Where the number was not remembered yet, at least as many have been given as were completed.
+        self.failovers.last += last_failover.max(failovers);
         self.failovers.completed += failovers;
         self.failovers.recoveries += recoveries;
         self.pause = pause;
-        let Some(PinMemory { backend, whole_tier, reason }) = pin else { return };
-        match self.named(&backend).map(|member| member.plan.priority) {
-            Some(priority) => {
+        let Some(PinMemory { backend, whole_tier, mates, reason }) = pin else { return };
+        // As in a reload: a tier stays pinned as long as one of it is there.
+        let stayed = self.members().iter().find(|member| mates.contains(&member.plan.name));
+        match self.named(&backend).or(stayed).map(|member| (member.plan.name.clone(), member.plan.priority)) {
+            Some((backend, priority)) => {
                 self.active = Some(priority);
                 self.pin = Some(Pin { backend, whole_tier, at: now, reason });
             }

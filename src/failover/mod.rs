@@ -91,19 +91,20 @@
 //! **A pin is hard.** An operator's failover binds the pool to one backend or, if none is named, to the best other tier that is fit.
 //! New sessions go there and nowhere else until it is released: not back to a better tier, not on to another one when it is lost, and
 //! not by a retried dial. If what it is bound to is lost, the pool is down. The sessions of those that served until then go as the
-//! order says. A pin works with `automatic` off, and outlives a reload while a backend of that name is in the plan. A failback
+//! order says. A pin works with `automatic` off, and outlives a reload or a restart while a backend of that
+//! name, or another one of the tier that it was pinned to, is in the plan. A failback
 //! releases it and serves from the best tier that is fit at once, without the stable time; it does so without a pin, too.
 //!
 //! **A pause makes new clients wait, whatever `when_down` says.** Sessions go on, and so do decisions; the table has no
 //! tiers until the pause ends, by order or when its time is up.
 //!
-//! **A failover has a number and a life.** It is `pending` when what served is lost, `in_progress` and `completed` when something
-//! else serves, or `failed` when nothing is fit and no verdict is out, or what was lost serves again first. What is decided at once is
-//! told in one turn. After one that failed, another tier that becomes fit is another failover. With `automatic` off, or while the
+//! **A failover has a number and a life.** The number is one more than the pool's last, also after a restart. It is
+//! `pending` when what served is lost, `in_progress` and `completed` when something else serves, or `failed` when nothing is
+//! fit and no verdict is out, or what was lost serves again first. What is decided at once is told in one turn. After one that failed, another tier that becomes fit is another failover. With `automatic` off, or while the
 //! pool is pinned, none is begun.
 //!
-//! **A restart forgets no order.** Pins, pauses, admin states and counters are given back before the first verdicts
-//! ([`Event::Restored`]), silently. A pool that was pinned waits for what it is pinned to, and a pause has what was left of its time.
+//! **A restart forgets no order.** Pins, pauses, admin states and counters are in force with the first plan, before anything
+//! is decided ([`Event::Restored`]), silently. A pool that was pinned waits for what it is pinned to, and a pause has what was left of its time.
 //!
 //! **An order that is refused changes nothing**, and says why.
 //!

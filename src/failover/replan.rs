@@ -24,6 +24,7 @@ impl Controller {
     pub(super) fn replace_plan(&mut self, now: MonoTime, plan: &Arc<Plan>, turn: &mut Turn, out: &mut Vec<Command>) {
         let first = !std::mem::replace(&mut self.planned, true);
         self.drain_timeout = plan.daemon.drain_timeout;
+        turn.about = Some(self.differences(plan));
         let gone: Vec<PoolName> = self.pools.keys().filter(|name| !plan.pools.contains_key(*name)).cloned().collect();
         for name in gone {
             let Some(mut pool) = self.pools.remove(&name) else { continue };
@@ -42,9 +43,22 @@ impl Controller {
             turn.touched.insert(name.clone());
             self.take(now, name, effects, turn);
         }
+        // Before anything is decided: what people keep out is never the first to serve.
+        let memories = std::mem::take(&mut self.memories);
+        self.restore(now, memories, turn);
         let pools = self.pools.iter();
         self.homes = pools.flat_map(|(name, pool)| pool.members().iter().map(|m| (m.id, name.clone()))).collect();
         self.retarget(now, out);
+    }
+
+    /// The pools that are not in `plan` what they are now.
+    fn differences(&self, plan: &Plan) -> BTreeSet<PoolName> {
+        let is_same = |name: &PoolName| {
+            let (before, after) = (self.pools.get(name), plan.pools.get(name));
+            before.zip(after).is_some_and(|(pool, after)| Arc::ptr_eq(&pool.plan, after) || pool.plan == *after)
+        };
+        let all = self.pools.keys().chain(plan.pools.keys());
+        all.filter(|name| !is_same(name)).cloned().collect()
     }
 
     fn replan_pool(&mut self, now: MonoTime, plan: &Arc<PoolPlan>, effects: &mut Effects) {

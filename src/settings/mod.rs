@@ -17,7 +17,7 @@ use crate::config::Document;
 use crate::config::overlay::{Changed, Effective, Note, Overlay, Request, effective, failover_config};
 use crate::model::{Actor, BackendName, EventRecord, Plan, PoolName};
 use crate::routing::ControlHandle;
-use crate::store::{Refused, State, StoreHandle};
+use crate::store::{self, Refused, State, StoreHandle};
 use crate::sys::Clock;
 
 pub use crate::config::overlay::{FieldFault, RejectCode, Rejected};
@@ -123,7 +123,7 @@ impl Settings {
     ) -> (Self, Vec<Note>) {
         let (overlay, unreadable) = kept::overlay(state);
         let Effective { plan, overlay, changes, notes } = effective(&document, &overlay);
-        store.record(unreadable.into_iter().chain(changes.into_iter().map(kept::change)).collect(), Vec::new());
+        forget(&store, unreadable.into_iter().chain(changes.into_iter().map(kept::change)).collect(), Vec::new());
         let current = Current { document: Arc::new(document), overlay: Arc::new(overlay), plan: Arc::new(plan) };
         (Self { control, store, clock, current: Arc::new(Mutex::new(current)) }, notes)
     }
@@ -153,7 +153,7 @@ impl Settings {
     pub fn reloaded(&self, current: &mut Current, document: Document, plan: Arc<Plan>, left: Left, told: &[String]) {
         let Left { overlay, changes, notes } = left;
         let event = self.event("config.reloaded", json!({ "changes": told, "notes": notes_of(&notes) }));
-        self.store.record(changes.into_iter().map(kept::change).collect(), vec![event]);
+        forget(&self.store, changes.into_iter().map(kept::change).collect(), vec![event]);
         *current = Current { document: Arc::new(document), overlay: Arc::new(overlay), plan };
     }
 
@@ -172,44 +172,36 @@ impl Settings {
     ) -> Result<Edited, EditError> {
         let owner = self.clone();
         // A caller that goes away must not leave it half done.
-        let done = tokio::spawn(async move { owner.carry_out(pool, actor, edit, audit).await });
-        done.await.unwrap_or(Err(EditError::Stopping))
-    }
-
-    async fn carry_out(
-        &self,
-        pool: PoolName,
-        actor: Actor,
-        edit: Edit,
-        audit: EventRecord,
-    ) -> Result<Edited, EditError> {
-        let mut current = self.current.lock().await;
-        let (document, overlay) = (Arc::clone(&current.document), Arc::clone(&current.overlay));
-        let micros = self.clock.wall(self.clock.now()).as_micros();
-        let (by, name) = (actor.clone(), pool.clone());
-        // Thousands of backends take their time, and the control plane has better things to do meanwhile.
-        let changed = spawn_blocking(move || {
-            let at = Timestamp::from_microsecond(micros).unwrap_or_default();
-            let request = Request { document: &document, overlay: &overlay, pool: &name, at, actor: by };
-            match &edit {
-                Edit::Register(body) => request.register(body),
-                Edit::Change(backend, body) => request.change(backend, body),
-                Edit::Remove(backend) => request.remove(backend),
-                Edit::Patch(body) => request.patch(body),
+        let done = tokio::spawn(async move {
+            let mut current = owner.current.lock().await;
+            let (document, overlay) = (Arc::clone(&current.document), Arc::clone(&current.overlay));
+            let micros = owner.clock.wall(owner.clock.now()).as_micros();
+            let (by, name) = (actor.clone(), pool.clone());
+            // Thousands of backends take their time, and the control plane has better things to do meanwhile.
+            let changed = spawn_blocking(move || {
+                let at = Timestamp::from_microsecond(micros).unwrap_or_default();
+                let request = Request { document: &document, overlay: &overlay, pool: &name, at, actor: by };
+                match &edit {
+                    Edit::Register(body) => request.register(body),
+                    Edit::Change(backend, body) => request.change(backend, body),
+                    Edit::Remove(backend) => request.remove(backend),
+                    Edit::Patch(body) => request.patch(body),
+                }
+            });
+            let Changed { overlay, changes, pool: pool_plan } = changed.await.map_err(|_| EditError::Stopping)??;
+            let kept = owner.store.change(changes.into_iter().map(kept::change).collect(), vec![audit]).await?;
+            let mut plan = Plan::clone(&current.plan);
+            plan.pools.insert(pool, pool_plan);
+            let plan = Arc::new(plan);
+            current.overlay = Arc::new(overlay);
+            current.plan = Arc::clone(&plan);
+            if owner.control.replace(plan, actor).await {
+                Ok(Edited { is_durable: kept.is_durable })
+            } else {
+                Err(EditError::Stopping)
             }
         });
-        let Changed { overlay, changes, pool: pool_plan } = changed.await.map_err(|_| EditError::Stopping)??;
-        let kept = self.store.change(changes.into_iter().map(kept::change).collect(), vec![audit]).await?;
-        let mut plan = Plan::clone(&current.plan);
-        plan.pools.insert(pool, pool_plan);
-        let plan = Arc::new(plan);
-        current.overlay = Arc::new(overlay);
-        current.plan = Arc::clone(&plan);
-        if self.control.replace(plan, actor).await {
-            Ok(Edited { is_durable: kept.is_durable })
-        } else {
-            Err(EditError::Stopping)
-        }
+        done.await.unwrap_or(Err(EditError::Stopping))
     }
 
     /// The check and failover tables of `pool` as they are in force; none if there is no such pool.
@@ -218,6 +210,13 @@ impl Settings {
         let (document, overlay) = (Arc::clone(&current.document), Arc::clone(&current.overlay));
         drop(current);
         spawn_blocking(move || failover_config(&document, &overlay, &pool)).await.ok().flatten()
+    }
+}
+
+/// Has the store forget what lies over the file no more.
+fn forget(store: &StoreHandle, changes: Vec<store::Change>, events: Vec<EventRecord>) {
+    if let Err(error) = store.record(changes, events) {
+        tracing::warn!(%error, "what was dropped may have to be dropped again after a restart");
     }
 }
 

@@ -53,16 +53,22 @@ impl StoreHandle {
     /// Adds `event` to the history; its id is given here. Never waits. It is durable within milliseconds, or as
     /// soon as the disk works.
     pub fn append(&self, event: EventRecord) {
-        self.record(Vec::new(), vec![event]);
+        let _lost_and_counted = self.record(Vec::new(), vec![event]);
     }
 
     /// Makes `changes` and adds `events`, all in one transaction. Never waits, and nobody is told how it went: for
     /// what has happened anyway. Changes beyond the limits are left out and counted.
-    pub fn record(&self, changes: Vec<Change>, events: Vec<EventRecord>) {
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Busy`] and [`Refused::Closed`]; then nothing of it was taken, and the events are counted as lost.
+    pub fn record(&self, changes: Vec<Change>, events: Vec<EventRecord>) -> Result<(), Refused> {
         let lost = u64::try_from(events.len()).unwrap_or(u64::MAX);
-        if self.send(Request::Record { changes, events, reply: None }).is_err() {
+        let sent = self.send(Request::Record { changes, events, reply: None });
+        if sent.is_err() {
             count(&self.inner.figures.events_lost, lost);
         }
+        sent
     }
 
     /// Makes `changes` and adds `events`, all in one transaction. It is under way when this returns; what is
@@ -77,12 +83,23 @@ impl StoreHandle {
         changes: Vec<Change>,
         events: Vec<EventRecord>,
     ) -> impl Future<Output = Result<Applied, Refused>> + Send + use<> {
+        let begun = self.begin(changes, events);
+        async move { begun?.await }
+    }
+
+    /// As [`StoreHandle::change`], for those who want to know at once whether it is under way.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Busy`] and [`Refused::Closed`]; then nothing of it was taken.
+    pub fn begin(
+        &self,
+        changes: Vec<Change>,
+        events: Vec<EventRecord>,
+    ) -> Result<impl Future<Output = Result<Applied, Refused>> + Send + use<>, Refused> {
         let (reply, answer) = oneshot::channel();
-        let sent = self.send(Request::Record { changes, events, reply: Some(reply) });
-        async move {
-            sent?;
-            answer.await.unwrap_or(Err(Refused::Closed))
-        }
+        self.send(Request::Record { changes, events, reply: Some(reply) })?;
+        Ok(async move { answer.await.unwrap_or(Err(Refused::Closed)) })
     }
 
     /// At most `limit` events (at most [`PAGE_MAX`]) that `filter` wants: the oldest after the id `after`, or
@@ -196,6 +213,32 @@ impl Follow {
                 }
                 Err(RecvError::Closed) => return None,
             }
+        }
+    }
+}
+
+/// A store that takes nothing in by itself, for the tests of those who write to one.
+#[cfg(test)]
+pub(crate) struct Stuck {
+    inbox: std::sync::mpsc::Receiver<Request>,
+    _live: broadcast::Sender<Arc<EventRecord>>,
+}
+
+#[cfg(test)]
+impl Stuck {
+    /// One that is busy with the first request that waits, and the way to it.
+    pub(crate) fn new() -> (Self, StoreHandle) {
+        let (sender, inbox) = std::sync::mpsc::sync_channel(1);
+        let (live, _) = broadcast::channel(1);
+        let handle = StoreHandle::new(sender, &live, Arc::new(Figures::default()));
+        (Self { inbox, _live: live }, handle)
+    }
+
+    /// Takes what waits: its changes.
+    pub(crate) fn take(&self) -> Option<Vec<Change>> {
+        match self.inbox.try_recv() {
+            Ok(Request::Record { changes, .. }) => Some(changes),
+            Ok(Request::Find { .. } | Request::State(_) | Request::Disk(_) | Request::Close(_)) | Err(_) => None,
         }
     }
 }

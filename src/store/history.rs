@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::model::{BackendName, EventRecord, MonoTime, PoolName, WallTime};
+use crate::model::{Actor, BackendName, EventRecord, MonoTime, PoolName, WallTime};
 
 /// What an event takes in memory besides its JSON's length, in bytes: the node of its detail alone is 650.
 const ENTRY_OVERHEAD: usize = 1024;
@@ -146,9 +146,20 @@ pub(super) fn bound(event: &mut EventRecord) -> usize {
     event.detail.insert("left_out_bytes".to_owned(), bytes.into());
     let texts = [&mut event.from, &mut event.to, &mut event.reason, &mut event.status];
     for text in texts.into_iter().flatten().chain([&mut event.kind]) {
-        if let Some((at, _)) = text.char_indices().nth(TEXT_CUT) {
-            text.truncate(at);
+        if let Some(start) = cut(text) {
+            *text = start.to_owned();
         }
     }
+    // Of requests that were refused: of what is in force, no name is that long.
+    event.pool = event.pool.take().map(|name| cut(name.as_str()).map(PoolName::from).unwrap_or(name));
+    event.backend = event.backend.take().map(|name| cut(name.as_str()).map(BackendName::from).unwrap_or(name));
+    if let Some(start) = cut(event.actor.as_str()) {
+        event.actor = Actor::from(start);
+    }
     size(event)
+}
+
+/// The beginning of a text that is too long.
+fn cut(text: &str) -> Option<&str> {
+    text.char_indices().nth(TEXT_CUT).and_then(|(at, _)| text.get(..at))
 }

@@ -30,6 +30,8 @@ mod threads;
 
 pub use figures::StoreFigures;
 pub use file::FILE_NAME;
+#[cfg(test)]
+pub(crate) use handle::Stuck;
 pub use handle::{Follow, Followed, StoreHandle};
 pub use history::{Filter, Page};
 pub use pages::PAGE_MAX;

@@ -12,7 +12,8 @@ use crate::model::{Actor, AdminState, BackendName, PoolName, WallTime};
 
 /// The longest text of one entry, in bytes: a backend's table is far below a tenth of it.
 pub(super) const ENTRY_MAX: usize = 64 << 10;
-/// The most entries in all: twice as many backends as a pool may have, and an admin state and a counter for each.
+/// The most entries in all: twice as many backends as a pool may have, and an admin state and a counter for each. Beyond it
+/// nothing more is registered or patched; how much else there is, the plan bounds.
 pub(super) const ENTRIES_MAX: usize = 120_000;
 
 /// A backend of a pool, by their names.
@@ -38,6 +39,9 @@ pub struct Pin {
     pub backend: BackendName,
     /// Whether the backend's whole tier serves.
     pub whole_tier: bool,
+    /// Others of that tier.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mates: Vec<BackendName>,
     /// Since when.
     pub since: WallTime,
     /// Why, in the operator's words.
@@ -72,6 +76,9 @@ pub struct AdminEntry {
 /// What is counted of a pool over all its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PoolCounters {
+    /// The number of the last failover.
+    #[serde(default)]
+    pub last_failover: u64,
     /// Failovers that were completed.
     pub failovers: u64,
     /// How often it served again after it had been down.
@@ -188,7 +195,11 @@ impl Change {
                 pool.as_str().len() + key.len() + patch.as_ref().map_or(0, text)
             }
             Self::Pin(pool, pin) => {
-                pool.as_str().len() + pin.as_ref().and_then(|pin| pin.reason.as_ref()).map_or(0, String::len)
+                let texts = |Pin { backend, mates, reason, .. }: &Pin| {
+                    let names = mates.iter().chain([backend]).map(|name| name.as_str().len());
+                    names.sum::<usize>() + reason.as_ref().map_or(0, String::len)
+                };
+                pool.as_str().len() + pin.as_ref().map_or(0, texts)
             }
             Self::AdminState((pool, name), _) | Self::Downtime((pool, name), _) => {
                 pool.as_str().len() + name.as_str().len()
@@ -266,6 +277,21 @@ impl State {
             .iter()
             .sum::<usize>()
             + downtimes.len()
+    }
+
+    /// Whether `change` would be one more of those that people add as they like.
+    pub(super) fn grows_by(&self, change: &Change) -> bool {
+        match change {
+            Change::Registration(key, Some(_)) => !self.registrations.contains_key(key),
+            Change::Patch(pool, key, Some(_)) => !self.patches.contains_key(&(pool.clone(), key.clone())),
+            Change::Registration(..)
+            | Change::Patch(..)
+            | Change::Pin(..)
+            | Change::Pause(..)
+            | Change::AdminState(..)
+            | Change::Counters(..)
+            | Change::Downtime(..) => false,
+        }
     }
 
     /// Whether there are none.

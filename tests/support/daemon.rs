@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::http::{self, Response};
 use super::metrics;
-use super::process::{Guarded, PROGRAM, clean, program};
+use super::process::{Guarded, PROGRAM, bound_by_permissions, clean, program};
 use super::wait::{DEADLINE, wait_for, wait_until};
 
 /// Ticks of a second in /proc/PID/stat: `USER_HZ`, the same on every Linux.
@@ -63,6 +63,12 @@ impl Daemon {
     #[track_caller]
     pub fn spawn_limited(config: &str, nofile: usize) -> Self {
         Self::spawn_with(config, limited(nofile), &[])
+    }
+
+    /// One to whom permissions of files mean something, though it be root's, that may never become ready.
+    #[track_caller]
+    pub fn spawn_bound_by_permissions(config: &str) -> Self {
+        Self::spawn_with(config, bound_by_permissions(), &[])
     }
 
     /// Starts a daemon that may never become ready.

@@ -98,6 +98,17 @@ pub fn clean(mut command: Command) -> Command {
     command
 }
 
+/// The program under test, with what lets root pass over permissions of files taken away.
+pub fn bound_by_permissions() -> Command {
+    if !rustix::process::geteuid().is_root() {
+        return program();
+    }
+    let mut command = clean(Command::new("setpriv"));
+    let without = "-dac_override,-dac_read_search";
+    command.args([&format!("--inh-caps={without}"), &format!("--bounding-set={without}"), "--", PROGRAM]);
+    command
+}
+
 /// Runs `command` to its end.
 #[track_caller]
 pub fn run(command: &mut Command) -> Ended {

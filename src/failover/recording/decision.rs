@@ -52,6 +52,9 @@ pub struct Share {
     /// Whether verdicts that matter are out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pending: bool,
+    /// Whether new clients wait by an operator's order.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
     /// Each tier's backends with their epochs and weights; the first tier is the active one.
     pub tiers: Vec<Vec<(BackendName, Epoch, u32)>>,
 }
@@ -61,7 +64,8 @@ impl Share {
         let tier = |routes: &[crate::failover::Route]| {
             routes.iter().map(|route| (route.name.clone(), route.epoch, route.weight)).collect()
         };
-        Self { pending: routes.pending, tiers: routes.tiers.iter().map(|of| tier(of.routes())).collect() }
+        let &PoolRoutes { pending, paused, .. } = routes;
+        Self { pending, paused, tiers: routes.tiers.iter().map(|of| tier(of.routes())).collect() }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::{FORMAT, Header, Line, Replay, Scribe, Turn};
+use super::{Decision, FORMAT, Header, Line, Replay, Scribe, Turn};
 use crate::failover::{Command, Controller, Event, Order};
 use crate::model::{
     Actor, AdminPlan, AdminState, Advice, AgentCheck, Approach, Argument, BackendId, BackendPlan, Balance, CheckError,
@@ -318,4 +318,28 @@ fn another_format_is_refused_by_its_number() {
     let error = Header::read(line.replace("\"recording\":1", "\"recording\":2").as_bytes()).unwrap_err();
     assert!(error.contains("format 2") && error.contains("1.2.3"), "{error}");
     assert!(Header::read(b"{}").unwrap_err().contains("recording"));
+}
+
+#[test]
+fn whether_a_pool_is_paused_is_compared() {
+    let pool = secretive("p", "a", "/up", &["b"]);
+    let (mut scribe, mut core, mut paused) = (Scribe::default(), Controller::new(1), Vec::new());
+    let pause = Order::Pause { pool: "p".into(), until: None };
+    let ordered = |order| Event::Ordered { actor: Actor::from("ops"), order };
+    let begin = replaced(plan(Duration::ZERO, vec![pool]));
+    for event in [begin, ordered(pause), ordered(Order::Resume { pool: "p".into() })] {
+        let mut commands = Vec::new();
+        core.handle(MonoTime::ZERO, event.clone(), &mut commands);
+        let Ok(Line::Turn(turn)) = Line::read(scribe.line(MonoTime::ZERO, &event, &commands).unwrap().as_bytes())
+        else {
+            panic!("no turn")
+        };
+        let shares = turn.commands.into_iter().filter_map(|decision| match decision {
+            Decision::Publish { mut pools, .. } => pools.remove("p").flatten(),
+            _ => None,
+        });
+        paused.extend(shares.map(|share| (share.paused, share.tiers.len())));
+    }
+    // Before any verdict the pause is all that differs.
+    assert_eq!(paused, [(false, 0), (true, 0), (false, 0)]);
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::build::{PlanBuilder, ms, plan};
 use super::rig::Rig;
-use crate::failover::{Change, Command, Event, PoolMemory, Refusal};
-use crate::model::{AdminState, PoolName, PoolState};
+use crate::failover::{Change, Command, Controller, Event, PoolMemory, Refusal};
+use crate::model::{AdminState, CheckKind, CheckPlan, MonoTime, PoolName, PoolState};
 
 fn three() -> PlanBuilder {
     plan().pool("pg").backend("a", 1).backend("b", 2).backend("c", 3)
@@ -18,8 +18,16 @@ fn memory(rig: &Rig) -> PoolMemory {
 
 /// A process after the one of `rig`.
 fn restarted(rig: &Rig, plan: PlanBuilder) -> Rig {
-    let mut next = Rig::new(plan);
-    next.feed(Event::Restored { pools: BTreeMap::from([("pg".into(), memory(rig))]) });
+    restarted_with(memory(rig), plan)
+}
+
+/// A process that is given this back.
+fn restarted_with(memory: PoolMemory, plan: PlanBuilder) -> Rig {
+    let (core, open, now) = (Controller::new(7), BTreeMap::new(), MonoTime::ZERO + ms(1000));
+    let mut next = Rig { core, now, last: Vec::new(), told: Vec::new(), open };
+    next.feed(Event::Restored { pools: BTreeMap::from([("pg".into(), memory)]) });
+    assert!(next.last.is_empty(), "{:?}", next.last);
+    next.replan(plan);
     next
 }
 
@@ -109,4 +117,62 @@ fn a_pause_has_what_was_left_of_it_and_one_that_is_over_ends_at_once() {
     late.feed(Event::Restored { pools: BTreeMap::from([("pg".into(), memory(&rig))]) });
     assert_eq!(late.count("pool.resumed"), 1);
     assert!(matches!(late.resume("pg"), Err(Refusal::Conflict(_))));
+}
+
+#[test]
+fn what_is_fit_without_a_verdict_goes_by_what_was_remembered_at_once() {
+    let two = || {
+        let unchecked = |check: &mut CheckPlan| check.kind = CheckKind::None;
+        plan().pool("pg").backend("a", 1).check(unchecked).backend("b", 2).check(unchecked)
+    };
+    let mut rig = Rig::new(two());
+    assert!(rig.way("pg").starts_with('a'));
+    rig.order("a", AdminState::Drain);
+    let drained = restarted(&rig, two());
+    assert_eq!((drained.way("pg"), drained.failovers()), ("b".to_owned(), Vec::new()));
+    assert_eq!((drained.status("pg").failovers, drained.state()), (1, PoolState::Degraded));
+    rig.order("a", AdminState::Ready);
+    rig.fail_over("pg", Some("b")).unwrap();
+    let pinned = restarted(&rig, two());
+    assert_eq!((pinned.way("pg"), pinned.failovers()), ("b".to_owned(), Vec::new()));
+}
+
+#[test]
+fn failovers_are_numbered_on_after_a_restart() {
+    let mut rig = Rig::new(three());
+    rig.fit(&["a"]);
+    rig.kill("b");
+    rig.kill("c");
+    rig.kill("a");
+    assert_eq!(rig.failovers().last().unwrap(), "1 failed: a >  (dead)");
+    let mut next = restarted(&rig, three());
+    next.fit(&["a", "b", "c"]);
+    next.kill("a");
+    assert_eq!(next.failovers().last().unwrap(), "2 completed: a > b (dead)");
+    let counted = PoolMemory { last_failover: 0, failovers: 7, ..memory(&rig) };
+    let mut next = restarted_with(counted, three());
+    next.fit(&["a", "b", "c"]);
+    next.kill("a");
+    assert_eq!(next.failovers().last().unwrap(), "8 completed: a > b (dead)");
+}
+
+#[test]
+fn a_pinned_tier_outlives_a_restart_without_one_of_its_backends_as_it_does_a_reload() {
+    let tiers = || plan().pool("pg").backend("a", 1).backend("b", 2).backend("b2", 2);
+    let mut rig = Rig::new(tiers().backend("c", 3));
+    rig.fit(&["a", "b", "b2", "c"]);
+    rig.fail_over("pg", None).unwrap();
+    let without = |names: [&str; 2]| {
+        let [first, second] = names;
+        let mut next = restarted(&rig, plan().pool("pg").backend(first, 1).backend(second, 2));
+        next.fit(&names);
+        (next.way("pg"), next.status("pg").pinned, next.count("pool.unpinned"))
+    };
+    assert_eq!(without(["a", "b2"]), ("b2".to_owned(), Some("b2".into()), 0));
+    assert_eq!(without(["a", "c"]), ("a | c".to_owned(), None, 1), "none of the tier is left");
+    rig.fail_back("pg").unwrap();
+    rig.fail_over("pg", Some("b")).unwrap();
+    let mut one = restarted(&rig, plan().pool("pg").backend("a", 1).backend("b2", 2));
+    one.fit(&["a", "b2"]);
+    assert_eq!((one.way("pg"), one.status("pg").pinned), ("a | b2".to_owned(), None), "its tier never was pinned");
 }

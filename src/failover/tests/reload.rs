@@ -2,8 +2,8 @@
 
 use super::build::{ms, plan};
 use super::rig::{Rig, bad_answer, passed, replaced};
-use crate::failover::{Change, Command, Controller, Event};
-use crate::model::{AdminState, Epoch, HealthState, MonoTime, OutReason, PoolName, PoolState};
+use crate::failover::{Change, Command, Controller, Event, Order, Transition};
+use crate::model::{Actor, AdminState, Epoch, HealthState, MonoTime, OutReason, PoolName, PoolState};
 
 fn two() -> Rig {
     let mut rig = Rig::new(plan().pool("pg").backend("a", 1).backend("b", 2));
@@ -257,4 +257,25 @@ fn a_backend_that_is_moved_while_it_is_maintained_stays_so() {
     rig.order("a", AdminState::Maintenance);
     rig.replan(moved("10.0.0.2:1"));
     assert_eq!(rig.backend("a").admin_state, AdminState::Maintenance);
+}
+
+#[test]
+fn what_happens_in_other_pools_when_one_is_changed_is_nobodys_order() {
+    let one = || plan().pool("one").backend("a", 1);
+    let mut rig = Rig::new(one().pool("two").backend("b", 1).backend("c", 2));
+    rig.fit(&["a", "b", "c"]);
+    rig.say(Order::Pause { pool: "two".into(), until: Some(rig.now + ms(500)) }).unwrap();
+    rig.now = rig.now + ms(500);
+    let plan = one().backend("d", 2).pool("two").backend("b", 1).backend("c", 2).build();
+    rig.feed(Event::PlanReplaced { plan, actor: Actor::from("ops") });
+    let told = rig.last.iter().filter_map(|command| match command {
+        Command::Report(Transition { pool, actor, change }) => {
+            Some((pool.as_ref().unwrap().to_string(), actor.to_string(), change.kind()))
+        }
+        _ => None,
+    });
+    let told: Vec<_> = told.collect();
+    let ordered = |kind| ("one".to_owned(), "ops".to_owned(), kind);
+    let due = ("two".to_owned(), Actor::changeover().to_string(), "pool.resumed");
+    assert_eq!(told, [ordered("backend.registered"), ordered("pool.degraded"), due]);
 }

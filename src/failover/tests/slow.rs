@@ -264,3 +264,18 @@ fn a_reset_lets_one_answer_within_the_limit_end_the_spell() {
     rig.answer("a", passed_in(95));
     assert_eq!((rig.backend("a").health, rig.way("pg").as_str()), (HealthState::Healthy, "a | b"));
 }
+
+#[test]
+fn in_a_pool_that_is_down_a_slow_backend_is_asked_at_its_pace() {
+    let mut rig = two();
+    answer(&mut rig, "a", 3, 200);
+    assert!(rig.backend("a").slow);
+    rig.order("a", AdminState::Drain);
+    rig.kill("b");
+    assert_eq!(rig.state(), PoolState::Down);
+    // Each answer is a good one, and none of them brings it back: followed up at once, they would be a storm.
+    for _ in 0..5 {
+        rig.answer("a", passed_in(200));
+        assert!(!rig.started("a"), "asked again in the same turn");
+    }
+}

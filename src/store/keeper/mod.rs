@@ -254,8 +254,8 @@ impl Keeper {
     }
 
     fn record(&mut self, now: Now, changes: Vec<Change>, events: Vec<EventRecord>, reply: Option<Reply>) {
-        let longest = changes.iter().map(Change::weight).max().unwrap_or(0);
-        let added = changes.iter().filter(|change| change.is_set()).count();
+        let longest = changes.iter().filter(|change| change.is_set()).map(Change::weight).max().unwrap_or(0);
+        let added = changes.iter().filter(|change| self.state.grows_by(change)).count();
         let refusal = if longest > ENTRY_MAX {
             Some(Refused::TooLong(longest))
         } else if added > 0 && self.state.len() + added > ENTRIES_MAX {

@@ -86,6 +86,29 @@ fn a_file_of_a_newer_version_is_left_alone() {
 }
 
 #[test]
+fn an_event_that_cannot_be_read_is_passed_over_and_all_else_is_there() {
+    const HISTORY: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("history");
+    let directory = tempfile::tempdir().unwrap();
+    let store = try_open(directory.path()).unwrap();
+    for kind in ["one", "two", "three"] {
+        wait(store.handle.change(vec![registration(kind)], vec![event(kind, "orders")])).unwrap();
+    }
+    let two = all(&store.handle).events[1].id;
+    close(store);
+    let file = directory.path().join(FILE_NAME);
+    let database = Database::open(&file).unwrap();
+    let write = database.begin_write().unwrap();
+    write.open_table(HISTORY).unwrap().insert(two, b"no event".as_slice()).unwrap();
+    write.commit().unwrap();
+    drop(database);
+    let store = try_open(directory.path()).unwrap();
+    assert_eq!(store.state.registrations.len(), 3);
+    assert_eq!(kinds(&all(&store.handle)), ["one", "three"]);
+    close(store);
+    assert_eq!(aside(directory.path()), Vec::<String>::new(), "nothing was moved out of the way");
+}
+
+#[test]
 fn a_corrupt_file_is_moved_aside_and_a_fresh_one_begun() {
     type Spoil = fn(&Path);
     let ways: &[(&str, Spoil)] = &[

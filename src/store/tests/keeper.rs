@@ -6,12 +6,13 @@ use std::time::Duration;
 use tokio::sync::{broadcast, oneshot};
 
 use super::event;
-use crate::model::{EventRecord, MonoTime, PoolName, WallTime};
+use crate::model::{Actor, EventRecord, MonoTime, PoolName, WallTime};
 use crate::store::disk::{Batch, Found, Kept};
 use crate::store::figures::Figures;
 use crate::store::keeper::{ANSWER_AFTER, BACKOFF_MAX, BACKOFF_MIN, Keeper, SHOW_AFTER, UNSAVED_MAX};
 use crate::store::request::{Answer, Applied, Job, Now, Refused, Request};
-use crate::store::{Change, PoolCounters};
+use crate::store::state::ENTRIES_MAX;
+use crate::store::{Change, Patch, Pause, PoolCounters};
 
 struct Rig {
     keeper: Keeper,
@@ -58,7 +59,7 @@ impl Rig {
 
     fn change(&mut self, failovers: u64) -> Waiting {
         let (reply, waiting) = oneshot::channel();
-        let counters = PoolCounters { failovers, recoveries: 0 };
+        let counters = PoolCounters { last_failover: failovers, failovers, recoveries: 0 };
         let changes = vec![Change::Counters(PoolName::from("p"), Some(counters))];
         self.keeper.handle(self.at(), Request::Record { changes, events: vec![event("c", "p")], reply: Some(reply) });
         waiting
@@ -292,4 +293,41 @@ fn an_event_that_is_too_long_is_cut_down() {
     let json = serde_json::to_string(batch.events[0].as_ref()).unwrap();
     assert!(json.len() < 4096, "{}", json.len());
     assert!(json.contains("left_out_bytes"), "{json}");
+    // Whoever is refused may have named anything.
+    let named = EventRecord {
+        pool: Some("p".repeat(60_000).as_str().into()),
+        backend: Some("é".repeat(60_000).as_str().into()),
+        actor: Actor::from("a".repeat(60_000).as_str()),
+        ..event("named", "p")
+    };
+    rig.written();
+    rig.keeper.handle(rig.at(), Request::Record { changes: Vec::new(), events: vec![named], reply: None });
+    let batch = rig.write().unwrap();
+    let json = serde_json::to_string(batch.events[0].as_ref()).unwrap();
+    assert!(json.len() < 6000, "{}", json.len());
+}
+
+#[test]
+fn with_as_many_entries_as_there_may_be_only_what_people_would_add_is_refused() {
+    let mut rig = Rig::new(false);
+    let pool = PoolName::from("p");
+    let registered =
+        |name: usize| Change::Registration((pool.clone(), name.to_string().as_str().into()), Some("x".to_owned()));
+    let ask = |rig: &mut Rig, changes: Vec<Change>| {
+        let (reply, mut waiting) = oneshot::channel();
+        rig.keeper.handle(rig.at(), Request::Record { changes, events: Vec::new(), reply: Some(reply) });
+        waiting.try_recv().unwrap().map(|applied| applied.is_durable)
+    };
+    assert_eq!(ask(&mut rig, (0..ENTRIES_MAX).map(registered).collect()), Ok(false));
+    assert_eq!(ask(&mut rig, vec![registered(ENTRIES_MAX)]), Err(Refused::Full));
+    let patch =
+        Patch { value: "1".to_owned(), file_value: None, since: WallTime::default(), actor: Actor::from("ops") };
+    let patched = Change::Patch(pool.clone(), "check.interval".to_owned(), Some(patch));
+    assert_eq!(ask(&mut rig, vec![patched.clone()]), Err(Refused::Full));
+    assert_eq!(ask(&mut rig, vec![registered(7)]), Ok(false), "what is there may be changed");
+    let paused = Pause { until: None, since: WallTime::default(), actor: Actor::from("ops") };
+    assert_eq!(ask(&mut rig, vec![Change::Pause(pool.clone(), Some(paused))]), Ok(false), "orders are kept");
+    let removed = |name: usize| Change::Registration((pool.clone(), name.to_string().as_str().into()), None);
+    assert_eq!(ask(&mut rig, vec![removed(1), removed(2)]), Ok(false), "and what is there removed");
+    assert_eq!(ask(&mut rig, vec![patched]), Ok(false));
 }

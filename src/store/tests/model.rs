@@ -56,8 +56,14 @@ fn change((shelf, at, name, value): (u8, u8, u8, Option<u32>)) -> Change {
             Change::Patch(pool(at), format!("check.k{name}"), value.map(patch))
         }
         2 => {
-            let pin =
-                |v: u32| Pin { backend, whole_tier: v.is_multiple_of(2), since, reason: Some(v.to_string()), actor };
+            let pin = |v: u32| Pin {
+                backend: backend.clone(),
+                whole_tier: v.is_multiple_of(2),
+                mates: vec![backend.clone()],
+                since,
+                reason: Some(v.to_string()),
+                actor: actor.clone(),
+            };
             Change::Pin(pool(at), value.map(pin))
         }
         3 => {
@@ -68,7 +74,11 @@ fn change((shelf, at, name, value): (u8, u8, u8, Option<u32>)) -> Change {
             Change::AdminState(key, value.map(entry))
         }
         5 => {
-            let counters = |v: u32| PoolCounters { failovers: u64::from(v), recoveries: u64::from(v / 2) };
+            let counters = |v: u32| PoolCounters {
+                last_failover: u64::from(v) + 1,
+                failovers: u64::from(v),
+                recoveries: u64::from(v / 2),
+            };
             Change::Counters(pool(at), value.map(counters))
         }
         _ => Change::Downtime(key, value.map(|v| Duration::from_micros(u64::from(v)))),

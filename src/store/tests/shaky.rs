@@ -13,13 +13,17 @@ fn open(disk: &ShakyDisk) -> Opened {
 }
 
 fn counted(failovers: u64) -> Change {
-    Change::Counters(PoolName::from("orders"), Some(PoolCounters { failovers, recoveries: 0 }))
+    Change::Counters(
+        PoolName::from("orders"),
+        Some(PoolCounters { last_failover: failovers, failovers, recoveries: 0 }),
+    )
 }
 
 fn pin() -> Change {
     let pin = Pin {
         backend: BackendName::from("pg1"),
         whole_tier: false,
+        mates: Vec::new(),
         since: super::wall(),
         reason: None,
         actor: Actor::from("ops"),
