@@ -108,7 +108,8 @@ impl Disk {
         self.backoff.is_some() || self.flight.as_ref().is_some_and(|flight| flight.since + ANSWER_AFTER <= now)
     }
 
-    /// Takes `rows` in: none means that the pool is gone. An operator waits for it, or nobody.
+    /// Takes `rows` in: none means that the pool is gone. An operator waits for it, or nobody; one whose order changed nothing
+    /// waits for what others changed before.
     pub(crate) fn record(
         &mut self,
         now: MonoTime,

@@ -93,7 +93,15 @@ impl World {
         let (wall, now) = (self.wall(), self.now);
         let standing = self.account.pools.entry(pool.clone()).or_default();
         let end = |paused: Paused| paused.until.map(|until| wall + until.since(now));
-        let is_same = standing.pause.map(|(_, until)| until) == status.paused.map(end);
+        // The calendar has microseconds: the same end, reckoned at another time, may be one off.
+        let is_near = |(one, other): (WallTime, WallTime)| one.as_micros().abs_diff(other.as_micros()) <= 1;
+        let is_same = match (standing.pause, status.paused.map(end)) {
+            (None, None) => true,
+            (Some((_, before)), Some(after)) => {
+                before.is_none() == after.is_none() && before.zip(after).is_none_or(is_near)
+            }
+            _ => false,
+        };
         if !is_same {
             standing.pause = status.paused.map(|paused| (wall, end(paused)));
         }
