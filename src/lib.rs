@@ -73,7 +73,7 @@
 //! 12. What was said to be durable is there after a SIGKILL, an event's id is given once, and a disk that is
 //!     full, broken or slow holds nobody up. What people ordered is in force again before the first verdicts, and is no news.
 //!     Tests: `what_was_acknowledged_is_there_after_each_of_fifty_kills`, `drains_pins_and_pauses_outlive_a_restart`,
-//!     `what_is_given_back_is_what_was_remembered_and_nobody_is_told`,
+//!     `what_is_given_back_is_what_was_remembered_and_nobody_is_told`, `whatever_happens_the_rules_hold_and_the_pools_recover`,
 //!     `what_was_acknowledged_is_there_after_forty_kills`, `a_full_disk_stops_nobody_and_loses_nothing`,
 //!     `a_disk_that_is_really_full_stops_nobody_and_what_was_written_stays`, `a_disk_that_hangs_holds_nobody_up`.
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{AdminState, BackendName, MonoTime, Paused, PoolName};
+use crate::model::{AdminState, BackendName, MonoTime, OutReason, Paused, PoolName};
 
 use super::controller::{Controller, Turn};
 use super::event::Change;
@@ -64,6 +64,9 @@ impl Controller {
             let Some(pool) = self.pools.get_mut(&name) else { continue };
             let mut effects = Effects::default();
             pool.recall(now, memory, &mut effects);
+            if pool.last_resort().is_none() {
+                pool.loss.reason = OutReason::Drained;
+            }
             turn.touched.insert(name.clone());
             self.take(now, &name, effects, turn);
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::build::{PlanBuilder, ms, plan};
 use super::rig::Rig;
 use crate::failover::{Change, Command, Controller, Event, PoolMemory, Refusal};
-use crate::model::{AdminState, CheckKind, CheckPlan, MonoTime, PoolName, PoolState};
+use crate::model::{AdminState, CheckKind, CheckPlan, MonoTime, OutReason, PoolName, PoolState};
 
 fn three() -> PlanBuilder {
     plan().pool("pg").backend("a", 1).backend("b", 2).backend("c", 3)
@@ -100,6 +100,21 @@ fn a_drained_backend_is_not_asked_for_and_does_not_serve_after_a_restart() {
     next.fit(&["a", "b", "c"]);
     assert!(next.way("pg").starts_with('b'));
     assert_eq!((next.backend("a").admin_state, next.count("pool.failover")), (AdminState::Drain, 0));
+}
+
+#[test]
+fn a_pool_that_people_keep_out_is_down_after_a_restart_because_they_do() {
+    let mut rig = Rig::new(three());
+    for backend in ["a", "b", "c"] {
+        rig.order(backend, AdminState::Maintenance);
+    }
+    let drained = Change::PoolDown { reason: OutReason::Drained };
+    assert_eq!(restarted(&rig, three()).told, [drained.clone()]);
+    let mut rig = Rig::new(three());
+    rig.fit(&["a", "b", "c"]);
+    rig.fail_over("pg", Some("b")).unwrap();
+    rig.order("b", AdminState::Drain);
+    assert_eq!(restarted(&rig, three()).told, [drained]);
 }
 
 #[test]
