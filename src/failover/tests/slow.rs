@@ -274,6 +274,22 @@ fn within_a_tier_the_slow_one_is_left_out_while_another_is_faster() {
 }
 
 #[test]
+fn what_goes_on_serving_though_slow_is_left_for_being_slow_and_not_for_what_was_lost_before() {
+    let limit = |check: &mut crate::model::CheckPlan| check.max_latency = Some(ms(100));
+    let tier = plan().pool("pg").backend("a", 1).check(limit).backend("a2", 1).check(limit);
+    let mut rig = Rig::new(tier.backend("b", 2).check(limit));
+    rig.fit(&["a", "a2"]);
+    rig.kill("b");
+    answer(&mut rig, "a", 3, 200);
+    assert_eq!(rig.way("pg"), "a2");
+    rig.kill("a2");
+    assert_eq!(rig.way("pg"), "a");
+    rig.revive("b");
+    assert_eq!(rig.way("pg"), "b");
+    assert_eq!(rig.failovers().last().unwrap(), "1 completed: a > b (slow)");
+}
+
+#[test]
 fn without_automatic_failover_another_tier_is_no_alternative() {
     let mut rig = Rig::new(limited().manual_failover());
     rig.answer("a", passed_in(50));
