@@ -250,9 +250,9 @@ impl Health {
             self.turn(now, HealthState::Unhealthy, Some(reason));
             return Verdict::Unhealthy { reason, detect: now.since(evidence) };
         }
-        let one_short_of_proof = reason == OutReason::Dead && length < REFUSALS_FOR_DEATH;
+        // As many refusals as are proof would have been enough, unless they are no news.
         let would_be_news = self.reason.is_none_or(|held| severity(reason) > severity(held));
-        if one_short_of_proof && would_be_news { Verdict::AskAgain } else { Verdict::None }
+        if reason == OutReason::Dead && would_be_news { Verdict::AskAgain } else { Verdict::None }
     }
 
     /// Counts one failure.

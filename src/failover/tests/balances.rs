@@ -95,6 +95,12 @@ fn least_connections_of_a_large_tier_is_close_to_even() {
 }
 
 #[test]
+fn least_connections_is_exactly_even_among_as_many_as_are_all_looked_at() {
+    let crowd = Crowd::new(Balance::LeastConnections, vec![backends(&[1; EXACT_MAX])]).of(100 * EXACT_MAX);
+    assert_eq!(crowd.loads(), [100; EXACT_MAX]);
+}
+
+#[test]
 fn two_choices_are_better_than_one() {
     let crowd = Crowd::new(Balance::Random, vec![backends(&[1; 100])]).of(10_000);
     let mut one = vec![0; 100];

@@ -89,6 +89,21 @@ fn the_wait_has_a_floor_and_a_cap() {
 }
 
 #[test]
+fn however_often_it_bounced_the_first_quiet_brings_the_wait_down_from_the_cap() {
+    let wait = ms(10_000);
+    let mut damping = Damping::default();
+    for _ in 0..1000 {
+        damping.returned(MonoTime::ZERO, wait);
+        damping.left(MonoTime::ZERO, MonoTime::ZERO, true, wait);
+    }
+    let quiet = MonoTime::ZERO + DAMPING_CAP * 2;
+    damping.pass_time(MonoTime::from_nanos(quiet.as_nanos() - 1), wait);
+    assert_eq!(damping.stable_time(wait), DAMPING_CAP);
+    damping.pass_time(quiet, wait);
+    assert_eq!(damping.stable_time(wait), wait * 32, "10 s doubled as often as it stays below 10 minutes");
+}
+
+#[test]
 fn a_return_that_lasted_twice_its_wait_is_none() {
     let at = |millis: u64| MonoTime::ZERO + ms(millis);
     for (lost, bounces) in [(3999, 1), (4000, 0)] {

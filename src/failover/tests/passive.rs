@@ -106,9 +106,12 @@ fn early_ends_of_an_older_epoch_and_of_nobody_are_ignored() {
     let backend = rig.id("a");
     rig.feed(Event::EndedEarly { backend, epoch: Epoch(0), sessions: 99 });
     rig.feed(Event::EndedEarly { backend: crate::model::BackendId(99), epoch: Epoch(0), sessions: 99 });
+    rig.pass(ms(100));
+    let deadline = rig.core.next_deadline();
     rig.ended_early("a", 0);
     assert_eq!(points(&rig), 0);
     assert!(rig.last.is_empty());
+    assert_eq!(rig.core.next_deadline(), deadline, "nor is anything asked sooner");
 }
 
 #[test]

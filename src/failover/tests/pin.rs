@@ -74,6 +74,17 @@ fn what_is_left_may_be_lost_when_the_pin_is_released() {
 }
 
 #[test]
+fn releasing_a_pool_in_the_tier_of_the_lost_one_recovers_it_and_is_no_return() {
+    let mut rig = Rig::new(plan().pool("pg").backend("a", 1).backend("a2", 1));
+    rig.fit(&["a", "a2"]);
+    rig.fail_over("pg", Some("a2")).unwrap();
+    rig.kill("a2");
+    assert_eq!(rig.state(), PoolState::Down);
+    rig.fail_back("pg").unwrap();
+    assert_eq!((rig.way("pg").as_str(), rig.kinds()), ("a", vec!["pool.unpinned", "pool.recovered"]));
+}
+
+#[test]
 fn releasing_a_pool_of_which_nothing_is_fit_leaves_it_down() {
     let mut rig = Rig::new(plan().pool("pg").backend("a", 1).backend("b", 2));
     rig.fit(&["a", "b"]);

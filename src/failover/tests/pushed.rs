@@ -34,6 +34,20 @@ fn bad_news_from_outside_outvotes_good_probes_for_as_long_as_it_holds() {
 }
 
 #[test]
+fn it_is_out_since_the_bad_news_and_fit_since_its_own_probes_said_so() {
+    let mut rig = two();
+    let fit = rig.backend("a").since;
+    rig.live(ms(500), &[]);
+    rig.push("a", Healthy, ms(60_000));
+    assert_eq!(rig.backend("a").since, fit, "good news that changes nothing");
+    rig.live(ms(500), &[]);
+    rig.push("a", Unhealthy, ms(60_000));
+    let out = rig.now;
+    rig.live(ms(500), &[]);
+    assert_eq!(rig.backend("a").since, out);
+}
+
+#[test]
 fn a_source_that_goes_silent_is_no_failing_backend() {
     let mut rig = two();
     for _ in 0..10 {
@@ -63,6 +77,7 @@ fn a_verdict_that_comes_too_late_is_none() {
     let mut rig = two();
     rig.push("a", Unhealthy, ms(0));
     assert_eq!((rig.way("pg").as_str(), rig.backend("a").reported.len()), ("a | b", 0));
+    assert!(rig.kinds().is_empty(), "{:?}", rig.kinds());
 }
 
 #[test]

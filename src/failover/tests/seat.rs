@@ -285,6 +285,20 @@ fn down_and_recovered_are_told_in_pairs() {
 }
 
 #[test]
+fn a_pool_that_never_served_is_down_since_its_last_first_verdict() {
+    let mut rig = tiers(1);
+    rig.until_asked("a");
+    rig.now = rig.now + ms(300);
+    rig.answer("a", refused());
+    assert_eq!(rig.state(), PoolState::Down);
+    let down = rig.now;
+    rig.now = rig.now + ms(700);
+    rig.revive("a");
+    let recovered = Change::PoolRecovered { downtime: rig.now.since(down) };
+    assert!(rig.told.contains(&recovered), "{:?}", rig.told);
+}
+
+#[test]
 fn a_pool_that_never_was_down_does_not_recover() {
     let mut rig = tiers(1);
     rig.fit(&["a"]);

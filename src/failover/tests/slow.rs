@@ -1,9 +1,10 @@
 //! Slow is not down.
 
-use super::build::{PlanBuilder, ms, plan};
+use super::build::{PlanBuilder, check, ms, plan};
 use super::rig::{Rig, bad_answer, passed_in, refused, timed_out};
-use crate::failover::Change;
-use crate::model::{AdminState, HealthState, OutReason, PoolState, SessionPolicy};
+use crate::failover::latency::Latency;
+use crate::failover::{Change, SLOW_HOLD};
+use crate::model::{AdminState, HealthState, MonoTime, OutReason, PoolState, SessionPolicy};
 
 /// At most 100 ms; a spell lasts at least five seconds.
 fn limited() -> PlanBuilder {
@@ -56,6 +57,13 @@ fn slow_answers_in_a_row_make_it_slow_and_new_sessions_go_to_a_faster_one() {
 }
 
 #[test]
+fn answers_that_take_all_the_time_that_they_may_are_in_time() {
+    let mut rig = two();
+    answer(&mut rig, "a", 10, 100);
+    assert_eq!((rig.backend("a").slow, rig.backend("a").consecutive_failures), (false, 0));
+}
+
+#[test]
 fn no_session_is_ever_closed_for_it() {
     let close = |policies: &mut crate::model::SessionPolicies| policies.check_failed = SessionPolicy::Close;
     let mut rig = Rig::new(limited().sessions(close));
@@ -93,6 +101,17 @@ fn one_that_is_hardly_faster_is_no_better_one() {
     assert_eq!(rig.way("pg"), "b");
     answer(&mut rig, "a", 100, 101);
     assert_eq!(rig.way("pg"), "b", "and once passed over, it does not come back for being nearly as good");
+}
+
+#[test]
+fn one_that_is_faster_by_a_tenth_is_a_better_one() {
+    let taking = |millis| {
+        let mut latency = Latency::default();
+        latency.measure(ms(millis));
+        latency
+    };
+    assert!(taking(90).is_better_than(&taking(100)));
+    assert!(!taking(91).is_better_than(&taking(100)));
 }
 
 #[test]
@@ -140,6 +159,14 @@ fn a_spell_lasts_five_seconds_and_five_intervals_at_least() {
     let (often, seldom) = (spell(100), spell(4000));
     assert!(often >= ms(5000) && often < ms(5200), "{often:?}");
     assert!(seldom >= ms(20_000) && seldom < ms(25_000), "{seldom:?}");
+}
+
+#[test]
+fn a_spell_may_end_when_its_time_is_up_and_not_a_moment_before() {
+    let latency = Latency { slow_since: MonoTime::ZERO, ..Latency::default() };
+    let end = MonoTime::ZERO + SLOW_HOLD;
+    assert!(latency.is_held(MonoTime::from_nanos(end.as_nanos() - 1), &check()));
+    assert!(!latency.is_held(end, &check()));
 }
 
 #[test]
@@ -244,6 +271,22 @@ fn within_a_tier_the_slow_one_is_left_out_while_another_is_faster() {
     assert_eq!(rig.way("pg"), "a");
     rig.order("b", AdminState::Ready);
     assert_eq!(rig.way("pg"), "b");
+}
+
+#[test]
+fn what_goes_on_serving_though_slow_is_left_for_being_slow_and_not_for_what_was_lost_before() {
+    let limit = |check: &mut crate::model::CheckPlan| check.max_latency = Some(ms(100));
+    let tier = plan().pool("pg").backend("a", 1).check(limit).backend("a2", 1).check(limit);
+    let mut rig = Rig::new(tier.backend("b", 2).check(limit));
+    rig.fit(&["a", "a2"]);
+    rig.kill("b");
+    answer(&mut rig, "a", 3, 200);
+    assert_eq!(rig.way("pg"), "a2");
+    rig.kill("a2");
+    assert_eq!(rig.way("pg"), "a");
+    rig.revive("b");
+    assert_eq!(rig.way("pg"), "b");
+    assert_eq!(rig.failovers().last().unwrap(), "1 completed: a > b (slow)");
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn it_is_fit_from_the_first_turn_and_never_asked() {
     assert_eq!(rig.core.next_deadline(), None);
     rig.reset("a");
     rig.probe_now("a");
-    assert!(rig.open.is_empty());
+    assert!(rig.open.is_empty() && !rig.core.has_open_questions());
 }
 
 #[test]
