@@ -97,8 +97,11 @@ impl Disk {
     pub(crate) fn change_mood(&mut self, now: MonoTime, mood: Mood) {
         self.go_on(now);
         self.mood = mood;
-        if let Some(flight) = self.flight.as_mut().filter(|flight| flight.done.is_none()) {
-            (flight.done, flight.is_good) = (Some(now), self.rng.bool());
+        match &mut self.flight {
+            Some(Flight { done: done @ None, is_good, .. }) => (*done, *is_good) = (Some(now), self.rng.bool()),
+            // A disk that is well again is so at once.
+            Some(Flight { done: Some(done), .. }) if mood == Mood::Well => *done = now.min(*done),
+            _ => {}
         }
         self.go_on(now);
     }

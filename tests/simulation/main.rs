@@ -130,7 +130,8 @@ fn whatever_happens_the_rules_hold_and_the_pools_recover() {
     let (done, refused) = (sum(|outcome| outcome.orders.0), sum(|outcome| outcome.orders.1));
     assert!(turns > 0 && failovers > 0, "a world in which nothing happens: {turns} turns, {failovers} failovers");
     assert!(done > 0 && refused > 0, "operators who say nothing: {done} orders carried out, {refused} refused");
-    let of_restarts: [(&str, fn(&Outcome) -> u64); 12] = [
+    type Count = fn(&Outcome) -> u64;
+    let of_restarts: [(&str, Count); 12] = [
         ("kills", |o| o.restarts.kills),
         ("stops", |o| o.restarts.stops),
         ("pins given back", |o| o.restarts.pins),

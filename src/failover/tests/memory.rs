@@ -108,13 +108,13 @@ fn a_pool_that_people_keep_out_is_down_after_a_restart_because_they_do() {
     for backend in ["a", "b", "c"] {
         rig.order(backend, AdminState::Maintenance);
     }
-    let drained = Change::PoolDown { reason: OutReason::Drained };
-    assert_eq!(restarted(&rig, three()).told, [drained.clone()]);
+    let drained = [Change::PoolDown { reason: OutReason::Drained }];
+    assert_eq!(restarted(&rig, three()).told, drained);
     let mut rig = Rig::new(three());
     rig.fit(&["a", "b", "c"]);
     rig.fail_over("pg", Some("b")).unwrap();
     rig.order("b", AdminState::Drain);
-    assert_eq!(restarted(&rig, three()).told, [drained]);
+    assert_eq!(restarted(&rig, three()).told, drained);
 }
 
 #[test]
