@@ -44,7 +44,7 @@ fn connect(port: u16, count: usize, begun: Instant, time: Duration) -> usize {
     let (mut open, mut begun_so_far, mut done) = (Slab::new(), 0, 0);
     let mut events = Vec::with_capacity(256);
     while begun.elapsed() < time {
-        let due = (begun.elapsed().as_secs_f64() * count as f64) as usize;
+        let due = usize::try_from(begun.elapsed().as_micros()).unwrap() * count / 1_000_000;
         while begun_so_far < due && open.len() < IN_FLIGHT_MAX {
             begin(&poller, &mut open, address(begun_so_far % count, port));
             begun_so_far += 1;

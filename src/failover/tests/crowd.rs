@@ -1,9 +1,9 @@
 //! Answers that come together: what they decide is what they would one by one, in one table.
 
-use super::build::plan;
-use super::rig::{Rig, passed, refused};
-use crate::failover::{Event, RouteTable};
-use crate::model::{HealthState, PoolState, ProbeId, ProbeOutcome, TargetId};
+use super::build::{ms, plan};
+use super::rig::{Rig, passed, refused, replaced};
+use crate::failover::{Command, Controller, Event, RouteTable};
+use crate::model::{HealthState, MonoTime, PoolState, ProbeId, ProbeOutcome, TargetId};
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
@@ -80,4 +80,29 @@ fn an_answer_that_is_late_counts_for_nothing_among_others() {
     rig.feed(Event::ProbesFinished { answers: all });
     assert_eq!(rig.backend("a").health, HealthState::Healthy);
     assert_eq!(rig.backend("a").consecutive_failures, 0);
+}
+
+#[test]
+fn a_crowd_in_need_is_asked_a_tenth_of_a_millisecond_apart() {
+    let crowd = (0..2000).fold(plan().pool("p"), |plan, at| plan.backend(&format!("b{at}"), 1));
+    let (mut core, mut now, mut commands) = (Controller::new(7), MonoTime::ZERO, Vec::new());
+    let (dead, end) = (now + ms(3000), now + ms(5000));
+    let (mut event, mut asked) = (replaced(crowd), 0);
+    while now < end {
+        core.handle(now, event, &mut commands);
+        let refuse = |command| match command {
+            Command::StartProbe { target, probe, .. } => Some((target, probe, refused())),
+            _ => None,
+        };
+        let answers: Vec<_> = commands.drain(..).filter_map(refuse).collect();
+        asked += if now > dead { answers.len() } else { 0 };
+        if answers.is_empty() {
+            now = core.next_deadline().unwrap();
+            event = Event::Tick;
+        } else {
+            event = Event::ProbesFinished { answers };
+        }
+    }
+    // Each once in 200 ms, a tenth more or less, for two seconds.
+    assert!((18_000..=22_300).contains(&asked), "{asked} questions");
 }
