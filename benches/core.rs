@@ -13,11 +13,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use changeover::config::overlay::{Change, Overlay, Patch, PatchKey, Registration, Request, effective};
 use changeover::config::{Document, OsSources, parse};
-use changeover::failover::Arrival;
-use changeover::model::{Actor, BackendName, Balance, PoolName};
+use changeover::failover::{Arrival, Command, Controller, Event};
+use changeover::model::{
+    Actor, Advice, BackendName, Balance, DialError, MonoTime, PoolName, ProbeError, ProbeId, ProbeOutcome, TargetId,
+};
 use changeover::routing::{Published, route_cell};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use fixture::Undecided;
@@ -55,6 +58,75 @@ fn build(criterion: &mut Criterion) {
     for &balance in Balance::ALL {
         criterion.bench_function(&format!("table build/{balance}/10000"), |bencher| {
             bencher.iter_batched(|| Undecided::new(balance, 10_000, 0), Undecided::decide, BatchSize::LargeInput);
+        });
+    }
+}
+
+/// A pool of 10,000 backends, each at an address of its own, and the answers that take some of them out in one turn.
+struct Doomed {
+    core: Controller,
+    now: MonoTime,
+    verdicts: Event,
+}
+
+impl Doomed {
+    fn new(dying: usize) -> Self {
+        let mut plan = fixture::plan(Balance::RoundRobin, 10_000, 0);
+        let pool = Arc::make_mut(plan.pools.values_mut().next().unwrap());
+        for (number, backend) in pool.backends.iter_mut().enumerate() {
+            backend.address = format!("10.1.{}.{}:5432", number / 256, number % 256).parse().unwrap();
+        }
+        let event = Event::PlanReplaced { plan: Arc::new(plan), actor: Actor::changeover() };
+        let mut doomed = Self { core: Controller::new(7), now: MonoTime::ZERO, verdicts: event };
+        for (asked, outcome) in [(10_000, passed as fn() -> ProbeOutcome), (dying, refused), (dying, refused)] {
+            doomed.verdicts = Event::ProbesFinished { answers: doomed.asked(asked, outcome) };
+        }
+        doomed
+    }
+
+    /// Tells it what is to be told, and goes on until so many are asked; they all have the same answer.
+    fn asked(&mut self, count: usize, outcome: fn() -> ProbeOutcome) -> Vec<(TargetId, ProbeId, ProbeOutcome)> {
+        let (mut commands, mut answers) = (Vec::new(), Vec::new());
+        let mut event = std::mem::replace(&mut self.verdicts, Event::Tick);
+        loop {
+            self.core.handle(self.now, event, &mut commands);
+            for command in commands.drain(..) {
+                if let Command::StartProbe { target, probe, .. } = command
+                    && answers.len() < count
+                {
+                    answers.push((target, probe, outcome()));
+                }
+            }
+            if answers.len() == count {
+                return answers;
+            }
+            self.now = self.core.next_deadline().unwrap();
+            event = Event::Tick;
+        }
+    }
+
+    fn decide(self) -> Controller {
+        let (mut core, mut commands) = (self.core, Vec::new());
+        let before = core.table().generation;
+        core.handle(self.now, self.verdicts, &mut commands);
+        assert_eq!(core.table().generation, before.next());
+        core
+    }
+}
+
+fn passed() -> ProbeOutcome {
+    ProbeOutcome::Passed { latency: Duration::from_millis(1), advice: Advice::default() }
+}
+
+fn refused() -> ProbeOutcome {
+    ProbeOutcome::Failed { error: ProbeError::Dial(DialError::Refused), detail: "connection refused".to_owned() }
+}
+
+/// From verdicts that are told together to the table without those who died.
+fn deaths(criterion: &mut Criterion) {
+    for dying in [1, 512] {
+        criterion.bench_function(&format!("die in one turn/{dying} of 10000"), |bencher| {
+            bencher.iter_batched(|| Doomed::new(dying), Doomed::decide, BatchSize::PerIteration);
         });
     }
 }
@@ -133,5 +205,5 @@ fn run_time(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, pick, build, exchange, configuration, run_time);
+criterion_group!(benches, pick, build, deaths, exchange, configuration, run_time);
 criterion_main!(benches);

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::failover::Event;
 use crate::failover::recording::{Decision, Replay, Share};
-use crate::model::{BackendId, PoolName, ProbeOutcome, TargetId};
+use crate::model::{BackendId, PoolName, ProbeId, ProbeOutcome, TargetId};
 
 /// Names written out in one line at most; the rest is counted.
 const NAMES_SHOWN: usize = 5;
@@ -69,8 +69,14 @@ pub(super) fn concerns(decision: &Decision, pool: &PoolName, names: &dyn Names) 
 pub(super) fn event(event: &Event, names: &dyn Names) -> String {
     match event {
         Event::Tick => "time passed".to_owned(),
-        Event::ProbeFinished { target: of, probe, outcome } => {
-            format!("probe {probe} of {}: {}", target(*of, names), answer(outcome))
+        Event::ProbeFinished { target: of, probe, outcome } => probe_answer(*of, *probe, outcome, names),
+        Event::ProbesFinished { answers } => {
+            let told = answers.iter().map(|(of, probe, outcome)| probe_answer(*of, *probe, outcome, names));
+            let shown = told.take(NAMES_SHOWN).collect::<Vec<_>>().join("; ");
+            match answers.len().saturating_sub(NAMES_SHOWN) {
+                0 => shown,
+                more => format!("{shown}; and {more} more answers"),
+            }
         }
         Event::DialFailed { backend: of, error, .. } => {
             format!("a client could not connect to {}: {error}", backend(*of, names))
@@ -95,6 +101,10 @@ pub(super) fn event(event: &Event, names: &dyn Names) -> String {
             format!("{actor} put a configuration in force; its pools: {}", list(&pools))
         }
     }
+}
+
+fn probe_answer(of: TargetId, probe: ProbeId, outcome: &ProbeOutcome, names: &dyn Names) -> String {
+    format!("probe {probe} of {}: {}", target(of, names), answer(outcome))
 }
 
 fn answer(outcome: &ProbeOutcome) -> String {

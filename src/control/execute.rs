@@ -78,17 +78,18 @@ impl Executor {
 
     /// Forgets what went and is counted on by nobody any more: its series, and what is known of its fences.
     fn forget_departed(&mut self) {
-        let in_use: BTreeSet<&(PoolName, BackendName)> = self.names.values().collect();
-        self.departed.backends.retain(|(id, name, counters)| {
-            if Arc::strong_count(counters) > 1 {
-                return true;
+        let is_over = |counters: &Arc<BackendLive>| Arc::strong_count(counters) == 1;
+        let over: Vec<_> = self.departed.backends.extract_if(.., |(_, _, counters)| is_over(counters)).collect();
+        if !over.is_empty() {
+            // A set of all names takes its time, and this is looked at each turn.
+            let in_use: BTreeSet<&(PoolName, BackendName)> = self.names.values().collect();
+            for (id, name, _) in over {
+                self.registry.forget(id);
+                if !in_use.contains(&name) {
+                    self.metrics.forget_backend(&name.0, &name.1);
+                }
             }
-            self.registry.forget(*id);
-            if !in_use.contains(name) {
-                self.metrics.forget_backend(&name.0, &name.1);
-            }
-            false
-        });
+        }
         self.departed.pools.retain(|(pool, counters)| {
             if Arc::strong_count(counters) > 1 {
                 return true;

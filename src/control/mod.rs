@@ -17,6 +17,7 @@ use tokio::time::{sleep_until, timeout};
 
 use crate::failover::{Controller, Event, Refusal, Transition};
 use crate::model::{MonoTime, PoolName};
+use crate::probe::IN_FLIGHT_MAX;
 use crate::routing::{Done, Message, Registry, RouteWriter};
 use crate::store::{Applied, Refused, State, StoreHandle};
 use crate::sys::Clock;
@@ -128,17 +129,19 @@ pub async fn run(control: Control) {
     let mut controller = Recorded::new(Controller::new(seed), control.recorder);
     let (mut probes, mut answers) = Probes::new(clock);
     let mut executor = Executor::new(clock, writer, registry, metrics, observer);
-    let mut commands = Vec::new();
+    let (mut ready, mut commands) = (Vec::new(), Vec::new());
     let mut planned = false;
     loop {
         let deadline = wake_by(clock.now(), controller.next_deadline(), controller.has_open_questions());
+        // Nobody comes first: answers of a crowd must not keep orders waiting.
         // Cancel-safety: both receivers keep what they have not returned; the sleep is made anew.
         let wake = tokio::select! {
-            biased;
-            Some(answer) = answers.recv() => {
-                probes.note_source(&answer);
-                executor.count_check(controller.subscribers(answer.target), &answer.outcome, answer.time);
-                Wake::Tell(answer.event(), Asker::Nobody)
+            1.. = answers.recv_many(&mut ready, IN_FLIGHT_MAX) => {
+                for answer in &ready {
+                    probes.note_source(answer);
+                    executor.count_check(controller.subscribers(answer.target), &answer.outcome, answer.time);
+                }
+                Wake::Tell(probes::event(&mut ready), Asker::Nobody)
             }
             message = inbox.recv() => message.map_or(Wake::Stop, wake),
             () = sleep_until(clock.instant(deadline.unwrap_or_default())), if deadline.is_some() => {
@@ -181,7 +184,9 @@ pub async fn run(control: Control) {
         controller.hand_over();
         let left = keeper.after(&controller, now, &reports, replaced);
         asker.answer(&mut keeper, left, reports);
+        // Looks at every backend, so only for as long as it is of interest.
         if planned
+            && on_first_verdicts.is_some()
             && controller.has_first_verdicts()
             && let Some(ready) = on_first_verdicts.take()
         {

@@ -24,9 +24,12 @@ pub(super) struct Answer {
     pub(super) time: Duration,
 }
 
-impl Answer {
-    pub(super) fn event(self) -> Event {
-        Event::ProbeFinished { target: self.target, probe: self.probe, outcome: self.outcome }
+/// What the core is told of all that has been answered. One answer by itself is told as such.
+pub(super) fn event(answers: &mut Vec<Answer>) -> Event {
+    let mut told = answers.drain(..).map(|Answer { target, probe, outcome, .. }| (target, probe, outcome));
+    match (told.next(), told.len()) {
+        (Some((target, probe, outcome)), 0) => Event::ProbeFinished { target, probe, outcome },
+        (first, _) => Event::ProbesFinished { answers: first.into_iter().chain(told).collect() },
     }
 }
 

@@ -102,6 +102,11 @@ impl Controller {
             Event::ProbeFinished { target, probe, outcome } => {
                 self.probe_finished(now, target, probe, &outcome, &mut turn);
             }
+            Event::ProbesFinished { answers } => {
+                for (target, probe, outcome) in answers {
+                    self.probe_finished(now, target, probe, &outcome, &mut turn);
+                }
+            }
             Event::DialFailed { backend, epoch, error } => self.dial_failed(now, backend, epoch, error, &mut turn),
             Event::EndedEarly { backend, epoch, sessions } => {
                 self.ended_early(now, backend, epoch, sessions, &mut turn);

@@ -31,6 +31,12 @@ pub enum Event {
         /// The answer.
         outcome: ProbeOutcome,
     },
+    /// Several probes have their answers, in this order: all are taken in before anything is decided, so that a crowd
+    /// that dies or comes at once costs one table and not one each. As [`Self::ProbeFinished`] otherwise.
+    ProbesFinished {
+        /// Whom each asked, which question it answers, and the answer.
+        answers: Vec<(TargetId, ProbeId, ProbeOutcome)>,
+    },
     /// A session could not connect to a backend. Ignored if `epoch` is not the backend's present one.
     DialFailed {
         /// The backend.

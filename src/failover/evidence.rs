@@ -222,7 +222,7 @@ impl Pool {
         let interval = match check.recovery_interval {
             Some(interval) => interval,
             None if check.recovery_attempts > 0 => check.interval,
-            None if self.is_empty_seat() => check.interval.min(super::EMPTY_POOL_PROBE_INTERVAL),
+            None if self.is_empty_seat() => check.interval.min(self.hurry),
             None => check.interval,
         };
         Some(Pace { interval, rest: rest(health.attempts, check) })

@@ -93,6 +93,8 @@ pub(super) struct Pool {
     /// Since when nothing serves, if people were told so.
     down_since: Option<MonoTime>,
     pub(super) empty_since: Option<MonoTime>,
+    /// How often its backends are asked while nothing is fit, as the schedule allows.
+    pub(super) hurry: Duration,
 }
 
 impl Pool {
@@ -116,6 +118,7 @@ impl Pool {
             has_slow: false,
             down_since: None,
             empty_since: None,
+            hurry: Duration::ZERO,
         }
     }
 

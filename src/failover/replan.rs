@@ -107,7 +107,9 @@ impl Controller {
             wanted.subscribers.push(member.id);
         }
         self.schedule.replace(now, wanted, out);
+        let hurry = self.schedule.hurry();
         for pool in self.pools.values_mut() {
+            pool.hurry = hurry;
             let mut members = pool.take_members();
             for member in &mut members {
                 member.target = self.schedule.target(&probe_spec(&member.plan)).unwrap_or_default();

@@ -10,13 +10,15 @@ use super::event::{Command, ProbeSpec};
 use super::recovery::Pace;
 
 /// While a pool has nothing fit, its backends are asked this often, or as their interval says if that is shorter,
-/// or as their recovery interval says if they have one.
+/// or as their recovery interval says if they have one. From a thousand targets on it is longer: see
+/// [`FIRST_PROBE_SPREAD`].
 pub const EMPTY_POOL_PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Clients' failed dials start no more than one probe of a target in this time.
 const SUSPICION_GAP: Duration = Duration::from_millis(10);
 
-/// First probes are spread over this time for each target there is, and at most over one interval.
+/// First probes are spread over this time for each target there is, and at most over one interval. Nor are the targets
+/// of pools in need asked faster than that: were they all in need, the control thread would do nothing else.
 const FIRST_PROBE_SPREAD: Duration = Duration::from_micros(100);
 
 /// Each wait is up to this share of the interval shorter or longer, so that targets drift apart.
@@ -137,6 +139,12 @@ impl Schedule {
         self.by_spec.insert(Arc::clone(&spec), id);
         self.due.insert((due, id));
         self.targets.insert(id, Target { spec, subscribers, due: Some(due), in_flight: None, last_start: None });
+    }
+
+    /// How often what is in need is asked.
+    pub(super) fn hurry(&self) -> Duration {
+        let count = u32::try_from(self.targets.len()).unwrap_or(u32::MAX);
+        EMPTY_POOL_PROBE_INTERVAL.max(FIRST_PROBE_SPREAD.saturating_mul(count))
     }
 
     /// Whether a question is open.

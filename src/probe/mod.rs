@@ -110,10 +110,12 @@ impl Prober {
         let silent =
             |what: String| Failure::check(CheckError::AnswerTimedOut, format!("{what}: no answer within {limit:?}"));
         let dial = Dial { address, limit, approach };
+        // Boxed, but for the plain one: a crowd is asked that way, and each question has room for the largest.
         match kind {
             CheckKind::None => Ok(Advice::default()),
             CheckKind::Command(check) => {
-                command::ask(address, check, turn, deadline, limit).await.map(|()| Advice::default())
+                let asked = Box::pin(command::ask(address, check, turn, deadline, limit));
+                asked.await.map(|()| Advice::default())
             }
             CheckKind::Tcp => {
                 // In order, not by a reset: many servers log a reset as an error, probe after probe.
@@ -122,19 +124,19 @@ impl Prober {
             }
             CheckKind::Http(check) => {
                 let stream = dial.own().await?;
-                let asked = timeout_at(deadline, async {
+                let asked = Box::pin(timeout_at(deadline, async {
                     let (asked, stream) = dial.source(stream, check.port).await?;
                     http::ask(&asked, check, stream).await
-                });
+                }));
                 let asked = asked.await.unwrap_or_else(|_| Err(silent(format!("{} {}", check.method, check.path))));
                 asked.map(|()| Advice::default())
             }
             CheckKind::Agent(check) => {
                 let stream = dial.own().await?;
-                let asked = timeout_at(deadline, async {
+                let asked = Box::pin(timeout_at(deadline, async {
                     let (_, stream) = dial.source(stream, check.port).await?;
                     agent::ask(&check.send, stream).await
-                });
+                }));
                 asked.await.unwrap_or_else(|_| Err(silent("the agent".to_owned())))
             }
         }

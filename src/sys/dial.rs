@@ -46,7 +46,8 @@ pub async fn connect_with(address: &Address, limit: Duration, options: DialOptio
         match address {
             Address::Ip(addr) => connect_tcp(*addr, options).await,
             Address::Unix(path) => connect_unix(path).await,
-            Address::Name { host, port } => connect_by_name(host, *port, deadline, options).await,
+            // Boxed: it is the largest by far, and every dial would have room for it.
+            Address::Name { host, port } => Box::pin(connect_by_name(host, *port, deadline, options)).await,
         }
     });
     connected.await.unwrap_or_else(|_| Err(too_late(limit)))

@@ -21,6 +21,7 @@ impl Masks {
             }
             Event::Tick
             | Event::ProbeFinished { .. }
+            | Event::ProbesFinished { .. }
             | Event::DialFailed { .. }
             | Event::EndedEarly { .. }
             | Event::DataStalled { .. }

@@ -178,14 +178,18 @@ fn order(rng: &mut Rng) -> Order {
 
 fn event(rng: &mut Rng) -> Event {
     let (backend, epoch) = (BackendId(rng.u32(..)), Epoch(rng.u64(..)));
-    match rng.u8(..8) {
+    match rng.u8(..9) {
         0 => Event::Tick,
         1 => Event::ProbeFinished { target: TargetId(rng.u32(..)), probe: ProbeId(rng.u64(..)), outcome: outcome(rng) },
         2 => Event::DialFailed { backend, epoch, error: any(rng, DialError::ALL) },
         3 => Event::EndedEarly { backend, epoch, sessions: rng.u32(..) },
         4 => Event::DataStalled { backend, epoch, silent: time(rng) },
         5 => Event::WasStalled { since: MonoTime::from_nanos(rng.u64(..)) },
-        6 => Event::Ordered { actor: text(rng).as_str().into(), order: order(rng) },
+        6 => {
+            let answer = |rng: &mut Rng| (TargetId(rng.u32(..)), ProbeId(rng.u64(..)), outcome(rng));
+            Event::ProbesFinished { answers: (0..rng.usize(..4)).map(|_| answer(rng)).collect() }
+        }
+        7 => Event::Ordered { actor: text(rng).as_str().into(), order: order(rng) },
         _ => {
             let drain_timeout = time(rng);
             let pools = (0..rng.usize(..3)).map(|_| pool(rng)).collect();

@@ -12,6 +12,7 @@ mod availability;
 mod balance;
 mod balances;
 mod build;
+mod crowd;
 mod damping;
 mod departures;
 mod explain;
