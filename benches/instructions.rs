@@ -26,7 +26,7 @@ use changeover::failover::{Arrival, PoolRoutes, Route};
 use changeover::model::{Balance, Place, PoolName, ProxyProtocol};
 use changeover::relay::{Loans, Pulse, RelayEnd, Splicing, Start, relay};
 use changeover::routing::{BackendLive, Live, PoolLive, Published, RouteReader, route_cell};
-use changeover::sys::Stream;
+use changeover::sys::{Gated, Stream};
 use changeover::telemetry::Metrics;
 use changeover::wire::{is_greeting, parse_proxy_header, proxy_header};
 use gungraun::{library_benchmark, library_benchmark_group};
@@ -158,6 +158,7 @@ struct Relayed {
 
 fn relayed(splicing: Splicing) -> Relayed {
     let ((client, person), (backend, server)) = (pair(), pair());
+    let client = Gated::new(client);
     let (pulse, loans) = (Rc::new(Pulse::new(0, 0)), Loans::with(BUFFER, splicing));
     let own = Rc::clone(&pulse);
     let relay = Box::pin(async move { relay(&client, &backend, Start::default(), &own, &loans).await });

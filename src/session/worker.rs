@@ -260,6 +260,11 @@ impl Worker {
         self.cut_rested();
     }
 
+    /// Whether the daemon's time is up.
+    pub(super) const fn has_been_cut(&self) -> bool {
+        self.is_cut.get()
+    }
+
     /// Waits until the daemon's time is up. Cancel-safe.
     pub async fn until_cut(&self) {
         let cut = self.cut.notified();
@@ -329,12 +334,14 @@ mod tests {
     use crate::failover::Route;
     use crate::model::{Approach, BackendId, Epoch, LimitsPlan, ListenerPlan, MonoTime, OutReason, PoolName};
     use crate::relay::{Loans, Pulse, Splicing, Start, relay};
-    use crate::routing::{BackendLive, PACE_AT_ONCE, PoolLive, Registry, Room, SessionFacts, mailbox, route_cell};
+    use crate::routing::{
+        BackendLive, PACE_AT_ONCE, Pair, PoolLive, Registry, Room, SessionFacts, mailbox, route_cell,
+    };
     use crate::session::dial::Established;
     use crate::session::meeting::Meeting;
     use crate::session::talk::{Guest, Line, Talk};
     use crate::session::{Guard, Places};
-    use crate::sys::{Clock, connect};
+    use crate::sys::{Clock, Gated, connect};
     use crate::telemetry::{Counted, Metrics};
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener};
@@ -389,7 +396,7 @@ mod tests {
             load: Arc::clone(&facts.backend.load),
         };
         let pool_live = Arc::new(PoolLive::new(metrics.pool(&pool)));
-        let (client, server, backend_live) = (Arc::new(client), Arc::new(server), Arc::clone(&facts.backend));
+        let (Pair { client, server }, backend_live) = (Pair::new([client, server]), Arc::clone(&facts.backend));
         let admission = worker.registry.admit(0, route.backend, epoch, facts).unwrap();
         admission.attach_client(&client, &server, || {}).unwrap();
         let room = Room::new(route.load.take(0).unwrap(), Arc::clone(&pool_live));
@@ -429,9 +436,9 @@ mod tests {
             drop(spawn_local(Rc::clone(&worker).wake_rested_forever()));
             tokio::task::yield_now().await;
             let (talk, line) = conversation(&worker, client, backend);
-            let Line { client, server: backend, pulse, watch } = line;
+            let Line { pair, pulse, watch } = line;
             drop((pulse, watch));
-            worker.rest(talk, [client, backend], 0);
+            worker.rest(talk, pair, 0);
             assert_eq!(worker.resting.len(), 1);
             let fails = async |_: &mut Vec<u64>| Err(std::io::ErrorKind::InvalidInput.into());
             worker.wake_rested(fails).await;
@@ -461,18 +468,18 @@ mod tests {
         let ((other, _other_person), (other_server, _other_peer)) = (pair().await, pair().await);
         let others: Vec<_> =
             (0..PACE_AT_ONCE).map(|_| registry.admit(0, BackendId(1), Epoch(0), facts()).unwrap()).collect();
-        let (other, other_server) = (Arc::new(other), Arc::new(other_server));
+        let Pair { client: other, server: other_server } = Pair::new([other, other_server]);
         others.iter().for_each(|admission| admission.attach_client(&other, &other_server, || ()).unwrap());
         let fenced = async {
             drop(spawn_local(Rc::clone(&worker).wake_rested_forever()));
             drop(spawn_local(Rc::clone(&worker).close_in_turn_forever()));
             tokio::task::yield_now().await;
             let (talk, line) = conversation(&worker, client, backend);
-            let Line { client, server: backend, pulse, watch } = line;
+            let Line { pair, pulse, watch } = line;
             drop((pulse, watch));
             let load = Arc::clone(&talk.backend_live.load);
             assert_eq!(load.sessions(), 1);
-            worker.rest(talk, [client, backend], 0);
+            worker.rest(talk, pair, 0);
             let in_an_hour = MonoTime::from_nanos(3_600_000_000_000);
             registry.fence(BackendId(1), Epoch(1), OutReason::Dead, in_an_hour);
             until(|| load.sessions() == 0).await;
@@ -527,7 +534,7 @@ mod tests {
         let ((client, mut person), (backend, server)) = (pair().await, pair().await);
         person.write_all(&[7; 64 * 1024]).unwrap();
         drop((person.shutdown(Shutdown::Write), server.shutdown(Shutdown::Write)));
-        relay(&client, &backend, Start::default(), &Pulse::new(0, 0), &worker.loans).await;
+        relay(&Gated::new(client), &backend, Start::default(), &Pulse::new(0, 0), &worker.loans).await;
         assert_eq!(counted("limit"), 0);
         worker.count_refusals();
         worker.count_refusals();
@@ -593,6 +600,7 @@ mod tests {
         let healthy = Rc::clone(&worker);
         let relayed = local.spawn_local(async move {
             let seat = healthy.seats.take(0);
+            let client = Gated::new(client);
             let end = relay(&client, &backend, Start::default(), &Pulse::new(0, 0), &healthy.loans).await;
             drop(seat);
             end
