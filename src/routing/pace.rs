@@ -21,7 +21,7 @@ pub struct Fenced {
     pub sessions: usize,
     /// How many of their clients were closed with it: those that may be at once, and those that could not wait.
     pub at_once: usize,
-    /// After so long the last of the others will be closed.
+    /// After so long the last of the others will be closed, or sooner.
     pub over: Duration,
 }
 
@@ -51,6 +51,11 @@ impl Pace {
         self.waiting += 1;
         self.over = self.over.max(after);
         self.begun + after
+    }
+
+    /// One whose turn it was to wait could not.
+    pub(super) const fn cut(&mut self) {
+        self.waiting -= 1;
     }
 
     pub(super) const fn done(&self) -> Fenced {

@@ -76,11 +76,17 @@ impl Registry {
     /// are cut from their backend only.
     pub fn fence(&self, backend: BackendId, epoch: Epoch, reason: OutReason, now: MonoTime) -> Fenced {
         let (mut pace, fence) = (Pace::new(now), Fence { backend, epoch, end: SessionEnd::from(reason) });
-        (0..self.shards.len()).for_each(|worker| self.fence_shard(worker, fence, &mut pace));
+        let shards = 0..self.shards.len();
+        let behind: Vec<_> = shards.map(|worker| self.fence_shard(worker, fence, &mut pace)).collect();
+        for (worker, behind) in behind.into_iter().enumerate() {
+            self.cut_behind(worker, &behind, &mut pace);
+        }
         pace.done()
     }
 
-    fn fence_shard(&self, worker: usize, fence: Fence, pace: &mut Pace) {
+    /// Gives those whose clients are silenced and to whom the kernel had still to send.
+    fn fence_shard(&self, worker: usize, fence: Fence, pace: &mut Pace) -> Vec<(usize, SessionId)> {
+        let mut behind = Vec::new();
         let mut shard = self.shard(worker);
         let floor = shard.floors.entry(fence.backend).or_default();
         *floor = fence.epoch.max(*floor);
@@ -92,7 +98,32 @@ impl Registry {
             batch.clients.iter().for_each(|client| client.abort());
             batch.servers.iter().for_each(|server| server.abort());
             from = batch.next;
+            behind.extend(batch.behind);
             shard = self.shard(worker);
+        }
+        drop(shard);
+        behind
+    }
+
+    /// Looks once more at those to whom the kernel had still to send: what it sent was perhaps acknowledged while the rest
+    /// of a crowd was fenced. The others cannot wait, for it would send again what is lost.
+    fn cut_behind(&self, worker: usize, behind: &[(usize, SessionId)], pace: &mut Pace) {
+        for &(key, id) in behind {
+            let mut shard = self.shard(worker);
+            // Another may have its key by now.
+            let Some(entry) = shard.sessions.get_mut(key).filter(|entry| entry.id == id) else { continue };
+            match &entry.sockets {
+                Sockets::Both(Pair { client, .. }) if !client.is_delivered() => {
+                    client.abort();
+                    entry.turn = None;
+                }
+                // Its thread waits for the turn already, and sees that the client is gone.
+                Sockets::Leaving(client) if client.unsent() > 0 => client.abort(),
+                Sockets::None | Sockets::Server(_) | Sockets::Both(_) | Sockets::Resting(_) | Sockets::Leaving(_) => {
+                    continue;
+                }
+            }
+            pace.cut();
         }
     }
 
@@ -233,6 +264,8 @@ struct Batch {
     clients: Vec<Arc<Gated>>,
     /// The same.
     servers: Vec<Arc<Stream>>,
+    /// Their clients are silenced, and the kernel has still to send to them: their keys and numbers.
+    behind: Vec<(usize, SessionId)>,
     /// Where to look on.
     next: usize,
 }
@@ -242,9 +275,9 @@ impl Shard {
     /// here, where their sockets are kept, and others silenced here, so not too many at a time.
     ///
     /// A client can be left open if nobody writes to it any more, and what was written before has arrived: nobody does
-    /// to one at rest, for it cannot wake; and its thread can write no more to one whose gate is closed. If its thread
-    /// is writing to it at the moment, or the kernel has still to send to it, it is silent only once it is cut; it takes
-    /// up a place all the same, for it comes back like the others.
+    /// to one at rest, for it cannot wake; and its thread can write no more to one that is silenced. If its thread is
+    /// writing to it at the moment, or the kernel has still to send to it, it is silent only once it is cut; it takes up
+    /// a place all the same, for it comes back like the others.
     ///
     /// A thread whose client is silenced finds out by its backend's socket: it waits for that to be read from, as no end
     /// was passed on, or else for room at the client, which has some.
@@ -253,7 +286,7 @@ impl Shard {
         if from >= end {
             return None;
         }
-        let mut batch = Batch { clients: Vec::new(), servers: Vec::new(), next: end };
+        let mut batch = Batch { clients: Vec::new(), servers: Vec::new(), behind: Vec::new(), next: end };
         let mut cut = 0;
         for key in from..end {
             let Some(entry) = self.sessions.get_mut(key) else { continue };
@@ -267,15 +300,14 @@ impl Shard {
                 Sockets::Both(Pair { client, server }) => {
                     batch.servers.push(Arc::clone(server));
                     match pace.next() {
-                        Some(after) => {
-                            if client.silence() {
-                                entry.turn = Some(pace.turn(after));
-                            } else {
-                                batch.clients.push(Arc::clone(client));
+                        Some(after) if client.silence() => {
+                            entry.turn = Some(pace.turn(after));
+                            if !client.is_delivered() {
+                                batch.behind.push((key, entry.id));
                             }
                             cut += 1;
                         }
-                        None => batch.clients.push(Arc::clone(client)),
+                        Some(_) | None => batch.clients.push(Arc::clone(client)),
                     }
                 }
                 // One that is kept here was fenced.
@@ -300,11 +332,11 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
-    use super::{Pair, Registry, SessionFacts};
+    use super::{Fence, Pair, Registry, SessionFacts};
     use crate::model::{BackendId, Epoch, MonoTime, OutReason, SessionEnd, SessionId, SessionState};
     use crate::routing::admission::{Stale, Woken};
     use crate::routing::live::BackendLive;
-    use crate::routing::pace::{Fenced, PACE_AT_ONCE, PACE_STEP};
+    use crate::routing::pace::{Fenced, PACE_AT_ONCE, PACE_STEP, Pace};
     use crate::sys::{Gated, Stream, connect};
     use crate::telemetry::Metrics;
     use std::io::{Read, Write};
@@ -483,6 +515,33 @@ mod tests {
         drop(socket);
         person.set_nonblocking(false).unwrap();
         assert!(is_reset(&mut person));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_got_everything_by_the_end_of_the_fence_waits_too() {
+        let (registry, mut pace) = (Registry::new(1), Pace::new(MonoTime::ZERO));
+        let mut behind = Vec::new();
+        for _ in 0..2 {
+            let ((client, person), (server, peer)) = (client().await, pair().await);
+            let admission = registry.admit(0, PG1, Epoch(0), facts()).unwrap();
+            admission.attach_client(&client, &server, || ()).unwrap();
+            while client.try_send(&[7; 65_536]).is_ok() {}
+            behind.push((admission, client, person, peer));
+        }
+        (0..PACE_AT_ONCE).for_each(|_| _ = pace.next());
+        let fence = Fence { backend: PG1, epoch: Epoch(1), end: SessionEnd::FencedDead };
+        let keys = registry.fence_shard(0, fence, &mut pace);
+        assert_eq!((keys.len(), pace.done().at_once), (2, PACE_AT_ONCE), "both are behind");
+        behind[0].2.set_nonblocking(true).unwrap();
+        while !behind[0].1.is_delivered() {
+            drop(std::io::copy(&mut behind[0].2, &mut std::io::sink()));
+        }
+        registry.cut_behind(0, &keys, &mut pace);
+        assert_eq!(pace.done().at_once, PACE_AT_ONCE + 1);
+        drop(std::io::copy(&mut behind[0].2, &mut std::io::sink()));
+        assert_eq!(behind[0].2.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        let got = std::io::copy(&mut behind[1].2, &mut std::io::sink());
+        assert_eq!(got.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
     }
 
     #[tokio::test]
