@@ -339,7 +339,7 @@ mod tests {
     };
     use crate::session::dial::Established;
     use crate::session::meeting::Meeting;
-    use crate::session::talk::{Guest, Line, Talk};
+    use crate::session::talk::{Guest, Line, Talk, talk};
     use crate::session::{Guard, Places};
     use crate::sys::{Clock, Gated, connect};
     use crate::telemetry::{Counted, Metrics};
@@ -460,8 +460,12 @@ mod tests {
         assert_eq!(heard, "still here?");
     }
 
-    /// A conversation that is fenced at rest with a turn in an hour, until `then` and the end of all that is on its way.
-    async fn fenced_for_an_hour(then: impl FnOnce(&Rc<Worker>, &std::net::TcpStream)) -> std::net::TcpStream {
+    /// A conversation that is fenced, at rest or not, with a turn in an hour, until `then` and the end of all that is on its
+    /// way.
+    async fn fenced_for_an_hour(
+        rests: bool,
+        then: impl FnOnce(&Rc<Worker>, &std::net::TcpStream),
+    ) -> std::net::TcpStream {
         let (seats, registry) = (Seats::new(1, 1), Registry::new(1));
         let worker = Rc::new(worker(&seats, &registry));
         let ((client, person), (backend, server)) = (pair().await, pair().await);
@@ -474,12 +478,16 @@ mod tests {
             drop(spawn_local(Rc::clone(&worker).wake_rested_forever()));
             drop(spawn_local(Rc::clone(&worker).close_in_turn_forever()));
             tokio::task::yield_now().await;
-            let (talk, line) = conversation(&worker, client, backend);
-            let Line { pair, pulse, watch } = line;
-            drop((pulse, watch));
-            let load = Arc::clone(&talk.backend_live.load);
+            let (on, line) = conversation(&worker, client, backend);
+            let load = Arc::clone(&on.backend_live.load);
             assert_eq!(load.sessions(), 1);
-            worker.rest(talk, pair, 0);
+            if rests {
+                let Line { pair, pulse, watch } = line;
+                drop((pulse, watch));
+                worker.rest(on, pair, 0);
+            } else {
+                drop(spawn_local(talk(Rc::clone(&worker), on, line, Start::default())));
+            }
             let in_an_hour = MonoTime::from_nanos(3_600_000_000_000);
             registry.fence(BackendId(1), Epoch(1), OutReason::Dead, in_an_hour);
             until(|| load.sessions() == 0).await;
@@ -506,17 +514,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_fenced_client_that_leaves_before_its_turn_is_freed() {
-        drop(fenced_for_an_hour(|_, person| person.shutdown(Shutdown::Both).unwrap()).await);
+        for rests in [true, false] {
+            drop(fenced_for_an_hour(rests, |_, person| person.shutdown(Shutdown::Both).unwrap()).await);
+        }
     }
 
     #[tokio::test]
     async fn fenced_clients_are_closed_at_once_when_the_daemon_stops() {
-        for is_cut in [false, true] {
+        for (rests, is_cut) in [(true, false), (true, true), (false, false), (false, true)] {
             let stop = |worker: &Rc<Worker>, mut person: &std::net::TcpStream| {
                 person.write_all(b"nobody reads this").unwrap();
                 if is_cut { worker.cut() } else { worker.end_turns() }
             };
-            let mut person = fenced_for_an_hour(stop).await;
+            let mut person = fenced_for_an_hour(rests, stop).await;
             assert_eq!(person.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
         }
     }
