@@ -103,7 +103,7 @@ impl Admission {
         if let Some(turn) = entry.turn {
             entry.sockets = match sockets {
                 Sockets::Resting([client, _]) => Sockets::Leaving(client),
-                other => other,
+                other @ (Sockets::None | Sockets::Server(_) | Sockets::Both(_) | Sockets::Leaving(_)) => other,
             };
             return Woken::Fenced(turn);
         }
