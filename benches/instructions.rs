@@ -23,10 +23,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use changeover::failover::{Arrival, PoolRoutes, Route};
-use changeover::model::{Balance, Place, PoolName, ProxyProtocol};
+use changeover::model::{Balance, Direction, Place, PoolName, ProxyProtocol};
 use changeover::relay::{Loans, Pulse, RelayEnd, Splicing, Start, relay};
 use changeover::routing::{BackendLive, Live, PoolLive, Published, RouteReader, route_cell};
-use changeover::sys::Stream;
+use changeover::sys::{Gated, Stream};
 use changeover::telemetry::Metrics;
 use changeover::wire::{is_greeting, parse_proxy_header, proxy_header};
 use gungraun::{library_benchmark, library_benchmark_group};
@@ -123,7 +123,7 @@ fn choose(thread: Thread) -> (Place, Route, Arc<BackendLive>, Arc<PoolLive>, Thr
 
 // --- messages ------------------------------------------------------------------------------------------------
 
-/// One message, from a client to a backend.
+/// One message.
 const MESSAGE: [u8; 200] = [7; 200];
 /// The daemon's default.
 const BUFFER: usize = 64 * 1024;
@@ -152,16 +152,22 @@ fn pair() -> (Stream, UnixStream) {
 struct Relayed {
     relay: Pin<Box<dyn Future<Output = RelayEnd>>>,
     pulse: Rc<Pulse>,
-    person: UnixStream,
-    _server: UnixStream,
+    direction: Direction,
+    speaker: UnixStream,
+    _listener: UnixStream,
 }
 
-fn relayed(splicing: Splicing) -> Relayed {
+fn relayed(direction: Direction, splicing: Splicing) -> Relayed {
     let ((client, person), (backend, server)) = (pair(), pair());
+    let client = Gated::new(client);
     let (pulse, loans) = (Rc::new(Pulse::new(0, 0)), Loans::with(BUFFER, splicing));
     let own = Rc::clone(&pulse);
     let relay = Box::pin(async move { relay(&client, &backend, Start::default(), &own, &loans).await });
-    Relayed { relay, pulse, person, _server: server }
+    let (speaker, _listener) = match direction {
+        Direction::ClientToBackend => (person, server),
+        Direction::BackendToClient => (server, person),
+    };
+    Relayed { relay, pulse, direction, speaker, _listener }
 }
 
 impl Relayed {
@@ -170,7 +176,7 @@ impl Relayed {
     }
 
     fn carried(&self) -> u64 {
-        self.pulse.total()[0]
+        self.pulse.total()[self.direction.index()]
     }
 
     /// Sends a message and waits until the runtime has heard of it. The relay has not looked.
@@ -182,16 +188,16 @@ impl Relayed {
             }
             // From here on the runtime wakes this task when bytes come.
             self.poll(cx);
-            self.person.write_all(&MESSAGE).unwrap();
+            self.speaker.write_all(&MESSAGE).unwrap();
             Poll::Pending
         }));
     }
 }
 
 /// A message is there, and messages before it have had buffers and pipes made.
-fn before_a_message(splicing: fn() -> Splicing) -> (Relayed, LocalRuntime) {
+fn before_a_message(direction: Direction, splicing: fn() -> Splicing) -> (Relayed, LocalRuntime) {
     let runtime = runtime();
-    let mut relayed = runtime.block_on(async { relayed(splicing()) });
+    let mut relayed = runtime.block_on(async { relayed(direction, splicing()) });
     for _ in 0..3 {
         relayed.hear(&runtime);
         relayed.poll(&mut Context::from_waker(Waker::noop()));
@@ -203,8 +209,10 @@ fn before_a_message(splicing: fn() -> Splicing) -> (Relayed, LocalRuntime) {
 
 // The relay's own part, when it is woken: it receives, sends, gives back what it borrowed, and waits again.
 #[library_benchmark]
-#[bench::copied(args = (copied), setup = before_a_message)]
-#[bench::spliced(args = (spliced), setup = before_a_message)]
+#[bench::copied(args = (Direction::ClientToBackend, copied), setup = before_a_message)]
+#[bench::spliced(args = (Direction::ClientToBackend, spliced), setup = before_a_message)]
+#[bench::to_client_copied(args = (Direction::BackendToClient, copied), setup = before_a_message)]
+#[bench::to_client_spliced(args = (Direction::BackendToClient, spliced), setup = before_a_message)]
 fn message((mut relayed, runtime): (Relayed, LocalRuntime)) -> (u64, Relayed, LocalRuntime) {
     relayed.poll(&mut Context::from_waker(Waker::noop()));
     (relayed.carried(), relayed, runtime)
@@ -235,7 +243,8 @@ impl Busy {
 fn busy() -> Busy {
     let runtime = runtime();
     let waiting: Rc<Cell<Option<Waker>>> = Rc::default();
-    let Relayed { mut relay, pulse, mut person, _server } = runtime.block_on(async { relayed(copied()) });
+    let Relayed { mut relay, pulse, speaker: mut person, _listener: _server, .. } =
+        runtime.block_on(async { relayed(Direction::ClientToBackend, copied()) });
     let told = Rc::clone(&waiting);
     runtime.spawn_local(poll_fn(move |cx| {
         let polled = relay.as_mut().poll(cx);

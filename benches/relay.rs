@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use changeover::relay::{Loans, Pulse, Splicing, Start, relay};
-use changeover::sys::{Stream, connect};
+use changeover::sys::{Gated, Stream, connect};
 use tokio::task::{LocalSet, spawn_local};
 
 const KIB: usize = 1024;
@@ -97,7 +97,7 @@ fn measure(way: &str, size: usize, seconds: f64) -> f64 {
             threads.push(thread::spawn(move || ask(person, size, &stop)));
         }
         relays.push(local.spawn_local(async move {
-            let pulse = Pulse::new(0, 0);
+            let (client, pulse) = (Gated::new(client), Pulse::new(0, 0));
             relay(&client, &backend, Start::default(), &pulse, &loans).await;
             pulse.total().iter().sum::<u64>()
         }));

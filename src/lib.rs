@@ -37,9 +37,11 @@
 //!    Tests: `the_table_is_published_before_sessions_are_fenced`,
 //!    `no_session_is_admitted_with_an_epoch_below_the_last_fence`,
 //!    `a_session_fenced_while_it_dialled_is_stale`, `a_session_fenced_before_the_first_answer_keeps_its_client`,
-//!    `when_a_fence_returns_no_byte_reaches_the_client`,
+//!    `when_a_fence_returns_no_byte_reaches_the_client`, `nothing_is_written_or_arrives_after_the_silence`,
+//!    `nothing_of_a_message_arrives_after_its_fence`, `nothing_of_a_spliced_answer_arrives_after_its_fence`,
 //!    `a_client_at_rest_beyond_the_pace_is_silent_and_waits_for_its_turn`,
-//!    `a_crowd_that_loses_its_backend_is_closed_at_a_pace`.
+//!    `a_busy_client_beyond_the_pace_is_silent_and_waits_if_nothing_is_on_its_way`,
+//!    `a_crowd_that_loses_its_backend_is_closed_at_a_pace`, `a_busy_crowd_that_loses_its_backend_is_closed_at_a_pace`.
 //! 5. A failing source of health is not a dead backend, and closes no session by default.
 //!    Tests: `an_unexpected_status_takes_a_backend_out_and_expected_ones_bring_it_back`,
 //!    `a_program_takes_a_backend_out_and_brings_it_back`.

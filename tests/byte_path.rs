@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use changeover::model::SessionEnd;
 use changeover::relay::{Loans, Pulse, RelayEnd, Start, relay};
-use changeover::sys::{Stream, connect};
+use changeover::sys::{Gated, Stream, connect};
 use counting::allocations;
 use tokio::task::{LocalSet, spawn_local};
 
@@ -54,7 +54,7 @@ async fn the_byte_path_allocates_nothing() {
             (person, server)
         });
         let relayed = spawn_local(async move {
-            let (pulse, loans) = (Pulse::new(0, 0), Loans::new(64 * 1024));
+            let (client, pulse, loans) = (Gated::new(client), Pulse::new(0, 0), Loans::new(64 * 1024));
             let end = relay(&client, &backend, Start::default(), &pulse, &loans).await;
             (end, pulse.total())
         });
@@ -77,7 +77,7 @@ async fn the_byte_path_allocates_nothing() {
 #[tokio::test]
 async fn a_session_at_rest_is_small() {
     let ((client, _person), (backend, _server)) = (pair().await, pair().await);
-    let (pulse, loans) = (Pulse::new(0, 0), Loans::new(64 * 1024));
+    let (client, pulse, loans) = (Gated::new(client), Pulse::new(0, 0), Loans::new(64 * 1024));
     let relayed = relay(&client, &backend, Start::default(), &pulse, &loans);
     let size = size_of_val(&relayed);
     assert!(size <= 192, "a relay is {size} bytes");

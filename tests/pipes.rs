@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use changeover::model::{PipeRefusal, SessionEnd};
 use changeover::relay::{Loans, PipeCounts, Pulse, RelayEnd, Splicing, Start, relay};
+use changeover::sys::Gated;
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::SockRef;
@@ -158,6 +159,7 @@ async fn moved_by_one_poll(splicing: Splicing) -> u64 {
     }
     poll_fn(|cx| ours.poll_readable(cx)).await.unwrap();
     let (loans, pulse) = (Loans::with(64 * KIB, splicing), Pulse::new(0, 0));
+    let ours = Gated::new(ours);
     let mut relayed = std::pin::pin!(relay(&ours, &theirs, Start::default(), &pulse, &loans));
     let polled = poll_fn(|cx| Poll::Ready(relayed.as_mut().poll(cx))).await;
     assert!(polled.is_pending(), "it is over: {polled:?}");
@@ -197,7 +199,7 @@ async fn messages_are_copied_a_stream_is_spliced_and_messages_after_it_are_copie
     });
     let loans = Rc::new(Loans::new(64 * KIB));
     let lent = Rc::clone(&loans);
-    let local = LocalSet::new();
+    let (local, ours) = (LocalSet::new(), Gated::new(ours));
     let relayed =
         local.spawn_local(async move { relay(&ours, &theirs, Start::default(), &Pulse::new(0, 0), &lent).await });
     let talk = async {

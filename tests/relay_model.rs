@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use changeover::model::SessionEnd;
 use changeover::relay::{Loans, Pulse, Splicing, Start, relay};
+use changeover::sys::Gated;
 use fastrand::Rng;
 use socket2::SockRef;
 use support::DEADLINE;
@@ -146,6 +147,7 @@ async fn play(seed: u64, noise: &[u8]) {
     let loans = Loans::with([4096, 20_000, 65_536][random.usize(..3)], splicing(&mut random));
     let (loans, pulse) = (std::rc::Rc::new(loans), std::rc::Rc::new(Pulse::new(0, 0)));
     let (lent, counted) = (std::rc::Rc::clone(&loans), std::rc::Rc::clone(&pulse));
+    let ours = Gated::new(ours);
     let relayed = spawn_local(async move { relay(&ours, &theirs, Start::default(), &counted, &lent).await });
     let mut peers = [Peer::new(person, noise, &mut random), Peer::new(server, noise, &mut random)];
     let (begin, mut step) = (Instant::now(), 0);

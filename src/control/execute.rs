@@ -135,10 +135,11 @@ impl Executor {
                 Command::FenceSessions { backend, epoch, reason } => {
                     // One that is forgotten has no session left to cut.
                     let Some((pool, name)) = self.name_of(backend) else { continue };
-                    let Fenced { sessions, over } = self.registry.fence(backend, epoch, reason, self.clock.now());
+                    let Fenced { sessions, at_once, over } =
+                        self.registry.fence(backend, epoch, reason, self.clock.now());
                     if sessions > 0 {
                         let over_ms = u64::try_from(over.as_millis()).unwrap_or(u64::MAX);
-                        tracing::warn!(%pool, backend = %name, %reason, sessions, over_ms, "sessions closed");
+                        tracing::warn!(%pool, backend = %name, %reason, sessions, at_once, over_ms, "sessions closed");
                     }
                 }
                 Command::StartProbe { target, probe, spec } => probes.start(target, probe, spec),

@@ -4,7 +4,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use crate::model::Direction;
-use crate::sys::Stream;
+use crate::sys::{Gated, Pipe, Stream};
 
 use super::buffer::Filled;
 use super::loans::{LentPipe, Loans};
@@ -25,11 +25,35 @@ pub(super) enum Broken {
     Sink,
 }
 
+/// Where a direction writes to.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Sink<'a> {
+    Backend(&'a Stream),
+    /// Which a fence may have silenced, at any time.
+    Client(&'a Gated),
+}
+
+impl Sink<'_> {
+    fn poll_send(self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Backend(stream) => stream.poll_send(cx, bytes),
+            Self::Client(stream) => stream.poll_send(cx, bytes),
+        }
+    }
+
+    fn poll_drain(self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Backend(stream) => pipe.poll_drain(cx, stream),
+            Self::Client(stream) => stream.poll_drain(cx, pipe),
+        }
+    }
+}
+
 /// From where to where a direction goes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Way<'a> {
     pub(super) source: &'a Stream,
-    pub(super) sink: &'a Stream,
+    pub(super) sink: Sink<'a>,
     pub(super) direction: Direction,
 }
 
@@ -109,7 +133,7 @@ impl Half {
                 }
                 State::Writing(filled) if filled.bytes().is_empty() => Ok(0),
                 State::Writing(filled) => ready!(way.sink.poll_send(cx, filled.bytes())),
-                State::Draining(lent) => ready!(lent.pipe.poll_drain(cx, way.sink)),
+                State::Draining(lent) => ready!(way.sink.poll_drain(cx, &mut lent.pipe)),
             };
             let Ok(written) = written else {
                 self.state = State::Ended;

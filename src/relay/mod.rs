@@ -51,9 +51,9 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use crate::model::{Direction, SessionEnd};
-use crate::sys::Stream;
+use crate::sys::{Gated, Stream};
 
-use half::{Broken, Half, Way};
+use half::{Broken, Half, Sink, Way};
 pub use loans::{Loans, PIPES_MAX, PipeCounts, Splicing};
 pub use opening::{FirstChunk, Opening, Start, open};
 pub use pulse::Pulse;
@@ -70,8 +70,9 @@ pub enum RelayEnd {
 
 /// Relays from `start` until both directions ended, one side broke, or `pulse` says stop or rest. When it is over,
 /// what is left to be told to the two sides is told by dropping the sockets, which ends or resets them as is right.
+/// A client that is silenced ends it like a reset by its backend.
 pub fn relay<'a>(
-    client: &'a Stream,
+    client: &'a Gated,
     backend: &'a Stream,
     start: Start,
     pulse: &'a Pulse,
@@ -113,6 +114,11 @@ async fn tell(end: SessionEnd, client: &Stream, backend: &Stream, pulse: &Pulse)
     }
 }
 
+/// Why `client` cannot be written to. One that is silenced is there, but its backend is lost to it.
+fn unwritable(client: &Gated) -> SessionEnd {
+    if client.is_silenced() { SessionEnd::BackendReset } else { SessionEnd::ClientReset }
+}
+
 /// Both directions, and what is known of the two sides.
 struct Relay {
     up: Half,
@@ -125,7 +131,7 @@ impl Relay {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        client: &Stream,
+        client: &Gated,
         backend: &Stream,
         pulse: &Pulse,
         loans: &Loans,
@@ -133,8 +139,8 @@ impl Relay {
         if let Some(end) = pulse.told_to_stop(cx) {
             return Poll::Ready(RelayEnd::Over(end));
         }
-        let up = Way { source: client, sink: backend, direction: Direction::ClientToBackend };
-        let down = Way { source: backend, sink: client, direction: Direction::BackendToClient };
+        let up = Way { source: client, sink: Sink::Backend(backend), direction: Direction::ClientToBackend };
+        let down = Way { source: backend, sink: Sink::Client(client), direction: Direction::BackendToClient };
         let had_ended = [self.up.has_ended(), self.down.has_ended()];
         let client_broke = self.broken == Some(SessionEnd::ClientReset);
         if let Poll::Ready(Err(broken)) = self.up.poll(cx, up, pulse, loans, client_broke) {
@@ -147,14 +153,16 @@ impl Relay {
         if let Poll::Ready(Err(broken)) = self.down.poll(cx, down, pulse, loans, backend_broke) {
             self.note(match broken {
                 Broken::Source => SessionEnd::BackendReset,
-                Broken::Sink => SessionEnd::ClientReset,
+                Broken::Sink => unwritable(client),
             });
         }
         pulse.set_half_closed(self.up.has_ended() || self.down.has_ended());
-        if self.up.has_ended() && self.down.has_ended() {
+        if !self.has_ended() {
+            self.pass_on_end(had_ended, client, backend);
+        }
+        if self.has_ended() {
             return Poll::Ready(RelayEnd::Over(self.broken.unwrap_or(SessionEnd::Completed)));
         }
-        self.pass_on_end(had_ended, client, backend);
         if self.up.is_at_rest() && self.down.is_at_rest() && pulse.takes_rest() {
             return Poll::Ready(RelayEnd::AtRest);
         }
@@ -163,7 +171,7 @@ impl Relay {
 
     /// Tells a side that the other will send no more, if that has just turned out. Only while the other direction
     /// goes on: the end of both is told by the close that follows, for a system call less.
-    fn pass_on_end(&mut self, had_ended: [bool; 2], client: &Stream, backend: &Stream) {
+    fn pass_on_end(&mut self, had_ended: [bool; 2], client: &Gated, backend: &Stream) {
         // Once a side broke, whoever is left is told by its reset.
         if self.broken.is_some() {
             return;
@@ -171,8 +179,12 @@ impl Relay {
         if self.up.has_ended() && !had_ended[0] && backend.end_writing().is_err() {
             self.note(SessionEnd::BackendReset);
         } else if self.down.has_ended() && !had_ended[1] && client.end_writing().is_err() {
-            self.note(SessionEnd::ClientReset);
+            self.note(unwritable(client));
         }
+    }
+
+    const fn has_ended(&self) -> bool {
+        self.up.has_ended() && self.down.has_ended()
     }
 
     /// A side broke: nothing can be sent to it any more, but what came from it before still counts.
@@ -193,7 +205,7 @@ mod tests {
 
     use super::{Loans, Pulse, Start, relay};
     use crate::model::SessionEnd;
-    use crate::sys::{Stream, connect, tally};
+    use crate::sys::{Gated, Stream, connect, tally};
 
     /// One end of a connection for the relay, and the other end.
     async fn pair() -> (Stream, TcpStream) {
@@ -209,7 +221,7 @@ mod tests {
     async fn a_message_costs_one_receive_and_one_send() {
         const MESSAGES: usize = 500;
         let ((client, mut person), (backend, mut server)) = (pair().await, pair().await);
-        let local = LocalSet::new();
+        let (local, client) = (LocalSet::new(), Gated::new(client));
         let relayed = local.spawn_local(async move {
             relay(&client, &backend, Start::default(), &Pulse::new(0, 0), &Loans::new(65_536)).await
         });

@@ -10,7 +10,7 @@ use std::io;
 use std::task::{Context, Poll};
 
 use crate::model::{Direction, Resend, SessionEnd};
-use crate::sys::Stream;
+use crate::sys::{Gated, Stream};
 use crate::wire::is_greeting;
 
 use super::buffer::{BufferPool, Filled};
@@ -94,7 +94,7 @@ impl Start {
     }
 
     /// Writes the backend's first bytes to `client`, as far as there is room for them now.
-    pub fn deliver(&mut self, client: &Stream, pulse: &Pulse) {
+    pub fn deliver(&mut self, client: &Gated, pulse: &Pulse) {
         if let Some(filled) = &mut self.down
             // What cannot be written now the relay will write, or say why not.
             && let Ok(written) = client.try_send(filled.bytes())

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::model::{MonoTime, SessionEnd};
-use crate::sys::{Resting, Stream};
+use crate::sys::{Gated, Resting, Stream};
 
-use super::entry::{Entry, Sockets};
+use super::entry::{Entry, Pair, Sockets};
 use super::registry::Registry;
 
 /// The route that the session picked is older than the last fence of its backend: pick again.
@@ -15,9 +15,9 @@ pub struct Stale;
 /// What became of a session at rest when there was news of it.
 #[derive(Debug)]
 pub enum Woken {
-    /// It goes on: its client's socket and its backend's.
-    Streams([Arc<Stream>; 2]),
-    /// It was fenced, and rests until its client is closed, which is to be then.
+    /// It goes on.
+    Streams(Pair),
+    /// It was fenced, and stays until its client is closed, which is to be then.
     Fenced(MonoTime),
     /// Its sockets are gone.
     Lost,
@@ -49,12 +49,12 @@ impl Admission {
     /// [`Stale`] if the backend was fenced meanwhile: nothing it said may reach the client.
     pub fn attach_client(
         &self,
-        client: &Arc<Stream>,
+        client: &Arc<Gated>,
         server: &Arc<Stream>,
         deliver: impl FnOnce(),
     ) -> Result<(), Stale> {
         self.change(|entry| {
-            entry.sockets = Sockets::Both([Arc::clone(client), Arc::clone(server)]);
+            entry.sockets = Sockets::Both(Pair { client: Arc::clone(client), server: Arc::clone(server) });
             deliver();
         })
     }
@@ -67,26 +67,26 @@ impl Admission {
     /// The sockets, if it has been fenced or `take_out` gave them back; none if that lost them.
     pub fn rest(
         &self,
-        both: [Arc<Stream>; 2],
+        both: Pair,
         take_out: impl FnOnce([Stream; 2]) -> Result<[Resting; 2], Option<[Stream; 2]>>,
-    ) -> Result<(), Option<[Arc<Stream>; 2]>> {
+    ) -> Result<(), Option<Pair>> {
         let mut shard = self.registry.shard(self.worker);
         let Some(entry) = self.key.and_then(|key| shard.sessions.get_mut(key)) else { return Err(Some(both)) };
         if entry.fenced.is_some() {
             return Err(Some(both));
         }
         entry.sockets = Sockets::None;
-        let [client, server] = both;
+        let Pair { client, server } = both;
         // Nobody else has a handle: only a fence would, and there has been none.
         let (Some(client), Some(server)) = (Arc::into_inner(client), Arc::into_inner(server)) else { return Err(None) };
-        match take_out([client, server]) {
+        match take_out([client.into_stream(), server]) {
             Ok(resting) => {
                 entry.sockets = Sockets::Resting(resting);
                 Ok(())
             }
             Err(None) => Err(None),
             Err(Some(streams)) => {
-                let both = streams.map(Arc::new);
+                let both = Pair::new(streams);
                 entry.sockets = Sockets::Both(both.clone());
                 Err(Some(both))
             }
@@ -94,28 +94,43 @@ impl Admission {
     }
 
     /// Ends the rest: `take_in` gives the sockets back to the runtime, or loses them. If it was fenced while it rested
-    /// they are cut already, or else stay here: its backend's is cut, and its client is to be closed in its turn.
+    /// they are cut already, or else its client's stays here, to be closed in its turn, and its backend's, which is cut,
+    /// is closed.
     pub fn wake(&self, take_in: impl FnOnce([Resting; 2]) -> Option<[Stream; 2]>) -> Woken {
         let mut shard = self.registry.shard(self.worker);
         let Some(entry) = self.key.and_then(|key| shard.sessions.get_mut(key)) else { return Woken::Lost };
+        let sockets = std::mem::replace(&mut entry.sockets, Sockets::None);
         if let Some(turn) = entry.turn {
+            entry.sockets = match sockets {
+                Sockets::Resting([client, _]) => Sockets::Leaving(client),
+                other @ (Sockets::None | Sockets::Server(_) | Sockets::Both(_) | Sockets::Leaving(_)) => other,
+            };
             return Woken::Fenced(turn);
         }
-        let Sockets::Resting(resting) = std::mem::replace(&mut entry.sockets, Sockets::None) else {
-            return Woken::Lost;
-        };
+        let Sockets::Resting(resting) = sockets else { return Woken::Lost };
         let Some(both) = take_in(resting) else { return Woken::Lost };
-        let both = both.map(Arc::new);
+        let both = Pair::new(both);
         entry.sockets = Sockets::Both(both.clone());
         Woken::Streams(both)
     }
 
-    /// Has `look` look at its client's and its backend's sockets, if it rests.
-    pub fn at_rest<T>(&self, look: impl FnOnce(&[Resting; 2]) -> T) -> Option<T> {
+    /// Keeps the socket of its `client`, which is to be closed in its turn: `take_out` takes it out of the runtime. Its
+    /// backend's is let go. Should somebody be cutting it at the same moment it is let go too.
+    pub fn keep_leaving(&self, client: Arc<Gated>, take_out: impl FnOnce(Stream) -> Option<Resting>) {
+        let mut shard = self.registry.shard(self.worker);
+        let Some(entry) = self.key.and_then(|key| shard.sessions.get_mut(key)) else { return };
+        drop(std::mem::replace(&mut entry.sockets, Sockets::None));
+        if let Some(client) = Arc::into_inner(client).and_then(|client| take_out(client.into_stream())) {
+            entry.sockets = Sockets::Leaving(client);
+        }
+    }
+
+    /// Has `look` look at its client's socket, if that was fenced and is to be closed in its turn.
+    pub fn leaving<T>(&self, look: impl FnOnce(&Resting) -> T) -> Option<T> {
         let shard = self.registry.shard(self.worker);
         match &self.key.and_then(|key| shard.sessions.get(key))?.sockets {
-            Sockets::Resting(both) => Some(look(both)),
-            Sockets::None | Sockets::Server(_) | Sockets::Both(_) => None,
+            Sockets::Leaving(client) => Some(look(client)),
+            Sockets::None | Sockets::Server(_) | Sockets::Both(_) | Sockets::Resting(_) => None,
         }
     }
 
@@ -152,10 +167,27 @@ impl Admission {
         self.leave()?.fenced
     }
 
-    /// Leaves the registry from a rest. Says why the session was cut from outside, if it was, and gives its sockets.
-    pub fn end_at_rest(mut self) -> (Option<SessionEnd>, Option<[Resting; 2]>) {
+    /// Leaves the registry, unless it was fenced and its client is to be closed in its turn. Says why the session was
+    /// cut from outside, if it was. A fence comes before that, or does not find it.
+    ///
+    /// # Errors
+    ///
+    /// The turn.
+    pub fn end_unless_leaving(&mut self) -> Result<Option<SessionEnd>, MonoTime> {
+        let mut shard = self.registry.shard(self.worker);
+        let turn = self.key.and_then(|key| shard.sessions.get(key)?.turn);
+        if let Some(turn) = turn {
+            return Err(turn);
+        }
+        let left = self.key.take().and_then(|key| shard.sessions.try_remove(key));
+        drop(shard);
+        Ok(left.and_then(|entry| entry.fenced))
+    }
+
+    /// Leaves the registry when its turn has come. Says why the session was cut, and gives its client's socket.
+    pub fn end_leaving(&mut self) -> (Option<SessionEnd>, Option<Resting>) {
         match self.leave() {
-            Some(Entry { fenced, sockets: Sockets::Resting(both), .. }) => (fenced, Some(both)),
+            Some(Entry { fenced, sockets: Sockets::Leaving(client), .. }) => (fenced, Some(client)),
             left => (left.and_then(|entry| entry.fenced), None),
         }
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::model::{BackendId, Epoch, ListenerName, MonoTime, SessionEnd, SessionId, SessionState, SessionStatus};
-use crate::sys::{Resting, Stream};
+use crate::sys::{Gated, Resting, Stream};
 
 use super::live::BackendLive;
 
@@ -17,7 +17,7 @@ pub(super) struct Entry {
     pub(super) moved: [u64; 2],
     pub(super) sockets: Sockets,
     pub(super) fenced: Option<SessionEnd>,
-    /// When its client is to be closed, if it was fenced at rest and has to wait for that.
+    /// When its client is to be closed, if it was fenced and has to wait for that.
     pub(super) turn: Option<MonoTime>,
 }
 
@@ -42,9 +42,34 @@ pub(super) enum Sockets {
     /// Nothing may be written to its client yet: it can still be given another backend.
     Server(Arc<Stream>),
     /// Established: its client's and its backend's.
-    Both([Arc<Stream>; 2]),
+    Both(Pair),
     /// The same, kept here while nothing moves.
     Resting([Resting; 2]),
+    /// It was fenced: its client's, kept here until that is closed.
+    Leaving(Resting),
+}
+
+/// The sockets of an established session.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    /// Its client's, which a fence may silence.
+    pub client: Arc<Gated>,
+    /// Its backend's.
+    pub server: Arc<Stream>,
+}
+
+impl Pair {
+    /// Of the client's socket and the backend's.
+    #[must_use]
+    pub fn new([client, server]: [Stream; 2]) -> Self {
+        Self { client: Arc::new(Gated::new(client)), server: Arc::new(server) }
+    }
+
+    /// Cuts both, now.
+    pub(super) fn abort(&self) {
+        self.client.abort();
+        self.server.abort();
+    }
 }
 
 impl Entry {
@@ -58,7 +83,7 @@ impl Entry {
             state: match self.sockets {
                 Sockets::None | Sockets::Server(_) => SessionState::Opening,
                 Sockets::Both(_) => SessionState::Open,
-                Sockets::Resting(_) => SessionState::Idle,
+                Sockets::Resting(_) | Sockets::Leaving(_) => SessionState::Idle,
             },
             since: self.facts.since,
             moved: self.moved,

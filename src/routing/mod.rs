@@ -14,7 +14,7 @@ mod registry;
 mod table_cell;
 
 pub use admission::{Admission, Stale, Woken};
-pub use entry::SessionFacts;
+pub use entry::{Pair, SessionFacts};
 pub use feedback::Feedback;
 pub use line::{InLine, Room};
 pub use live::{BackendLive, EarlyEnds, Live, PoolLive};

@@ -19,7 +19,9 @@ pub const PACE_STEP: Duration = Duration::from_millis(100);
 pub struct Fenced {
     /// How many of its sessions were established.
     pub sessions: usize,
-    /// After so long the last of their clients will be closed.
+    /// How many of their clients were closed with it: those that may be at once, and those that could not wait.
+    pub at_once: usize,
+    /// After so long the last of the others will be closed, or sooner.
     pub over: Duration,
 }
 
@@ -28,12 +30,13 @@ pub struct Fenced {
 pub(super) struct Pace {
     begun: MonoTime,
     given: usize,
+    waiting: usize,
     over: Duration,
 }
 
 impl Pace {
     pub(super) const fn new(begun: MonoTime) -> Self {
-        Self { begun, given: 0, over: Duration::ZERO }
+        Self { begun, given: 0, waiting: 0, over: Duration::ZERO }
     }
 
     /// Gives the next place away, and says how long after the fence it is to be closed; none is at once.
@@ -45,18 +48,24 @@ impl Pace {
 
     /// The turn of a client that is to wait for so long.
     pub(super) fn turn(&mut self, after: Duration) -> MonoTime {
+        self.waiting += 1;
         self.over = self.over.max(after);
         self.begun + after
     }
 
+    /// One whose turn it was to wait could not.
+    pub(super) const fn cut(&mut self) {
+        self.waiting -= 1;
+    }
+
     pub(super) const fn done(&self) -> Fenced {
-        Fenced { sessions: self.given, over: self.over }
+        Fenced { sessions: self.given, at_once: self.given - self.waiting, over: self.over }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{PACE_AT_ONCE, PACE_STEP, Pace};
+    use super::{Fenced, PACE_AT_ONCE, PACE_STEP, Pace};
     use crate::model::MonoTime;
 
     #[test]
@@ -68,6 +77,7 @@ mod tests {
         assert!(places[2 * PACE_AT_ONCE..].iter().all(|&place| place == Some(2 * PACE_STEP)));
         assert_eq!(pace.done().over.as_nanos(), 0, "nobody waits yet");
         assert_eq!(pace.turn(PACE_STEP), MonoTime::ZERO + PACE_STEP);
-        assert_eq!((pace.done().sessions, pace.done().over), (3 * PACE_AT_ONCE, PACE_STEP));
+        let sessions = 3 * PACE_AT_ONCE;
+        assert_eq!(pace.done(), Fenced { sessions, at_once: sessions - 1, over: PACE_STEP });
     }
 }

@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use slab::Slab;
 
 use crate::model::{BackendId, Epoch, MonoTime, OutReason, SessionEnd, SessionId, SessionStatus};
-use crate::sys::{Resting, Stream};
+use crate::sys::{Gated, Resting, Stream};
 
 use super::admission::{Admission, Stale};
-use super::entry::{Entry, SessionFacts, Sockets};
+use super::entry::{Entry, Pair, SessionFacts, Sockets};
 use super::pace::{Fenced, Pace};
 
-/// So many sessions at rest are cut before the lock is given up for a moment: about 100 microseconds.
+/// So many sessions at rest are cut, or others silenced, before the lock is given up for a moment: about 100 microseconds.
 const CUT_AT_ONCE: usize = 32;
 
 /// So many sessions are looked at before the lock is given up for a moment: some tens of microseconds.
@@ -71,16 +71,22 @@ impl Registry {
 
     /// Ends every session of `backend` that was admitted under an epoch below `epoch`, and admits no more of them. When
     /// it returns, no byte of theirs reaches a client or the backend any more, and every socket to the backend is cut.
-    /// The clients are closed with that, as many as may be at once; beyond them those that rest are silent until
-    /// their turn comes, counted from `now` (see [`super::PACE_STEP`]). Those that have not been answered yet
+    /// The clients are closed with that, as many as may be at once; beyond them those that can be silenced are silent
+    /// until their turn comes, counted from `now` (see [`super::PACE_STEP`]). Those that have not been answered yet
     /// are cut from their backend only.
     pub fn fence(&self, backend: BackendId, epoch: Epoch, reason: OutReason, now: MonoTime) -> Fenced {
         let (mut pace, fence) = (Pace::new(now), Fence { backend, epoch, end: SessionEnd::from(reason) });
-        (0..self.shards.len()).for_each(|worker| self.fence_shard(worker, fence, &mut pace));
+        let shards = 0..self.shards.len();
+        let behind: Vec<_> = shards.map(|worker| self.fence_shard(worker, fence, &mut pace)).collect();
+        for (worker, behind) in behind.into_iter().enumerate() {
+            self.cut_behind(worker, &behind, &mut pace);
+        }
         pace.done()
     }
 
-    fn fence_shard(&self, worker: usize, fence: Fence, pace: &mut Pace) {
+    /// Gives those whose clients are silenced and to whom the kernel had still to send.
+    fn fence_shard(&self, worker: usize, fence: Fence, pace: &mut Pace) -> Vec<(usize, SessionId)> {
+        let mut behind = Vec::new();
         let mut shard = self.shard(worker);
         let floor = shard.floors.entry(fence.backend).or_default();
         *floor = fence.epoch.max(*floor);
@@ -89,9 +95,35 @@ impl Registry {
         while let Some(batch) = shard.mark(from, fence, pace) {
             // Cut outside the lock, which the worker needs for every other session; the handles keep the sockets open.
             drop(shard);
-            batch.sockets.iter().for_each(|socket| socket.abort());
+            batch.clients.iter().for_each(|client| client.abort());
+            batch.servers.iter().for_each(|server| server.abort());
             from = batch.next;
+            behind.extend(batch.behind);
             shard = self.shard(worker);
+        }
+        drop(shard);
+        behind
+    }
+
+    /// Looks once more at those to whom the kernel had still to send: what it sent was perhaps acknowledged while the rest
+    /// of a crowd was fenced. The others cannot wait, for it would send again what is lost.
+    fn cut_behind(&self, worker: usize, behind: &[(usize, SessionId)], pace: &mut Pace) {
+        for &(key, id) in behind {
+            let mut shard = self.shard(worker);
+            // Another may have its key by now.
+            let Some(entry) = shard.sessions.get_mut(key).filter(|entry| entry.id == id) else { continue };
+            match &entry.sockets {
+                Sockets::Both(Pair { client, .. }) if !client.is_delivered() => {
+                    client.abort();
+                    entry.turn = None;
+                }
+                // Its thread waits for the turn already, and sees that the client is gone.
+                Sockets::Leaving(client) if client.unsent() > 0 => client.abort(),
+                Sockets::None | Sockets::Server(_) | Sockets::Both(_) | Sockets::Resting(_) | Sockets::Leaving(_) => {
+                    continue;
+                }
+            }
+            pace.cut();
         }
     }
 
@@ -125,10 +157,10 @@ impl Registry {
         let entries = keys.iter().filter_map(|&key| shard.sessions.get(key));
         entries
             .filter_map(|entry| match &entry.sockets {
-                Sockets::Server(server) | Sockets::Both([_, server]) => {
+                Sockets::Server(server) | Sockets::Both(Pair { server, .. }) => {
                     Some((entry.backend, entry.epoch, Arc::clone(server)))
                 }
-                Sockets::None | Sockets::Resting(_) => None,
+                Sockets::None | Sockets::Resting(_) | Sockets::Leaving(_) => None,
             })
             .collect()
     }
@@ -178,7 +210,7 @@ impl Registry {
     #[must_use]
     pub fn close(&self, id: SessionId) -> bool {
         let workers = u64::try_from(self.shards.len()).unwrap_or(1);
-        let (mut found, mut streams) = (false, Vec::new());
+        let (mut found, mut server, mut pair) = (false, None, None);
         self.walk(usize::try_from(id.0 % workers).unwrap_or(0), |entry| {
             if entry.id != id {
                 return;
@@ -187,17 +219,21 @@ impl Registry {
             match &entry.sockets {
                 // Of one that was fenced before it was answered only this ends the client too.
                 Sockets::None | Sockets::Server(_) => entry.fenced = Some(SessionEnd::Closed),
-                Sockets::Both(_) | Sockets::Resting(_) => _ = entry.fenced.get_or_insert(SessionEnd::Closed),
+                Sockets::Both(_) | Sockets::Resting(_) | Sockets::Leaving(_) => {
+                    entry.fenced.get_or_insert(SessionEnd::Closed);
+                }
             }
             match &entry.sockets {
                 // Its thread finds out when it has dialled.
                 Sockets::None => {}
-                Sockets::Server(server) => streams.push(Arc::clone(server)),
-                Sockets::Both(both) => streams.extend(both.iter().cloned()),
+                Sockets::Server(of) => server = Some(Arc::clone(of)),
+                Sockets::Both(both) => pair = Some(both.clone()),
                 Sockets::Resting(both) => both.iter().for_each(Resting::abort),
+                Sockets::Leaving(client) => client.abort(),
             }
         });
-        streams.iter().for_each(|stream| stream.abort());
+        server.iter().for_each(|server| server.abort());
+        pair.iter().for_each(Pair::abort);
         found
     }
 
@@ -225,24 +261,32 @@ struct Fence {
 /// What one look at a shard has found to be fenced.
 struct Batch {
     /// To be cut.
-    sockets: Vec<Arc<Stream>>,
+    clients: Vec<Arc<Gated>>,
+    /// The same.
+    servers: Vec<Arc<Stream>>,
+    /// Their clients are silenced, and the kernel has still to send to them: their keys and numbers.
+    behind: Vec<(usize, SessionId)>,
     /// Where to look on.
     next: usize,
 }
 
 impl Shard {
     /// Marks the sessions of a fence from key `from` on; none if there is no key left. Those at rest are cut
-    /// here, where their sockets are kept, so not too many at a time.
+    /// here, where their sockets are kept, and others silenced here, so not too many at a time.
     ///
-    /// Of those only can the client be left open: nobody writes to it, for it cannot wake any more, and what was written
-    /// before has arrived. A session whose thread may be about to write, or the kernel about to send, is silent only
-    /// once its client is cut; it takes up a place all the same, for it comes back like the others.
+    /// A client can be left open if nobody writes to it any more, and what was written before has arrived: nobody does
+    /// to one at rest, for it cannot wake; and its thread can write no more to one that is silenced. If its thread is
+    /// writing to it at the moment, or the kernel has still to send to it, it is silent only once it is cut; it takes up
+    /// a place all the same, for it comes back like the others.
+    ///
+    /// A thread whose client is silenced finds out by its backend's socket: it waits for that to be read from, as no end
+    /// was passed on, or else for room at the client, which has some.
     fn mark(&mut self, from: usize, fence: Fence, pace: &mut Pace) -> Option<Batch> {
         let end = self.sessions.iter().next_back().map_or(0, |(key, _)| key + 1);
         if from >= end {
             return None;
         }
-        let mut batch = Batch { sockets: Vec::new(), next: end };
+        let mut batch = Batch { clients: Vec::new(), servers: Vec::new(), behind: Vec::new(), next: end };
         let mut cut = 0;
         for key in from..end {
             let Some(entry) = self.sessions.get_mut(key) else { continue };
@@ -252,11 +296,22 @@ impl Shard {
             entry.fenced = Some(fence.end);
             match &entry.sockets {
                 Sockets::None => {}
-                Sockets::Server(server) => batch.sockets.push(Arc::clone(server)),
-                Sockets::Both(both) => {
-                    pace.next();
-                    batch.sockets.extend(both.iter().cloned());
+                Sockets::Server(server) => batch.servers.push(Arc::clone(server)),
+                Sockets::Both(Pair { client, server }) => {
+                    batch.servers.push(Arc::clone(server));
+                    match pace.next() {
+                        Some(after) if client.silence() => {
+                            entry.turn = Some(pace.turn(after));
+                            if !client.is_delivered() {
+                                batch.behind.push((key, entry.id));
+                            }
+                            cut += 1;
+                        }
+                        Some(_) | None => batch.clients.push(Arc::clone(client)),
+                    }
                 }
+                // One that is kept here was fenced.
+                Sockets::Leaving(_) => {}
                 Sockets::Resting([client, server]) => {
                     server.abort();
                     match pace.next() {
@@ -277,12 +332,12 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
-    use super::{Registry, SessionFacts};
+    use super::{Fence, Pair, Registry, SessionFacts};
     use crate::model::{BackendId, Epoch, MonoTime, OutReason, SessionEnd, SessionId, SessionState};
     use crate::routing::admission::{Stale, Woken};
     use crate::routing::live::BackendLive;
-    use crate::routing::pace::{Fenced, PACE_AT_ONCE, PACE_STEP};
-    use crate::sys::{Stream, connect};
+    use crate::routing::pace::{Fenced, PACE_AT_ONCE, PACE_STEP, Pace};
+    use crate::sys::{Gated, Stream, connect};
     use crate::telemetry::Metrics;
     use std::io::{Read, Write};
     use std::sync::Arc;
@@ -315,6 +370,12 @@ mod tests {
         assert!(registry.admit(0, PG1, Epoch(0), facts()).is_ok());
     }
 
+    /// A client's connection, and the client.
+    async fn client() -> (Arc<Gated>, std::net::TcpStream) {
+        let (ours, theirs) = pair().await;
+        (Arc::new(Gated::new(Arc::into_inner(ours).unwrap())), theirs)
+    }
+
     async fn pair() -> (Arc<Stream>, std::net::TcpStream) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string().parse().unwrap();
@@ -337,7 +398,7 @@ mod tests {
     async fn a_session_fenced_before_the_first_answer_keeps_its_client() {
         let registry = Registry::new(1);
         let admission = registry.admit(0, PG1, Epoch(0), facts()).unwrap();
-        let ((client, mut person), (server, mut peer)) = (pair().await, pair().await);
+        let ((client, mut person), (server, mut peer)) = (client().await, pair().await);
         admission.attach_server(&server).unwrap();
         assert_eq!(
             registry.fence(PG1, Epoch(1), OutReason::Dead, MonoTime::ZERO).sessions,
@@ -355,7 +416,7 @@ mod tests {
     async fn when_a_fence_returns_no_byte_reaches_the_client() {
         let registry = Registry::new(1);
         let admission = registry.admit(0, PG1, Epoch(0), facts()).unwrap();
-        let ((client, mut person), (backend, mut server)) = (pair().await, pair().await);
+        let ((client, mut person), (backend, mut server)) = (client().await, pair().await);
         admission.attach_server(&backend).unwrap();
         admission.attach_client(&client, &backend, || ()).unwrap();
         let registry_of_control = registry.clone();
@@ -372,27 +433,27 @@ mod tests {
     #[tokio::test]
     async fn a_client_at_rest_beyond_the_pace_is_silent_and_waits_for_its_turn() {
         let registry = Registry::new(2);
-        let ((first, mut first_person), (first_server, _first_peer)) = (pair().await, pair().await);
-        // Of sessions that do not rest each takes a place, and is cut.
+        let ((first, mut first_person), (first_server, _first_peer)) = (client().await, pair().await);
+        // Each takes a place, and is cut.
         let busy: Vec<_> = (0..PACE_AT_ONCE).map(|_| registry.admit(0, PG1, Epoch(0), facts()).unwrap()).collect();
         busy.iter().for_each(|admission| admission.attach_client(&first, &first_server, || ()).unwrap());
         let mut resting = Vec::new();
         for is_behind in [false, true] {
-            let ((client, person), (server, peer)) = (pair().await, pair().await);
+            let ((client, person), (server, peer)) = (client().await, pair().await);
             if is_behind {
                 while client.try_send(&[7; 65_536]).is_ok() {}
             }
             let admission = registry.admit(1, PG1, Epoch(0), facts()).unwrap();
             admission.attach_client(&client, &server, || ()).unwrap();
-            let both = [client, server];
+            let both = Pair { client, server };
             admission.rest(both, |both| Ok(both.map(|socket| socket.rest().unwrap()))).unwrap();
             resting.push((admission, person, peer));
         }
-        let (later, mut later_person, mut later_peer) = resting.remove(0);
+        let (mut later, mut later_person, mut later_peer) = resting.remove(0);
         let (behind, mut behind_person, mut behind_peer) = resting.remove(0);
         let now = MonoTime::from_nanos(7);
         let fenced = registry.fence(PG1, Epoch(1), OutReason::Dead, now);
-        assert_eq!(fenced, Fenced { sessions: PACE_AT_ONCE + 2, over: PACE_STEP });
+        assert_eq!(fenced, Fenced { sessions: PACE_AT_ONCE + 2, at_once: PACE_AT_ONCE + 1, over: PACE_STEP });
         let is_reset = |stream: &mut std::net::TcpStream| {
             std::io::copy(stream, &mut std::io::sink()).is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionReset)
         };
@@ -407,7 +468,80 @@ mod tests {
         let id = registry.sessions(SessionId(0), usize::MAX / 4, |_| true).into_iter();
         let id = id.filter(|session| session.state == SessionState::Idle).map(|session| session.id).min().unwrap();
         assert!(registry.close(id) && is_reset(&mut later_person), "an order to close it comes before its turn");
-        assert_eq!(later.end_at_rest().0, Some(SessionEnd::FencedDead));
+        assert_eq!(later.end_leaving().0, Some(SessionEnd::FencedDead));
+    }
+
+    #[tokio::test]
+    async fn a_busy_client_beyond_the_pace_is_silent_and_waits_if_nothing_is_on_its_way() {
+        let registry = Registry::new(1);
+        let ((first, _first_person), (first_server, _first_peer)) = (client().await, pair().await);
+        let others: Vec<_> = (0..PACE_AT_ONCE).map(|_| registry.admit(0, PG1, Epoch(0), facts()).unwrap()).collect();
+        others.iter().for_each(|admission| admission.attach_client(&first, &first_server, || ()).unwrap());
+        let mut busy = Vec::new();
+        for _ in 0..3 {
+            let ((client, person), (server, peer)) = (client().await, pair().await);
+            let admission = registry.admit(0, PG1, Epoch(0), facts()).unwrap();
+            admission.attach_client(&client, &server, || ()).unwrap();
+            busy.push((admission, client, person, peer));
+        }
+        assert_eq!(busy[0].1.try_send(b"an answer").unwrap(), 9);
+        assert_eq!(busy[0].2.read(&mut [0; 64]).unwrap(), 9);
+        while busy[0].1.unsent() > 0 {
+            tokio::task::yield_now().await;
+        }
+        while busy[1].1.try_send(&[7; 65_536]).is_ok() {}
+        busy[2].1.end_writing().unwrap();
+        let fenced = registry.fence(PG1, Epoch(1), OutReason::Dead, MonoTime::ZERO);
+        assert_eq!(fenced, Fenced { sessions: PACE_AT_ONCE + 3, at_once: PACE_AT_ONCE + 2, over: PACE_STEP });
+        let is_reset = |stream: &mut std::net::TcpStream| {
+            std::io::copy(stream, &mut std::io::sink()).is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionReset)
+        };
+        assert!(is_reset(&mut busy[1].2), "what the kernel had still to send to it must not arrive");
+        for (mut admission, _, _, mut peer) in busy.drain(1..) {
+            assert!(is_reset(&mut peer));
+            assert_eq!(admission.end_unless_leaving(), Ok(Some(SessionEnd::FencedDead)));
+        }
+        let (mut admission, client, mut person, mut peer) = busy.remove(0);
+        assert!(is_reset(&mut peer));
+        assert!(client.is_silenced() && client.try_send(b"another").is_err() && client.end_writing().is_err());
+        assert_eq!(admission.end_unless_leaving(), Err(MonoTime::ZERO + PACE_STEP));
+        admission.keep_leaving(client, |client| client.rest().ok());
+        assert_eq!(admission.leaving(|client| client.has_ended()), Some(false));
+        person.set_nonblocking(true).unwrap();
+        assert_eq!(person.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        let (end, socket) = admission.end_leaving();
+        assert_eq!(end, Some(SessionEnd::FencedDead));
+        socket.as_ref().unwrap().reset_on_close();
+        drop(socket);
+        person.set_nonblocking(false).unwrap();
+        assert!(is_reset(&mut person));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_got_everything_by_the_end_of_the_fence_waits_too() {
+        let (registry, mut pace) = (Registry::new(1), Pace::new(MonoTime::ZERO));
+        let mut behind = Vec::new();
+        for _ in 0..2 {
+            let ((client, person), (server, peer)) = (client().await, pair().await);
+            let admission = registry.admit(0, PG1, Epoch(0), facts()).unwrap();
+            admission.attach_client(&client, &server, || ()).unwrap();
+            while client.try_send(&[7; 65_536]).is_ok() {}
+            behind.push((admission, client, person, peer));
+        }
+        (0..PACE_AT_ONCE).for_each(|_| _ = pace.next());
+        let fence = Fence { backend: PG1, epoch: Epoch(1), end: SessionEnd::FencedDead };
+        let keys = registry.fence_shard(0, fence, &mut pace);
+        assert_eq!((keys.len(), pace.done().at_once), (2, PACE_AT_ONCE), "both are behind");
+        behind[0].2.set_nonblocking(true).unwrap();
+        while !behind[0].1.is_delivered() {
+            drop(std::io::copy(&mut behind[0].2, &mut std::io::sink()));
+        }
+        registry.cut_behind(0, &keys, &mut pace);
+        assert_eq!(pace.done().at_once, PACE_AT_ONCE + 1);
+        drop(std::io::copy(&mut behind[0].2, &mut std::io::sink()));
+        assert_eq!(behind[0].2.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        let got = std::io::copy(&mut behind[1].2, &mut std::io::sink());
+        assert_eq!(got.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
     }
 
     #[tokio::test]
@@ -422,7 +556,7 @@ mod tests {
         let dials = all.iter().find(|session| session.id.0 % 2 == 1).unwrap().id;
         assert!(registry.close(dials) && !registry.close(SessionId(99)));
         assert_eq!(admissions[1].fenced(), Some(SessionEnd::Closed));
-        let ((client, mut person), (server, _peer)) = (pair().await, pair().await);
+        let ((client, mut person), (server, _peer)) = (client().await, pair().await);
         admissions[0].attach_server(&server).unwrap();
         admissions[0].attach_client(&client, &server, || ()).unwrap();
         registry.add_moved(0, &[(admissions[0].key(), [3, 4]), (99, [1, 1])]);

@@ -10,7 +10,7 @@ use crate::failover::{Arrival, NoRoute, PoolRoutes, Route, client_key};
 use crate::model::{BackendId, DialError, HoldEnd, HoldPlan, MonoTime, PoolName, SessionEnd, WhenDown};
 use crate::relay::FirstChunk;
 use crate::routing::{InLine, PoolLive, Room, SessionFacts};
-use crate::sys::Stream;
+use crate::sys::{Gated, Stream};
 
 use super::caller::Caller;
 use super::dial::{Established, Failure, Picked, connect_to};
@@ -48,7 +48,7 @@ pub(super) enum Refusal {
 /// runtime could not watch it any more.
 pub(super) struct Refused {
     pub(super) refusal: Refusal,
-    _client: Option<Arc<Stream>>,
+    _client: Option<Arc<Gated>>,
 }
 
 /// What to do next with a client.
@@ -110,9 +110,9 @@ impl Search {
         &mut self,
         worker: &Worker,
         entrance: &Entrance,
-        mut client: Arc<Stream>,
+        mut client: Arc<Gated>,
         caller: &Caller,
-    ) -> Result<(Arc<Stream>, Established), Refused> {
+    ) -> Result<(Arc<Gated>, Established), Refused> {
         loop {
             let pool_name = entrance.plan().pool.clone();
             let refusal = match self.choose(worker, &pool_name) {
@@ -355,7 +355,9 @@ fn without_route(why: NoRoute, routes: &PoolRoutes, pool: Arc<PoolLive>, has_tri
 }
 
 /// A client that was held, with the runtime looking afresh at what it sent meanwhile.
-fn rearmed(client: Arc<Stream>) -> Result<Arc<Stream>, Refused> {
-    let rearmed = Arc::into_inner(client).and_then(|client| client.rearm().ok());
-    rearmed.map(Arc::new).ok_or(Refused { refusal: Refusal::Hold(HoldEnd::ClientLeft), _client: None })
+fn rearmed(client: Arc<Gated>) -> Result<Arc<Gated>, Refused> {
+    let rearmed = Arc::into_inner(client).and_then(|client| client.into_stream().rearm().ok());
+    rearmed
+        .map(|client| Arc::new(Gated::new(client)))
+        .ok_or(Refused { refusal: Refusal::Hold(HoldEnd::ClientLeft), _client: None })
 }

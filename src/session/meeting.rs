@@ -8,7 +8,7 @@ use tokio::time::timeout_at;
 
 use crate::model::{ListenerPlan, SessionEnd};
 use crate::relay::{Opening, Pulse, Start, open};
-use crate::sys::Stream;
+use crate::sys::{Gated, Stream};
 use crate::telemetry::Counted;
 
 use super::Worker;
@@ -46,7 +46,7 @@ impl Meeting {
     }
 
     /// Opens the session, unless it did that before, and puts its client under the fence.
-    pub(super) async fn open(&self, worker: &Worker, search: &mut Search, client: &Arc<Stream>) -> Outcome {
+    pub(super) async fn open(&self, worker: &Worker, search: &mut Search, client: &Arc<Gated>) -> Outcome {
         let Established { admission, server, is_last_resort, .. } = &self.session;
         let mut start = if *is_last_resort {
             Start::default()

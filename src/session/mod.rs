@@ -4,7 +4,7 @@
 //! dials, goes on to the next backend if that fails, and holds while there is none. `meeting` waits for the
 //! backend's first byte: if it ends before that, `establish` goes on to the next. `talk` has `relay` move
 //! bytes until the end, whose reason is logged and counted once; `rest` is where it waits meanwhile, if
-//! nothing moves, and where, if it was fenced there, it waits for its turn to be closed (`pace`).
+//! nothing moves. One that was fenced waits for its turn to be closed (`pace`).
 
 mod caller;
 mod chance;
@@ -27,7 +27,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::model::{HoldEnd, ListenerPlan, RejectReason, SessionEnd};
-use crate::sys::Stream;
+use crate::sys::{Gated, Stream};
 use crate::telemetry::{Counted, ListenerMetrics};
 
 pub use caller::Caller;
@@ -81,7 +81,7 @@ pub struct Places {
 pub async fn run(worker: Rc<Worker>, entrance: Rc<Entrance>, client: Stream, caller: Caller, places: Places) {
     entrance.metrics.connections.inc();
     let guest = Guest { peer: caller.source(), places, active: Counted::new(&entrance.metrics.active) };
-    let (mut search, mut client) = (Search::new(&caller, worker.clock.now()), Arc::new(client));
+    let (mut search, mut client) = (Search::new(&caller, worker.clock.now()), Arc::new(Gated::new(client)));
     loop {
         let session;
         (client, session) = match search.establish(&worker, &entrance, client, &caller).await {
@@ -109,7 +109,7 @@ pub async fn run(worker: Rc<Worker>, entrance: Rc<Entrance>, client: Stream, cal
                 }
                 let (mut over, line) = Talk::after(meeting, guest, client);
                 over.count(&line.pulse);
-                return over.finish(end, line.client, line.server);
+                return over.end(&worker, end, line.pair);
             }
             Outcome::Fenced => search.was_fenced(meeting.part()),
             Outcome::Unanswered { reset } => search.was_unanswered(&worker, meeting.part(), reset),

@@ -1,4 +1,4 @@
-//! Sessions that were fenced at rest and whose clients are closed one lot after the other, so that they do not all
+//! Sessions that were fenced and whose clients, silent since, are closed one lot after the other, so that they do not all
 //! come back at once. One queue a thread and one timer; none has a task, and none goes on.
 
 use std::cell::{Cell, RefCell};
@@ -9,7 +9,8 @@ use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::timeout_at;
 
-use crate::model::{MonoTime, SessionEnd};
+use crate::model::MonoTime;
+use crate::routing::Pair;
 
 use super::Worker;
 use super::talk::Talk;
@@ -40,7 +41,7 @@ impl Turns {
         }
     }
 
-    fn remove(&self, turn: MonoTime, key: u64) {
+    pub(super) fn remove(&self, turn: MonoTime, key: u64) {
         self.waiting.borrow_mut().remove(&(turn, key));
     }
 
@@ -75,7 +76,7 @@ impl Worker {
         for _ in 0..CLOSED_AT_ONCE {
             let Some(key) = self.turns.take_due(now) else { return false };
             if let Some(talk) = self.resting.take_fenced(key) {
-                talk.finish_at_rest();
+                talk.end_leaving();
             }
             if self.turns.first().is_none() {
                 // A thread that is left without sessions looks once more, and gives their memory back.
@@ -91,19 +92,28 @@ impl Worker {
         self.turns.changed.notify_one();
     }
 
-    /// A session that was fenced at rest, and was there under `key`: closes its client when its `turn` comes, or it goes
-    /// away by itself, or is told to `stop`. What it still has to say is not read.
-    pub(super) fn wait_turn(&self, mut talk: Talk, turn: MonoTime, key: u64, stop: Option<SessionEnd>) {
-        self.turns.remove(turn, key);
+    /// A session that was fenced while it moved bytes, and whose client has been silent since: from now on it costs no
+    /// more than if it had rested.
+    pub(super) fn leave_busy(&self, talk: Talk, Pair { client, server }: Pair, turn: MonoTime) {
+        // The fence does so too, but perhaps only in a moment.
+        server.abort();
+        drop(server);
+        talk.admission.keep_leaving(client, |client| client.rest().ok());
+        self.wait_turn(talk, turn, self.has_been_cut());
+    }
+
+    /// A session that was fenced: closes its client when its `turn` comes, or it goes away by itself, or the session is
+    /// to be `stopped` now. What the client still has to say is not read.
+    pub(super) fn wait_turn(&self, mut talk: Talk, turn: MonoTime, stopped: bool) {
         talk.leave_backend();
         let key = self.resting.next_key();
         // One that only finished sending is not told from one that left, and need not wait either.
-        let has_left = talk.admission.at_rest(|[client, _]| {
+        let has_left = talk.admission.leaving(|client| {
             self.resting.await_end(client, key);
             client.has_ended()
         });
-        if stop.is_some() || has_left.unwrap_or(true) || self.turns.are_over.get() || turn <= self.clock.now() {
-            return talk.finish_at_rest();
+        if stopped || has_left.unwrap_or(true) || self.turns.are_over.get() || turn <= self.clock.now() {
+            return talk.end_leaving();
         }
         self.resting.add_fenced(talk);
         self.turns.add(turn, key);

@@ -4,14 +4,13 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use slab::Slab;
 use tokio::task::{spawn_local, yield_now};
 
 use crate::model::SessionEnd;
 use crate::relay::Start;
-use crate::routing::Woken;
+use crate::routing::{Pair, Woken};
 use crate::sys::{RestWatch, Resting, Stream};
 
 use super::Worker;
@@ -155,7 +154,7 @@ impl Worker {
     }
 
     /// Puts a conversation to rest. It goes on if that cannot be.
-    pub(super) fn rest(self: &Rc<Self>, talk: Talk, both: [Arc<Stream>; 2], quiet: u32) {
+    pub(super) fn rest(self: &Rc<Self>, talk: Talk, both: Pair, quiet: u32) {
         let key = self.resting.next_key();
         match talk.admission.rest(both, |streams| self.take_out(streams, key)) {
             Ok(()) => {
@@ -209,14 +208,17 @@ impl Worker {
         });
         match woken {
             Woken::Streams(both) => self.go_on(talk, both, quiet, stop),
-            Woken::Fenced(turn) => self.wait_turn(talk, turn, key, stop),
+            Woken::Fenced(turn) => {
+                self.turns.remove(turn, key);
+                self.wait_turn(talk, turn, stop.is_some());
+            }
             Woken::Lost => talk.lost(),
         }
     }
 
     /// Has a conversation go on, or stop.
-    fn go_on(self: &Rc<Self>, on: Talk, [client, server]: [Arc<Stream>; 2], quiet: u32, stop: Option<SessionEnd>) {
-        let line = on.line(self, client, server, quiet);
+    fn go_on(self: &Rc<Self>, on: Talk, both: Pair, quiet: u32, stop: Option<SessionEnd>) {
+        let line = on.line(self, both, quiet);
         if let Some(end) = stop {
             line.pulse.stop(end);
         }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::model::{BackendName, ListenerPlan, PoolName, SessionEnd};
 use crate::relay::{Pulse, RelayEnd, Start, relay};
-use crate::routing::{Admission, BackendLive, PoolLive, Room};
-use crate::sys::{Resting, Stream};
+use crate::routing::{Admission, BackendLive, Pair, PoolLive, Room};
+use crate::sys::Gated;
 use crate::telemetry::Counted;
 
 use super::meeting::Meeting;
@@ -46,17 +46,16 @@ pub(super) struct Talk {
 
 /// What a conversation needs while bytes move.
 pub(super) struct Line {
-    pub(super) client: Arc<Stream>,
-    pub(super) server: Arc<Stream>,
+    pub(super) pair: Pair,
     pub(super) pulse: Rc<Pulse>,
     pub(super) watch: Watch,
 }
 
 impl Talk {
     /// What goes on after a meeting that went well.
-    pub(super) fn after(meeting: Meeting, guest: Guest, client: Arc<Stream>) -> (Self, Line) {
+    pub(super) fn after(meeting: Meeting, guest: Guest, client: Arc<Gated>) -> (Self, Line) {
         let Meeting { session, plan, pulse, watch, active } = meeting;
-        let line = Line { client, server: session.server, pulse, watch };
+        let line = Line { pair: Pair { client, server: session.server }, pulse, watch };
         let talk = Self {
             guest,
             plan,
@@ -73,10 +72,10 @@ impl Talk {
     }
 
     /// Its sockets, watched again after a rest.
-    pub(super) fn line(&self, worker: &Worker, client: Arc<Stream>, server: Arc<Stream>, quiet_ticks: u32) -> Line {
+    pub(super) fn line(&self, worker: &Worker, pair: Pair, quiet_ticks: u32) -> Line {
         let pulse = Rc::new(worker.pulse(&self.plan).quiet_for(quiet_ticks));
         let watch = worker.watch(&pulse, &self.backend_live, &self.admission, None);
-        Line { client, server, pulse, watch }
+        Line { pair, pulse, watch }
     }
 
     /// Counts what `pulse` has seen moving.
@@ -88,22 +87,22 @@ impl Talk {
         self.moved = [self.moved[0] + up, self.moved[1] + down];
     }
 
-    /// Says, once, for metric and log, how it ended, and closes its sockets. It is out of the registry before
-    /// that: a fence must never touch a socket that is closed already. The client's places are free before its
-    /// socket closes, so that it finds them free if it comes again at once; the place at the backend only when
-    /// the backend has been told.
-    pub(super) fn finish(self, end: SessionEnd, client: Arc<Stream>, server: Arc<Stream>) {
-        self.finish_with(end, |admission| (admission.end(), (client, server)));
+    /// Its end: told, unless it was fenced and its client is to be closed in its turn.
+    pub(super) fn end(mut self, worker: &Worker, end: SessionEnd, pair: Pair) {
+        match self.admission.end_unless_leaving() {
+            Ok(fenced) => self.finish(fenced.unwrap_or(end), pair),
+            Err(turn) => worker.leave_busy(self, pair, turn),
+        }
     }
 
-    /// The same for one that was fenced at rest.
-    pub(super) fn finish_at_rest(self) {
-        self.finish_with(SessionEnd::BackendReset, |admission| {
-            let (end, both) = admission.end_at_rest();
+    /// The end of one that was fenced, and whose client was to be closed in its turn.
+    pub(super) fn end_leaving(mut self) {
+        let (fenced, client) = self.admission.end_leaving();
+        if let Some(client) = &client {
             // What is cut short must not look complete.
-            both.iter().flatten().for_each(Resting::reset_on_close);
-            (end, both)
-        });
+            client.reset_on_close();
+        }
+        self.finish(fenced.unwrap_or(SessionEnd::BackendReset), client);
     }
 
     /// Counts for its backend no longer, which has been told.
@@ -112,9 +111,11 @@ impl Talk {
         self.room = None;
     }
 
-    fn finish_with<S>(self, end: SessionEnd, leave: impl FnOnce(Admission) -> (Option<SessionEnd>, S)) {
-        let (fenced, sockets) = leave(self.admission);
-        let end = fenced.unwrap_or(end);
+    /// Says, once, for metric and log, how it ended, and closes its `sockets`. It is out of the registry before
+    /// that: a fence must never touch a socket that is closed already. The client's places are free before its
+    /// socket closes, so that it finds them free if it comes again at once; the place at the backend only when
+    /// the backend has been told.
+    fn finish<S>(self, end: SessionEnd, sockets: S) {
         drop(self.active);
         self.pool_live.metrics.count_closed(end);
         let [to_backend, to_client] = self.moved;
@@ -140,12 +141,12 @@ impl Talk {
 
 /// Relays from `start` to the end or to the next rest.
 pub(super) async fn talk(worker: Rc<Worker>, mut talk: Talk, line: Line, start: Start) {
-    let Line { client, server, pulse, watch } = line;
-    let end = relay(&client, &server, start, &pulse, &worker.loans).await;
+    let Line { pair, pulse, watch } = line;
+    let end = relay(&pair.client, &pair.server, start, &pulse, &worker.loans).await;
     drop(watch);
     talk.count(&pulse);
     match end {
-        RelayEnd::AtRest => worker.rest(talk, [client, server], pulse.quiet_ticks()),
-        RelayEnd::Over(end) => talk.finish(end, client, server),
+        RelayEnd::AtRest => worker.rest(talk, pair, pulse.quiet_ticks()),
+        RelayEnd::Over(end) => talk.end(&worker, end, pair),
     }
 }

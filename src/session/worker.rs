@@ -260,6 +260,11 @@ impl Worker {
         self.cut_rested();
     }
 
+    /// Whether the daemon's time is up.
+    pub(super) const fn has_been_cut(&self) -> bool {
+        self.is_cut.get()
+    }
+
     /// Waits until the daemon's time is up. Cancel-safe.
     pub async fn until_cut(&self) {
         let cut = self.cut.notified();
@@ -329,12 +334,14 @@ mod tests {
     use crate::failover::Route;
     use crate::model::{Approach, BackendId, Epoch, LimitsPlan, ListenerPlan, MonoTime, OutReason, PoolName};
     use crate::relay::{Loans, Pulse, Splicing, Start, relay};
-    use crate::routing::{BackendLive, PACE_AT_ONCE, PoolLive, Registry, Room, SessionFacts, mailbox, route_cell};
+    use crate::routing::{
+        BackendLive, PACE_AT_ONCE, Pair, PoolLive, Registry, Room, SessionFacts, mailbox, route_cell,
+    };
     use crate::session::dial::Established;
     use crate::session::meeting::Meeting;
-    use crate::session::talk::{Guest, Line, Talk};
+    use crate::session::talk::{Guest, Line, Talk, talk};
     use crate::session::{Guard, Places};
-    use crate::sys::{Clock, connect};
+    use crate::sys::{Clock, Gated, connect};
     use crate::telemetry::{Counted, Metrics};
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener};
@@ -389,7 +396,7 @@ mod tests {
             load: Arc::clone(&facts.backend.load),
         };
         let pool_live = Arc::new(PoolLive::new(metrics.pool(&pool)));
-        let (client, server, backend_live) = (Arc::new(client), Arc::new(server), Arc::clone(&facts.backend));
+        let (Pair { client, server }, backend_live) = (Pair::new([client, server]), Arc::clone(&facts.backend));
         let admission = worker.registry.admit(0, route.backend, epoch, facts).unwrap();
         admission.attach_client(&client, &server, || {}).unwrap();
         let room = Room::new(route.load.take(0).unwrap(), Arc::clone(&pool_live));
@@ -429,9 +436,9 @@ mod tests {
             drop(spawn_local(Rc::clone(&worker).wake_rested_forever()));
             tokio::task::yield_now().await;
             let (talk, line) = conversation(&worker, client, backend);
-            let Line { client, server: backend, pulse, watch } = line;
+            let Line { pair, pulse, watch } = line;
             drop((pulse, watch));
-            worker.rest(talk, [client, backend], 0);
+            worker.rest(talk, pair, 0);
             assert_eq!(worker.resting.len(), 1);
             let fails = async |_: &mut Vec<u64>| Err(std::io::ErrorKind::InvalidInput.into());
             worker.wake_rested(fails).await;
@@ -453,26 +460,34 @@ mod tests {
         assert_eq!(heard, "still here?");
     }
 
-    /// A conversation that is fenced at rest with a turn in an hour, until `then` and the end of all that is on its way.
-    async fn fenced_for_an_hour(then: impl FnOnce(&Rc<Worker>, &std::net::TcpStream)) -> std::net::TcpStream {
+    /// A conversation that is fenced, at rest or not, with a turn in an hour, until `then` and the end of all that is on its
+    /// way.
+    async fn fenced_for_an_hour(
+        rests: bool,
+        then: impl FnOnce(&Rc<Worker>, &std::net::TcpStream),
+    ) -> std::net::TcpStream {
         let (seats, registry) = (Seats::new(1, 1), Registry::new(1));
         let worker = Rc::new(worker(&seats, &registry));
         let ((client, person), (backend, server)) = (pair().await, pair().await);
         let ((other, _other_person), (other_server, _other_peer)) = (pair().await, pair().await);
         let others: Vec<_> =
             (0..PACE_AT_ONCE).map(|_| registry.admit(0, BackendId(1), Epoch(0), facts()).unwrap()).collect();
-        let (other, other_server) = (Arc::new(other), Arc::new(other_server));
+        let Pair { client: other, server: other_server } = Pair::new([other, other_server]);
         others.iter().for_each(|admission| admission.attach_client(&other, &other_server, || ()).unwrap());
         let fenced = async {
             drop(spawn_local(Rc::clone(&worker).wake_rested_forever()));
             drop(spawn_local(Rc::clone(&worker).close_in_turn_forever()));
             tokio::task::yield_now().await;
-            let (talk, line) = conversation(&worker, client, backend);
-            let Line { client, server: backend, pulse, watch } = line;
-            drop((pulse, watch));
-            let load = Arc::clone(&talk.backend_live.load);
+            let (on, line) = conversation(&worker, client, backend);
+            let load = Arc::clone(&on.backend_live.load);
             assert_eq!(load.sessions(), 1);
-            worker.rest(talk, [client, backend], 0);
+            if rests {
+                let Line { pair, pulse, watch } = line;
+                drop((pulse, watch));
+                worker.rest(on, pair, 0);
+            } else {
+                drop(spawn_local(talk(Rc::clone(&worker), on, line, Start::default())));
+            }
             let in_an_hour = MonoTime::from_nanos(3_600_000_000_000);
             registry.fence(BackendId(1), Epoch(1), OutReason::Dead, in_an_hour);
             until(|| load.sessions() == 0).await;
@@ -499,17 +514,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_fenced_client_that_leaves_before_its_turn_is_freed() {
-        drop(fenced_for_an_hour(|_, person| person.shutdown(Shutdown::Both).unwrap()).await);
+        for rests in [true, false] {
+            drop(fenced_for_an_hour(rests, |_, person| person.shutdown(Shutdown::Both).unwrap()).await);
+        }
     }
 
     #[tokio::test]
     async fn fenced_clients_are_closed_at_once_when_the_daemon_stops() {
-        for is_cut in [false, true] {
+        for (rests, is_cut) in [(true, false), (true, true), (false, false), (false, true)] {
             let stop = |worker: &Rc<Worker>, mut person: &std::net::TcpStream| {
                 person.write_all(b"nobody reads this").unwrap();
                 if is_cut { worker.cut() } else { worker.end_turns() }
             };
-            let mut person = fenced_for_an_hour(stop).await;
+            let mut person = fenced_for_an_hour(rests, stop).await;
             assert_eq!(person.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
         }
     }
@@ -527,7 +544,7 @@ mod tests {
         let ((client, mut person), (backend, server)) = (pair().await, pair().await);
         person.write_all(&[7; 64 * 1024]).unwrap();
         drop((person.shutdown(Shutdown::Write), server.shutdown(Shutdown::Write)));
-        relay(&client, &backend, Start::default(), &Pulse::new(0, 0), &worker.loans).await;
+        relay(&Gated::new(client), &backend, Start::default(), &Pulse::new(0, 0), &worker.loans).await;
         assert_eq!(counted("limit"), 0);
         worker.count_refusals();
         worker.count_refusals();
@@ -593,6 +610,7 @@ mod tests {
         let healthy = Rc::clone(&worker);
         let relayed = local.spawn_local(async move {
             let seat = healthy.seats.take(0);
+            let client = Gated::new(client);
             let end = relay(&client, &backend, Start::default(), &Pulse::new(0, 0), &healthy.loans).await;
             drop(seat);
             end

@@ -4,6 +4,7 @@
 mod accept_error;
 mod clock;
 mod dial;
+mod gated;
 mod keepalive;
 mod limits;
 mod notify;
@@ -18,6 +19,7 @@ mod stream;
 pub use accept_error::AcceptErrorClass;
 pub use clock::Clock;
 pub use dial::{DialOptions, connect, connect_with, dial_error};
+pub use gated::Gated;
 pub use limits::{Descriptors, cores, own_uid, raise_descriptor_limit, release_memory};
 pub use notify::Notifier;
 pub use pipe::Pipe;

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::retry_on_intr;
+use rustix::io::{Errno, retry_on_intr};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
@@ -115,10 +115,15 @@ impl RestWatch {
         Ok(epoll::add(self.epoll.get_ref(), socket, EventData::new_u64(key), events)?)
     }
 
-    /// Has the watch over `socket` tell of its end alone, once, under `key`.
+    /// Has the watch over `socket` tell of its end alone, once, under `key`. It need not be watched yet.
     pub fn await_end(&self, socket: &Resting, key: u64) {
         let events = EventFlags::RDHUP | EventFlags::ONESHOT;
-        if let Err(error) = epoll::modify(self.epoll.get_ref(), socket, EventData::new_u64(key), events) {
+        let (epoll, data) = (self.epoll.get_ref(), EventData::new_u64(key));
+        let asked = match epoll::modify(epoll, socket, data, events) {
+            Err(Errno::NOENT) => epoll::add(epoll, socket, data, events),
+            asked => asked,
+        };
+        if let Err(error) = asked {
             tracing::debug!(%error, "the end of a socket at rest will not be noticed");
         }
     }

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use changeover::model::SessionEnd;
 use changeover::relay::{Loans, PipeCounts, Pulse, RelayEnd, Splicing, Start, relay};
-use changeover::sys::Stream;
+use changeover::sys::{Gated, Stream};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::LocalSet;
 
@@ -126,7 +126,7 @@ impl Relays {
                     let pulse = Rc::new(Pulse::new(0, 0));
                     pulses.push(Rc::clone(&pulse));
                     let loans = Rc::clone(&loans);
-                    let (client, backend) = (client.watched(), backend.watched());
+                    let (client, backend) = (Gated::new(client.watched()), backend.watched());
                     relays.push(tokio::task::spawn_local(async move {
                         let end = match relay(&client, &backend, Start::default(), &pulse, &loans).await {
                             RelayEnd::Over(end) => end,
