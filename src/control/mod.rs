@@ -1,6 +1,7 @@
 //! Floor 5: the only task that decides, or rather has decided: it tells the controller what happens,
 //! one event a turn, and carries out its commands in order before the next.
 
+mod asker;
 mod execute;
 mod history;
 mod keep;
@@ -11,20 +12,20 @@ mod stall;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::spawn_local;
+use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 
-use crate::failover::{Controller, Event, Refusal, Transition};
-use crate::model::{MonoTime, PoolName};
+use crate::failover::{Controller, Event, Transition};
+use crate::model::MonoTime;
 use crate::probe::IN_FLIGHT_MAX;
-use crate::routing::{Done, Message, Registry, RouteWriter};
-use crate::store::{Applied, Refused, State, StoreHandle};
+use crate::routing::{Message, Registry, RouteWriter};
+use crate::store::{State, StoreHandle};
 use crate::sys::Clock;
 use crate::telemetry::Metrics;
 
+use asker::Asker;
 use execute::Executor;
-use keep::{Keeper, Left};
+use keep::Keeper;
 use probes::Probes;
 use record::Recorded;
 pub use record::{RecordTo, Recorder};
@@ -67,58 +68,6 @@ enum Wake {
     Ask(Message),
     Tell(Event, Asker),
     Stop,
-}
-
-/// Who waits for the end of a turn.
-enum Asker {
-    Nobody,
-    /// For a plan to be in force.
-    Planner(oneshot::Sender<()>),
-    /// For an order about a pool to be.
-    Operator(PoolName, oneshot::Sender<Result<Done, Refusal>>),
-}
-
-impl Asker {
-    /// Answers, with what was reported in the turn; an operator once that is kept. Whoever asked may have gone meanwhile, and
-    /// is no error.
-    fn answer(self, keeper: &mut Keeper, left: Left, mut reports: Vec<Transition>) {
-        match self {
-            Self::Nobody => keeper.write(left),
-            Self::Planner(reply) => {
-                keeper.write(left);
-                let _asker_gone = reply.send(());
-            }
-            Self::Operator(pool, reply) => {
-                reports.retain(|transition| transition.pool.as_ref() == Some(&pool));
-                // Without ids, which the history gives.
-                let events = left.events_of(&pool);
-                if left.is_change() {
-                    let done = Done { reports, events, is_durable: false };
-                    // The decision is in force: only its answer waits for the disk.
-                    drop(spawn_local(answer_when_kept(pool, keeper.change(left), done, reply)));
-                } else {
-                    keeper.write(left);
-                    drop(reply.send(Ok(Done { reports, events, is_durable: keeper.is_durable() })));
-                }
-            }
-        }
-    }
-}
-
-async fn answer_when_kept(
-    pool: PoolName,
-    kept: impl Future<Output = Result<Applied, Refused>>,
-    mut done: Done,
-    reply: oneshot::Sender<Result<Done, Refusal>>,
-) {
-    match kept.await {
-        Ok(Applied { is_durable, mut events }) => {
-            events.retain(|event| event.pool.as_ref() == Some(&pool));
-            (done.events, done.is_durable) = (events, is_durable);
-        }
-        Err(error) => tracing::error!(%pool, %error, "an order is in force and is not kept"),
-    }
-    drop(reply.send(Ok(done)));
 }
 
 /// Decides until told to stop.
@@ -219,7 +168,7 @@ fn wake(message: Message) -> Wake {
             Wake::Tell(Event::PlanReplaced { plan, actor }, Asker::Planner(reply))
         }
         Message::Order { actor, order, reply } => {
-            let asker = Asker::Operator(order.pool().clone(), reply);
+            let asker = Asker::Operator { pool: order.pool().clone(), is_kept: order.is_kept(), reply };
             Wake::Tell(Event::Ordered { actor, order }, asker)
         }
         Message::Stop => Wake::Stop,
@@ -231,7 +180,7 @@ fn wake(message: Message) -> Wake {
 fn refuse(controller: &Controller, now: MonoTime, event: &Event, asker: Asker) -> Option<Asker> {
     let Event::Ordered { order, .. } = event else { return Some(asker) };
     match (controller.refusal(now, order), asker) {
-        (Some(refusal), Asker::Operator(_, reply)) => {
+        (Some(refusal), Asker::Operator { reply, .. }) => {
             // Whoever asked may have gone meanwhile.
             drop(reply.send(Err(refusal)));
             None

@@ -121,6 +121,23 @@ impl Order {
         }
     }
 
+    /// Whether it outlives a restart: evidence is gathered anew, what people want is not.
+    #[must_use]
+    pub const fn is_kept(&self) -> bool {
+        match self {
+            Self::SetAdminState { .. }
+            | Self::Failover { .. }
+            | Self::Failback { .. }
+            | Self::Pause { .. }
+            | Self::Resume { .. } => true,
+            Self::PushHealth { .. }
+            | Self::ReportFailure { .. }
+            | Self::ReportSuccess { .. }
+            | Self::Reset { .. }
+            | Self::Probe { .. } => false,
+        }
+    }
+
     /// The word for it in the audit trail.
     #[must_use]
     pub const fn label(&self) -> &'static str {
