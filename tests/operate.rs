@@ -171,6 +171,10 @@ fn a_pushed_verdict_takes_a_backend_out_for_its_time() {
     assert_eq!((&backend["health"], &backend["reported"]), (&json!("unhealthy"), &json!({ "cpu_percent": 97.5 })));
     assert_eq!(backend["reason"], "reported unhealthy: disk full");
     assert_eq!(visit(orders).unwrap(), "b");
+    // The figures are kept over time, with who reported them.
+    let said = json!({ "health": "unhealthy", "reason": "disk full", "metrics": { "cpu_percent": 97.5 } });
+    let trail = || site.done("GET", "/orders/events?kind=admin.action", "")["events"].clone();
+    wait_until("the report is in the history", DEADLINE, || trail()[0]["detail"]["said"] == said);
     site.daemon.wait_active("orders", "a");
     assert!(began.elapsed() >= Duration::from_secs(1), "back after {:?}", began.elapsed());
     assert_eq!(visit(orders).unwrap(), "a");

@@ -1,7 +1,7 @@
 //! The audit trail: each change by the API is an event, `admin.action`, with who wanted it, from where, and what came
 //! of it; those that were refused, too.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::model::{BackendName, EventRecord, PoolName};
 
@@ -16,12 +16,15 @@ pub(super) struct Action {
     pub(super) pool: Option<PoolName>,
     pub(super) backend: Option<BackendName>,
     pub(super) session: Option<u64>,
+    /// What was said with it: figures of a backend are kept over time by this.
+    pub(super) said: Option<Value>,
 }
 
 /// The entry for `action` of `changer`, with `result`: `done`, or the code of the refusal.
 pub(super) fn entry(admin: &Admin, changer: &Changer, action: &Action, result: &str) -> EventRecord {
+    let Action { what, session, said, .. } = action;
     let detail =
-        json!({ "action": action.what, "address": changer.address, "result": result, "session": action.session });
+        json!({ "action": what, "address": changer.address, "result": result, "session": session, "said": said });
     EventRecord {
         pool: action.pool.clone(),
         backend: action.backend.clone(),

@@ -129,7 +129,8 @@ impl<S: Send + Sync> FromRequest<S> for Document {
 
 /// Has it changed, and what came of it noted in the audit trail.
 async fn make(admin: &Admin, changer: &Changer, pool: &PoolName, edit: Edit) -> Made {
-    let action = Action { what: edit.action(), pool: Some(pool.clone()), backend: edit.backend(), session: None };
+    let action =
+        Action { what: edit.action(), pool: Some(pool.clone()), backend: edit.backend(), session: None, said: None };
     let done = audit::entry(admin, changer, &action, "done");
     match admin.settings.edit(pool.clone(), changer.actor.clone(), edit, done).await {
         Ok(edited) => {

@@ -1,5 +1,6 @@
 //! Operators' orders: each is read in full, given to the control plane, and answered once it is in force.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -149,6 +150,28 @@ async fn health(State(admin): State<Admin>, by: Changer, path: BackendPath, body
     backend_answer(&admin, pool, &backend, &done).await
 }
 
+/// What was said with an order, for the audit trail.
+fn said(order: &Order) -> Option<Value> {
+    match order {
+        Order::Failover { to, reason, sessions, .. } => {
+            Some(json!({ "to": to, "reason": reason, "sessions": sessions }))
+        }
+        Order::PushHealth { pushed, .. } => {
+            let PushedHealth { health, until: _, reason, figures } = pushed;
+            let metrics: BTreeMap<&String, f64> = figures.iter().map(|(name, figure)| (name, *figure)).collect();
+            Some(json!({ "health": health, "reason": reason, "metrics": metrics }))
+        }
+        Order::ReportFailure { error, .. } => Some(json!({ "error": error })),
+        Order::SetAdminState { .. }
+        | Order::Failback { .. }
+        | Order::Pause { .. }
+        | Order::Resume { .. }
+        | Order::ReportSuccess { .. }
+        | Order::Reset { .. }
+        | Order::Probe { .. } => None,
+    }
+}
+
 /// Gives the order and waits until it is in force.
 async fn give(admin: &Admin, by: &Changer, order: Order) -> Result<Done, Refused> {
     tracing::debug!(actor = %by.actor, ?order, "ordered");
@@ -156,7 +179,13 @@ async fn give(admin: &Admin, by: &Changer, order: Order) -> Result<Done, Refused
     // It goes to its end and into the audit trail, though whoever gave it may hang up.
     let given = tokio::task::spawn_local(async move {
         let backend = order.backend().cloned();
-        let action = Action { what: order.label(), pool: Some(order.pool().clone()), backend, session: None };
+        let action = Action {
+            what: order.label(),
+            pool: Some(order.pool().clone()),
+            backend,
+            session: None,
+            said: said(&order),
+        };
         let outcome = admin.control.carry_out(by.actor.clone(), order).await.ok_or(Problem::Internal)?;
         let done = outcome.map_err(Refused::from);
         audit::note(&admin, &by, &action, done.as_ref().map_or_else(Refused::code, |_| "done"));

@@ -92,7 +92,7 @@ pub(super) async fn close(
     id: Result<Path<u64>, PathRejection>,
 ) -> Response {
     let Ok(Path(id)) = id else { return Problem::SessionNotFound.into_response() };
-    let action = Action { what: "session.close", pool: None, backend: None, session: Some(id) };
+    let action = Action { what: "session.close", pool: None, backend: None, session: Some(id), said: None };
     if !admin.registry.close(SessionId(id)) {
         audit::note(&admin, &changer, &action, Problem::SessionNotFound.code());
         return Problem::SessionNotFound.into_response();
