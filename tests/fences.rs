@@ -13,7 +13,7 @@ use std::thread;
 
 use changeover::model::{BackendId, Epoch, MonoTime, OutReason, SessionEnd};
 use changeover::relay::{Loans, Pulse, RelayEnd, Splicing, Start, relay};
-use changeover::routing::{Admission, BackendLive, PACE_AT_ONCE, Pair, Registry, SessionFacts};
+use changeover::routing::{Admission, BackendLive, PACE_AT_ONCE, Pace, Pair, Registry, SessionFacts};
 use changeover::telemetry::Metrics;
 use rustix::net::sockopt;
 use support::relayed::{Ours, copied, pair, spliced};
@@ -174,7 +174,7 @@ fn one_fence(answer: usize, splicing: Splicing, after: usize) -> usize {
         .collect();
     wait_until("they talk", DEADLINE, || answers.load(Ordering::SeqCst) >= after);
 
-    let fenced = registry.fence(BACKEND, Epoch(1), OutReason::Dead, MonoTime::ZERO);
+    let fenced = registry.fence(BACKEND, Epoch(1), OutReason::Dead, &mut Pace::new(MonoTime::ZERO));
     let arrived: Vec<Option<ErrorKind>> = clients
         .iter()
         .map(|client| {

@@ -216,3 +216,27 @@ fn a_busy_crowd_that_loses_its_backend_is_closed_at_a_pace() {
     }
     assert_eq!(support::visit(daemon.listener("orders")).expect("served"), "b");
 }
+
+#[test]
+fn the_crowds_of_one_pool_are_closed_at_one_pace() {
+    const BACKENDS: usize = 6;
+    const EACH: usize = 200;
+    raise_descriptor_limit();
+    let backends: Vec<Backend> = ["a", "b", "c", "d", "e", "f"].map(Backend::start).into();
+    let other = Backend::start("other");
+    let tier: String = backends.iter().map(|backend| backend.toml("orders", 1)).collect();
+    let site = support::Site::with(&format!("{tier}{}", other.toml("orders", 2)));
+    let orders = site.daemon.listener("orders");
+    let mut clients: Vec<TcpStream> =
+        (0..BACKENDS * EACH).map(|_| support::net::meet(orders).expect("served").0).collect();
+    site.done("POST", "/orders/failover", r#"{"to": "other", "sessions": "close"}"#);
+    for client in &mut clients {
+        assert_eq!(ends(client), End::Reset);
+    }
+    let said = site.daemon.logged("sessions closed");
+    let number = |line: &serde_json::Value, key: &str| line[key].as_u64().expect("a number");
+    assert_eq!(said.iter().map(|line| number(line, "sessions")).sum::<u64>(), (BACKENDS * EACH) as u64, "{said:?}");
+    // A lot is added where the fences themselves take more than a step of the pace, on a loaded machine.
+    assert!(said.iter().map(|line| number(line, "at_once")).sum::<u64>() <= 1000, "{said:?}");
+    assert!(said.iter().any(|line| number(line, "over_ms") > 0), "{said:?}");
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::failover::{Change, Command, Controller, Transition};
 use crate::model::{BackendId, BackendName, FailoverStatus, MonoTime, PoolName, ProbeOutcome};
-use crate::routing::{BackendLive, EarlyEnds, Fenced, Live, PoolLive, Published, Registry, RouteWriter};
+use crate::routing::{BackendLive, EarlyEnds, Fenced, Live, Pace, PoolLive, Published, Registry, RouteWriter};
 use crate::sys::Clock;
 use crate::telemetry::{Metrics, Phase};
 
@@ -23,6 +23,8 @@ pub(super) struct Executor {
     live: Arc<Live>,
     names: BTreeMap<BackendId, (PoolName, BackendName)>,
     departed: Departed,
+    /// At which the clients of each pool's fences are closed.
+    paces: BTreeMap<PoolName, Pace>,
 }
 
 /// What went with a plan, until the last session that counts on it has ended and no table names it.
@@ -40,8 +42,8 @@ impl Executor {
         metrics: Arc<Metrics>,
         observer: Option<Observer>,
     ) -> Self {
-        let (live, names, departed) = Default::default();
-        Self { clock, writer, registry, metrics, observer, live, names, departed }
+        let (live, names, departed, paces) = Default::default();
+        Self { clock, writer, registry, metrics, observer, live, names, departed, paces }
     }
 
     /// Makes counters for what came with a new plan. Those of what went stay for as long as a session counts on them.
@@ -96,6 +98,7 @@ impl Executor {
             }
             if !self.live.pools.contains_key(pool) {
                 self.metrics.forget_pool(pool);
+                self.paces.remove(pool);
             }
             false
         });
@@ -134,9 +137,10 @@ impl Executor {
                 }
                 Command::FenceSessions { backend, epoch, reason } => {
                     // One that is forgotten has no session left to cut.
-                    let Some((pool, name)) = self.name_of(backend) else { continue };
-                    let Fenced { sessions, at_once, over } =
-                        self.registry.fence(backend, epoch, reason, self.clock.now());
+                    let Some((pool, name)) = self.name_of(backend).cloned() else { continue };
+                    let pace = self.paces.entry(pool.clone()).or_default();
+                    pace.begin(self.clock.now());
+                    let Fenced { sessions, at_once, over } = self.registry.fence(backend, epoch, reason, pace);
                     if sessions > 0 {
                         let over_ms = u64::try_from(over.as_millis()).unwrap_or(u64::MAX);
                         tracing::warn!(%pool, backend = %name, %reason, sessions, at_once, over_ms, "sessions closed");

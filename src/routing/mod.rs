@@ -20,7 +20,7 @@ pub use line::{InLine, Room};
 pub use live::{BackendLive, EarlyEnds, Live, PoolLive};
 pub use mailbox::{ControlHandle, mailbox};
 pub use message::{Done, Message, Outcome};
-pub use pace::{Fenced, PACE_AT_ONCE, PACE_STEP};
+pub use pace::{Fenced, PACE_AT_ONCE, PACE_STEP, Pace};
 pub use readiness::{Phase, Readiness};
 pub use registry::Registry;
 pub use table_cell::{Published, RouteReader, RouteWriter, route_cell};

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use slab::Slab;
 
-use crate::model::{BackendId, Epoch, MonoTime, OutReason, SessionEnd, SessionId, SessionStatus};
+use crate::model::{BackendId, Epoch, OutReason, SessionEnd, SessionId, SessionStatus};
 use crate::sys::{Gated, Resting, Stream};
 
 use super::admission::{Admission, Stale};
@@ -72,14 +72,14 @@ impl Registry {
     /// Ends every session of `backend` that was admitted under an epoch below `epoch`, and admits no more of them. When
     /// it returns, no byte of theirs reaches a client or the backend any more, and every socket to the backend is cut.
     /// The clients are closed with that, as many as may be at once; beyond them those that can be silenced are silent
-    /// until their turn comes, counted from `now` (see [`super::PACE_STEP`]). Those that have not been answered yet
+    /// until their turn at their pool's `pace` comes, for which this fence has begun (see [`super::PACE_STEP`]). Those that have not been answered yet
     /// are cut from their backend only.
-    pub fn fence(&self, backend: BackendId, epoch: Epoch, reason: OutReason, now: MonoTime) -> Fenced {
-        let (mut pace, fence) = (Pace::new(now), Fence { backend, epoch, end: SessionEnd::from(reason) });
+    pub fn fence(&self, backend: BackendId, epoch: Epoch, reason: OutReason, pace: &mut Pace) -> Fenced {
+        let fence = Fence { backend, epoch, end: SessionEnd::from(reason) };
         let shards = 0..self.shards.len();
-        let behind: Vec<_> = shards.map(|worker| self.fence_shard(worker, fence, &mut pace)).collect();
+        let behind: Vec<_> = shards.map(|worker| self.fence_shard(worker, fence, pace)).collect();
         for (worker, behind) in behind.into_iter().enumerate() {
-            self.cut_behind(worker, &behind, &mut pace);
+            self.cut_behind(worker, &behind, pace);
         }
         pace.done()
     }
@@ -356,7 +356,7 @@ mod tests {
         let registry = Registry::new(2);
         let before = registry.admit(0, PG1, Epoch(4), facts()).unwrap();
         assert_eq!(
-            registry.fence(PG1, Epoch(5), OutReason::Dead, MonoTime::ZERO).sessions,
+            registry.fence(PG1, Epoch(5), OutReason::Dead, &mut Pace::new(MonoTime::ZERO)).sessions,
             0,
             "it was not established yet"
         );
@@ -364,7 +364,7 @@ mod tests {
         assert_eq!(before.end(), Some(SessionEnd::FencedDead));
         let after = registry.admit(0, PG1, Epoch(5), facts()).unwrap();
         assert!(registry.admit(1, BackendId(2), Epoch(0), facts()).is_ok());
-        assert_eq!(registry.fence(PG1, Epoch(5), OutReason::Dead, MonoTime::ZERO).sessions, 0);
+        assert_eq!(registry.fence(PG1, Epoch(5), OutReason::Dead, &mut Pace::new(MonoTime::ZERO)).sessions, 0);
         assert_eq!(after.end(), None);
         registry.forget(PG1);
         assert!(registry.admit(0, PG1, Epoch(0), facts()).is_ok());
@@ -389,7 +389,7 @@ mod tests {
     async fn a_session_fenced_while_it_dialled_is_stale() {
         let registry = Registry::new(1);
         let admission = registry.admit(0, PG1, Epoch(0), facts()).unwrap();
-        registry.fence(PG1, Epoch(1), OutReason::Dead, MonoTime::ZERO);
+        registry.fence(PG1, Epoch(1), OutReason::Dead, &mut Pace::new(MonoTime::ZERO));
         let (server, _peer) = pair().await;
         assert_eq!(admission.attach_server(&server), Err(Stale));
     }
@@ -401,7 +401,7 @@ mod tests {
         let ((client, mut person), (server, mut peer)) = (client().await, pair().await);
         admission.attach_server(&server).unwrap();
         assert_eq!(
-            registry.fence(PG1, Epoch(1), OutReason::Dead, MonoTime::ZERO).sessions,
+            registry.fence(PG1, Epoch(1), OutReason::Dead, &mut Pace::new(MonoTime::ZERO)).sessions,
             0,
             "it was not established yet"
         );
@@ -420,8 +420,9 @@ mod tests {
         admission.attach_server(&backend).unwrap();
         admission.attach_client(&client, &backend, || ()).unwrap();
         let registry_of_control = registry.clone();
-        let control =
-            std::thread::spawn(move || registry_of_control.fence(PG1, Epoch(1), OutReason::Dead, MonoTime::ZERO));
+        let control = std::thread::spawn(move || {
+            registry_of_control.fence(PG1, Epoch(1), OutReason::Dead, &mut Pace::new(MonoTime::ZERO))
+        });
         assert_eq!(control.join().unwrap().sessions, 1);
         assert!(client.try_send(b"an acknowledgement").is_err());
         assert_eq!(person.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
@@ -452,7 +453,7 @@ mod tests {
         let (mut later, mut later_person, mut later_peer) = resting.remove(0);
         let (behind, mut behind_person, mut behind_peer) = resting.remove(0);
         let now = MonoTime::from_nanos(7);
-        let fenced = registry.fence(PG1, Epoch(1), OutReason::Dead, now);
+        let fenced = registry.fence(PG1, Epoch(1), OutReason::Dead, &mut Pace::new(now));
         assert_eq!(fenced, Fenced { sessions: PACE_AT_ONCE + 2, at_once: PACE_AT_ONCE + 1, over: PACE_STEP });
         let is_reset = |stream: &mut std::net::TcpStream| {
             std::io::copy(stream, &mut std::io::sink()).is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionReset)
@@ -491,7 +492,7 @@ mod tests {
         }
         while busy[1].1.try_send(&[7; 65_536]).is_ok() {}
         busy[2].1.end_writing().unwrap();
-        let fenced = registry.fence(PG1, Epoch(1), OutReason::Dead, MonoTime::ZERO);
+        let fenced = registry.fence(PG1, Epoch(1), OutReason::Dead, &mut Pace::new(MonoTime::ZERO));
         assert_eq!(fenced, Fenced { sessions: PACE_AT_ONCE + 3, at_once: PACE_AT_ONCE + 2, over: PACE_STEP });
         let is_reset = |stream: &mut std::net::TcpStream| {
             std::io::copy(stream, &mut std::io::sink()).is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionReset)

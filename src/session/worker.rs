@@ -335,7 +335,7 @@ mod tests {
     use crate::model::{Approach, BackendId, Epoch, LimitsPlan, ListenerPlan, MonoTime, OutReason, PoolName};
     use crate::relay::{Loans, Pulse, Splicing, Start, relay};
     use crate::routing::{
-        BackendLive, PACE_AT_ONCE, Pair, PoolLive, Registry, Room, SessionFacts, mailbox, route_cell,
+        BackendLive, PACE_AT_ONCE, Pace, Pair, PoolLive, Registry, Room, SessionFacts, mailbox, route_cell,
     };
     use crate::session::dial::Established;
     use crate::session::meeting::Meeting;
@@ -489,7 +489,7 @@ mod tests {
                 drop(spawn_local(talk(Rc::clone(&worker), on, line, Start::default())));
             }
             let in_an_hour = MonoTime::from_nanos(3_600_000_000_000);
-            registry.fence(BackendId(1), Epoch(1), OutReason::Dead, in_an_hour);
+            registry.fence(BackendId(1), Epoch(1), OutReason::Dead, &mut Pace::new(in_an_hour));
             until(|| load.sessions() == 0).await;
             assert_eq!((seats.taken(), worker.resting.len()), (1, 1), "it is no load any more, and keeps its client");
             person.set_nonblocking(true).unwrap();
@@ -627,7 +627,12 @@ mod tests {
             .await;
         // It gave back what it held, and the other goes on.
         assert_eq!(seats.taken(), 1);
-        assert_eq!(registry.fence(BackendId(1), Epoch(1), crate::model::OutReason::Dead, MonoTime::ZERO).sessions, 0);
+        assert_eq!(
+            registry
+                .fence(BackendId(1), Epoch(1), crate::model::OutReason::Dead, &mut Pace::new(MonoTime::ZERO))
+                .sessions,
+            0
+        );
         person.write_all(b"still here?").unwrap();
         person.shutdown(Shutdown::Write).unwrap();
         server.shutdown(Shutdown::Write).unwrap();
