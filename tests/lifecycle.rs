@@ -54,6 +54,8 @@ fn an_idle_daemon_stops_at_once() {
     assert_eq!(visit(daemon.listener("orders")).expect("served"), "a");
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.wait_exit().code(), Some(0));
+    // It has no disk, so that nothing is missing there.
+    assert_eq!(daemon.logged("not everything"), Vec::<serde_json::Value>::new());
 }
 
 #[test]

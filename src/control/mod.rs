@@ -148,7 +148,8 @@ pub async fn run(control: Control) {
 /// Has the last of it written, for a while.
 async fn close(keeper: &mut Keeper, controller: &Controller, now: MonoTime, store: &StoreHandle) {
     keeper.end(controller, now);
-    if !timeout(CLOSE_WITHIN, store.close()).await.unwrap_or(false) {
+    let has_disk = store.figures().is_durable;
+    if !timeout(CLOSE_WITHIN, store.close()).await.unwrap_or(false) && has_disk {
         tracing::warn!("not everything that should outlive the daemon could be written");
     }
 }

@@ -19,6 +19,8 @@ enum Op {
     Pass(u64),
     /// Answers the n-th open probe.
     Answer(usize, u8),
+    /// So many open questions are answered in one piece, beginning with this answer.
+    Answers(usize, u8),
     /// Answers any target with any number.
     Stray(u32, u64, u8),
     Dial(usize, u8, u64),
@@ -45,7 +47,8 @@ enum Op {
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
         4 => prop_oneof![0u64..20, 0u64..3000, 0u64..40_000].prop_map(Op::Pass),
-        14 => (any::<prop::sample::Index>(), 0u8..13).prop_map(|(n, o)| Op::Answer(n.index(16), o)),
+        12 => (any::<prop::sample::Index>(), 0u8..13).prop_map(|(n, o)| Op::Answer(n.index(16), o)),
+        2 => (2usize..6, 0u8..13).prop_map(|(n, o)| Op::Answers(n, o)),
         1 => (0u32..12, 0u64..60, 0u8..13).prop_map(|(t, p, o)| Op::Stray(t, p, o)),
         2 => (0usize..8, 0u8..6, 0u64..3).prop_map(|(b, e, epoch)| Op::Dial(b, e, epoch)),
         1 => (0usize..8, 0u8..3).prop_map(|(b, s)| Op::Order(b, s)),
@@ -387,6 +390,16 @@ impl Bench {
                 let Some(&target) = self.rig.open.keys().nth(n % count.max(1)) else { return };
                 let (probe, _) = self.rig.open.remove(&target).unwrap();
                 self.feed(Event::ProbeFinished { target, probe, outcome: outcome(which) });
+            }
+            Op::Answers(count, first) => {
+                let mut answers = Vec::new();
+                while answers.len() < count
+                    && let Some((target, (probe, _))) = self.rig.open.pop_first()
+                {
+                    let which = u8::try_from(answers.len()).unwrap() * 5;
+                    answers.push((target, probe, outcome((first + which) % 13)));
+                }
+                self.feed(Event::ProbesFinished { answers });
             }
             Op::Stray(target, probe, which) => {
                 let (target, probe) = (TargetId(target), ProbeId(probe));
