@@ -5,7 +5,7 @@
 mod support;
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -215,4 +215,29 @@ fn a_busy_crowd_that_loses_its_backend_is_closed_at_a_pace() {
         assert!(ends.len() == BUSY as usize && ends.iter().all(is_cut), "{ends:?}");
     }
     assert_eq!(support::visit(daemon.listener("orders")).expect("served"), "b");
+}
+
+#[test]
+fn a_crowd_that_has_sent_all_it_had_to_say_is_closed_at_a_pace() {
+    let Stage { daemon, other: _other, listener, clients, mut crowd } = Stage::with(BUSY);
+    for client in &clients {
+        client.shutdown(Shutdown::Write).expect("SHUT_WR");
+    }
+    for stream in &mut crowd {
+        assert_eq!(stream.read(&mut [0]).expect("the end"), 0, "it was passed on, and the answer is waited for");
+    }
+    let begun = Instant::now();
+    drop(listener);
+    // A client that comes tells of the death at once: nothing is closed before, and no lot is late for want of a probe.
+    assert_eq!(support::visit(daemon.listener("orders")).expect("served"), "b");
+    let seen = closes(&daemon, BUSY, begun);
+    let said = daemon.logged("sessions closed");
+    let fence = said.iter().find(|line| line["sessions"] == BUSY).expect("the fence is told");
+    assert_eq!((&fence["at_once"], &fence["over_ms"]), (&500.into(), &200.into()), "{fence}");
+    for (lots, closed) in seen {
+        assert!(closed <= 500 * lots, "{closed} were closed within {lots} steps");
+    }
+    for mut client in clients {
+        assert_eq!(ends(&mut client), End::Reset);
+    }
 }
