@@ -99,8 +99,16 @@ fn goes_deaf(stream: &TcpStream) {
     socket2::SockRef::from(stream).attach_filter(&[drop_all]).expect("a filter");
 }
 
-#[test]
-fn bytes_that_a_live_session_cannot_get_rid_of_have_its_backend_asked_at_once() {
+/// A client in conversation with a backend that hears nothing any more, in a daemon whose own probes come once an hour.
+struct Deafened {
+    daemon: Daemon,
+    health: HttpServer,
+    client: TcpStream,
+    _server: Server,
+    _open: TcpStream,
+}
+
+fn deafened() -> Deafened {
     let (deaf, is_deaf) = mpsc::channel();
     let server = Server::start(fresh_addr(), move |_, mut stream| {
         let mut word = [0; 6];
@@ -127,9 +135,40 @@ fn bytes_that_a_live_session_cannot_get_rid_of_have_its_backend_asked_at_once() 
     client.write_all(b"hello\n").expect("sent");
     client.read_exact(&mut [0; 6]).expect("answered");
     client.write_all(b"hello\n").expect("sent");
-    let _open = is_deaf.recv_timeout(DEADLINE).expect("deaf");
+    let open = is_deaf.recv_timeout(DEADLINE).expect("deaf");
+    Deafened { daemon, health, client, _server: server, _open: open }
+}
+
+#[test]
+fn bytes_that_a_live_session_cannot_get_rid_of_have_its_backend_asked_at_once() {
+    let Deafened { daemon, health, client, .. } = &mut deafened();
     let asked = health.requests();
     client.write_all(b"are you there?\n").expect("sent");
     wait_until("the backend is asked out of turn", DEADLINE, || health.requests() > asked);
+    assert_eq!(daemon.backend("orders", "a")["health"], "healthy", "it is a suspicion and no verdict");
+}
+
+#[test]
+fn a_client_that_goes_on_sending_hides_nothing() {
+    let Deafened { daemon, health, client, .. } = &mut deafened();
+    let asked = health.requests();
+    let mut said = Instant::now();
+    // More often than the daemon's tick, so that there is none without a byte.
+    wait_until("the backend is asked out of turn", DEADLINE, || {
+        if said.elapsed() >= Duration::from_millis(100) {
+            client.write_all(b"0123456789").expect("sent");
+            said = Instant::now();
+        }
+        health.requests() > asked
+    });
+    // And again, for as long as it lasts.
+    let asked = health.requests();
+    wait_until("the backend is asked once more", DEADLINE, || {
+        if said.elapsed() >= Duration::from_millis(100) {
+            client.write_all(b"0123456789").expect("sent");
+            said = Instant::now();
+        }
+        health.requests() > asked
+    });
     assert_eq!(daemon.backend("orders", "a")["health"], "healthy", "it is a suspicion and no verdict");
 }

@@ -42,6 +42,38 @@ fn clients_that_come_one_after_another_never_notice_a_death() {
     assert_eq!(daemon.metric("failover_total", &[("pool", "orders"), ("reason", "dead")]), Some(3.0));
 }
 
+#[test]
+fn a_completed_failover_is_explained_by_its_event_alone() {
+    let (mut a, b) = (Backend::start("a"), Backend::start("b"));
+    let daemon = Daemon::start(&two_tiers(&a, &b, "failback_after = \"1h\""));
+    a.kill();
+    daemon.wait_state("orders", "failover_complete");
+    let told =
+        |kind: &str| daemon.admin_get(&format!("/api/v1/pools/orders/events?kind={kind}")).json()["events"].clone();
+    let find = |status: &str| {
+        let events = told("pool.failover");
+        events.as_array().unwrap().iter().find(|event| event["status"] == status).cloned()
+    };
+    wait_until("it is in the history", DEADLINE, || find("completed").is_some());
+    let event = find("completed").unwrap();
+    let phases = event["detail"]["phases"].as_object().unwrap();
+    assert!(phases.keys().eq(["decide_ms", "detect_ms", "publish_ms", "wait_ms"]), "{event}");
+    let times: Vec<f64> = phases.values().map(|time| time.as_f64().unwrap()).collect();
+    assert!(times.iter().all(|&time| time >= 0.0), "{event}");
+    // They are shown to the microsecond.
+    let whole = event["duration_ms"].as_f64().unwrap();
+    assert!((times.iter().sum::<f64>() - whole).abs() < 0.0005, "{event}");
+    assert!(phases["decide_ms"].as_f64() > Some(0.0) && phases["publish_ms"].as_f64() > Some(0.0), "{event}");
+    let unhealthy = told("backend.unhealthy")[0].clone();
+    let evidence = &event["detail"]["evidence"];
+    assert!(evidence.as_str().unwrap().contains("Connection refused"), "{event}");
+    assert_eq!(evidence, &unhealthy["detail"]["evidence"]);
+    assert_eq!(phases["detect_ms"], unhealthy["duration_ms"]);
+    for unfinished in ["pending", "in_progress"] {
+        assert_eq!(find(unfinished).unwrap()["detail"]["phases"], serde_json::Value::Null, "{unfinished}");
+    }
+}
+
 /// When a client came, when it left, and who served it or, if nobody did, how far it got.
 type Visit = (Instant, Instant, Result<String, Mishap>);
 

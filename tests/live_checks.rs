@@ -132,8 +132,10 @@ fn a_backend_that_is_not_checked_goes_by_what_clients_meet() {
 /// How long the flapping goes on, and from one change to the next.
 const FLAPPING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_millis(200));
 
-#[test]
-fn a_flapping_backend_has_the_pool_fail_over_three_times_at_most_and_fails_no_client() {
+/// A port comes and goes while clients come one after the other: each is served, and the pool fails over three times at most.
+/// The process behind the port lives, and goes on with whom it has let in; what we do with them is for `sessions` to say.
+/// Returns how many were cut off in conversation, which is no failure of those who come.
+fn flap(sessions: &str) -> usize {
     let (b, addr) = (Backend::start("b"), fresh_addr());
     let serve = |_, mut stream: std::net::TcpStream| {
         stream.write_all(b"a\n")?;
@@ -141,20 +143,25 @@ fn a_flapping_backend_has_the_pool_fail_over_three_times_at_most_and_fails_no_cl
         io::copy(&mut stream, &mut back).map(drop)
     };
     let mut up = Some(Server::start(addr, serve));
-    // The port flaps, the process lives: what it has let in goes on, and is not to be cut off by us.
-    let settings = "[pools.orders.check]\ninterval = \"50ms\"\n[pools.orders.failover]\nfailback_after = \"0s\"\n\
-                    sessions = { dead = \"keep\", failed_back = \"keep\" }";
+    let settings = format!(
+        "[pools.orders.check]\ninterval = \"50ms\"\n[pools.orders.failover]\nfailback_after = \"0s\"\n{sessions}"
+    );
     let a = format!("[pools.orders.backends.a]\naddress = \"{addr}\"\npriority = 1\n");
     let site = Site::with(&format!("{settings}\n{a}{}", b.toml("orders", 2)));
-    let (orders, over, served) = (site.daemon.listener("orders"), AtomicBool::new(false), AtomicUsize::new(0));
+    let (orders, over) = (site.daemon.listener("orders"), AtomicBool::new(false));
+    let (served, cut_off) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         let stop = StopOnDrop(&over);
         let clients: Vec<_> = (0..4)
             .map(|_| {
                 scope.spawn(|| {
                     while !over.load(Ordering::SeqCst) {
-                        visit(orders).expect("no client fails");
+                        let (mut stream, name) = meet(orders).expect("whoever comes is served");
                         served.fetch_add(1, Ordering::SeqCst);
+                        if let Err(error) = echo(&mut stream, b"are you there?") {
+                            assert_eq!(name, "a", "{error}");
+                            cut_off.fetch_add(1, Ordering::SeqCst);
+                        }
                     }
                 })
             })
@@ -173,4 +180,19 @@ fn a_flapping_backend_has_the_pool_fail_over_three_times_at_most_and_fails_no_cl
     assert!((1.0..=3.0).contains(&failovers), "{failovers} failovers");
     assert!(served.load(Ordering::SeqCst) > 100, "{served:?}");
     drop(up);
+    println!("{served:?} clients were served in {failovers} failovers, and {cut_off:?} cut off in conversation");
+    cut_off.into_inner()
+}
+
+#[test]
+fn a_flapping_backend_has_the_pool_fail_over_three_times_at_most_and_fails_no_client() {
+    assert_eq!(flap("sessions = { dead = \"keep\", failed_back = \"keep\" }"), 0);
+}
+
+#[test]
+fn a_client_that_comes_to_a_flapping_backend_is_served_whatever_becomes_of_those_in_conversation() {
+    // By default a dead backend's sessions are closed, here those with a process that lives: as often as the pool fails over,
+    // and each time those of the four that were with it.
+    let cut_off = flap("");
+    assert!(cut_off <= 12, "{cut_off} were cut off");
 }

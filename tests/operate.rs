@@ -531,3 +531,57 @@ fn an_order_whose_giver_hangs_up_is_carried_out_and_in_the_audit_trail() {
     wait_until("each that is in force is in the audit trail", DEADLINE, is_whole);
     assert!(told("admin.action").iter().all(|event| event["detail"]["result"] == "done"));
 }
+
+#[test]
+fn explain_shows_what_goes_before_the_file_and_for_how_long() {
+    let (a, b, c) = (Backend::start("a"), Backend::start("b"), Backend::start("c"));
+    let site = Site::start(CHECK, &[&a, &b]);
+    let runtime = || site.done("GET", "/orders/explain", "")["runtime"].clone();
+    assert_eq!(runtime(), json!({ "registered": [], "patched": [] }));
+    assert!(!site.told(&["explain", "orders"]).contains("SET AT RUN TIME"), "the file alone is in force");
+
+    let register = json!({ "name": "c", "address": c.addr.to_string(), "priority": 3 });
+    assert_eq!(site.send("POST", "/orders/backends", &register.to_string()).status, 201);
+    site.done("PATCH", "/orders/failover-config", r#"{"check": {"interval": "70ms", "timeout": "2s"}}"#);
+    site.done("PATCH", "/orders/backends/b", r#"{"weight": 7}"#);
+    let mut shown = runtime();
+    for entry in ["registered", "patched"].map(|list| shown[list].as_array_mut().unwrap().clone()).concat() {
+        assert!(entry["by"].as_str().unwrap().starts_with("uid:"), "{entry}");
+        assert!(entry["at"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{entry}");
+    }
+    let without = |list: &str| -> Vec<Value> {
+        let mut entries = shown[list].as_array().unwrap().clone();
+        for entry in entries.iter_mut().filter_map(Value::as_object_mut) {
+            entry.retain(|key, _| key != "at" && key != "by");
+        }
+        entries
+    };
+    assert_eq!(without("registered"), [json!({ "name": "c" })]);
+    assert_eq!(
+        without("patched"),
+        [
+            json!({ "backend": null, "key": "check.interval", "value": "70ms", "file": "50ms" }),
+            json!({ "backend": null, "key": "check.timeout", "value": "2s", "file": null }),
+            json!({ "backend": "b", "key": "weight", "value": 7, "file": null }),
+        ]
+    );
+    let page = site.told(&["explain", "orders"]);
+    for words in [
+        "SET AT RUN TIME",
+        "goes before the file, until the file says something else",
+        "backend c is registered, by uid:",
+        "check.interval = \"70ms\" (the file: \"50ms\"), by uid:",
+        "check.timeout = \"2s\" (the file: nothing)",
+        "b: weight = 7 (the file: nothing)",
+    ] {
+        assert!(page.contains(words), "no `{words}` in\n{page}");
+    }
+
+    // The file says something else for one key, and for no other.
+    let file = std::fs::read_to_string(site.daemon.config()).unwrap();
+    site.daemon.reload(&file.replace("interval = \"50ms\"", "interval = \"60ms\"")).unwrap();
+    shown = runtime();
+    let keys: Vec<&Value> = shown["patched"].as_array().unwrap().iter().map(|entry| &entry["key"]).collect();
+    assert_eq!(keys, ["check.timeout", "weight"]);
+    assert_eq!(shown["registered"][0]["name"], "c");
+}

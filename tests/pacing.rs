@@ -5,7 +5,7 @@
 mod support;
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -239,4 +239,29 @@ fn the_crowds_of_one_pool_are_closed_at_one_pace() {
     // A lot is added where the fences themselves take more than a step of the pace, on a loaded machine.
     assert!(said.iter().map(|line| number(line, "at_once")).sum::<u64>() <= 1000, "{said:?}");
     assert!(said.iter().any(|line| number(line, "over_ms") > 0), "{said:?}");
+}
+
+#[test]
+fn a_crowd_that_has_sent_all_it_had_to_say_is_closed_at_a_pace() {
+    let Stage { daemon, other: _other, listener, clients, mut crowd } = Stage::with(BUSY);
+    for client in &clients {
+        client.shutdown(Shutdown::Write).expect("SHUT_WR");
+    }
+    for stream in &mut crowd {
+        assert_eq!(stream.read(&mut [0]).expect("the end"), 0, "it was passed on, and the answer is waited for");
+    }
+    let begun = Instant::now();
+    drop(listener);
+    // A client that comes tells of the death at once: nothing is closed before, and no lot is late for want of a probe.
+    assert_eq!(support::visit(daemon.listener("orders")).expect("served"), "b");
+    let seen = closes(&daemon, BUSY, begun);
+    let said = daemon.logged("sessions closed");
+    let fence = said.iter().find(|line| line["sessions"] == BUSY).expect("the fence is told");
+    assert_eq!((&fence["at_once"], &fence["over_ms"]), (&500.into(), &200.into()), "{fence}");
+    for (lots, closed) in seen {
+        assert!(closed <= 500 * lots, "{closed} were closed within {lots} steps");
+    }
+    for mut client in clients {
+        assert_eq!(ends(&mut client), End::Reset);
+    }
 }

@@ -65,6 +65,7 @@ async fn explain(State(admin): State<Admin>, PoolPath(pool): PoolPath) -> Result
         "since": known.since.map(stamp),
         "rules": rules(known.rules, clock),
         "evidence": evidence,
+        "runtime": admin.settings.at_run_time(&known.pool),
         "time": stamp(known.at),
         "if_active_failed": prospect,
     })))

@@ -21,6 +21,7 @@ pub(super) fn page(answer: &Value) -> String {
     }
     page.push_str("\nON WHICH EVIDENCE\n");
     page.push_str(&evidence(answer));
+    page.push_str(&at_run_time(answer));
     page.push_str(&format!("\nAS OF {}\n", clock_time(answer["time"].as_str())));
     page.push_str(&prospect(answer));
     page
@@ -82,6 +83,29 @@ fn evidence(answer: &Value) -> String {
     }
     let gap = if said.is_empty() { "" } else { "\n" };
     format!("{}{gap}{said}", layout(&header, &rows))
+}
+
+/// What goes before the file, if anything does.
+fn at_run_time(answer: &Value) -> String {
+    let runtime = &answer["runtime"];
+    let who = |entry: &Value| {
+        let at = entry["at"].as_str().unwrap_or_default();
+        format!("by {} [{}{}]", text(entry, "by"), shorter(at, answer), ago(at, answer))
+    };
+    let registered = |entry: &Value| format!("{IN}{IN}backend {} is registered, {}", text(entry, "name"), who(entry));
+    let patched = |entry: &Value| {
+        let of = entry["backend"].as_str().map(|backend| format!("{backend}: ")).unwrap_or_default();
+        let file = &entry["file"];
+        let file = if file.is_null() { "nothing".to_owned() } else { file.to_string() };
+        format!("{IN}{IN}{of}{} = {} (the file: {file}), {}", text(entry, "key"), entry["value"], who(entry))
+    };
+    let lines = items(&runtime["registered"]).iter().map(registered);
+    let lines: Vec<String> = lines.chain(items(&runtime["patched"]).iter().map(patched)).collect();
+    if lines.is_empty() {
+        return String::new();
+    }
+    let lines: String = lines.iter().map(|line| wrapped(line)).collect();
+    format!("\nSET AT RUN TIME\n{IN}This goes before the file, until the file says something else.\n{lines}")
 }
 
 fn prospect(answer: &Value) -> String {

@@ -3,11 +3,12 @@
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
-use crate::failover::{Refusal, Transition};
+use crate::failover::Refusal;
 use crate::model::PoolName;
 use crate::routing::Done;
 use crate::store::{Applied, Refused};
 
+use super::history::Reports;
 use super::keep::{Keeper, Left};
 
 /// Who waits for the end of a turn.
@@ -26,7 +27,7 @@ pub(super) enum Asker {
 impl Asker {
     /// Answers, with what was reported in the turn; an operator once that is kept. An order that was in force already waits
     /// too: what it repeats may still be on its way to the disk. Whoever asked may have gone meanwhile, and is no error.
-    pub(super) fn answer(self, keeper: &mut Keeper, left: Left, mut reports: Vec<Transition>) {
+    pub(super) fn answer(self, keeper: &mut Keeper, left: Left, told: Reports) {
         match self {
             Self::Nobody => keeper.write(left),
             Self::Planner(reply) => {
@@ -34,6 +35,7 @@ impl Asker {
                 let _asker_gone = reply.send(());
             }
             Self::Operator { pool, is_kept, reply } => {
+                let mut reports = told.transitions;
                 reports.retain(|transition| transition.pool.as_ref() == Some(&pool));
                 // Without ids, which the history gives.
                 let events = left.events_of(&pool);
@@ -78,7 +80,7 @@ mod tests {
         let (store, handle) = Stuck::new();
         let mut keeper = Keeper::new(handle, Clock::start());
         let (reply, mut answer) = oneshot::channel();
-        Asker::Operator { pool: "p".into(), is_kept, reply }.answer(&mut keeper, Left::default(), Vec::new());
+        Asker::Operator { pool: "p".into(), is_kept, reply }.answer(&mut keeper, Left::default(), Reports::default());
         tokio::task::yield_now().await;
         let early = answer.try_recv();
         // What waits is let go unwritten.

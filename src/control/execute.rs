@@ -11,6 +11,7 @@ use crate::sys::Clock;
 use crate::telemetry::{Metrics, Phase};
 
 use super::Observer;
+use super::history::{Reports, Took};
 use super::probes::Probes;
 
 /// The hands of the control task.
@@ -120,15 +121,10 @@ impl Executor {
         }
     }
 
-    /// Carries out the commands of one turn, which began at `began`. Returns what it has told.
-    pub(super) fn carry_out(
-        &mut self,
-        began: MonoTime,
-        commands: &mut Vec<Command>,
-        probes: &mut Probes,
-    ) -> Vec<Transition> {
+    /// Carries out the commands of one turn, which began at `began`. Returns what it has told, and how long it took.
+    pub(super) fn carry_out(&mut self, began: MonoTime, commands: &mut Vec<Command>, probes: &mut Probes) -> Reports {
         let decided = self.clock.now();
-        let mut reports = Vec::new();
+        let mut transitions = Vec::new();
         for command in commands.drain(..) {
             match command {
                 Command::PublishTable(table) => {
@@ -148,20 +144,21 @@ impl Executor {
                 }
                 Command::StartProbe { target, probe, spec } => probes.start(target, probe, spec),
                 Command::StopProbe { target } => probes.stop(target),
-                Command::Report(transition) => reports.push(transition),
+                Command::Report(transition) => transitions.push(transition),
             }
         }
         let published = self.clock.now();
         self.forget_departed();
-        for transition in &reports {
-            self.measure(transition, decided.since(began), published.since(decided), published);
+        let took = Took { decide: decided.since(began), publish: published.since(decided) };
+        for transition in &transitions {
+            self.measure(transition, took, published);
             self.report(transition);
         }
-        reports
+        Reports { transitions, took }
     }
 
     /// Keeps the time of each part of a failover, and the counts.
-    fn measure(&self, transition: &Transition, decide: Duration, publish: Duration, published: MonoTime) {
+    fn measure(&self, transition: &Transition, Took { decide, publish }: Took, published: MonoTime) {
         let Transition { pool: Some(pool), change, .. } = transition else { return };
         match change {
             Change::PoolFailover { status: FailoverStatus::Completed, reason, detect, .. } => {

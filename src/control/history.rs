@@ -1,12 +1,30 @@
-//! What the history is told: a transition as the contract has an event.
+//! What the history is told: a transition as the contract has an event, and of a completed failover where its time went.
+
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::failover::{Change, Transition};
-use crate::model::{BackendName, EventRecord, WallTime};
+use crate::model::{BackendName, EventRecord, FailoverStatus, WallTime};
+
+/// What one turn told, and how long it took to be in force.
+#[derive(Debug, Default)]
+pub(super) struct Reports {
+    pub(super) transitions: Vec<Transition>,
+    pub(super) took: Took,
+}
+
+/// The time that one turn took.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Took {
+    /// From what the controller was told to what it wanted done.
+    pub(super) decide: Duration,
+    /// From there until its table was in force, and its fences closed.
+    pub(super) publish: Duration,
+}
 
 /// A time in milliseconds, to the microsecond.
-fn millis(time: std::time::Duration) -> f64 {
+fn millis(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
@@ -15,18 +33,18 @@ fn joined(names: &[BackendName]) -> Option<String> {
     (!names.is_empty()).then(|| names.join(", "))
 }
 
-/// `transition` as an event that happened at `time`.
-pub(super) fn event_of(transition: &Transition, time: WallTime) -> EventRecord {
+/// `transition` as an event that happened at `time`, in a turn that `took` so long.
+pub(super) fn event_of(transition: &Transition, time: WallTime, took: Took) -> EventRecord {
     let Transition { pool, actor, change } = transition;
     let mut event = EventRecord::new(time, change.kind());
     event.pool.clone_from(pool);
     event.actor = actor.clone();
     event.detail.insert("message".to_owned(), Value::from(change.to_string()));
-    describe(change, &mut event);
+    describe(change, took, &mut event);
     event
 }
 
-fn describe(change: &Change, event: &mut EventRecord) {
+fn describe(change: &Change, took: Took, event: &mut EventRecord) {
     let EventRecord { backend: of, from: before, to: after, reason: why, status: how_far, duration_ms, detail, .. } =
         event;
     let mut more = |name: &str, value: Value| drop(detail.insert(name.to_owned(), value));
@@ -47,7 +65,7 @@ fn describe(change: &Change, event: &mut EventRecord) {
             *after = Some(to.label().to_owned());
         }
         Change::BackendRegistered { backend } | Change::BackendRemoved { backend } => *of = Some(backend.clone()),
-        Change::PoolFailover { number, status, from, to, reason, note, detect, duration } => {
+        Change::PoolFailover { number, status, from, to, reason, note, evidence, detect, duration } => {
             *of = if let [only] = to.as_slice() { Some(only.clone()) } else { None };
             (*before, *after) = (joined(from), joined(to));
             *why = Some(reason.label().to_owned());
@@ -56,6 +74,12 @@ fn describe(change: &Change, event: &mut EventRecord) {
             more("number", Value::from(*number));
             more("detect_ms", Value::from(millis(*detect)));
             more("note", Value::from(note.clone()));
+            more("evidence", Value::from(evidence.as_ref().or(note.as_ref()).cloned()));
+            if *status == FailoverStatus::Completed {
+                let phases = phases(*detect, *duration, took);
+                *duration_ms = Some(millis(phases.iter().map(|(_, time)| time).sum()));
+                more("phases", phases.iter().map(|&(phase, time)| (phase, millis(time))).collect());
+            }
         }
         Change::PoolFailback { from, to } => {
             *of = if let [only] = to.as_slice() { Some(only.clone()) } else { None };
@@ -85,6 +109,19 @@ fn describe(change: &Change, event: &mut EventRecord) {
     }
 }
 
+/// Where the time of a failover went, which was `detect`ed, and then lasted until `duration` before the turn that ended it.
+/// Together they are the whole: from the first piece of evidence until the table was in force.
+fn phases(detect: Duration, duration: Duration, Took { decide, publish }: Took) -> [(&'static str, Duration); 4] {
+    let wait = duration.saturating_sub(detect);
+    let all = [("detect_ms", detect), ("wait_ms", wait), ("decide_ms", decide), ("publish_ms", publish)];
+    // To the microsecond, as they are shown, so that the parts that are shown make the whole that is.
+    let shown = |time: Duration| {
+        let nearest = time + Duration::from_nanos(500);
+        Duration::new(nearest.as_secs(), nearest.subsec_micros() * 1000)
+    };
+    all.map(|(phase, time)| (phase, shown(time)))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -92,14 +129,15 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use super::event_of;
+    use super::{Took, event_of};
     use crate::failover::{Change, Transition};
     use crate::model::{Actor, AdminState, BackendName, FailoverStatus, OutReason, WallTime};
 
     fn told(change: Change) -> Value {
         let transition = Transition { pool: Some("orders".into()), actor: Actor::from("ops"), change };
         let time: WallTime = "2026-11-21T10:00:00.123456Z".parse().unwrap();
-        serde_json::to_value(event_of(&transition, time)).unwrap()
+        let took = Took { decide: Duration::from_micros(40), publish: Duration::from_micros(160) };
+        serde_json::to_value(event_of(&transition, time, took)).unwrap()
     }
 
     #[test]
@@ -112,6 +150,7 @@ mod tests {
             to: to.iter().map(|name| BackendName::from(*name)).collect(),
             reason: OutReason::Dead,
             note: None,
+            evidence: Some("connecting to 10.0.0.1:5432: Connection refused".to_owned()),
             detect: ms(1500),
             duration: ms(38_200),
         };
@@ -125,15 +164,38 @@ mod tests {
             ("to", json!("pg2")),
             ("reason", json!("dead")),
             ("status", json!("completed")),
-            ("duration_ms", json!(38.2)),
+            ("duration_ms", json!(38.4)),
             ("actor", json!("ops")),
         ] {
             assert_eq!(event[field], value, "{field}");
         }
         assert_eq!((&event["detail"]["number"], &event["detail"]["detect_ms"]), (&json!(7), &json!(1.5)));
+        assert_eq!(event["detail"]["evidence"], "connecting to 10.0.0.1:5432: Connection refused");
+        let phases = json!({"detect_ms": 1.5, "wait_ms": 36.7, "decide_ms": 0.04, "publish_ms": 0.16});
+        assert_eq!(event["detail"]["phases"], phases, "they are the whole duration");
         let event = told(failover(&["pg2", "pg3"]));
         assert_eq!((&event["to"], &event["backend"]), (&json!("pg2, pg3"), &Value::Null));
         assert_eq!(told(failover(&[]))["to"], Value::Null);
+        let Change::PoolFailover { number, from, to, detect, duration, .. } = failover(&["pg2"]) else { panic!() };
+        let ordered = |status| Change::PoolFailover {
+            number,
+            status,
+            from: from.clone(),
+            to: to.clone(),
+            reason: OutReason::Manual,
+            note: Some("upgrade".to_owned()),
+            evidence: None,
+            detect,
+            duration,
+        };
+        let event = told(ordered(FailoverStatus::Completed));
+        assert_eq!((&event["detail"]["evidence"], &event["detail"]["note"]), (&json!("upgrade"), &json!("upgrade")));
+        let event = told(ordered(FailoverStatus::Failed));
+        assert_eq!(
+            (&event["duration_ms"], &event["detail"]["phases"]),
+            (&json!(38.2), &Value::Null),
+            "nothing is over"
+        );
     }
 
     #[test]

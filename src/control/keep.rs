@@ -6,12 +6,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::failover::{Controller, PinMemory, PoolMemory, Transition};
+use crate::failover::{Controller, PinMemory, PoolMemory};
 use crate::model::{Actor, AdminState, BackendName, EventRecord, MonoTime, Paused, PoolName, WallTime};
 use crate::store::{AdminEntry, Applied, Change, Pause, Pin, PoolCounters, Refused, State, StoreHandle};
 use crate::sys::Clock;
 
-use super::history::event_of;
+use super::history::{Reports, event_of};
 
 /// The way from the core to the store.
 pub(super) struct Keeper {
@@ -71,20 +71,15 @@ impl Keeper {
 
     /// What is to be kept of a turn at `now` that told `reports`. If the plan was `replaced`, what belongs to pools and
     /// backends that are gone is forgotten.
-    pub(super) fn after(
-        &mut self,
-        controller: &Controller,
-        now: MonoTime,
-        reports: &[Transition],
-        replaced: bool,
-    ) -> Left {
+    pub(super) fn after(&mut self, controller: &Controller, now: MonoTime, reports: &Reports, replaced: bool) -> Left {
         let (wall, ours) = (self.clock.wall(now), Actor::changeover());
-        let events: Vec<EventRecord> = reports.iter().map(|transition| event_of(transition, wall)).collect();
+        let Reports { transitions, took } = reports;
+        let events: Vec<EventRecord> = transitions.iter().map(|transition| event_of(transition, wall, *took)).collect();
         let owed = std::mem::take(&mut self.owed);
         let all: Vec<PoolName> = if replaced { self.told.keys().cloned().collect() } else { Vec::new() };
         let mut pools: BTreeMap<&PoolName, &Actor> = all.iter().map(|pool| (pool, &ours)).collect();
         pools.extend(&owed);
-        pools.extend(reports.iter().filter_map(|told| Some((told.pool.as_ref()?, &told.actor))));
+        pools.extend(transitions.iter().filter_map(|told| Some((told.pool.as_ref()?, &told.actor))));
         let mut left = Left { events, ..Left::default() };
         for (pool, actor) in pools {
             let memory = controller.memory(pool);
@@ -95,7 +90,7 @@ impl Keeper {
 
     /// At the end: what is still owed, and backends that are out now have been so until now.
     pub(super) fn end(&mut self, controller: &Controller, now: MonoTime) {
-        let mut left = self.after(controller, now, &[], false);
+        let mut left = self.after(controller, now, &Reports::default(), false);
         for status in controller.pool_statuses(now) {
             for backend in status.backends.iter().filter(|backend| !backend.downtime.is_zero()) {
                 let key = (status.name.clone(), backend.name.clone());
@@ -240,7 +235,7 @@ fn between(earlier: WallTime, later: WallTime) -> Duration {
 mod tests {
     use std::time::Duration;
 
-    use super::{By, Keeper, Left, differences, memories};
+    use super::{By, Keeper, Left, Reports, differences, memories};
     use crate::failover::{Controller, PinMemory, PoolMemory};
     use crate::model::{Actor, AdminState, MonoTime, Paused, PoolName, WallTime};
     use crate::store::{AdminEntry, Change, Pause, Refused, State, Stuck};
@@ -311,16 +306,16 @@ mod tests {
         keeper.write(left);
         // To a controller without that pool, it is gone; there is no room to say so.
         let controller = Controller::new(1);
-        let gone = keeper.after(&controller, now, &[], true);
+        let gone = keeper.after(&controller, now, &Reports::default(), true);
         assert_eq!(gone.changes.len(), all);
         let expected = gone.changes.clone();
         keeper.write(gone);
         assert_eq!(store.take().map(|changes| changes.len()), Some(all), "only the first was taken");
-        let again = keeper.after(&controller, now, &[], false);
+        let again = keeper.after(&controller, now, &Reports::default(), false);
         assert_eq!(again.changes, expected);
         keeper.write(again);
         assert_eq!(store.take(), Some(expected));
-        assert!(keeper.after(&controller, now, &[], false).changes.is_empty(), "and not once more");
+        assert!(keeper.after(&controller, now, &Reports::default(), false).changes.is_empty(), "and not once more");
     }
 
     #[test]

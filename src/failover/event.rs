@@ -201,7 +201,9 @@ pub enum Change {
         reason: OutReason,
         /// The operator's words if one ordered it; else why it came to nothing, if there is more to say.
         note: Option<String>,
-        /// From the first piece of evidence to this decision.
+        /// What was seen, or who was taken out, in words: why what served is lost. None if an operator ordered the failover.
+        evidence: Option<String>,
+        /// From the first piece of evidence to the verdict on what served.
         detect: Duration,
         /// From the first piece of evidence to this status.
         duration: Duration,

@@ -140,13 +140,14 @@ impl Pool {
         let priority = member.plan.priority;
         let slow = reason == OutReason::Slow;
         let high = member.plan.check.max_latency.zip(member.health.latency.mean()).filter(|_| slow);
+        let is_out = member.health.is_out();
+        self.lose(priority, reason, detect, &detail);
         effects.changes.push(Change::BackendUnhealthy { backend: backend.clone(), reason, detail, detect });
-        if slow && !member.health.is_out() {
+        if slow && !is_out {
             // It was out for worse before, if it was out at all.
             effects.returns.push(Return::Healthy(id));
         }
         effects.changes.extend(high.map(|(limit, latency)| Change::LatencyHigh { backend, latency, limit }));
-        self.lose(priority, reason, detect);
         self.evict(id, reason, effects);
     }
 
@@ -172,8 +173,9 @@ impl Pool {
         member.settle(now);
         match (before, member.ordered()) {
             (AdminState::Ready, AdminState::Drain | AdminState::Maintenance) => {
-                let priority = member.plan.priority;
-                self.lose(priority, OutReason::Drained, Duration::ZERO);
+                let (priority, backend, to) = (member.plan.priority, member.plan.name.clone(), member.ordered());
+                let order = Change::BackendAdminState { backend, from: before, to };
+                self.lose(priority, OutReason::Drained, Duration::ZERO, &order.to_string());
                 self.evict(id, OutReason::Drained, effects);
             }
             (AdminState::Drain | AdminState::Maintenance, AdminState::Ready) => {

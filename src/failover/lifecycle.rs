@@ -57,7 +57,7 @@ impl Failovers {
 impl Failover {
     /// How it is told that it has come so far.
     pub(super) fn told(&self, now: MonoTime, status: FailoverStatus, to: &[BackendName], note: Option<&str>) -> Change {
-        let Loss { reason, detect } = self.loss;
+        let Loss { reason, detect, ref evidence } = self.loss;
         Change::PoolFailover {
             number: self.number,
             status,
@@ -65,6 +65,7 @@ impl Failover {
             to: to.to_vec(),
             reason,
             note: note.map(str::to_owned),
+            evidence: evidence.as_deref().map(str::to_owned),
             detect,
             duration: detect + now.since(self.at),
         }
@@ -165,7 +166,7 @@ impl Pool {
             other => {
                 let (at, from, loss) = match other {
                     Some(failed) => (failed.at, failed.from, failed.loss),
-                    None => (self.empty_since.unwrap_or(now), from, self.loss),
+                    None => (self.empty_since.unwrap_or(now), from, self.loss.clone()),
                 };
                 let new = self.failovers.begin(at, from, loss);
                 effects.changes.push(new.told(now, FailoverStatus::Pending, &[], None));
@@ -212,7 +213,7 @@ impl Pool {
             return;
         }
         if self.serves() && self.failovers.open.is_none() {
-            let new = self.failovers.begin(now, self.serving.clone(), self.loss);
+            let new = self.failovers.begin(now, self.serving.clone(), self.loss.clone());
             effects.changes.push(new.told(now, FailoverStatus::Pending, &[], None));
             self.failovers.open = Some(new);
         }
@@ -232,7 +233,7 @@ impl Pool {
 
     /// A failover that is nobody's verdict: an operator's.
     pub(super) fn begin_ordered(&mut self, now: MonoTime, from: Vec<BackendName>) -> Failover {
-        self.failovers.begin(now, from, Loss { reason: OutReason::Manual, detect: Duration::ZERO })
+        self.failovers.begin(now, from, Loss { reason: OutReason::Manual, detect: Duration::ZERO, evidence: None })
     }
 
     fn preferred_names(&self) -> Vec<BackendName> {

@@ -56,10 +56,12 @@ pub(super) struct Move {
 }
 
 /// Why and since when the pool is losing, or has lost, what serves.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Loss {
     pub(super) reason: OutReason,
     pub(super) detect: Duration,
+    /// What was seen or ordered, in words, if there is anything to say.
+    pub(super) evidence: Option<Arc<str>>,
 }
 
 /// A pool.
@@ -109,7 +111,7 @@ impl Pool {
             last_move: None,
             deadline: None,
             serving: Vec::new(),
-            loss: Loss { reason: OutReason::Unreachable, detect: Duration::ZERO },
+            loss: Loss { reason: OutReason::Unreachable, detect: Duration::ZERO, evidence: None },
             pin: None,
             pause: None,
             damping: Damping::default(),
@@ -164,15 +166,18 @@ impl Pool {
     pub(super) fn retire(&mut self, id: BackendId, effects: &mut Effects) {
         let Some(member) = self.member_mut(id) else { return };
         let priority = member.plan.priority;
-        effects.changes.push(Change::BackendRemoved { backend: member.plan.name.clone() });
-        self.lose(priority, OutReason::Drained, Duration::ZERO);
+        let removed = Change::BackendRemoved { backend: member.plan.name.clone() };
+        self.lose(priority, OutReason::Drained, Duration::ZERO, &removed.to_string());
+        effects.changes.push(removed);
         self.evict(id, OutReason::Drained, effects);
     }
 
-    /// Remembers why a backend was lost, if that is why the seat may be empty: losses of other tiers explain nothing.
-    pub(super) fn lose(&mut self, priority: u32, reason: OutReason, detect: Duration) {
+    /// Remembers why a backend was lost, and on which evidence, if that is why the seat may be empty: losses of other
+    /// tiers explain nothing.
+    pub(super) fn lose(&mut self, priority: u32, reason: OutReason, detect: Duration, evidence: &str) {
         if self.active.or_else(|| self.preferred()) == Some(priority) {
-            self.loss = Loss { reason, detect };
+            let evidence = (!evidence.is_empty()).then(|| Arc::from(evidence));
+            self.loss = Loss { reason, detect, evidence };
         }
     }
 

@@ -1,5 +1,6 @@
 //! Slow is not down: whether a slow backend is passed over, which depends on what else there is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{MonoTime, OutReason};
@@ -20,16 +21,20 @@ impl Pool {
         }
         let best = self.fastest();
         let active = self.active;
-        let mut left = false;
+        let mut left = None;
         for member in &mut self.members {
             let is_better = |best: &Latency| member.passed_over || best.is_better_than(&member.health.latency);
             let passed_over = member.health.is_slow() && best.as_ref().is_some_and(is_better);
-            left |= passed_over && !member.passed_over && Some(member.plan.priority) == active;
+            if passed_over && !member.passed_over && Some(member.plan.priority) == active {
+                left = Some(member.health.last_error.as_deref().map(Arc::from));
+            }
             member.passed_over = passed_over;
             member.settle(now);
         }
-        if left && self.loss.reason != OutReason::Slow {
-            self.loss = Loss { reason: OutReason::Slow, detect: Duration::ZERO };
+        if let Some(evidence) = left
+            && self.loss.reason != OutReason::Slow
+        {
+            self.loss = Loss { reason: OutReason::Slow, detect: Duration::ZERO, evidence };
         }
     }
 

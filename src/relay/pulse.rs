@@ -27,6 +27,10 @@ pub struct Pulse {
     /// What was moved when somebody last looked.
     seen: [Cell<u64>; 2],
     quiet_ticks: Cell<u32>,
+    /// Ticks in which nothing came from the backend, whatever went to it.
+    unanswered_ticks: Cell<u32>,
+    /// Of those, how many there were when it was last looked at whether the backend is still there; zero if it was not.
+    looked_at: Cell<u32>,
     half_closed: Cell<bool>,
     /// It is relayed, so that it can be asked to rest.
     is_relayed: Cell<bool>,
@@ -51,6 +55,12 @@ impl Pulse {
         let moved = self.take_moved();
         let quiet = if moved == [0, 0] { self.quiet_ticks.get().saturating_add(1) } else { 0 };
         self.quiet_ticks.set(quiet);
+        if moved[Direction::BackendToClient.index()] == 0 {
+            self.unanswered_ticks.set(self.unanswered_ticks.get().saturating_add(1));
+        } else {
+            self.unanswered_ticks.set(0);
+            self.looked_at.set(0);
+        }
         let passed = |limit: u32| limit > 0 && quiet >= limit;
         if self.half_closed.get() && passed(self.limits.half_closed) {
             self.stop(SessionEnd::HalfCloseTimeout);
@@ -58,6 +68,21 @@ impl Pulse {
             self.stop(SessionEnd::IdleTimeout);
         }
         moved
+    }
+
+    /// Whether it is time to look whether the backend is still there: when nothing has come from it for `every` ticks, and for
+    /// as many more since the last look; and once when nothing has moved at all for so long, for what was sent just before the
+    /// last look was too young for it. What is sent counts as moved once our own kernel has it, and proves nothing.
+    #[must_use]
+    pub fn is_due(&self, every: u32) -> bool {
+        let since_look = self.unanswered_ticks.get().saturating_sub(self.looked_at.get());
+        let quiet = self.quiet_ticks.get();
+        since_look >= every || quiet.checked_sub(every).is_some_and(|after| since_look > after)
+    }
+
+    /// That is being looked into.
+    pub fn look_into(&self) {
+        self.looked_at.set(self.unanswered_ticks.get());
     }
 
     /// Has the relay end, if nothing moves, so that the session can rest.
@@ -181,6 +206,45 @@ mod tests {
         pulse.tick();
         assert_eq!(pulse.stop.get(), Some(SessionEnd::IdleTimeout));
         assert_eq!(pulse.total(), [5, 0]);
+    }
+
+    #[test]
+    fn a_session_that_only_sends_is_unanswered_and_is_looked_into_again_and_again() {
+        let pulse = Pulse::new(0, 0);
+        let mut looked = Vec::new();
+        for tick in 1..=20 {
+            pulse.moved(Direction::ClientToBackend, 10);
+            if tick == 13 {
+                pulse.moved(Direction::BackendToClient, 1);
+            }
+            pulse.tick();
+            // The one who looks has no time in the sixth tick.
+            if pulse.is_due(3) && tick != 6 {
+                pulse.look_into();
+                looked.push(tick);
+            }
+        }
+        assert_eq!(looked, [3, 7, 10, 16, 19], "an answer begins it anew");
+        assert_eq!(pulse.quiet_ticks(), 0);
+    }
+
+    #[test]
+    fn what_was_sent_just_before_a_look_is_looked_into_before_the_session_can_rest() {
+        let pulse = Pulse::new(0, 0);
+        let looked: Vec<u32> = (1..=12)
+            .filter(|&tick| {
+                if tick == 3 {
+                    pulse.moved(Direction::ClientToBackend, 10);
+                }
+                pulse.tick();
+                let is_due = pulse.is_due(4);
+                if is_due {
+                    pulse.look_into();
+                }
+                is_due
+            })
+            .collect();
+        assert_eq!(looked, [4, 7, 11], "in the fourth quiet tick, and again when four more are over");
     }
 
     #[test]

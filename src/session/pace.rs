@@ -41,8 +41,9 @@ impl Turns {
         }
     }
 
-    pub(super) fn remove(&self, turn: MonoTime, key: u64) {
-        self.waiting.borrow_mut().remove(&(turn, key));
+    /// Whether it waited until now.
+    pub(super) fn remove(&self, turn: MonoTime, key: u64) -> bool {
+        self.waiting.borrow_mut().remove(&(turn, key))
     }
 
     /// The first, if its turn has come.
@@ -99,23 +100,26 @@ impl Worker {
         server.abort();
         drop(server);
         talk.admission.keep_leaving(client, |client| client.rest().ok());
-        self.wait_turn(talk, turn, self.has_been_cut());
+        self.wait_turn(talk, turn, None, self.has_been_cut());
     }
 
     /// A session that was fenced: closes its client when its `turn` comes, or it goes away by itself, or the session is
-    /// to be `stopped` now. What the client still has to say is not read.
-    pub(super) fn wait_turn(&self, mut talk: Talk, turn: MonoTime, stopped: bool) {
+    /// to be `stopped` now. What the client still has to say is not read. If it `waits` already, whether its client had
+    /// sent all when it began to.
+    pub(super) fn wait_turn(&self, mut talk: Talk, turn: MonoTime, waits: Option<bool>, stopped: bool) {
         talk.leave_backend();
         let key = self.resting.next_key();
-        // One that only finished sending is not told from one that left, and need not wait either.
-        let has_left = talk.admission.leaving(|client| {
-            self.resting.await_end(client, key);
-            client.has_ended()
+        let client = talk.admission.leaving(|client| {
+            // One that has sent all it has to say waits for its answer like everybody else, and only what comes now is news.
+            let sent_all = waits.unwrap_or_else(|| client.has_ended());
+            self.resting.await_end(client, key, sent_all);
+            (sent_all, if sent_all { client.is_cut() } else { client.has_ended() })
         });
-        if stopped || has_left.unwrap_or(true) || self.turns.are_over.get() || turn <= self.clock.now() {
+        let (sent_all, has_left) = client.unwrap_or((false, true));
+        if stopped || has_left || self.turns.are_over.get() || turn <= self.clock.now() {
             return talk.end_leaving();
         }
-        self.resting.add_fenced(talk);
+        self.resting.add_fenced(talk, sent_all);
         self.turns.add(turn, key);
     }
 }

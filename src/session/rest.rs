@@ -31,6 +31,8 @@ struct Rested {
     quiet: u32,
     /// How many there may be; zero is any number.
     limit: u32,
+    /// It was fenced, and its client had sent all that it had to say by then.
+    sent_all: bool,
 }
 
 /// The conversations of one thread that are at rest.
@@ -66,8 +68,8 @@ impl RestingTalks {
     }
 
     /// Keeps one that will not wake again but to its end, of which time is told elsewhere.
-    pub(super) fn add_fenced(&self, talk: Talk) {
-        self.add(Rested { talk, quiet: 0, limit: 0 });
+    pub(super) fn add_fenced(&self, talk: Talk, sent_all: bool) {
+        self.add(Rested { talk, quiet: 0, limit: 0, sent_all });
     }
 
     /// Takes one out that was fenced.
@@ -75,10 +77,10 @@ impl RestingTalks {
         self.take(key).map(|rested| rested.talk)
     }
 
-    /// Has `client`'s end, and nothing else of it, be news under `key`.
-    pub(super) fn await_end(&self, client: &Resting, key: u64) {
+    /// Has `client`'s end, and nothing else of it, be news under `key`; if it has `sent_all`, that it is cut.
+    pub(super) fn await_end(&self, client: &Resting, key: u64, sent_all: bool) {
         if let Some(watch) = self.open_watch() {
-            watch.await_end(client, key);
+            watch.await_end(client, key, sent_all);
         }
     }
 
@@ -159,7 +161,7 @@ impl Worker {
         match talk.admission.rest(both, |streams| self.take_out(streams, key)) {
             Ok(()) => {
                 let limit = self.ticks(talk.plan.idle_timeout);
-                self.resting.add(Rested { talk, quiet, limit });
+                self.resting.add(Rested { talk, quiet, limit, sent_all: false });
                 self.first_session.notify_one();
             }
             Err(Some(both)) => self.go_on(talk, both, quiet, None),
@@ -199,7 +201,7 @@ impl Worker {
     /// Ends a rest.
     fn wake(self: &Rc<Self>, key: u64, stop: Option<SessionEnd>) {
         // Both its sockets may have had news.
-        let Some(Rested { talk, quiet, .. }) = self.resting.take(key) else { return };
+        let Some(Rested { talk, quiet, sent_all, .. }) = self.resting.take(key) else { return };
         let woken = talk.admission.wake(|both| {
             if let Some(watch) = self.resting.watch.get() {
                 both.iter().for_each(|socket| watch.remove(socket));
@@ -209,8 +211,8 @@ impl Worker {
         match woken {
             Woken::Streams(both) => self.go_on(talk, both, quiet, stop),
             Woken::Fenced(turn) => {
-                self.turns.remove(turn, key);
-                self.wait_turn(talk, turn, stop.is_some());
+                let waits = self.turns.remove(turn, key).then_some(sent_all);
+                self.wait_turn(talk, turn, waits, stop.is_some());
             }
             Woken::Lost => talk.lost(),
         }

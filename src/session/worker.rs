@@ -21,7 +21,7 @@ use super::hold::HoldQueues;
 use super::pace::Turns;
 use super::rest::{REST_AFTER, RESTS_A_TICK, RestingTalks};
 use super::seats::Seats;
-use super::stuck::{LOOKED_AT_A_TICK, STUCK_AFTER};
+use super::stuck::{Looks, STUCK_AFTER};
 
 /// How often sessions are looked at for idle and half-close limits. Those are given in seconds and
 /// minutes; a quarter of a second costs next to nothing and is never noticed.
@@ -58,6 +58,8 @@ pub struct Worker {
     refusals_counted: Cell<[u64; PipeRefusal::ALL.len()]>,
     /// The session from which on connections are kept alive in the next tick: the first one that the last had no time for.
     keep_from: Cell<usize>,
+    /// The session from which on it is looked at whether bytes are stuck: the same.
+    pub(super) look_from: Cell<usize>,
     vigil: Rc<Vigil>,
     pub(super) holds: HoldQueues,
     pub(super) chance: Chance,
@@ -128,6 +130,7 @@ impl Worker {
             pipes: None,
             refusals_counted: Cell::default(),
             keep_from: Cell::new(0),
+            look_from: Cell::new(0),
             vigil: Rc::default(),
             holds: HoldQueues::default(),
             chance: Chance::new(clock.unix_seconds(clock.now()).to_bits() ^ (index as u64).rotate_right(16)),
@@ -189,7 +192,8 @@ impl Worker {
     }
 
     fn tick(&self) {
-        let (mut all_moved, mut silent) = (Vec::new(), Vec::new());
+        let mut all_moved = Vec::new();
+        let mut looks = Looks::from(self.look_from.take());
         let mut may_rest = if self.resting.is_open() { RESTS_A_TICK } else { 0 };
         let mut may_keep = KEPT_ALIVE_A_TICK;
         // Where sessions come faster than that, those in front would take every tick's time from those behind.
@@ -206,8 +210,8 @@ impl Worker {
                 session.backend.metrics.count_moved(moved);
                 all_moved.push((session.key, moved));
             }
-            if session.pulse.quiet_ticks() == STUCK_AFTER && silent.len() < LOOKED_AT_A_TICK {
-                silent.push(session.key);
+            if session.pulse.is_due(STUCK_AFTER) && looks.take(key, session.key) {
+                session.pulse.look_into();
             }
             if may_rest > 0 && is_kept && session.pulse.quiet_ticks() >= REST_AFTER && session.pulse.can_rest() {
                 may_rest -= 1;
@@ -216,7 +220,8 @@ impl Worker {
         }
         self.keep_from.set(left_over.unwrap_or(0));
         self.registry.add_moved(self.index, &all_moved);
-        self.report_stuck(&silent);
+        self.look_from.set(looks.left_over());
+        self.report_stuck(looks.sessions());
     }
 
     /// When many sessions have gone, or gone to rest, has the allocator return what they took.

@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::task::spawn_blocking;
 
 use crate::config::Document;
-use crate::config::overlay::{Changed, Effective, Note, Overlay, Request, effective, failover_config};
+use crate::config::overlay::{Changed, Effective, Note, Overlay, Request, at_run_time, effective, failover_config};
 use crate::model::{Actor, BackendName, EventRecord, Plan, PoolName};
 use crate::routing::ControlHandle;
 use crate::store::{self, Refused, State, StoreHandle};
@@ -108,6 +108,8 @@ pub struct Settings {
     store: StoreHandle,
     clock: Clock,
     current: Arc<Mutex<Current>>,
+    /// The overlay that is in force, for those who must not wait for one who changes it, and so for the disk.
+    shown: watch::Sender<Arc<Overlay>>,
 }
 
 impl Settings {
@@ -125,7 +127,8 @@ impl Settings {
         let Effective { plan, overlay, changes, notes } = effective(&document, &overlay);
         forget(&store, unreadable.into_iter().chain(changes.into_iter().map(kept::change)).collect(), Vec::new());
         let current = Current { document: Arc::new(document), overlay: Arc::new(overlay), plan: Arc::new(plan) };
-        (Self { control, store, clock, current: Arc::new(Mutex::new(current)) }, notes)
+        let shown = watch::Sender::new(Arc::clone(&current.overlay));
+        (Self { control, store, clock, current: Arc::new(Mutex::new(current)), shown }, notes)
     }
 
     /// Holds what is in force, so that nothing changes it meanwhile. Blocks the thread; not for one that runs a runtime.
@@ -155,6 +158,7 @@ impl Settings {
         let event = self.event("config.reloaded", json!({ "changes": told, "notes": notes_of(&notes) }));
         forget(&self.store, changes.into_iter().map(kept::change).collect(), vec![event]);
         *current = Current { document: Arc::new(document), overlay: Arc::new(overlay), plan };
+        self.shown.send_replace(Arc::clone(&current.overlay));
     }
 
     /// Changes pool `pool`, as `actor` wants. `audit` becomes the audit trail's entry of it, kept in the same
@@ -194,6 +198,7 @@ impl Settings {
             plan.pools.insert(pool, pool_plan);
             let plan = Arc::new(plan);
             current.overlay = Arc::new(overlay);
+            owner.shown.send_replace(Arc::clone(&current.overlay));
             current.plan = Arc::clone(&plan);
             if owner.control.replace(plan, actor).await {
                 Ok(Edited { is_durable: kept.is_durable })
@@ -202,6 +207,13 @@ impl Settings {
             }
         });
         done.await.unwrap_or(Err(EditError::Stopping))
+    }
+
+    /// What was set at run time in `pool`, and goes before its file. Waits for nobody.
+    #[must_use]
+    pub fn at_run_time(&self, pool: &PoolName) -> Value {
+        let overlay = Arc::clone(&self.shown.borrow());
+        at_run_time(&overlay, pool)
     }
 
     /// The check and failover tables of `pool` as they are in force; none if there is no such pool.

@@ -77,10 +77,19 @@ impl Resting {
     /// Whether the other side will send no more, or the connection is cut. Does not wait.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        let mut asked = [PollFd::new(self, PollFlags::RDHUP)];
-        let told = retry_on_intr(|| poll(&mut asked, Some(&Timespec::default())));
-        // Errors and hang-ups are told unasked.
-        told.is_ok_and(|told| told > 0)
+        self.is(PollFlags::RDHUP)
+    }
+
+    /// Whether the connection is cut, or has ended in both directions. Does not wait.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.is(PollFlags::empty())
+    }
+
+    /// Errors and hang-ups are told unasked.
+    fn is(&self, this: PollFlags) -> bool {
+        let mut asked = [PollFd::new(self, this)];
+        retry_on_intr(|| poll(&mut asked, Some(&Timespec::default()))).is_ok_and(|told| told > 0)
     }
 }
 
@@ -115,9 +124,10 @@ impl RestWatch {
         Ok(epoll::add(self.epoll.get_ref(), socket, EventData::new_u64(key), events)?)
     }
 
-    /// Has the watch over `socket` tell of its end alone, once, under `key`. It need not be watched yet.
-    pub fn await_end(&self, socket: &Resting, key: u64) {
-        let events = EventFlags::RDHUP | EventFlags::ONESHOT;
+    /// Has the watch over `socket` tell of its end alone, once, under `key`. It need not be watched yet. If the other side
+    /// sends no more as it is (`sent_all`), that is no news, and only that the connection is cut is told.
+    pub fn await_end(&self, socket: &Resting, key: u64, sent_all: bool) {
+        let events = if sent_all { EventFlags::ONESHOT } else { EventFlags::RDHUP | EventFlags::ONESHOT };
         let (epoll, data) = (self.epoll.get_ref(), EventData::new_u64(key));
         let asked = match epoll::modify(epoll, socket, data, events) {
             Err(Errno::NOENT) => epoll::add(epoll, socket, data, events),
@@ -211,7 +221,7 @@ mod tests {
         peer.write_all(b"news").unwrap();
         let mut keys = Vec::new();
         watch.news(&mut keys).await.unwrap();
-        watch.await_end(&socket, 2);
+        watch.await_end(&socket, 2, false);
         assert!(!socket.has_ended());
         drop(peer);
         while keys.len() < 2 {
@@ -219,5 +229,37 @@ mod tests {
         }
         assert_eq!(keys, [1, 2]);
         assert!(socket.has_ended());
+    }
+
+    #[tokio::test]
+    async fn that_all_is_sent_is_no_news_a_second_time_and_a_cut_is() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let watch = RestWatch::new().unwrap();
+        let (mut sockets, mut peers) = (Vec::new(), Vec::new());
+        for key in 0..2 {
+            let socket = connect(&address, Duration::from_secs(10)).await.unwrap().rest().unwrap();
+            let peer = listener.accept().unwrap().0;
+            peer.shutdown(std::net::Shutdown::Write).unwrap();
+            // Told of it once, so that it is known to have come.
+            watch.add(&socket, key).unwrap();
+            sockets.push(socket);
+            peers.push(peer);
+        }
+        let mut keys = Vec::new();
+        while keys.len() < 2 {
+            watch.news(&mut keys).await.unwrap();
+        }
+        assert!(sockets.iter().all(|socket| socket.has_ended() && !socket.is_cut()));
+        watch.await_end(&sockets[0], 2, true);
+        watch.await_end(&sockets[1], 3, true);
+        socket2::SockRef::from(&peers[1]).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(peers.remove(1));
+        keys.clear();
+        while keys.is_empty() {
+            watch.news(&mut keys).await.unwrap();
+        }
+        assert_eq!(keys, [3], "the other still waits for its answer");
+        assert!(sockets[1].is_cut() && !sockets[0].is_cut());
     }
 }

@@ -1,4 +1,5 @@
-//! The check and failover tables of a pool as they are in force, for people and programs to read.
+//! The check and failover tables of a pool as they are in force, and what of a pool is not the file's, for people and
+//! programs to read.
 
 use serde_json::{Map, Value, json};
 use toml::de::{DeTable, DeValue};
@@ -6,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 use crate::config::document::Document;
 use crate::config::key::{Key, Kind, Part, Preset};
 use crate::config::keys;
-use crate::model::PoolName;
+use crate::model::{BackendName, PoolName};
 
 use super::screen::{join, refusal};
 use super::settle::{Ground, json};
@@ -30,6 +31,28 @@ pub fn failover_config(document: &Document, overlay: &Overlay, pool: &PoolName) 
     let own = overlay.patched(pool).filter(|(key, _)| key.backend.is_none());
     config.insert("overridden".to_owned(), own.map(|(key, _)| json!(key.path)).collect());
     Some(Value::Object(config))
+}
+
+/// What was set at run time in `pool`, and so goes before what the file says: the backends that were registered, and the
+/// keys that were patched, each with what the file says instead (null where it says nothing), when and by whom.
+#[must_use]
+pub fn at_run_time(overlay: &Overlay, pool: &PoolName) -> Value {
+    let registered = overlay.registered(pool).map(|(name, registration)| {
+        let (at, by) = (registration.at.to_string(), registration.actor.as_str());
+        json!({ "name": name.as_str(), "at": at, "by": by })
+    });
+    // Dropped as soon as the file says something else for the key: so what it said then is what it says.
+    let patched = overlay.patched(pool).map(|(key, patch)| {
+        json!({
+            "backend": key.backend.as_ref().map(BackendName::as_str),
+            "key": key.path,
+            "value": patch.value,
+            "file": patch.base,
+            "at": patch.at.to_string(),
+            "by": patch.actor.as_str(),
+        })
+    });
+    json!({ "registered": registered.collect::<Value>(), "patched": patched.collect::<Value>() })
 }
 
 fn below<'t>(table: Option<&'t DeTable<'t>>, name: &str) -> Option<&'t DeTable<'t>> {

@@ -47,7 +47,7 @@ use crate::model::{Actor, BackendName, PoolName};
 
 pub use effective::{Effective, effective};
 pub use entry::{PatchKey, PatchKeyError};
-pub use in_force::failover_config;
+pub use in_force::{at_run_time, failover_config};
 pub use note::{Dropped, Note};
 pub use rejected::{FieldFault, RejectCode, Rejected};
 pub use request::{Changed, Request};

@@ -47,6 +47,29 @@ fn a_failover_waits_for_verdicts_that_are_out() {
     });
     let (detect, duration) = duration.unwrap();
     assert_eq!(duration, detect + decided.since(lost), "from the first evidence on");
+    assert!(evidence(&rig).iter().all(|evidence| evidence.as_deref() == Some("refused")), "{:?}", evidence(&rig));
+}
+
+/// What each step of a failover was told with.
+fn evidence(rig: &Rig) -> Vec<Option<String>> {
+    let evidence = rig.told.iter().filter_map(|change| match change {
+        Change::PoolFailover { evidence, .. } => Some(evidence.clone()),
+        _ => None,
+    });
+    evidence.collect()
+}
+
+#[test]
+fn what_was_ordered_is_the_evidence_of_what_follows_from_it() {
+    let mut rig = two();
+    rig.order("a", AdminState::Drain);
+    assert_eq!(evidence(&rig), vec![Some("backend a goes from ready to drain".to_owned()); 3]);
+    let mut rig = two();
+    rig.replan(plan().pool("pg").backend("b", 2));
+    assert_eq!(evidence(&rig), vec![Some("backend a was removed".to_owned()); 3]);
+    let mut rig = two();
+    rig.fail_over("pg", Some("b")).unwrap();
+    assert_eq!(evidence(&rig), [None, None, None], "nothing was found out: the operator's words are its note");
 }
 
 #[test]
