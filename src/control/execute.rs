@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::failover::{Change, Command, Controller, Transition};
 use crate::model::{BackendId, BackendName, FailoverStatus, MonoTime, PoolName, ProbeOutcome};
+use crate::probe::Answer;
 use crate::routing::{BackendLive, EarlyEnds, Fenced, Live, PoolLive, Published, Registry, RouteWriter};
 use crate::sys::Clock;
 use crate::telemetry::{Metrics, Phase};
@@ -108,10 +109,10 @@ impl Executor {
     }
 
     /// Counts a probe's answer for each backend that it is for, and its time if it was good.
-    pub(super) fn count_check(&self, backends: &[BackendId], outcome: &ProbeOutcome, time: Duration) {
+    pub(super) fn count_check(&self, backends: &[BackendId], answer: &Answer) {
         for live in backends.iter().filter_map(|id| self.live.backends.get(id)) {
-            live.metrics.count_check(outcome, time);
-            if let ProbeOutcome::Passed { latency, .. } = *outcome {
+            live.metrics.count_check(&answer.outcome, answer.time);
+            if let ProbeOutcome::Passed { latency, .. } = answer.outcome {
                 live.load.measured(latency);
             }
         }
@@ -122,7 +123,7 @@ impl Executor {
         &mut self,
         began: MonoTime,
         commands: &mut Vec<Command>,
-        probes: &mut Probes,
+        probes: &Probes,
     ) -> Vec<Transition> {
         let decided = self.clock.now();
         let mut reports = Vec::new();
