@@ -109,7 +109,7 @@ mod tests {
 
     fn ask(probe: ProbeId) -> Order {
         let address = "127.0.0.1:1".parse().unwrap();
-        let (timeout, approach) = (Duration::from_secs(1), Approach::default());
+        let (timeout, approach) = (Duration::from_secs(1), Approach::PLAIN);
         Order::Start { probe, spec: Arc::new(ProbeSpec { address, kind: CheckKind::Tcp, timeout, approach }) }
     }
 

@@ -138,7 +138,7 @@ mod tests {
 
     fn spec(address: &str, kind: CheckKind, timeout: Duration) -> Arc<ProbeSpec> {
         let address: Address = address.parse().unwrap();
-        Arc::new(ProbeSpec { address, kind, timeout, approach: Approach::default() })
+        Arc::new(ProbeSpec { address, kind, timeout, approach: Approach::PLAIN })
     }
 
     fn agent() -> CheckKind {
