@@ -8,7 +8,6 @@ mod orders;
 mod pulse;
 mod service;
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,7 +50,7 @@ const COMMANDS_MAX: usize = 32;
 #[derive(Debug, Clone)]
 pub struct Prober {
     clock: Clock,
-    pulse: Rc<Pulse>,
+    pulse: Arc<Pulse>,
     sockets: Arc<Semaphore>,
     commands: Arc<Semaphore>,
 }
@@ -70,7 +69,7 @@ impl Prober {
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         let (sockets, commands) = (Semaphore::new(IN_FLIGHT_MAX), Semaphore::new(COMMANDS_MAX));
-        Self { clock, pulse: Rc::default(), sockets: Arc::new(sockets), commands: Arc::new(commands) }
+        Self { clock, pulse: Arc::default(), sockets: Arc::new(sockets), commands: Arc::new(commands) }
     }
 
     /// Asks `address` the question `kind`, approaching it as clients are brought to it; a header that it wants says

@@ -1,6 +1,6 @@
 //! Notices that the thread which asks did not run itself: starved of its processor, or kept busy by one turn.
 
-use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::model::MonoTime;
@@ -14,34 +14,41 @@ const LATE: Duration = Duration::from_millis(100);
 /// When the thread should run next, and when it was last known not to have.
 ///
 /// Whoever is about to judge looks for himself: after a stall nobody knows whose turn comes first.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pulse {
-    due: Cell<Option<MonoTime>>,
-    /// When a stall was last noticed.
-    stalled: Cell<Option<MonoTime>>,
+    /// In nanoseconds; the end of time if it may sleep.
+    due: AtomicU64,
+    /// When a stall was last noticed, in nanoseconds; nothing if none was.
+    stalled: AtomicU64,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self { due: AtomicU64::new(u64::MAX), stalled: AtomicU64::new(0) }
+    }
 }
 
 impl Pulse {
     /// The thread runs, and will again within [`HEARTBEAT`].
     pub(super) fn beat(&self, now: MonoTime) {
         self.look(now);
-        self.due.set(Some(now + HEARTBEAT));
+        self.due.store((now + HEARTBEAT).as_nanos(), Ordering::Relaxed);
     }
 
     /// The thread runs, and may sleep for as long as there is nobody to ask.
     pub(super) fn rest(&self) {
-        self.due.set(None);
+        self.due.store(u64::MAX, Ordering::Relaxed);
     }
 
     /// Whether the thread stood still at some time after `begun`.
     pub(super) fn stalled_since(&self, begun: MonoTime, now: MonoTime) -> bool {
         self.look(now);
-        self.stalled.get().is_some_and(|noticed| noticed >= begun)
+        self.stalled.load(Ordering::Relaxed) > begun.as_nanos()
     }
 
     fn look(&self, now: MonoTime) {
-        if self.due.get().is_some_and(|due| now.since(due) >= LATE) {
-            self.stalled.set(Some(now));
+        if now.since(MonoTime::from_nanos(self.due.load(Ordering::Relaxed))) >= LATE {
+            self.stalled.store(now.as_nanos(), Ordering::Relaxed);
         }
     }
 }
