@@ -138,16 +138,21 @@ pub async fn run(control: Control) {
         if replaced {
             planned = Some(clock.now());
         }
-        // Looks at every backend, so only for as long as it is of interest.
-        if planned.is_some()
-            && on_first_verdicts.is_some()
-            && controller.has_first_verdicts()
-            && let Some(ready) = on_first_verdicts.take()
-        {
-            ready();
+        if planned.is_some() {
+            tell_first_verdicts(&controller, &mut on_first_verdicts);
         }
     }
     close(&mut keeper, &controller, clock.now(), &store).await;
+}
+
+/// Tells, once, that every backend has its first verdict. Looks at every backend, so only for as long as it is of interest.
+fn tell_first_verdicts(controller: &Controller, tell: &mut Option<Box<dyn FnOnce() + Send>>) {
+    if tell.is_some()
+        && controller.has_first_verdicts()
+        && let Some(tell) = tell.take()
+    {
+        tell();
+    }
 }
 
 /// Has the last of it written, for a while.

@@ -180,11 +180,9 @@ pub fn start(document: Document, options: Options) -> Result<Daemon, StartError>
     let (control, feedback, inbox) = mailbox();
     let (prober, asked) = Service::new(clock);
     let Begun { settings, plan, state, notes } = begin(document, control.clone(), clock)?;
-    let registry = Registry::new(worker_count);
-    let readiness = Readiness::default();
+    let (registry, readiness) = (Registry::new(worker_count), Readiness::default());
     let (sender, ready) = mpsc::channel();
-    let mourn = Mourn(options.on_death);
-    let seed = clock.unix_seconds(clock.now()).to_bits();
+    let (mourn, seed) = (Mourn(options.on_death), clock.unix_seconds(clock.now()).to_bits());
     let recorder = options.record.map(|to| record(to, seed, clock, &metrics)).transpose()?;
     let task = Control {
         clock,
