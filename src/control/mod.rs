@@ -80,9 +80,9 @@ pub async fn run(control: Control) {
     let mut controller = Recorded::new(Controller::new(seed), control.recorder);
     let (mut probes, mut answers) = (Probes::new(asked.orders), asked.answers);
     let mut executor = Executor::new(clock, writer, registry, metrics, observer);
-    let (mut ready, mut commands) = (Vec::new(), Vec::new());
-    // When the last plan was in force.
+    // Since when the last plan is in force.
     let mut planned: Option<MonoTime> = None;
+    let (mut ready, mut commands) = (Vec::new(), Vec::new());
     loop {
         let deadline = wake_by(clock.now(), controller.next_deadline(), controller.has_open_questions());
         // Nobody comes first: answers of a crowd must not keep orders waiting.
@@ -138,9 +138,7 @@ pub async fn run(control: Control) {
         if replaced {
             planned = Some(clock.now());
         }
-        if planned.is_some() {
-            tell_first_verdicts(&controller, &mut on_first_verdicts);
-        }
+        planned.inspect(|_| tell_first_verdicts(&controller, &mut on_first_verdicts));
     }
     close(&mut keeper, &controller, clock.now(), &store).await;
 }
