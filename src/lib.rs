@@ -1,9 +1,9 @@
 //! changeover: the automatic changeover switch for TCP.
 //!
 //! A daemon that stands in front of backends, relays clients to one that is fit, and moves to the next
-//! in milliseconds when it is not. Two planes: the **control plane** is one thread that probes, decides
-//! and answers the admin API; the **data plane** is one thread per core that accepts, picks, dials and
-//! relays. They meet in [`routing`] alone.
+//! in milliseconds when it is not. Two planes: the **control plane** is one thread that decides and answers
+//! the admin API, and one that probes for it; the **data plane** is one thread per core that accepts, picks,
+//! dials and relays. They meet in [`routing`] alone.
 //!
 //! The modules stand on floors, and imports only go down (`tests/tidy` is the wall):
 //!

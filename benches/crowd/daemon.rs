@@ -50,6 +50,15 @@ pub(crate) struct Thread {
 }
 
 impl Thread {
+    fn since(self, first: Self) -> Self {
+        Self {
+            run: self.run - first.run,
+            waited: self.waited - first.waited,
+            user: self.user - first.user,
+            kernel: self.kernel - first.kernel,
+        }
+    }
+
     /// Which part of its time it was in the kernel.
     pub(crate) fn in_kernel(&self) -> f64 {
         self.kernel as f64 / (self.kernel + self.user).max(1) as f64
@@ -61,6 +70,7 @@ impl Thread {
 struct Times {
     at: Instant,
     control: Thread,
+    probes: Thread,
     process: Duration,
 }
 
@@ -81,6 +91,7 @@ pub(crate) struct Sample {
 pub(crate) struct Figures {
     time: Duration,
     pub(crate) control: Thread,
+    pub(crate) probes: Thread,
     pub(crate) process: Duration,
     pub(crate) checks_per_second: f64,
     pub(crate) failed: u64,
@@ -92,16 +103,11 @@ pub(crate) struct Figures {
 impl Sample {
     pub(crate) fn since(&self, first: &Self) -> Figures {
         let (now, then) = (&self.before, &first.after);
-        let control = Thread {
-            run: now.control.run - then.control.run,
-            waited: now.control.waited - then.control.waited,
-            user: now.control.user - then.control.user,
-            kernel: now.control.kernel - then.control.kernel,
-        };
         let checks = self.checks - first.checks;
         Figures {
             time: now.at - then.at,
-            control,
+            control: now.control.since(then.control),
+            probes: now.probes.since(then.probes),
             process: now.process - then.process,
 
             checks_per_second: checks as f64 / (self.asked - first.asked).as_secs_f64(),
@@ -112,9 +118,9 @@ impl Sample {
         }
     }
 
-    /// What the control thread has had of its core, since the daemon began.
-    pub(crate) const fn control(&self) -> Duration {
-        self.before.control.run
+    /// What the control thread and the one that probes have had of their cores, since the daemon began.
+    pub(crate) const fn spent(&self) -> [Duration; 2] {
+        [self.before.control.run, self.before.probes.run]
     }
 }
 
@@ -123,9 +129,9 @@ impl Figures {
         of.as_secs_f64() / self.time.as_secs_f64()
     }
 
-    /// What a check costs the control thread, in microseconds.
-    pub(crate) fn each_us(&self) -> f64 {
-        self.share(self.control.run) * 1e6 / self.checks_per_second
+    /// What a check costs `thread`, in microseconds.
+    pub(crate) fn each_us(&self, thread: &Thread) -> f64 {
+        self.share(thread.run) * 1e6 / self.checks_per_second
     }
 }
 
@@ -199,9 +205,9 @@ impl Daemon {
                 Some((read("comm")?, thread_time(&read("schedstat")?, &read("stat")?)))
             })
             .collect();
-        let control = threads.iter().find(|(name, _)| name.trim() == "control").map(|(_, time)| *time);
+        let named = |wanted: &str| threads.iter().find(|(name, _)| name.trim() == wanted).map(|(_, time)| *time);
         let process = threads.iter().map(|(_, time)| time.run).sum();
-        Times { at: Instant::now(), control: control.unwrap(), process }
+        Times { at: Instant::now(), control: named("control").unwrap(), probes: named("probes").unwrap(), process }
     }
 
     fn metrics(&self) -> String {

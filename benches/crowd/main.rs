@@ -1,5 +1,5 @@
-//! What ten thousand backends that are probed each second cost, on the real daemon: its control thread's processor
-//! time, how late probes and verdicts are, and what it costs when all die, stay dead and come back.
+//! What ten thousand backends that are probed each second cost, on the real daemon: the processor time of its control
+//! thread and of the thread that probes, how late probes and verdicts are, and what it costs when all die, stay dead and come back.
 //!
 //! `cargo bench --bench crowd` prints a table, each row from one daemon, and first the floor: a bare loop that connects
 //! and closes as often and does nothing else. All backends are one listener of this process at all addresses of the
@@ -72,8 +72,8 @@ fn run(options: &Options, pools: usize, floor_us: f64) {
     let daemon = Daemon::start(pools, &ports);
     let seen = daemon.wait_for(&Verdict::Healthy, count);
     let took = seen[count - 1] - begun;
-    let spent = daemon.sample().control();
-    println!("- start: the last first verdict after {took:.2?}; control {:.2} s", spent.as_secs_f64());
+    let [control, probes] = daemon.sample().spent().map(|spent| spent.as_secs_f64());
+    println!("- start: the last first verdict after {took:.2?}; control {control:.2} s, probes {probes:.2} s");
 
     sleep(REST);
     let before = daemon.sample();
@@ -99,9 +99,10 @@ fn run(options: &Options, pools: usize, floor_us: f64) {
     sleep(options.time / 4);
     let dead = daemon.sample().since(&before);
     println!(
-        "- all dead: {:.0} probes a second, control {:.1} % of a core",
+        "- all dead: {:.0} probes a second, control {:.1} % of a core, probes {:.1} %",
         dead.checks_per_second,
-        dead.share(dead.control.run) * 100.0
+        dead.share(dead.control.run) * 100.0,
+        dead.share(dead.probes.run) * 100.0,
     );
 
     daemon.forget_verdicts();
@@ -114,14 +115,18 @@ fn run(options: &Options, pools: usize, floor_us: f64) {
 }
 
 fn tell_calm(calm: &Figures, count: usize, floor_us: f64) {
-    println!(
-        "- calm: control {:.1} % of a core ({:.0} % of it in the kernel; waited for a core {:.1} %), whole daemon {:.1} %",
-        calm.share(calm.control.run) * 100.0,
-        calm.control.in_kernel() * 100.0,
-        calm.share(calm.control.waited) * 100.0,
-        calm.share(calm.process) * 100.0,
-    );
-    println!("- {:.1} us a probe: {:.2} of the bare loop's", calm.each_us(), calm.each_us() / floor_us);
+    for (name, thread) in [("control", &calm.control), ("probes", &calm.probes)] {
+        println!(
+            "- calm: {name} {:.1} % of a core ({:.0} % of it in the kernel; waited for a core {:.1} %), {:.1} us a probe",
+            calm.share(thread.run) * 100.0,
+            thread.in_kernel() * 100.0,
+            calm.share(thread.waited) * 100.0,
+            calm.each_us(thread),
+        );
+    }
+    let each_us = calm.each_us(&calm.control) + calm.each_us(&calm.probes);
+    println!("- both {each_us:.1} us a probe: {:.2} of the bare loop's", each_us / floor_us);
+    println!("- whole daemon {:.1} % of a core", calm.share(calm.process) * 100.0);
     println!(
         "- {:.0} probes a second, one of each backend every {:.3} s; {} failed, {} brought no evidence",
         calm.checks_per_second,
@@ -134,8 +139,9 @@ fn tell_calm(calm: &Figures, count: usize, floor_us: f64) {
 
 fn tell_crowd(figures: &Figures, what: &str, took: Duration) {
     println!(
-        "- {what}: the last verdict after {took:.2?}; control {:.2} s; {} tables published",
+        "- {what}: the last verdict after {took:.2?}; control {:.2} s, probes {:.2} s; {} tables published",
         figures.control.run.as_secs_f64(),
+        figures.probes.run.as_secs_f64(),
         figures.tables
     );
 }

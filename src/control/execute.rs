@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::failover::{Change, Command, Controller, Transition};
 use crate::model::{BackendId, BackendName, FailoverStatus, MonoTime, PoolName, ProbeOutcome};
+use crate::probe::Answer;
 use crate::routing::{BackendLive, EarlyEnds, Fenced, Live, Pace, PoolLive, Published, Registry, RouteWriter};
 use crate::sys::Clock;
 use crate::telemetry::{Metrics, Phase};
@@ -112,17 +112,17 @@ impl Executor {
     }
 
     /// Counts a probe's answer for each backend that it is for, and its time if it was good.
-    pub(super) fn count_check(&self, backends: &[BackendId], outcome: &ProbeOutcome, time: Duration) {
+    pub(super) fn count_check(&self, backends: &[BackendId], answer: &Answer) {
         for live in backends.iter().filter_map(|id| self.live.backends.get(id)) {
-            live.metrics.count_check(outcome, time);
-            if let ProbeOutcome::Passed { latency, .. } = *outcome {
+            live.metrics.count_check(&answer.outcome, answer.time);
+            if let ProbeOutcome::Passed { latency, .. } = answer.outcome {
                 live.load.measured(latency);
             }
         }
     }
 
     /// Carries out the commands of one turn, which began at `began`. Returns what it has told, and how long it took.
-    pub(super) fn carry_out(&mut self, began: MonoTime, commands: &mut Vec<Command>, probes: &mut Probes) -> Reports {
+    pub(super) fn carry_out(&mut self, began: MonoTime, commands: &mut Vec<Command>, probes: &Probes) -> Reports {
         let decided = self.clock.now();
         let mut transitions = Vec::new();
         for command in commands.drain(..) {

@@ -17,7 +17,7 @@ use tokio::time::{sleep_until, timeout};
 
 use crate::failover::{Controller, Event, Transition};
 use crate::model::MonoTime;
-use crate::probe::IN_FLIGHT_MAX;
+use crate::probe::{Asked, IN_FLIGHT_MAX};
 use crate::routing::{Message, Registry, RouteWriter};
 use crate::store::{State, StoreHandle};
 use crate::sys::Clock;
@@ -44,6 +44,8 @@ pub struct Control {
     pub registry: Registry,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
+    /// Where it has backends asked, and where their answers come.
+    pub asked: Asked,
     /// What it is told and asked.
     pub inbox: mpsc::Receiver<Message>,
     /// Who is told of transitions besides the log.
@@ -72,23 +74,24 @@ enum Wake {
 
 /// Decides until told to stop.
 pub async fn run(control: Control) {
-    let Control { clock, writer, registry, metrics, mut inbox, observer, seed, .. } = control;
+    let Control { clock, writer, registry, metrics, asked, mut inbox, observer, seed, .. } = control;
     let (mut on_first_verdicts, store, mut state) = (control.on_first_verdicts, control.store, Some(control.state));
     let mut keeper = Keeper::new(store.clone(), clock);
     let mut controller = Recorded::new(Controller::new(seed), control.recorder);
-    let (mut probes, mut answers) = Probes::new(clock);
+    let (mut probes, mut answers) = (Probes::new(asked.orders), asked.answers);
     let mut executor = Executor::new(clock, writer, registry, metrics, observer);
+    // Since when the last plan is in force.
+    let mut planned: Option<MonoTime> = None;
     let (mut ready, mut commands) = (Vec::new(), Vec::new());
-    let mut planned = false;
     loop {
         let deadline = wake_by(clock.now(), controller.next_deadline(), controller.has_open_questions());
         // Nobody comes first: answers of a crowd must not keep orders waiting.
         // Cancel-safety: both receivers keep what they have not returned; the sleep is made anew.
         let wake = tokio::select! {
             1.. = answers.recv_many(&mut ready, IN_FLIGHT_MAX) => {
-                for answer in &ready {
-                    probes.note_source(answer);
-                    executor.count_check(controller.subscribers(answer.target), &answer.outcome, answer.time);
+                for finished in &ready {
+                    probes.note_source(finished);
+                    executor.count_check(controller.subscribers(finished.target), &finished.answer);
                 }
                 Wake::Tell(probes::event(&mut ready), Asker::Nobody)
             }
@@ -98,10 +101,10 @@ pub async fn run(control: Control) {
             }
         };
         let now = clock.now();
-        if let Some(since) = stalled_since(now, deadline) {
+        if let Some(since) = stalled_since(now, deadline, planned.unwrap_or_default()) {
             // Before all that has come meanwhile is judged.
             controller.handle(now, Event::WasStalled { since }, &mut commands);
-            let reports = executor.carry_out(now, &mut commands, &mut probes);
+            let reports = executor.carry_out(now, &mut commands, &probes);
             let left = keeper.after(&controller, now, &reports, false);
             keeper.write(left);
         }
@@ -127,22 +130,27 @@ pub async fn run(control: Control) {
         controller.handle(now, event, &mut commands);
         if replaced {
             executor.adopt(&controller);
-            planned = true;
         }
-        let reports = executor.carry_out(now, &mut commands, &mut probes);
+        let reports = executor.carry_out(now, &mut commands, &probes);
         controller.hand_over();
         let left = keeper.after(&controller, now, &reports, replaced);
         asker.answer(&mut keeper, left, reports);
-        // Looks at every backend, so only for as long as it is of interest.
-        if planned
-            && on_first_verdicts.is_some()
-            && controller.has_first_verdicts()
-            && let Some(ready) = on_first_verdicts.take()
-        {
-            ready();
+        if replaced {
+            planned = Some(clock.now());
         }
+        planned.inspect(|_| tell_first_verdicts(&controller, &mut on_first_verdicts));
     }
     close(&mut keeper, &controller, clock.now(), &store).await;
+}
+
+/// Tells, once, that every backend has its first verdict. Looks at every backend, so only for as long as it is of interest.
+fn tell_first_verdicts(controller: &Controller, tell: &mut Option<Box<dyn FnOnce() + Send>>) {
+    if tell.is_some()
+        && controller.has_first_verdicts()
+        && let Some(tell) = tell.take()
+    {
+        tell();
+    }
 }
 
 /// Has the last of it written, for a while.

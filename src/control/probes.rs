@@ -1,72 +1,45 @@
-//! The probes in flight: each a task of its own, so that a slow one delays nobody.
+//! The hands that probe: a thread of its own does, by orders from here. Nothing is asked on the control thread, and
+//! nothing here waits for an answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, spawn_local};
-
-use crate::failover::{Event, ProbeSpec};
-use crate::model::{DialError, ProbeId, ProbeOutcome, TargetId};
-use crate::probe::{IN_FLIGHT_MAX, Prober};
-use crate::sys::Clock;
-
-/// A probe's answer.
-pub(super) struct Answer {
-    pub(super) target: TargetId,
-    probe: ProbeId,
-    /// The address it was dialled from, if that was not left to the kernel.
-    source: Option<IpAddr>,
-    pub(super) outcome: ProbeOutcome,
-    /// How long it took.
-    pub(super) time: Duration,
-}
+use crate::failover::Event;
+use crate::model::{DialError, ProbeId, ProbeOutcome, ProbeSpec, TargetId};
+use crate::probe::{Finished, Order, Orders};
 
 /// What the core is told of all that has been answered. One answer by itself is told as such.
-pub(super) fn event(answers: &mut Vec<Answer>) -> Event {
-    let mut told = answers.drain(..).map(|Answer { target, probe, outcome, .. }| (target, probe, outcome));
+pub(super) fn event(answers: &mut Vec<Finished>) -> Event {
+    let mut told = answers.drain(..).map(|Finished { target, probe, answer, .. }| (target, probe, answer.outcome));
     match (told.next(), told.len()) {
         (Some((target, probe, outcome)), 0) => Event::ProbeFinished { target, probe, outcome },
         (first, _) => Event::ProbesFinished { answers: first.into_iter().chain(told).collect() },
     }
 }
 
-/// The probes in flight.
+/// Gives the orders.
 pub(super) struct Probes {
-    prober: Prober,
-    answers: mpsc::Sender<Answer>,
-    running: BTreeMap<TargetId, AbortHandle>,
+    orders: Orders,
     /// Addresses to dial from that the host did not have when one was last needed.
     missing: BTreeSet<IpAddr>,
 }
 
 impl Probes {
-    pub(super) fn new(clock: Clock) -> (Self, mpsc::Receiver<Answer>) {
-        let (answers, receiver) = mpsc::channel(IN_FLIGHT_MAX);
-        (Self { prober: Prober::new(clock), answers, running: BTreeMap::new(), missing: BTreeSet::new() }, receiver)
+    pub(super) const fn new(orders: Orders) -> Self {
+        Self { orders, missing: BTreeSet::new() }
     }
 
     /// Asks; an older question to the same target is dropped.
-    pub(super) fn start(&mut self, target: TargetId, id: ProbeId, spec: Arc<ProbeSpec>) {
-        self.stop(target);
-        let (prober, answers) = (self.prober.clone(), self.answers.clone());
-        let task = spawn_local(async move {
-            let asked = prober.probe(&spec.address, &spec.kind, spec.timeout, spec.approach).await;
-            let source = spec.approach.source_address;
-            let answer = Answer { target, probe: id, source, outcome: asked.outcome, time: asked.time };
-            // Nobody listens any more only when the daemon ends.
-            drop(answers.send(answer).await);
-        });
-        self.running.insert(target, task.abort_handle());
+    pub(super) fn start(&self, target: TargetId, probe: ProbeId, spec: Arc<ProbeSpec>) {
+        self.orders.give(target, Order::Start { probe, spec });
     }
 
     /// Says, once for all backends and not at each probe, that the host lacks an address to dial from: those backends
     /// have no verdict, and nothing else tells why.
-    pub(super) fn note_source(&mut self, answer: &Answer) {
-        let Some(source) = answer.source else { return };
-        match &answer.outcome {
+    pub(super) fn note_source(&mut self, finished: &Finished) {
+        let Some(source) = finished.source else { return };
+        match &finished.answer.outcome {
             ProbeOutcome::Inconclusive { error: Some(DialError::SourceAddress), .. } => {
                 if self.missing.insert(source) {
                     tracing::error!(
@@ -95,10 +68,8 @@ impl Probes {
     }
 
     /// Asks no more.
-    pub(super) fn stop(&mut self, target: TargetId) {
-        if let Some(task) = self.running.remove(&target) {
-            task.abort();
-        }
+    pub(super) fn stop(&self, target: TargetId) {
+        self.orders.give(target, Order::Stop);
     }
 }
 
@@ -108,19 +79,22 @@ mod tests {
     use std::net::IpAddr;
     use std::time::Duration;
 
-    use super::{Answer, Probes};
+    use super::{Finished, Probes};
     use crate::model::{DialError, ProbeId, ProbeOutcome, TargetId};
+    use crate::probe::{Answer, Service};
     use crate::sys::Clock;
 
     #[test]
     fn an_address_that_no_plan_wants_any_more_is_not_known_to_be_missing() {
-        let (mut probes, _answers) = Probes::new(Clock::start());
+        let (_service, asked) = Service::new(Clock::start());
+        let mut probes = Probes::new(asked.orders);
         let sources: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap()];
         for source in sources {
             let outcome =
                 ProbeOutcome::Inconclusive { error: Some(DialError::SourceAddress), detail: "none such".to_owned() };
-            let (target, probe, time) = (TargetId::default(), ProbeId::default(), Duration::ZERO);
-            probes.note_source(&Answer { target, probe, source: Some(source), outcome, time });
+            let answer = Answer { outcome, time: Duration::ZERO };
+            let (target, probe) = (TargetId::default(), ProbeId::default());
+            probes.note_source(&Finished { target, probe, source: Some(source), answer });
         }
         probes.still_from(sources.into_iter());
         assert_eq!(probes.missing.len(), 2, "still missing, and no news");

@@ -1,4 +1,12 @@
 //! Notices that the control task itself did not run: a paused machine, a starved processor.
+//!
+//! Backends are asked on a thread of its own, which judges its own lateness (`probe::Service` has what happens if only one of
+//! the two stands still). So the answers to questions that were open meanwhile may well be right, if this thread alone stood
+//! still; but whether the machine did is not known here, and what sessions reported of that time is worth nothing if
+//! it did. They are asked again, which costs a moment.
+//!
+//! A turn that puts a plan in force takes its time, hundreds of milliseconds for ten thousand backends, and that is known: what
+//! fell due in it is not late.
 
 use std::time::Duration;
 
@@ -15,9 +23,10 @@ pub(super) fn wake_by(now: MonoTime, due: Option<MonoTime>, questions_are_open: 
     due.into_iter().chain(questions_are_open.then(|| now + HEARTBEAT)).min()
 }
 
-/// Since when the task has not run, if it should have run at `due` and it is much later now.
-pub(super) fn stalled_since(now: MonoTime, due: Option<MonoTime>) -> Option<MonoTime> {
-    due.filter(|&due| now.since(due) >= LATE)
+/// Since when the task has not run, if it should have run at `due` and it is much later now. Until `planned`, when the
+/// last plan was in force, it was at work.
+pub(super) fn stalled_since(now: MonoTime, due: Option<MonoTime>, planned: MonoTime) -> Option<MonoTime> {
+    due.map(|due| due.max(planned)).filter(|&since| now.since(since) >= LATE)
 }
 
 #[cfg(test)]
@@ -39,9 +48,16 @@ mod tests {
 
     #[test]
     fn a_little_late_is_no_stall() {
-        assert_eq!(stalled_since(at(5000), None), None);
-        assert_eq!(stalled_since(at(1000), Some(at(5000))), None);
-        assert_eq!(stalled_since(at(1199), Some(at(1000))), None);
-        assert_eq!(stalled_since(at(1200), Some(at(1000))), Some(at(1000)));
+        assert_eq!(stalled_since(at(5000), None, at(0)), None);
+        assert_eq!(stalled_since(at(1000), Some(at(5000)), at(0)), None);
+        assert_eq!(stalled_since(at(1199), Some(at(1000)), at(0)), None);
+        assert_eq!(stalled_since(at(1200), Some(at(1000)), at(0)), Some(at(1000)));
+    }
+
+    #[test]
+    fn what_fell_due_while_a_plan_was_put_in_force_is_not_late() {
+        assert_eq!(stalled_since(at(1350), Some(at(1000)), at(1300)), None);
+        assert_eq!(stalled_since(at(1500), Some(at(1000)), at(1300)), Some(at(1300)), "but after it, it is");
+        assert_eq!(stalled_since(at(5000), Some(at(4000)), at(1300)), Some(at(4000)));
     }
 }

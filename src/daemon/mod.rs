@@ -1,7 +1,7 @@
 //! Floor 7: wires everything together. Starts the threads in order, changes their plan on a reload,
 //! stops them in order. Nothing is decided here and no byte is moved.
 
-mod control_thread;
+mod control_threads;
 mod reload;
 mod run;
 mod sockets;
@@ -23,6 +23,7 @@ use crate::config::Document;
 use crate::config::overlay::Note;
 use crate::control::{Control, Observer, RecordTo, Recorder};
 use crate::model::{Address, ListenerName, MonoTime, Plan};
+use crate::probe::Service;
 use crate::relay::PIPES_MAX;
 use crate::routing::{ControlHandle, Phase, Readiness, Registry, mailbox, route_cell};
 use crate::session::{Guard, Seats, Threads, Worker};
@@ -31,7 +32,7 @@ use crate::store::{self, Opened, State, StoreError};
 use crate::sys::{Clock, cores, raise_descriptor_limit};
 use crate::telemetry::Metrics;
 
-use control_thread::ControlThread;
+use control_threads::ControlThreads;
 pub use reload::ReloadError;
 pub use run::{RunError, run};
 use sockets::Sockets;
@@ -150,7 +151,7 @@ pub struct Daemon {
     plan: Arc<Plan>,
     clock: Clock,
     control: ControlHandle,
-    control_thread: ControlThread,
+    control_threads: ControlThreads,
     workers: Vec<WorkerThread>,
     sockets: Sockets,
     seats: Seats,
@@ -177,18 +178,18 @@ pub fn start(document: Document, options: Options) -> Result<Daemon, StartError>
     let clock = Clock::start();
     let (writer, routes) = route_cell();
     let (control, feedback, inbox) = mailbox();
+    let (prober, asked) = Service::new(clock);
     let Begun { settings, plan, state, notes } = begin(document, control.clone(), clock)?;
-    let registry = Registry::new(worker_count);
-    let readiness = Readiness::default();
+    let (registry, readiness) = (Registry::new(worker_count), Readiness::default());
     let (sender, ready) = mpsc::channel();
-    let mourn = Mourn(options.on_death);
-    let seed = clock.unix_seconds(clock.now()).to_bits();
+    let (mourn, seed) = (Mourn(options.on_death), clock.unix_seconds(clock.now()).to_bits());
     let recorder = options.record.map(|to| record(to, seed, clock, &metrics)).transpose()?;
     let task = Control {
         clock,
         writer,
         registry: registry.clone(),
         metrics: Arc::clone(&metrics),
+        asked,
         inbox,
         observer: options.observer,
         on_first_verdicts: Some(first_verdicts(readiness.clone(), sender, options.on_ready)),
@@ -206,7 +207,7 @@ pub fn start(document: Document, options: Options) -> Result<Daemon, StartError>
         clock,
         settings: settings.clone(),
     };
-    let control_thread = ControlThread::start(task, admin, mourn.clone()).map_err(StartError::Thread)?;
+    let control_threads = ControlThreads::start(task, admin, prober, &mourn).map_err(StartError::Thread)?;
     let (threads, arrivals) = Threads::new(worker_count);
     let start_worker = |(index, arrivals)| {
         let (routes, registry, feedback) = (routes.clone(), registry.clone(), feedback.clone());
@@ -223,7 +224,7 @@ pub fn start(document: Document, options: Options) -> Result<Daemon, StartError>
         plan: Arc::clone(&plan),
         clock,
         control,
-        control_thread,
+        control_threads,
         workers,
         sockets,
         seats,
@@ -362,12 +363,12 @@ impl Daemon {
             self.everywhere(|| Order::Cut);
             self.wait_drained(CUT_MAX, pause);
         }
-        let Self { control, control_thread, workers, sockets, .. } = self;
+        let Self { control, control_threads, workers, sockets, .. } = self;
         for worker in workers {
             worker.join();
         }
         control.stop();
-        control_thread.join();
+        control_threads.join();
         for address in sockets.admin.keys() {
             sockets::remove_file(address);
         }
@@ -384,7 +385,7 @@ impl Daemon {
             let (stop, stopped) = watch::channel(false);
             let bound = socket.address().clone();
             tracing::info!(listener = "admin", address = %bound, "listening");
-            self.control_thread.serve((socket, stopped));
+            self.control_threads.serve((socket, stopped));
             self.sockets.keep_admin(address, bound, stop);
         }
     }

@@ -44,3 +44,25 @@ where
 fn make_runtime() -> io::Result<LocalRuntime> {
     runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_is_told_of_by_its_name_and_one_that_ends_is_not() {
+        let (sender, told) = channel();
+        let mourn = Mourn(Some(Arc::new(move |who: &str| sender.send(who.to_owned()).unwrap())));
+        let quiet = spawn_with_runtime("control".to_owned(), mourn.clone(), async || ()).unwrap();
+        quiet.join().unwrap();
+        let loud = spawn_with_runtime("probes".to_owned(), mourn, async || panic!("on purpose")).unwrap();
+        assert!(loud.join().is_err());
+        assert_eq!(told.recv_timeout(Duration::from_secs(20)).unwrap(), "probes");
+        assert!(told.try_recv().is_err());
+    }
+}

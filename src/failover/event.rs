@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Actor, Address, AdminState, Approach, BackendId, BackendName, CheckKind, DialError, Epoch, FailoverStatus,
-    MonoTime, OutReason, Plan, PoolName, ProbeId, ProbeOutcome, TargetId,
+    Actor, AdminState, BackendId, BackendName, DialError, Epoch, FailoverStatus, MonoTime, OutReason, Plan, PoolName,
+    ProbeId, ProbeOutcome, ProbeSpec, TargetId,
 };
 
 use super::memory::PoolMemory;
@@ -121,19 +121,6 @@ pub enum Command {
     },
     /// Tell people.
     Report(Transition),
-}
-
-/// What to ask a target.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ProbeSpec {
-    /// The backend's address.
-    pub address: Address,
-    /// The question.
-    pub kind: CheckKind,
-    /// The longest that the answer may take.
-    pub timeout: Duration,
-    /// How it is approached.
-    pub approach: Approach,
 }
 
 /// Something that changed in a pool, or in the daemon, with the evidence for it.

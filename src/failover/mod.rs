@@ -155,7 +155,7 @@ mod weigh;
 pub use availability::{Availability, Voices};
 pub use controller::Controller;
 pub use damping::{DAMPING_CAP, DAMPING_FLOOR};
-pub use event::{Change, Command, Event, ProbeSpec, Transition};
+pub use event::{Change, Command, Event, Transition};
 pub use health::REFUSALS_FOR_DEATH;
 pub use latency::{MIN_GAIN, SLOW_EXIT, SLOW_HOLD, SLOW_HOLD_INTERVALS};
 pub use memory::{PinMemory, PoolMemory};

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use crate::model::{
     Address, AdminState, BackendId, BackendName, BackendPlan, Epoch, HealthState, Load, MonoTime, Plan, PoolName,
-    PoolPlan, TargetId,
+    PoolPlan, ProbeSpec, TargetId,
 };
 
 use super::advised::Advised;
 use super::controller::{Controller, Turn};
-use super::event::{Change, Command, ProbeSpec};
+use super::event::{Change, Command};
 use super::health::Health;
 use super::member::Member;
 use super::pool::{Effects, Pool, Return};

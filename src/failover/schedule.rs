@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{BackendId, MonoTime, ProbeId, TargetId};
+use crate::model::{BackendId, MonoTime, ProbeId, ProbeSpec, TargetId};
 
-use super::event::{Command, ProbeSpec};
+use super::event::Command;
 use super::recovery::Pace;
 
 /// While a pool has nothing fit, its backends are asked this often, or as their interval says if that is shorter,
@@ -18,7 +18,7 @@ pub const EMPTY_POOL_PROBE_INTERVAL: Duration = Duration::from_millis(100);
 const SUSPICION_GAP: Duration = Duration::from_millis(10);
 
 /// First probes are spread over this time for each target there is, and at most over one interval. Nor are the targets
-/// of pools in need asked faster than that: were they all in need, the control thread would do nothing else.
+/// of pools in need asked faster than that: were they all in need, the threads that ask and decide would do nothing else.
 const FIRST_PROBE_SPREAD: Duration = Duration::from_micros(100);
 
 /// Each wait is up to this share of the interval shorter or longer, so that targets drift apart.

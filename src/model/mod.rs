@@ -29,8 +29,8 @@ pub use ids::{Actor, BackendId, BackendName, Epoch, Generation, ListenerName, Po
 pub use limits::{Approach, LimitsPlan, Networks, ProxyProtocol, Rate};
 pub use load::{Block, Load, Loads, Place};
 pub use outcome::{
-    CheckError, DialError, FailoverStatus, HoldEnd, OutReason, PipeRefusal, ProbeError, ProbeOutcome, RejectReason,
-    SessionEnd,
+    CheckError, DialError, FailoverStatus, HoldEnd, OutReason, PipeRefusal, ProbeError, ProbeOutcome, ProbeSpec,
+    RejectReason, SessionEnd,
 };
 pub use plan::{
     AdminPlan, AgentCheck, Argument, BackendPlan, CheckKind, CheckPlan, CommandCheck, DaemonPlan, DialPlan,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Advice;
+use super::{Address, Advice, Approach, CheckKind};
 
 labelled! {
     /// Why a dial did not become a connection, graded by what it proves.
@@ -96,6 +96,19 @@ impl ProbeError {
             Self::Dial(DialError::Unresolved | DialError::Unanswered) | Self::Check(_) => OutReason::CheckFailed,
         }
     }
+}
+
+/// What to ask a target.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProbeSpec {
+    /// The backend's address.
+    pub address: Address,
+    /// The question.
+    pub kind: CheckKind,
+    /// The longest that the answer may take.
+    pub timeout: Duration,
+    /// How it is approached.
+    pub approach: Approach,
 }
 
 /// What one probe found out.

@@ -1,8 +1,12 @@
-//! Floor 4: asks one backend once, with a deadline. Knows nothing of thresholds, pools or tables.
+//! Floor 4: asks backends, each question with a deadline, on a thread of its own ([`Service`]). Knows nothing of
+//! thresholds, pools or tables.
 
 mod agent;
 mod command;
 mod http;
+mod orders;
+mod pulse;
+mod service;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +14,15 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 
-use crate::model::{Address, Advice, Approach, CheckError, CheckKind, DialError, MonoTime, ProbeError, ProbeOutcome};
+use crate::model::{
+    Address, Advice, Approach, CheckError, CheckKind, DialError, MonoTime, OutReason, ProbeError, ProbeOutcome,
+};
 use crate::sys::{Clock, DialOptions, Stream, connect_with, dial_error};
 use crate::wire::own_proxy_header;
+
+pub use orders::{Order, Orders};
+use pulse::Pulse;
+pub use service::{Asked, Finished, Service};
 
 /// "Too late" counts only if we noticed it within this time: if our own loop was late by more, the
 /// answer may have been there all along, and it was us.
@@ -40,6 +50,7 @@ const COMMANDS_MAX: usize = 32;
 #[derive(Debug, Clone)]
 pub struct Prober {
     clock: Clock,
+    pulse: Arc<Pulse>,
     sockets: Arc<Semaphore>,
     commands: Arc<Semaphore>,
 }
@@ -58,7 +69,7 @@ impl Prober {
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         let (sockets, commands) = (Semaphore::new(IN_FLIGHT_MAX), Semaphore::new(COMMANDS_MAX));
-        Self { clock, sockets: Arc::new(sockets), commands: Arc::new(commands) }
+        Self { clock, pulse: Arc::default(), sockets: Arc::new(sockets), commands: Arc::new(commands) }
     }
 
     /// Asks `address` the question `kind`, approaching it as clients are brought to it; a header that it wants says
@@ -79,22 +90,35 @@ impl Prober {
             }
         };
         let begun = self.clock.now();
-        let deadline = begun + limit;
-        let answer = self.ask(address, kind, deadline, limit, approach, turn).await;
+        let answer = self.ask(address, kind, begun + limit, limit, approach, turn).await;
         let ended = self.clock.now();
-        let time = ended.since(begun);
-        let late = ended.since(deadline);
-        let outcome = match answer {
-            Ok(advice) => ProbeOutcome::Passed { latency: time, advice },
+        Answer { outcome: self.judge(answer, begun, ended, limit), time: ended.since(begun) }
+    }
+
+    /// What an answer proves that came at `ended` to a question of `begun`, and whether it was us.
+    fn judge(
+        &self,
+        answer: Result<Advice, Failure>,
+        begun: MonoTime,
+        ended: MonoTime,
+        limit: Duration,
+    ) -> ProbeOutcome {
+        let late = ended.since(begun + limit);
+        match answer {
+            Ok(advice) => ProbeOutcome::Passed { latency: ended.since(begun), advice },
             Err(_) if late > OWN_LATENESS_MAX => {
                 ProbeOutcome::Inconclusive { error: None, detail: format!("we were {late:.1?} late ourselves") }
             }
             Err(Failure { error: ProbeError::Dial(error), detail }) if error.is_own() => {
                 ProbeOutcome::Inconclusive { error: Some(error), detail }
             }
+            // The other side may have been asked late, or have given us up.
+            Err(Failure { error, detail }) if !is_refusal(error) && self.pulse.stalled_since(begun, ended) => {
+                let detail = format!("we stood still ourselves meanwhile; it seemed: {detail}");
+                ProbeOutcome::Inconclusive { error: None, detail }
+            }
             Err(Failure { error, detail }) => ProbeOutcome::Failed { error, detail },
-        };
-        Answer { outcome, time }
+        }
     }
 
     async fn ask(
@@ -141,6 +165,11 @@ impl Prober {
             }
         }
     }
+}
+
+/// Whether it is the other kernel's word, which is no other for being read late.
+fn is_refusal(error: ProbeError) -> bool {
+    error.out_reason() == OutReason::Dead
 }
 
 /// How the backend and what speaks for it are dialled.
@@ -191,5 +220,37 @@ impl Dial<'_> {
             Failure { error: class, detail: format!("connecting to {source}: {error}") }
         })?;
         Ok((source, connected))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> MonoTime {
+        MonoTime::ZERO + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_stall_within_the_time_of_a_question_leaves_a_refusal_alone_to_be_believed() {
+        const LIMIT: Duration = Duration::from_secs(1);
+        let prober = Prober::new(Clock::start());
+        let refused = || Err(Failure { error: ProbeError::Dial(DialError::Refused), detail: String::new() });
+        let silent = || Err(Failure::check(CheckError::AnswerTimedOut, ""));
+        let judge = |answer, begun, ended| prober.judge(answer, at(begun), at(ended), LIMIT);
+        let failed = |outcome| match outcome {
+            ProbeOutcome::Failed { error, .. } => Some(error.out_reason()),
+            ProbeOutcome::Passed { .. } | ProbeOutcome::Inconclusive { .. } => None,
+        };
+        prober.pulse.beat(at(1000));
+        assert_eq!(failed(judge(silent(), 100, 1100)), Some(OutReason::CheckFailed), "in time");
+        assert_eq!(failed(judge(silent(), 1000, 2000)), None, "the thread did not run from 1100 on");
+        assert_eq!(failed(judge(refused(), 1000, 2000)), Some(OutReason::Dead), "whenever it is read");
+        assert_eq!(failed(judge(refused(), 500, 2000)), None, "but not half a second after its time");
+        assert!(matches!(judge(Ok(Advice::default()), 1000, 2000), ProbeOutcome::Passed { .. }));
+        prober.pulse.beat(at(2000));
+        assert_eq!(failed(judge(silent(), 1000, 2001)), None);
+        prober.pulse.beat(at(2100));
+        assert_eq!(failed(judge(silent(), 2001, 2150)), Some(OutReason::CheckFailed), "it was begun after the stall");
     }
 }

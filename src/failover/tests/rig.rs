@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::build::{PlanBuilder, ms};
-use crate::failover::{Change, Command, Controller, Event, Order, PATIENCE, ProbeSpec, Refusal, RouteTable};
+use crate::failover::{Change, Command, Controller, Event, Order, PATIENCE, Refusal, RouteTable};
 use crate::model::{
     Actor, AdminState, Advice, BackendId, BackendName, BackendStatus, CheckError, DialError, Epoch, FailoverStatus,
     Generation, HealthState, MonoTime, OutReason, PoolName, PoolState, PoolStatus, ProbeError, ProbeId, ProbeOutcome,
-    PushedHealth, SessionPolicy, TargetId,
+    ProbeSpec, PushedHealth, SessionPolicy, TargetId,
 };
 
 pub(super) fn passed() -> ProbeOutcome {

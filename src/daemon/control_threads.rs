@@ -1,4 +1,7 @@
-//! The control plane's thread: the deciding task and the admin server.
+//! The control plane's threads: one has the deciding task and the admin server, the other asks backends.
+//!
+//! The one that asks ends with the deciding task, be that told to stop or panicking. Should it panic itself, that is
+//! told as any thread's end is that nobody asked for: a daemon that asks nobody any more must not go on.
 
 use std::io;
 use std::thread::JoinHandle;
@@ -8,6 +11,7 @@ use tokio::task::spawn_local;
 
 use crate::admin::{Admin, serve};
 use crate::control::{self, Control};
+use crate::probe::Service;
 use crate::sys::{BoundSocket, Listener};
 
 use super::Mourn;
@@ -19,20 +23,23 @@ const ORDERS: usize = 16;
 /// An admin socket, and what ends its service.
 pub(super) type AdminSocket = (BoundSocket, watch::Receiver<bool>);
 
-/// The running thread.
-pub(super) struct ControlThread {
+/// The running threads.
+pub(super) struct ControlThreads {
     admin_sockets: mpsc::Sender<AdminSocket>,
-    thread: JoinHandle<()>,
+    deciding: JoinHandle<()>,
+    asking: JoinHandle<()>,
 }
 
-impl ControlThread {
-    pub(super) fn start(control: Control, admin: Admin, mourn: Mourn) -> io::Result<Self> {
+impl ControlThreads {
+    /// Starts both. If the second cannot be started, the first ends with what it was to be given orders by.
+    pub(super) fn start(control: Control, admin: Admin, prober: Service, mourn: &Mourn) -> io::Result<Self> {
+        let asking = spawn_with_runtime("probes".to_owned(), mourn.clone(), || prober.run())?;
         let (admin_sockets, inbox) = mpsc::channel(ORDERS);
-        let thread = spawn_with_runtime("control".to_owned(), mourn, move || async move {
+        let deciding = spawn_with_runtime("control".to_owned(), mourn.clone(), move || async move {
             drop(spawn_local(serve_sockets(admin, inbox)));
             control::run(control).await;
         })?;
-        Ok(Self { admin_sockets, thread })
+        Ok(Self { admin_sockets, deciding, asking })
     }
 
     /// Has the admin server listen at one more socket.
@@ -41,10 +48,11 @@ impl ControlThread {
         drop(self.admin_sockets.blocking_send(socket));
     }
 
-    /// Waits for the thread, which has been told to stop.
+    /// Waits for the threads, of which the deciding one has been told to stop.
     pub(super) fn join(self) {
         // A panic was mourned when it happened.
-        drop(self.thread.join());
+        drop(self.deciding.join());
+        drop(self.asking.join());
     }
 }
 
