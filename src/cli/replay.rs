@@ -157,10 +157,13 @@ impl Session<'_> {
         let same = decided == commands;
         let is_news = decided.iter().any(retelling::is_news);
         self.count.decisions += u64::from(is_news);
-        if !same || (is_news && self.is_wanted(&decided)) {
+        // A turn may decide for several pools: where it differs, all of it is of interest.
+        let wanted = if same { self.wanted(&decided) } else { decided.clone() };
+        if !same || (is_news && !wanted.is_empty()) {
+            let recorded = if same { &wanted } else { &commands };
             let shown = match json {
-                Some(event) => self.as_json(at, event, &decided, &commands),
-                None => self.as_text(at, &evidence, &decided),
+                Some(event) => self.as_json(at, event, &wanted, recorded),
+                None => self.as_text(at, &evidence, &wanted),
             };
             print(&shown)?;
         }
@@ -173,10 +176,18 @@ impl Session<'_> {
         Err(CliError::Differs(lines.at(&format!("this was decided otherwise than recorded{}", hint(header)))))
     }
 
-    fn is_wanted(&self, decided: &[Decision]) -> bool {
-        let Some(pool) = &self.args.pool else { return true };
+    /// What is decided for the pool that was asked for.
+    fn wanted(&self, decided: &[Decision]) -> Vec<Decision> {
+        let Some(pool) = &self.args.pool else { return decided.to_vec() };
         let pool = PoolName::from(pool.as_str());
-        decided.iter().any(|decision| retelling::concerns(decision, &pool, &self.replay))
+        let concern = |decision: &&Decision| retelling::concerns(decision, &pool, &self.replay);
+        let mut wanted: Vec<Decision> = decided.iter().filter(concern).cloned().collect();
+        for decision in &mut wanted {
+            if let Decision::Publish { pools, .. } = decision {
+                pools.retain(|name, _| *name == pool);
+            }
+        }
+        wanted
     }
 
     fn stamp(&self, at: MonoTime) -> String {
