@@ -11,7 +11,7 @@ use super::recovery::Pace;
 
 /// While a pool has nothing fit, its backends are asked this often, or as their interval says if that is shorter,
 /// or as their recovery interval says if they have one. From a thousand targets on it is longer: see
-/// [`FIRST_PROBE_SPREAD`].
+/// `FIRST_PROBE_SPREAD`.
 pub const EMPTY_POOL_PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Clients' failed dials start no more than one probe of a target in this time.
