@@ -68,7 +68,7 @@ fn nearly_full_pool(balance: Balance, backends: u32) -> (Arc<PoolRoutes>, Vec<Pl
     (Balance::SourceHash, 10_000), (Balance::Latency, 10_000),
 ], setup = nearly_full_pool)]
 fn pick((pool, places): (Arc<PoolRoutes>, Vec<Place>)) -> (u32, Arc<PoolRoutes>, Vec<Place>) {
-    let arrival = Arrival { turn: 7, client: WORD, chance: WORD, tried: &[], will_wait: false };
+    let arrival = Arrival { target: None, turn: 7, client: WORD, chance: WORD, tried: &[], will_wait: false };
     let picked = black_box(&*pool).pick(black_box(&arrival)).unwrap().backend.0;
     (picked, pool, places)
 }
@@ -113,7 +113,8 @@ fn choose(thread: Thread) -> (Place, Route, Arc<BackendLive>, Arc<PoolLive>, Thr
         let published = thread.routes.load();
         let routes = &published.table.pools[&thread.pool];
         let pool = Arc::clone(&published.live.pools[&thread.pool]);
-        let arrival = Arrival { turn: pool.next_turn(), client: WORD, chance: WORD, tried: &[], will_wait: false };
+        let arrival =
+            Arrival { target: None, turn: pool.next_turn(), client: WORD, chance: WORD, tried: &[], will_wait: false };
         let route = routes.pick(black_box(&arrival)).unwrap();
         let place = route.load.take(route.max_connections).unwrap();
         (place, route.clone(), Arc::clone(&published.live.backends[&route.backend]), pool)

@@ -13,7 +13,7 @@
 //! | 7 | [`daemon`], [`cli`] |
 //! | 6 | [`listener`] |
 //! | 5 | [`session`], [`control`], [`admin`] |
-//! | 4 | [`relay`], [`probe`], [`settings`] |
+//! | 4 | [`relay`], [`probe`], [`watch`], [`settings`] |
 //! | 3 | [`routing`], [`store`] |
 //! | 2 | [`config`], [`sys`], [`telemetry`], [`wire`] |
 //! | 1 | [`failover`] |
@@ -96,4 +96,5 @@ pub mod settings;
 pub mod store;
 pub mod sys;
 pub mod telemetry;
+pub mod watch;
 pub mod wire;

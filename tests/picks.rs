@@ -50,6 +50,8 @@ fn routes(balance: Balance, max_connections: u32) -> Arc<PoolRoutes> {
             Command::StartProbe { target, probe, .. } => Some((target, probe)),
             Command::StopProbe { .. }
             | Command::PublishTable(_)
+            | Command::StartWatch { .. }
+            | Command::StopWatch { .. }
             | Command::FenceSessions { .. }
             | Command::Report(_) => None,
         });
@@ -73,6 +75,7 @@ fn cost(routes: &PoolRoutes, picks: u64, mut keep: impl FnMut(Place)) -> (u64, D
     let (before, start) = (allocations(), Instant::now());
     for turn in 0..picks {
         let arrival = Arrival {
+            target: None,
             turn,
             client: turn.rotate_left(32) ^ turn << 7,
             chance: turn << 13,

@@ -238,6 +238,9 @@ fn event_answer(done: &Done) -> Answer {
         | Change::PoolPaused { .. }
         | Change::PoolResumed { .. }
         | Change::LatencyHigh { .. }
+        | Change::PrimaryChanged { .. }
+        | Change::SplitBrain { .. }
+        | Change::BackendLagging { .. }
         | Change::WasStalled { .. } => 0,
     };
     // One for each report, in the same order.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::failover::Event;
 use crate::failover::recording::{Decision, Replay, Share};
-use crate::model::{BackendId, PoolName, ProbeId, ProbeOutcome, TargetId};
+use crate::failover::{Event, Sessions};
+use crate::model::{BackendId, PoolName, ProbeId, ProbeOutcome, ServerFacts, TargetId, WatchNews};
 
 /// Names written out in one line at most; the rest is counted.
 const NAMES_SHOWN: usize = 5;
@@ -50,7 +50,7 @@ fn target(id: TargetId, names: &dyn Names) -> String {
 /// Whether it is more than a question that is put, or no longer put.
 pub(super) const fn is_news(decision: &Decision) -> bool {
     match decision {
-        Decision::Ask(..) | Decision::Stop(_) => false,
+        Decision::Ask(..) | Decision::Stop(_) | Decision::Watch(..) | Decision::Unwatch(_) => false,
         Decision::Publish { .. } | Decision::Fence { .. } | Decision::Report { .. } => true,
     }
 }
@@ -59,6 +59,7 @@ pub(super) const fn is_news(decision: &Decision) -> bool {
 pub(super) fn concerns(decision: &Decision, pool: &PoolName, names: &dyn Names) -> bool {
     match decision {
         Decision::Ask(..) | Decision::Stop(_) => false,
+        Decision::Watch(of, _) | Decision::Unwatch(of) => names.backend(*of).is_some_and(|(of, _)| of == pool.as_str()),
         Decision::Publish { pools, .. } => pools.contains_key(pool),
         Decision::Fence { backend, .. } => names.backend(*backend).is_some_and(|(of, _)| of == pool.as_str()),
         Decision::Report { pool: of, .. } => of.as_ref().is_none_or(|of| of == pool),
@@ -87,6 +88,7 @@ pub(super) fn event(event: &Event, names: &dyn Names) -> String {
         Event::DataStalled { backend: of, silent, .. } => {
             format!("{} has not acknowledged what was sent for {silent:.1?}", backend(*of, names))
         }
+        Event::Watched { backend: of, news, .. } => format!("the monitor of {}: {}", backend(*of, names), heard(news)),
         Event::WasStalled { since } => format!("the daemon itself did not run since {since:?}"),
         Event::Ordered { actor, order } => {
             let words = serde_json::to_value(order).map_or_else(|_| format!("{order:?}"), |order| spoken(&order));
@@ -112,6 +114,23 @@ fn answer(outcome: &ProbeOutcome) -> String {
         ProbeOutcome::Passed { latency, .. } => format!("passed in {}", millis(*latency)),
         ProbeOutcome::Failed { error, detail } => format!("failed ({}): {detail}", error.label()),
         ProbeOutcome::Inconclusive { detail, .. } => format!("no evidence: {detail}"),
+    }
+}
+
+fn heard(news: &WatchNews) -> String {
+    let facts = |facts: &ServerFacts| {
+        let known =
+            |name: &str, value: Option<String>| value.map_or_else(String::new, |value| format!(", {name} {value}"));
+        let (timeline, written) = (facts.timeline.map(|of| of.to_string()), facts.written.map(|at| at.to_string()));
+        format!("{}{}{}", facts.role, known("timeline", timeline), known("at", written))
+    };
+    match news {
+        WatchNews::Opened(of) => format!("a session is open: {}", facts(of)),
+        WatchNews::Seen(of) => facts(of),
+        WatchNews::Late { waited } => format!("no heartbeat for {}", millis(*waited)),
+        WatchNews::OnTime { took } => format!("a heartbeat after {}", millis(*took)),
+        WatchNews::Ended { end, detail } => format!("the session ended ({end}): {detail}"),
+        WatchNews::Failed { error, detail } => format!("no session ({}): {detail}", error.label()),
     }
 }
 
@@ -141,8 +160,11 @@ pub(super) fn decision(decision: &Decision, names: &dyn Names) -> String {
             let pools: Vec<String> = pools.iter().map(|(pool, share)| share_of(pool, share.as_ref())).collect();
             format!("table {generation}: {}", pools.join("; "))
         }
-        Decision::Fence { backend: of, epoch, reason } => {
-            format!("sessions of {} are closed ({reason}); its epoch is {epoch}", backend(*of, names))
+        Decision::Watch(of, watch) => format!("watch {watch} of {} begins", backend(*of, names)),
+        Decision::Unwatch(of) => format!("{} is watched no more", backend(*of, names)),
+        Decision::Fence { backend: of, epoch, reason, which } => {
+            let which = if *which == Sessions::Writing { "writing sessions" } else { "sessions" };
+            format!("{which} of {} are closed ({reason}); its epoch is {epoch}", backend(*of, names))
         }
         Decision::Report { pool, actor, kind, text } => {
             let pool = pool.as_ref().map_or_else(String::new, |pool| format!("{pool}: "));

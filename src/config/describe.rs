@@ -168,6 +168,7 @@ fn check(check: &CheckPlan) -> String {
         CheckKind::Command(command) => {
             format!("command {}", command.argv.iter().map(word).collect::<Vec<_>>().join(" "))
         }
+        CheckKind::Postgres => "postgres, over a held-open session and by new connections".to_owned(),
         CheckKind::None => return "none, it is taken to be fit".to_owned(),
     };
     let recovery = check.recovery_interval.map(|every| format!(", every {} while unhealthy", time(every)));

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use toml::de::DeValue;
 
-use crate::model::{Address, ListenerName, ListenerPlan, PoolName};
+use crate::model::{Address, ListenerName, ListenerPlan, PoolName, Target};
 
 use super::access;
 use super::key::{Key, Part, listed};
@@ -73,6 +73,7 @@ fn listener(
         name: ListenerName::from(name),
         bind: binds.iter().map(|bind| bind.address.clone()).collect(),
         pool: PoolName::from(pool.unwrap_or_default().as_str()),
+        target: Target::Any,
         limits: access::limits(reader, view),
         idle_timeout: reader.get(view, &keys::IDLE_TIMEOUT),
         half_close_timeout: reader.get(view, &keys::HALF_CLOSE_TIMEOUT),

@@ -9,6 +9,7 @@ use toml::de::{DeArray, DeValue};
 
 use crate::model::{
     Address, Approach, BackendName, BackendPlan, DialPlan, FailoverPlan, HoldPlan, PoolName, PoolPlan, SessionPolicies,
+    SessionPolicy,
 };
 
 use super::check::{self, Draft};
@@ -69,6 +70,7 @@ pub(super) fn pool(reader: &mut Reader<'_>, name: &str, view: &View<'_>) -> Pool
             hold_limit: reader.get(view, &keys::HOLD_LIMIT),
         },
         failover: failover(reader, view),
+        postgres: None,
         backends,
     };
     PoolDraft { plan, places }
@@ -111,6 +113,8 @@ fn failover(reader: &mut Reader<'_>, pool: &View<'_>) -> FailoverPlan {
         sessions: SessionPolicies {
             dead: reader.get(&sessions, &keys::DEAD),
             unreachable: reader.get(&sessions, &keys::UNREACHABLE),
+            demoted: SessionPolicy::Close,
+            lagging: SessionPolicy::Keep,
             check_failed: reader.get(&sessions, &keys::CHECK_FAILED),
             drained: reader.get(&sessions, &keys::DRAINED),
             failed_back: reader.get(&sessions, &keys::FAILED_BACK),

@@ -13,6 +13,7 @@ use crate::telemetry::{Metrics, Phase};
 use super::Observer;
 use super::history::{Reports, Took};
 use super::probes::Probes;
+use super::watches::Watches;
 
 /// The hands of the control task.
 pub(super) struct Executor {
@@ -21,6 +22,7 @@ pub(super) struct Executor {
     pub(super) registry: Registry,
     pub(super) metrics: Arc<Metrics>,
     pub(super) observer: Option<Observer>,
+    watches: Watches,
     live: Arc<Live>,
     names: BTreeMap<BackendId, (PoolName, BackendName)>,
     departed: Departed,
@@ -42,9 +44,10 @@ impl Executor {
         registry: Registry,
         metrics: Arc<Metrics>,
         observer: Option<Observer>,
+        watches: Watches,
     ) -> Self {
         let (live, names, departed, paces) = Default::default();
-        Self { clock, writer, registry, metrics, observer, live, names, departed, paces }
+        Self { clock, writer, registry, metrics, observer, watches, live, names, departed, paces }
     }
 
     /// Makes counters for what came with a new plan. Those of what went stay for as long as a session counts on them.
@@ -131,7 +134,7 @@ impl Executor {
                     self.metrics.set_generation(table.generation);
                     self.writer.publish(Published { table, live: Arc::clone(&self.live) });
                 }
-                Command::FenceSessions { backend, epoch, reason } => {
+                Command::FenceSessions { backend, epoch, reason, which: _ } => {
                     // One that is forgotten has no session left to cut.
                     let Some((pool, name)) = self.name_of(backend).cloned() else { continue };
                     let pace = self.paces.entry(pool.clone()).or_default();
@@ -144,6 +147,8 @@ impl Executor {
                 }
                 Command::StartProbe { target, probe, spec } => probes.start(target, probe, spec),
                 Command::StopProbe { target } => probes.stop(target),
+                Command::StartWatch { backend, watch, spec } => self.watches.start(backend, watch, spec),
+                Command::StopWatch { backend } => self.watches.stop(backend),
                 Command::Report(transition) => transitions.push(transition),
             }
         }
@@ -183,6 +188,9 @@ impl Executor {
             | Change::PoolResumed { .. }
             | Change::PoolUnpinned { .. }
             | Change::LatencyHigh { .. }
+            | Change::PrimaryChanged { .. }
+            | Change::SplitBrain { .. }
+            | Change::BackendLagging { .. }
             | Change::WasStalled { .. } => {}
         }
     }
@@ -199,6 +207,9 @@ impl Executor {
             | Change::PoolDown { .. }
             | Change::PoolDegraded
             | Change::LatencyHigh { .. }
+            | Change::PrimaryChanged { .. }
+            | Change::SplitBrain { .. }
+            | Change::BackendLagging { .. }
             | Change::WasStalled { .. } => tracing::warn!(kind, pool, "{change}"),
             Change::BackendHealthy { .. }
             | Change::BackendAdminState { .. }

@@ -102,6 +102,21 @@ fn describe(change: &Change, took: Took, event: &mut EventRecord) {
             *duration_ms = Some(millis(*latency));
             more("limit_ms", Value::from(millis(*limit)));
         }
+        Change::PrimaryChanged { from, to, timeline } => {
+            *of = Some(to.clone());
+            (*before, *after) = (from.as_ref().map(BackendName::to_string), Some(to.to_string()));
+            more("timeline", Value::from(timeline.map(|timeline| timeline.0)));
+        }
+        Change::SplitBrain { claimants, detail } => {
+            *before = joined(claimants);
+            more("evidence", Value::from(detail.as_str()));
+        }
+        Change::BackendLagging { backend, lagging, bytes, time } => {
+            *of = Some(backend.clone());
+            more("lagging", Value::from(*lagging));
+            more("lag_bytes", Value::from(*bytes));
+            more("lag_seconds", Value::from(time.as_secs_f64()));
+        }
         Change::WasStalled { lasted, probes } => {
             *duration_ms = Some(millis(*lasted));
             more("probes", Value::from(*probes));

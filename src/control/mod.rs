@@ -8,6 +8,7 @@ mod keep;
 mod probes;
 mod record;
 mod stall;
+mod watches;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ use probes::Probes;
 use record::Recorded;
 pub use record::{RecordTo, Recorder};
 use stall::{stalled_since, wake_by};
+use watches::Watches;
 
 /// Is told of each transition, on the control thread: it must not block.
 pub type Observer = Box<dyn FnMut(&Transition) + Send>;
@@ -79,14 +81,15 @@ pub async fn run(control: Control) {
     let mut keeper = Keeper::new(store.clone(), clock);
     let mut controller = Recorded::new(Controller::new(seed), control.recorder);
     let (mut probes, mut answers) = (Probes::new(asked.orders), asked.answers);
-    let mut executor = Executor::new(clock, writer, registry, metrics, observer);
+    let (watches, mut watched) = Watches::new(clock);
+    let mut executor = Executor::new(clock, writer, registry, metrics, observer, watches);
     // Since when the last plan is in force.
     let mut planned: Option<MonoTime> = None;
     let (mut ready, mut commands) = (Vec::new(), Vec::new());
     loop {
         let deadline = wake_by(clock.now(), controller.next_deadline(), controller.has_open_questions());
         // Nobody comes first: answers of a crowd must not keep orders waiting.
-        // Cancel-safety: both receivers keep what they have not returned; the sleep is made anew.
+        // Cancel-safety: the receivers keep what they have not returned; the sleep is made anew.
         let wake = tokio::select! {
             1.. = answers.recv_many(&mut ready, IN_FLIGHT_MAX) => {
                 for finished in &ready {
@@ -95,6 +98,7 @@ pub async fn run(control: Control) {
                 }
                 Wake::Tell(probes::event(&mut ready), Asker::Nobody)
             }
+            Some(news) = watched.recv() => Wake::Tell(news, Asker::Nobody),
             message = inbox.recv() => message.map_or(Wake::Stop, wake),
             () = sleep_until(clock.instant(deadline.unwrap_or_default())), if deadline.is_some() => {
                 Wake::Tell(Event::Tick, Asker::Nobody)

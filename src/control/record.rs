@@ -110,6 +110,8 @@ impl Turn {
             Command::PublishTable(table) => table.pools.values().map(of_pool).sum(),
             Command::StartProbe { .. }
             | Command::StopProbe { .. }
+            | Command::StartWatch { .. }
+            | Command::StopWatch { .. }
             | Command::FenceSessions { .. }
             | Command::Report(_) => 0,
         };
@@ -347,6 +349,7 @@ mod tests {
     fn publish(pools: u32) -> Command {
         let second = Duration::from_secs(1);
         let routes = |number: u32| PoolRoutes {
+            others: Default::default(),
             name: PoolName::from(number.to_string().as_str()),
             dial: DialPlan { connect_timeout: second, connect_attempts: 1, resend: Resend::Never },
             hold: HoldPlan { when_down: WhenDown::Hold, hold: second, hold_limit: 1 },

@@ -10,7 +10,7 @@ use crate::model::{
 };
 
 use super::departures::{Departure, Departures};
-use super::event::{Command, Event, Transition};
+use super::event::{Command, Event, Sessions, Transition};
 use super::evidence::Next;
 use super::memory::PoolMemory;
 use super::order::Order;
@@ -98,7 +98,7 @@ impl Controller {
     pub fn handle(&mut self, now: MonoTime, event: Event, out: &mut Vec<Command>) {
         let mut turn = Turn::new();
         match event {
-            Event::Tick => {}
+            Event::Tick | Event::Watched { .. } => {}
             Event::ProbeFinished { target, probe, outcome } => {
                 self.probe_finished(now, target, probe, &outcome, &mut turn);
             }
@@ -243,7 +243,7 @@ impl Controller {
         let due = self.deadlines.iter().take_while(|(at, _)| *at <= now);
         turn.touched.extend(due.map(|(_, name)| name.clone()));
         while let Some(Departure { backend, epoch, reason, .. }) = self.departures.pop_due(now) {
-            turn.fences.push(Command::FenceSessions { backend, epoch, reason });
+            turn.fences.push(Command::FenceSessions { backend, epoch, reason, which: Sessions::All });
         }
     }
 
@@ -301,7 +301,7 @@ impl Controller {
                 SessionPolicy::Keep => {}
                 SessionPolicy::Close => {
                     self.departures.are_fenced(backend, epoch);
-                    turn.fences.push(Command::FenceSessions { backend, epoch, reason });
+                    turn.fences.push(Command::FenceSessions { backend, epoch, reason, which: Sessions::All });
                 }
                 SessionPolicy::Drain => {
                     self.departures.add(Departure { at: now + self.drain_timeout, backend, epoch, reason });

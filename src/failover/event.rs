@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     Actor, AdminState, BackendId, BackendName, DialError, Epoch, FailoverStatus, MonoTime, OutReason, Plan, PoolName,
-    ProbeId, ProbeOutcome, ProbeSpec, TargetId,
+    ProbeId, ProbeOutcome, ProbeSpec, TargetId, Timeline, WatchId, WatchNews, WatchSpec,
 };
 
 use super::memory::PoolMemory;
@@ -64,6 +64,15 @@ pub enum Event {
         /// For how long.
         silent: Duration,
     },
+    /// A server's monitor has something to tell. Ignored unless `watch` is the backend's present one.
+    Watched {
+        /// The server.
+        backend: BackendId,
+        /// Which watch tells.
+        watch: WatchId,
+        /// What.
+        news: WatchNews,
+    },
     /// The control loop itself did not run from `since` until now: a paused machine, a starved processor.
     WasStalled {
         /// When it should have run.
@@ -108,6 +117,20 @@ pub enum Command {
         /// Whom not to ask.
         target: TargetId,
     },
+    /// Watch a server; an older watch of it is void.
+    StartWatch {
+        /// The server.
+        backend: BackendId,
+        /// The number that its news must carry.
+        watch: WatchId,
+        /// Whom to watch, and how.
+        spec: Arc<WatchSpec>,
+    },
+    /// The server is watched no more.
+    StopWatch {
+        /// The server.
+        backend: BackendId,
+    },
     /// New sessions go by this table from now on.
     PublishTable(Arc<RouteTable>),
     /// Close the sessions of `backend` that were admitted under an epoch below `epoch`, and admit no more of them.
@@ -118,9 +141,22 @@ pub enum Command {
         epoch: Epoch,
         /// Why.
         reason: OutReason,
+        /// Which of them.
+        which: Sessions,
     },
     /// Tell people.
     Report(Transition),
+}
+
+/// Which sessions of a backend something is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sessions {
+    /// All of them.
+    #[default]
+    All,
+    /// Those that may write: their listener's target is the primary.
+    Writing,
 }
 
 /// Something that changed in a pool, or in the daemon, with the evidence for it.
@@ -242,6 +278,33 @@ pub enum Change {
         /// The most that it may take.
         limit: Duration,
     },
+    /// Another server is the primary by proof of its lineage.
+    PrimaryChanged {
+        /// The one before; nothing if none was known.
+        from: Option<BackendName>,
+        /// The one now.
+        to: BackendName,
+        /// Its line of history.
+        timeline: Option<Timeline>,
+    },
+    /// Several servers say that they are the primary, and nothing proves which of them is: nobody gets writes.
+    SplitBrain {
+        /// Those that say so.
+        claimants: Vec<BackendName>,
+        /// What each claims, in words.
+        detail: String,
+    },
+    /// A standby is too far behind for new sessions, or is not any more.
+    BackendLagging {
+        /// The standby.
+        backend: BackendName,
+        /// Whether it is.
+        lagging: bool,
+        /// How far, in bytes.
+        bytes: u64,
+        /// How far, in time.
+        time: Duration,
+    },
     /// The control loop did not run for a while; what was found out meanwhile counts for nothing.
     WasStalled {
         /// For how long.
@@ -270,6 +333,9 @@ impl Change {
             Self::PoolResumed { .. } => "pool.resumed",
             Self::PoolUnpinned { .. } => "pool.unpinned",
             Self::LatencyHigh { .. } => "latency.high",
+            Self::PrimaryChanged { .. } => "pool.primary_changed",
+            Self::SplitBrain { .. } => "pool.split_brain",
+            Self::BackendLagging { .. } => "backend.lagging",
             Self::WasStalled { .. } => "daemon.stalled",
         }
     }
@@ -320,6 +386,20 @@ impl fmt::Display for Change {
             Self::PoolUnpinned { backend, removed: false } => write!(f, "released: it was pinned to {backend}"),
             Self::PoolUnpinned { backend, removed: true } => {
                 write!(f, "released: it was pinned to {backend}, which was removed")
+            }
+            Self::PrimaryChanged { from, to, timeline } => {
+                write!(f, "{to} is the primary")?;
+                timeline.map_or(Ok(()), |timeline| write!(f, " on timeline {timeline}"))?;
+                from.as_ref().map_or(Ok(()), |from| write!(f, ", {from} was"))
+            }
+            Self::SplitBrain { claimants, detail } => {
+                write!(f, "{} say that they are the primary, and none of them proves it: {detail}", names(claimants))
+            }
+            Self::BackendLagging { backend, lagging: true, bytes, time } => {
+                write!(f, "backend {backend} is behind by {bytes} bytes and {time:.1?}, and gets no new sessions")
+            }
+            Self::BackendLagging { backend, lagging: false, bytes, time } => {
+                write!(f, "backend {backend} has caught up: it is behind by {bytes} bytes and {time:.1?}")
             }
             Self::LatencyHigh { backend, latency, limit } => {
                 write!(f, "backend {backend} answers in {latency:.1?}, and may take {limit:.1?}")

@@ -310,7 +310,7 @@ impl Health {
 /// How bad a reason is: worse news is told even of a backend that is out already.
 const fn severity(reason: OutReason) -> u8 {
     match reason {
-        OutReason::FailedBack | OutReason::Drained | OutReason::Manual => 0,
+        OutReason::FailedBack | OutReason::Drained | OutReason::Manual | OutReason::Demoted | OutReason::Lagging => 0,
         OutReason::Slow => 1,
         OutReason::CheckFailed => 2,
         OutReason::Unreachable => 3,

@@ -155,7 +155,7 @@ mod weigh;
 pub use availability::{Availability, Voices};
 pub use controller::Controller;
 pub use damping::{DAMPING_CAP, DAMPING_FLOOR};
-pub use event::{Change, Command, Event, Transition};
+pub use event::{Change, Command, Event, Sessions, Transition};
 pub use health::REFUSALS_FOR_DEATH;
 pub use latency::{MIN_GAIN, SLOW_EXIT, SLOW_HOLD, SLOW_HOLD_INTERVALS};
 pub use memory::{PinMemory, PoolMemory};
@@ -165,7 +165,7 @@ pub use passive::{DIAL_POINTS, ENDED_POINTS, PATIENCE, POINTS_PER_FAILURE, REPOR
 pub use recovery::RECOVERY_WAIT_MAX;
 pub use schedule::EMPTY_POOL_PROBE_INTERVAL;
 pub use slots::client_key;
-pub use table::{Arrival, NoRoute, PoolRoutes, Route, RouteTable};
+pub use table::{Arrival, NoRoute, PoolRoutes, Route, RouteTable, TargetRoutes};
 pub use tier::{DRAWS, EXACT_MAX, LATENCY_GRAIN, Tier};
 
 #[cfg(test)]

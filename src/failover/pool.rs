@@ -306,6 +306,7 @@ impl Pool {
             hold: self.plan.hold,
             pending: self.is_pending(),
             paused: self.pause.is_some(),
+            others: BTreeMap::new(),
             tiers: ordered.map(|(_, routes)| Tier::new(self.plan.balance, routes)).collect(),
         }
     }

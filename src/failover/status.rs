@@ -62,6 +62,7 @@ impl Pool {
             since: member.health.joined_since(),
             last_error: member.health.last_error.clone(),
             downtime: member.health.downtime(now),
+            server: None,
             reported: member.health.pushed.as_ref().map(|pushed| pushed.verdict.figures.clone()).unwrap_or_default(),
         }
     }

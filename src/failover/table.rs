@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::{Address, Approach, BackendId, BackendName, DialPlan, Epoch, Generation, HoldPlan, Load, PoolName};
+use crate::model::{
+    Address, Approach, BackendId, BackendName, DialPlan, Epoch, Generation, HoldPlan, Load, PoolName, Target,
+};
 
 use super::tier::{Passed, Tier};
 
@@ -29,7 +31,18 @@ pub struct PoolRoutes {
     pub pending: bool,
     /// Whether an operator has new clients wait; there are no tiers then.
     pub paused: bool,
-    /// The tiers in the order in which they are tried; the first is the active one.
+    /// The tiers in the order in which they are tried; the first is the active one. Of a postgres pool, those with the primary.
+    pub tiers: Vec<Tier>,
+    /// Of a postgres pool: where sessions go that want something else than the primary.
+    pub others: BTreeMap<Target, TargetRoutes>,
+}
+
+/// Where new sessions of a postgres pool go that want something else than the primary.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TargetRoutes {
+    /// Whether a server that could still be fit has no verdict yet.
+    pub pending: bool,
+    /// The tiers in the order in which they are tried.
     pub tiers: Vec<Tier>,
 }
 
@@ -57,6 +70,8 @@ pub struct Route {
 /// A new session, as far as a pick depends on it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Arrival<'a> {
+    /// What it wants to reach; nothing else than that is picked in a postgres pool.
+    pub target: Option<Target>,
     /// How many have come before it.
     pub turn: u64,
     /// Whether it waits if there is no room, until a place is given back: then none that is free now may be overlooked.
@@ -107,8 +122,18 @@ impl Route {
 impl PoolRoutes {
     /// Lays out what picks look into, and takes over from the routes `before` what is the same there.
     pub(super) fn lay_out(&mut self, before: Option<&Self>) {
-        let before = before.map_or(&[][..], |before| &before.tiers);
-        self.tiers.iter_mut().for_each(|tier| tier.lay_out(before));
+        let tiers = |target| before.map_or(&[][..], |before: &Self| before.wanted(target).1);
+        self.tiers.iter_mut().for_each(|tier| tier.lay_out(tiers(None)));
+        for (target, routes) in &mut self.others {
+            routes.tiers.iter_mut().for_each(|tier| tier.lay_out(tiers(Some(*target))));
+        }
+    }
+
+    /// Whether a verdict is out on what `target` wants, and the tiers for it.
+    #[must_use]
+    pub fn wanted(&self, target: Option<Target>) -> (bool, &[Tier]) {
+        let other = target.and_then(|target| self.others.get(&target));
+        other.map_or((self.pending, &self.tiers), |other| (other.pending, &other.tiers))
     }
 
     /// The backend for a new session, passing over those that it has tried already and those that are full.
@@ -119,13 +144,14 @@ impl PoolRoutes {
     /// [`NoRoute`] says why there is none.
     pub fn pick(&self, arrival: &Arrival<'_>) -> Result<&Route, NoRoute> {
         let mut full = false;
-        for tier in &self.tiers {
+        let (pending, tiers) = self.wanted(arrival.target);
+        for tier in tiers {
             match tier.pick(arrival) {
                 Ok(route) => return Ok(route),
                 Err(Passed { full: here }) => full |= here,
             }
         }
-        Err(match (self.tiers.is_empty(), self.pending) {
+        Err(match (tiers.is_empty(), pending) {
             (false, _) if full => NoRoute::Full,
             (false, _) => NoRoute::Exhausted,
             (true, _) if self.paused => NoRoute::Paused,

@@ -94,6 +94,8 @@ numbers! {
     TargetId(u32),
     /// One question to one target. An answer that carries an older number is ignored.
     ProbeId(u64),
+    /// One watch of one server. What an older one tells is ignored.
+    WatchId(u64),
     /// A backend's number that fences compare: a session admitted under an older one may not go on.
     Epoch(u64),
     /// The number of a route table; grows by one with each table published.

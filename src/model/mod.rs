@@ -14,6 +14,7 @@ mod limits;
 mod load;
 mod outcome;
 mod plan;
+mod postgres;
 mod secret;
 mod session;
 mod state;
@@ -25,7 +26,7 @@ pub use addr::{Address, AddressError};
 pub use evidence::{Advice, FIGURES_MAX, PushedHealth, SmoothedLatency};
 pub use explanation::{Applied, Evaluation, Explanation, Prospect, Rule};
 pub use history::EventRecord;
-pub use ids::{Actor, BackendId, BackendName, Epoch, Generation, ListenerName, PoolName, ProbeId, TargetId};
+pub use ids::{Actor, BackendId, BackendName, Epoch, Generation, ListenerName, PoolName, ProbeId, TargetId, WatchId};
 pub use limits::{Approach, LimitsPlan, Networks, ProxyProtocol, Rate};
 pub use load::{Block, Load, Loads, Place};
 pub use outcome::{
@@ -36,12 +37,16 @@ pub use plan::{
     AdminPlan, AgentCheck, Argument, BackendPlan, CheckKind, CheckPlan, CommandCheck, DaemonPlan, DialPlan,
     FailoverPlan, HoldPlan, HttpCheck, ListenerPlan, LogPlan, Plan, PoolPlan, SessionPolicies, StatusRange, StorePlan,
 };
+pub use postgres::{
+    Fork, LoginError, Lsn, PostgresPlan, Promotion, Role, ServerFacts, SystemId, Target, Timeline, TlsMode, WatchEnd,
+    WatchError, WatchNews, WatchSession, WatchSpec,
+};
 pub use secret::Secret;
 pub use session::{SessionId, SessionState, SessionStatus};
 pub use state::{
     AdminState, Balance, Direction, Failback, HealthState, LogFormat, LogLevel, PoolKind, PoolState, Redundancy,
     Resend, SessionPolicy, WhenDown,
 };
-pub use status::{BackendStatus, LastFailover, Paused, PoolStatus};
+pub use status::{BackendStatus, LastFailover, Paused, PoolStatus, ServerStatus};
 pub use time::{MonoTime, WallTime};
 pub use wording::{is_unprintable, nearest, parse_duration, quote};

@@ -49,6 +49,8 @@ labelled! {
         UnexpectedStatus = "unexpected_status",
         /// The answer was not in the check's protocol.
         Malformed = "malformed",
+        /// It is PostgreSQL, and takes no session now: it starts, stops or recovers.
+        CannotConnectNow = "cannot_connect_now",
         /// The answer was good and took longer than `max_latency`.
         Slow = "slow",
         /// The agent said that the backend is down.
@@ -151,6 +153,10 @@ labelled! {
         Drained = "drained",
         /// The pool went back to a better tier.
         FailedBack = "failed_back",
+        /// It is not the primary any more; for sessions that may write.
+        Demoted = "demoted",
+        /// It is a standby, and too far behind.
+        Lagging = "lagging",
         /// It answers slower than `max_latency`. New sessions go elsewhere; none is ever closed for it.
         Slow = "slow",
         /// An operator had the pool serve from elsewhere.
@@ -177,7 +183,7 @@ impl OutReason {
     #[must_use]
     pub const fn is_verdict(self) -> bool {
         match self {
-            Self::Dead | Self::Unreachable | Self::CheckFailed | Self::Slow => true,
+            Self::Dead | Self::Unreachable | Self::CheckFailed | Self::Demoted | Self::Lagging | Self::Slow => true,
             Self::Drained | Self::FailedBack | Self::Manual => false,
         }
     }
@@ -263,6 +269,10 @@ labelled! {
         FencedUnreachable = "unreachable",
         /// Fenced: the backend's check failed.
         FencedCheckFailed = "check_failed",
+        /// Fenced: the backend is not the primary any more.
+        FencedDemoted = "demoted",
+        /// Fenced: the backend is too far behind.
+        FencedLagging = "lagging",
         /// Fenced: the backend was drained or removed.
         FencedDrained = "drained",
         /// Fenced: the pool went back to a better tier.
@@ -282,6 +292,8 @@ impl From<OutReason> for SessionEnd {
             OutReason::Dead => Self::FencedDead,
             OutReason::Unreachable => Self::FencedUnreachable,
             OutReason::CheckFailed => Self::FencedCheckFailed,
+            OutReason::Demoted => Self::FencedDemoted,
+            OutReason::Lagging => Self::FencedLagging,
             OutReason::Drained => Self::FencedDrained,
             OutReason::FailedBack => Self::FencedFailedBack,
             // No session is closed because its backend is slow.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Address, Approach, BackendName, Balance, Failback, LimitsPlan, ListenerName, LogFormat, LogLevel, OutReason,
-    PoolKind, PoolName, Resend, Secret, SessionPolicy, WhenDown,
+    PoolKind, PoolName, PostgresPlan, Resend, Secret, SessionPolicy, Target, WhenDown,
 };
 
 /// The whole configuration, checked. Its JSON is for recordings of decisions: what nothing is decided by is left out, and
@@ -104,6 +104,8 @@ pub struct ListenerPlan {
     pub bind: Vec<Address>,
     /// The pool that serves it.
     pub pool: PoolName,
+    /// Which of a postgres pool's servers its sessions want; `any` of other pools.
+    pub target: Target,
     /// Who may connect, how many and how fast.
     pub limits: LimitsPlan,
     /// A session in which nothing moves for so long is closed; zero is never.
@@ -129,6 +131,9 @@ pub struct PoolPlan {
     pub hold: HoldPlan,
     /// When to leave a tier and when to return.
     pub failover: FailoverPlan,
+    /// How the servers of a postgres pool are watched; none of other pools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<Arc<PostgresPlan>>,
     /// Its backends, in the order of their names. At least one.
     pub backends: Vec<BackendPlan>,
 }
@@ -175,6 +180,10 @@ pub struct SessionPolicies {
     pub dead: SessionPolicy,
     /// When it cannot be reached.
     pub unreachable: SessionPolicy,
+    /// When it is not the primary any more; for sessions that may write.
+    pub demoted: SessionPolicy,
+    /// When it is a standby, and too far behind.
+    pub lagging: SessionPolicy,
     /// When its check failed.
     pub check_failed: SessionPolicy,
     /// When it was drained, put in maintenance or removed.
@@ -190,6 +199,8 @@ impl SessionPolicies {
         match reason {
             OutReason::Dead => self.dead,
             OutReason::Unreachable => self.unreachable,
+            OutReason::Demoted => self.demoted,
+            OutReason::Lagging => self.lagging,
             OutReason::CheckFailed => self.check_failed,
             OutReason::Drained => self.drained,
             OutReason::FailedBack => self.failed_back,
@@ -253,6 +264,8 @@ pub enum CheckKind {
     Agent(AgentCheck),
     /// How a program ends.
     Command(CommandCheck),
+    /// Whether a PostgreSQL server answers a request for TLS, which takes no login.
+    Postgres,
     /// Nothing: the backend is taken to be fit until somebody else says otherwise.
     None,
 }

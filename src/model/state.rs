@@ -63,6 +63,8 @@ labelled! {
     PoolKind {
         /// Anything that speaks TCP.
         Tcp = "tcp",
+        /// One PostgreSQL cluster: a primary, which is found out, and its standbys.
+        Postgres = "postgres",
     }
 }
 

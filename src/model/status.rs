@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Address, AdminState, BackendId, BackendName, Generation, HealthState, MonoTime, OutReason, PoolKind, PoolName,
-    PoolState, Redundancy, SmoothedLatency,
+    Address, AdminState, BackendId, BackendName, Generation, HealthState, Lsn, MonoTime, OutReason, PoolKind, PoolName,
+    PoolState, Redundancy, Role, SmoothedLatency, SystemId, Timeline,
 };
 
 /// A pool as it stands.
@@ -58,6 +58,27 @@ pub struct LastFailover {
     pub reason: OutReason,
 }
 
+/// A PostgreSQL server as it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerStatus {
+    /// What it says it is; none while that is not known.
+    pub role: Option<Role>,
+    /// Its cluster.
+    pub system: Option<SystemId>,
+    /// Its line of history.
+    pub timeline: Option<Timeline>,
+    /// How far it has written (a primary), or received (a standby).
+    pub written: Option<Lsn>,
+    /// How far a standby has replayed.
+    pub replayed: Option<Lsn>,
+    /// How many bytes a standby is behind the primary.
+    pub lag_bytes: Option<u64>,
+    /// For how long a standby has not replayed what the primary had written by then.
+    pub lag_time: Option<Duration>,
+    /// What the monitoring session and the accept path said last, and what that means, in words.
+    pub meaning: String,
+}
+
 /// A backend as it stands.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BackendStatus {
@@ -103,6 +124,8 @@ pub struct BackendStatus {
     pub last_error: Option<String>,
     /// How long it has been unhealthy in all, up to now.
     pub downtime: Duration,
+    /// What a PostgreSQL server is, and how far; none of other backends.
+    pub server: Option<ServerStatus>,
     /// The figures that came with a verdict from outside that still holds, by name.
     pub reported: Vec<(String, f64)>,
 }

@@ -5,6 +5,7 @@ mod agent;
 mod command;
 mod http;
 mod orders;
+mod postgres;
 mod pulse;
 mod service;
 
@@ -78,7 +79,7 @@ impl Prober {
     pub async fn probe(&self, address: &Address, kind: &CheckKind, limit: Duration, approach: Approach) -> Answer {
         let asked = match kind {
             CheckKind::Command(_) => command::turn(&self.commands, limit).await,
-            CheckKind::Tcp | CheckKind::Http(_) | CheckKind::Agent(_) | CheckKind::None => {
+            CheckKind::Tcp | CheckKind::Http(_) | CheckKind::Agent(_) | CheckKind::Postgres | CheckKind::None => {
                 Arc::clone(&self.sockets).acquire_owned().await.map_err(|closed| closed.to_string())
             }
         };
@@ -145,6 +146,11 @@ impl Prober {
                 // In order, not by a reset: many servers log a reset as an error, probe after probe.
                 drop(dial.own().await?.end_writing());
                 Ok(Advice::default())
+            }
+            CheckKind::Postgres => {
+                let stream = dial.own().await?;
+                let asked = timeout_at(deadline, postgres::ask(stream)).await;
+                asked.unwrap_or_else(|_| Err(silent("PostgreSQL".to_owned()))).map(|()| Advice::default())
             }
             CheckKind::Http(check) => {
                 let stream = dial.own().await?;

@@ -105,6 +105,8 @@ async fn tell(end: SessionEnd, client: &Stream, backend: &Stream, pulse: &Pulse)
         | SessionEnd::FencedCheckFailed
         | SessionEnd::FencedDrained
         | SessionEnd::FencedFailedBack
+        | SessionEnd::FencedDemoted
+        | SessionEnd::FencedLagging
         | SessionEnd::FencedManual
         | SessionEnd::Closed
         | SessionEnd::DrainDeadline => {

@@ -294,7 +294,7 @@ impl Search {
             }
             let chance = worker.chance.next();
             let will_wait = self.line.is_some();
-            let arrival = Arrival { turn, client: self.client, chance, tried: &self.tried, will_wait };
+            let arrival = Arrival { target: None, turn, client: self.client, chance, tried: &self.tried, will_wait };
             let route = match routes.pick(&arrival) {
                 Ok(route) => route,
                 Err(why) => break Err(why),

@@ -421,6 +421,7 @@ mod tests {
             name: "front".into(),
             bind: Vec::new(),
             pool,
+            target: crate::model::Target::Any,
             limits: LimitsPlan::default(),
             idle_timeout: Duration::ZERO,
             half_close_timeout: Duration::ZERO,

@@ -15,6 +15,7 @@ mod signal;
 mod socket;
 mod source_address;
 mod stream;
+mod ticker;
 
 pub use accept_error::AcceptErrorClass;
 pub use clock::Clock;
@@ -30,3 +31,4 @@ pub use socket::{BoundSocket, Listener, SocketMode, bind};
 pub use stream::Stream;
 #[cfg(test)]
 pub(crate) use stream::tally;
+pub use ticker::Ticker;

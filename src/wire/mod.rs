@@ -2,6 +2,7 @@
 
 mod agent;
 mod greeting;
+pub mod postgres;
 mod printable;
 mod proxy_header;
 

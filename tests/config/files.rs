@@ -135,7 +135,9 @@ fn a_backend_changes_single_keys_of_its_pools_check() {
     let pool = &plan.pools[&PoolName::from("orders")];
     let http = |at: usize| match &pool.backends[at].check.kind {
         CheckKind::Http(http) => http.clone(),
-        CheckKind::Tcp | CheckKind::Agent(_) | CheckKind::Command(_) | CheckKind::None => panic!("an http check"),
+        CheckKind::Tcp | CheckKind::Agent(_) | CheckKind::Command(_) | CheckKind::Postgres | CheckKind::None => {
+            panic!("an http check")
+        }
     };
     assert_eq!(pool.backends.iter().map(|b| b.name.as_str()).collect::<Vec<_>>(), ["pg1", "pg2", "pg3"]);
     assert_eq!((http(0).port, http(2).port), (8008, 8009));
@@ -212,7 +214,9 @@ fn each_kind_of_check_is_its_own_for_each_backend() {
     let check = |at: usize| &pool.backends[at].check;
     let argv = |at: usize| match &check(at).kind {
         CheckKind::Command(command) => command.argv.iter().map(|word| word.expose().to_owned()).collect::<Vec<_>>(),
-        kind @ (CheckKind::Tcp | CheckKind::Http(_) | CheckKind::Agent(_) | CheckKind::None) => panic!("{kind:?}"),
+        kind @ (CheckKind::Tcp | CheckKind::Http(_) | CheckKind::Agent(_) | CheckKind::Postgres | CheckKind::None) => {
+            panic!("{kind:?}")
+        }
     };
     let url = format!("postgres://user:{SECRET}@db");
     assert_eq!(argv(0), ["/usr/lib/x/check", "--at=::1", "1", "{}", &url]);

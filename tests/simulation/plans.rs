@@ -33,6 +33,7 @@ pub(crate) fn draw_plan(rng: &mut fastrand::Rng) -> Arc<Plan> {
                 failback_after: ms(rng.u64(0..4000)),
                 sessions: draw_policies(rng),
             },
+            postgres: None,
             backends,
         };
         pools.insert(PoolName::from(name), Arc::new(pool));
@@ -58,6 +59,8 @@ pub(crate) fn draw_policies(rng: &mut fastrand::Rng) -> SessionPolicies {
     SessionPolicies {
         dead: policy(OutReason::Dead),
         unreachable: policy(OutReason::Unreachable),
+        demoted: policy(OutReason::Demoted),
+        lagging: policy(OutReason::Lagging),
         check_failed: policy(OutReason::CheckFailed),
         drained: policy(OutReason::Drained),
         failed_back: policy(OutReason::FailedBack),

@@ -15,6 +15,7 @@ impl World {
         let turn = self.rng.u64(..);
         while tried.len() < routes.dial.connect_attempts {
             let arrival = Arrival {
+                target: None,
                 turn,
                 client: turn.rotate_left(7),
                 chance: self.rng.u64(..),

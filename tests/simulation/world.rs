@@ -205,11 +205,12 @@ impl World {
                 self.open.remove(&target);
                 self.note(format!("  stop {target}"));
             }
+            Command::StartWatch { .. } | Command::StopWatch { .. } => panic!("no server is watched here"),
             Command::PublishTable(table) => {
                 self.note(format!("  publish {}", table.generation));
                 self.table = table;
             }
-            Command::FenceSessions { backend, epoch, reason } => {
+            Command::FenceSessions { backend, epoch, reason, which: _ } => {
                 self.note(format!("  fence {backend} below {epoch} for {reason}"));
                 assert_ne!(reason, OutReason::Slow, "no session is closed because its backend is slow");
                 let before = self.fences.insert(backend, epoch).unwrap_or_default();

@@ -8,6 +8,7 @@
 
 pub mod backend;
 pub mod bare;
+pub mod cluster;
 pub mod crowd;
 pub mod daemon;
 pub mod http;
@@ -22,6 +23,7 @@ pub mod servers;
 pub mod site;
 pub mod sock;
 pub mod wait;
+pub mod watched;
 
 pub use backend::Backend;
 pub use daemon::Daemon;

@@ -70,12 +70,7 @@ impl Postgres {
 
     fn create(&self) {
         let path = self.dir.path();
-        if rustix::process::geteuid().is_root() {
-            let id = |flag| run(Command::new("id").args([flag, ACCOUNT])).stdout.trim().parse::<u32>().ok();
-            let (user, group) = (id("-u"), id("-g"));
-            assert!(user.is_some(), "there is no account {ACCOUNT}; run ./tests/run, which says how to get one");
-            chown(path, user, group).expect("chown");
-        }
+        give_to_account(path);
         fs::write(path.join("password"), PASSWORD).expect("write");
         fs::set_permissions(path.join("password"), Permissions::from_mode(0o644)).expect("chmod");
         let (data, password) = (self.data(), path.join("password"));
@@ -117,18 +112,8 @@ impl Postgres {
         self.as_account(&tool(name))
     }
 
-    /// `program` under an account that PostgreSQL accepts, in a directory that this account may read.
     fn as_account(&self, program: &Path) -> Command {
-        let mut command = if rustix::process::geteuid().is_root() {
-            let mut command = Command::new("setpriv");
-            command.args([&format!("--reuid={ACCOUNT}"), &format!("--regid={ACCOUNT}"), "--clear-groups", "--"]);
-            command.arg(program);
-            command
-        } else {
-            Command::new(program)
-        };
-        command.current_dir(self.dir.path()).env("LC_ALL", "C");
-        command
+        as_account(program, self.dir.path())
     }
 }
 
@@ -147,6 +132,31 @@ impl Drop for Postgres {
             }
         }
     }
+}
+
+/// Gives `path` to the account that runs servers.
+#[track_caller]
+pub fn give_to_account(path: &Path) {
+    if rustix::process::geteuid().is_root() {
+        let id = |flag| run(Command::new("id").args([flag, ACCOUNT])).stdout.trim().parse::<u32>().ok();
+        let (user, group) = (id("-u"), id("-g"));
+        assert!(user.is_some(), "there is no account {ACCOUNT}; run ./tests/run, which says how to get one");
+        chown(path, user, group).expect("chown");
+    }
+}
+
+/// `program` under an account that PostgreSQL accepts, in `dir`, which this account may read.
+pub fn as_account(program: &Path, dir: &Path) -> Command {
+    let mut command = if rustix::process::geteuid().is_root() {
+        let mut command = Command::new("setpriv");
+        command.args([&format!("--reuid={ACCOUNT}"), &format!("--regid={ACCOUNT}"), "--clear-groups", "--"]);
+        command.arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    command.current_dir(dir).env("LC_ALL", "C");
+    command
 }
 
 /// A client program of PostgreSQL that talks to `addr` as the superuser, with `options` in its connection string.

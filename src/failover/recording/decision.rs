@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::failover::event::{Command, Transition};
+use crate::failover::event::{Command, Sessions, Transition};
 use crate::failover::table::{PoolRoutes, RouteTable};
-use crate::model::{Actor, BackendId, BackendName, Epoch, Generation, OutReason, PoolName, ProbeId, TargetId};
+use crate::model::{Actor, BackendId, BackendName, Epoch, Generation, OutReason, PoolName, ProbeId, TargetId, WatchId};
 
 /// A command, without what follows from the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +32,14 @@ pub enum Decision {
         epoch: Epoch,
         /// Why.
         reason: OutReason,
+        /// Which of them.
+        #[serde(default, skip_serializing_if = "is_all")]
+        which: Sessions,
     },
+    /// Watch a server, under this number.
+    Watch(BackendId, WatchId),
+    /// The server is watched no more.
+    Unwatch(BackendId),
     /// Tell people.
     Report {
         /// Where.
@@ -57,6 +64,11 @@ pub struct Share {
     pub paused: bool,
     /// Each tier's backends with their epochs and weights; the first tier is the active one.
     pub tiers: Vec<Vec<(BackendName, Epoch, u32)>>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_all(which: &Sessions) -> bool {
+    *which == Sessions::All
 }
 
 impl Share {
@@ -85,8 +97,12 @@ impl Decisions {
         match command {
             Command::StartProbe { target, probe, spec: _ } => Decision::Ask(*target, *probe),
             Command::StopProbe { target } => Decision::Stop(*target),
+            Command::StartWatch { backend, watch, spec: _ } => Decision::Watch(*backend, *watch),
+            Command::StopWatch { backend } => Decision::Unwatch(*backend),
             Command::PublishTable(table) => self.publish(table),
-            &Command::FenceSessions { backend, epoch, reason } => Decision::Fence { backend, epoch, reason },
+            &Command::FenceSessions { backend, epoch, reason, which } => {
+                Decision::Fence { backend, epoch, reason, which }
+            }
             Command::Report(Transition { pool, actor, change }) => Decision::Report {
                 pool: pool.clone(),
                 actor: actor.clone(),

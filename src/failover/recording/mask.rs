@@ -26,6 +26,7 @@ impl Masks {
             | Event::EndedEarly { .. }
             | Event::DataStalled { .. }
             | Event::WasStalled { .. }
+            | Event::Watched { .. }
             | Event::Restored { .. }
             | Event::Ordered { .. } => event.clone(),
         }
@@ -43,7 +44,7 @@ impl Masks {
 
     fn backend(&mut self, backend: &mut BackendPlan) {
         match &mut backend.check.kind {
-            CheckKind::Tcp | CheckKind::None => {}
+            CheckKind::Tcp | CheckKind::Postgres | CheckKind::None => {}
             CheckKind::Http(HttpCheck { path, authorization, .. }) => {
                 if let Some((before, query)) = path.split_once('?') {
                     *path = format!("{before}?{}", self.mask(&Secret::new(query)).expose());

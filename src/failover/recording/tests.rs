@@ -107,11 +107,14 @@ fn pool(rng: &mut Rng) -> PoolPlan {
             sessions: SessionPolicies {
                 dead: policy(rng),
                 unreachable: policy(rng),
+                demoted: policy(rng),
+                lagging: policy(rng),
                 check_failed: policy(rng),
                 drained: policy(rng),
                 failed_back: policy(rng),
             },
         },
+        postgres: None,
         backends: (0..rng.usize(..3)).map(|_| backend(rng)).collect(),
     }
 }

@@ -16,7 +16,7 @@ fn two() -> Rig {
 
 fn weight(rig: &Rig) -> u32 {
     let routes = &rig.core.table().pools[&PoolName::from("pg")];
-    let arrival = Arrival { turn: 0, client: 0, chance: 0, tried: &[], will_wait: false };
+    let arrival = Arrival { target: None, turn: 0, client: 0, chance: 0, tried: &[], will_wait: false };
     let route = routes.pick(&arrival).unwrap();
     assert_eq!(route.name.as_str(), "a");
     route.weight

@@ -35,7 +35,8 @@ impl Crowd {
 
     fn come(&mut self, tried: &[BackendId]) -> Result<u32, NoRoute> {
         let turn = self.places.len() as u64;
-        let arrival = Arrival { turn, client: self.rng.u64(..), chance: self.rng.u64(..), tried, will_wait: false };
+        let arrival =
+            Arrival { target: None, turn, client: self.rng.u64(..), chance: self.rng.u64(..), tried, will_wait: false };
         let route = self.routes.pick(&arrival)?;
         let id = route.backend.0;
         self.places.push((id, route.load.take(route.max_connections).expect("picked, so there is room")));
@@ -68,7 +69,7 @@ fn least_connections_fills_evenly_and_by_weight() {
 #[test]
 fn least_connections_takes_turns_while_all_are_idle() {
     let routes = pool(Balance::LeastConnections, vec![backends(&[1, 1, 1])], false);
-    let pick = |turn| routes.pick(&Arrival { turn, ..Arrival::default() }).unwrap().backend.0;
+    let pick = |turn| routes.pick(&Arrival { target: None, turn, ..Arrival::default() }).unwrap().backend.0;
     assert_eq!((0..6).map(pick).collect::<Vec<_>>(), [1, 2, 3, 1, 2, 3]);
 }
 
@@ -253,7 +254,7 @@ proptest! {
                     let limited = limited.map(|route| full_at(limit(route.backend.0), route)).collect();
                     before = std::mem::replace(&mut crowd.routes, pool(balance, vec![limited], false));
                 }
-                1..4 => drop(before.pick(&Arrival { turn: word.into(), client: word.into(), ..Arrival::default() })),
+                1..4 => drop(before.pick(&Arrival { target: None, turn: word.into(), client: word.into(), ..Arrival::default() })),
                 4 if !crowd.places.is_empty() => {
                     crowd.places.swap_remove(word as usize % crowd.places.len());
                 }

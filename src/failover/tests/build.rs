@@ -34,6 +34,8 @@ pub(super) const fn policies() -> SessionPolicies {
     SessionPolicies {
         dead: SessionPolicy::Close,
         unreachable: SessionPolicy::Close,
+        demoted: SessionPolicy::Close,
+        lagging: SessionPolicy::Keep,
         check_failed: SessionPolicy::Keep,
         drained: SessionPolicy::Drain,
         failed_back: SessionPolicy::Keep,
@@ -69,6 +71,7 @@ impl PlanBuilder {
                 failback_after: ms(10_000),
                 sessions: policies(),
             },
+            postgres: None,
             backends: Vec::new(),
         });
         self

@@ -29,6 +29,7 @@ pub(super) fn pool(balance: Balance, tiers: Vec<Vec<Route>>, pending: bool) -> P
         hold: HoldPlan { when_down: WhenDown::Hold, hold: ms(1), hold_limit: 1 },
         pending,
         paused: false,
+        others: Default::default(),
         tiers: tiers.into_iter().map(|routes| Tier::new(balance, routes)).collect(),
     };
     routes.lay_out(None);

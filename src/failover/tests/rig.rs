@@ -86,11 +86,11 @@ impl Rig {
         self.last.clear();
         self.core.handle(self.now, event, &mut self.last);
         let rank = |command: &Command| match command {
-            Command::StopProbe { .. } => 0,
+            Command::StopProbe { .. } | Command::StopWatch { .. } => 0,
             Command::PublishTable(_) => 1,
             Command::FenceSessions { .. } => 2,
             Command::Report(_) => 3,
-            Command::StartProbe { .. } => 4,
+            Command::StartProbe { .. } | Command::StartWatch { .. } => 4,
         };
         assert!(self.last.is_sorted_by_key(rank), "out of order: {:?}", self.last);
         for command in &self.last {
@@ -103,7 +103,7 @@ impl Rig {
                 }
                 Command::Report(transition) => self.told.push(transition.change.clone()),
                 Command::PublishTable(table) => assert_eq!(table.generation, before.next()),
-                Command::FenceSessions { .. } => {}
+                Command::FenceSessions { .. } | Command::StartWatch { .. } | Command::StopWatch { .. } => {}
             }
         }
         self.core.check_invariants().unwrap();
@@ -354,7 +354,7 @@ impl Rig {
 
     pub(super) fn fences(&self) -> Vec<(BackendId, Epoch, OutReason)> {
         let fence = |command: &Command| match command {
-            Command::FenceSessions { backend, epoch, reason } => Some((*backend, *epoch, *reason)),
+            Command::FenceSessions { backend, epoch, reason, which: _ } => Some((*backend, *epoch, *reason)),
             _ => None,
         };
         self.last.iter().filter_map(fence).collect()

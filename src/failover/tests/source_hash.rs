@@ -91,7 +91,13 @@ fn a_client_stays_with_its_backend_across_restarts_and_versions() {
     let served = |ip: &str| {
         let client = client_key(Some(ip.parse().unwrap()));
         routes
-            .pick(&Arrival { turn: fastrand::u64(..), chance: fastrand::u64(..), client, ..Arrival::default() })
+            .pick(&Arrival {
+                target: None,
+                turn: fastrand::u64(..),
+                chance: fastrand::u64(..),
+                client,
+                ..Arrival::default()
+            })
             .unwrap()
             .backend
             .0
@@ -122,7 +128,10 @@ fn a_client_whose_backend_is_passed_over_keeps_to_its_second() {
     for client in (0..200).map(|host: u8| client_key(Some([10, 0, 0, host].into()))) {
         let first = routes.pick(&Arrival { client, ..Arrival::default() }).unwrap().backend;
         let next = |turn| {
-            routes.pick(&Arrival { client, turn, chance: turn, tried: &[first], will_wait: false }).unwrap().backend
+            routes
+                .pick(&Arrival { target: None, client, turn, chance: turn, tried: &[first], will_wait: false })
+                .unwrap()
+                .backend
         };
         assert!(next(1) != first && next(1) == next(2));
         seconds.insert((first, next(1)));

@@ -1,0 +1,83 @@
+//! When to try again, and which failures are worth telling. Pure.
+
+use std::time::Duration;
+
+use crate::model::{MonoTime, WatchError};
+
+/// The pause after the first attempt that failed; each one after it is twice as long.
+const FIRST: Duration = Duration::from_millis(50);
+/// No pause is longer.
+const LONGEST: Duration = Duration::from_secs(1);
+/// The same failure is told again after so long, and not before.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
+
+/// The pauses between attempts at a session.
+#[derive(Debug, Default)]
+pub(super) struct Retry {
+    /// The pause before the next attempt; none right after a session that lasted.
+    pause: Duration,
+    told: Option<(WatchError, MonoTime)>,
+}
+
+impl Retry {
+    /// How long to wait before the next attempt, which is then counted.
+    pub(super) fn pause(&mut self, now: MonoTime) -> Duration {
+        let pause = self.pause;
+        self.pause = (pause * 2).clamp(FIRST, LONGEST);
+        // Up to an eighth more, by whatever the clock's last digits are: so that those who failed together do not come together.
+        pause + pause / 8 * u32::try_from(now.as_nanos() % 64).unwrap_or(0) / 64
+    }
+
+    /// A session is over that was open for `lasted`. One that lasted is tried again at once.
+    pub(super) fn ended(&mut self, lasted: Duration) {
+        self.told = None;
+        if lasted >= LONGEST {
+            self.pause = Duration::ZERO;
+        }
+    }
+
+    /// Whether a failure is to be told: another than the last, or long after it.
+    pub(super) fn is_news(&mut self, now: MonoTime, error: WatchError) -> bool {
+        let known = self.told.is_some_and(|(told, at)| told == error && now.since(at) < TOLD_EVERY);
+        if !known {
+            self.told = Some((error, now));
+        }
+        !known
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{DialError, LoginError};
+
+    fn at(millis: u64) -> MonoTime {
+        MonoTime::ZERO + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn the_first_attempt_is_made_at_once_and_the_pauses_grow_to_a_second() {
+        let mut retry = Retry::default();
+        let pauses: Vec<_> = (0..8).map(|_| retry.pause(MonoTime::ZERO).as_millis()).collect();
+        assert_eq!(pauses, [0, 50, 100, 200, 400, 800, 1000, 1000]);
+        retry.ended(Duration::from_millis(300));
+        assert_eq!(retry.pause(MonoTime::ZERO), LONGEST, "sessions that do not last are no reason to hurry");
+        retry.ended(Duration::from_secs(20));
+        assert_eq!(retry.pause(MonoTime::ZERO), Duration::ZERO);
+        assert_eq!(retry.pause(MonoTime::from_nanos(63)), FIRST + FIRST / 8 * 63 / 64, "never the same for all");
+    }
+
+    #[test]
+    fn the_same_failure_is_told_once_a_second_and_another_at_once() {
+        let (refused, starting) =
+            (WatchError::Dial(DialError::Refused), WatchError::Login(LoginError::CannotConnectNow));
+        let mut retry = Retry::default();
+        assert!(retry.is_news(at(0), refused));
+        assert!(!retry.is_news(at(999), refused));
+        assert!(retry.is_news(at(999), starting));
+        assert!(retry.is_news(at(1000), refused));
+        assert!(retry.is_news(at(2000), refused));
+        retry.ended(Duration::ZERO);
+        assert!(retry.is_news(at(2001), refused), "a session was open in between");
+    }
+}

@@ -1,0 +1,437 @@
+//! A watch over real PostgreSQL servers: what it tells of their roles, their ends, and why they do not let it in.
+
+#![allow(unsafe_code, reason = "an allocator that counts can only be written with it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::print_stdout)]
+
+#[path = "support/counting.rs"]
+mod counting;
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use changeover::model::{
+    Address, Approach, CheckError, CheckKind, DialError, LoginError, Lsn, PostgresPlan, ProbeError, ProbeOutcome, Role,
+    Secret, SystemId, Timeline, TlsMode, WatchEnd, WatchError, WatchNews, WatchSession, WatchSpec,
+};
+use changeover::probe::Prober;
+use changeover::sys::Clock;
+use changeover::watch::watch;
+use counting::allocations;
+use support::cluster::{Cluster, HBA, MONITOR, Node, PASSWORD, PLAIN, Stop};
+use support::net::fresh_addr;
+use support::servers::{HttpServer, Server};
+use support::watched::{Watched, plan};
+use support::{DEADLINE, wait_until};
+
+const NOT_AUTHORIZED: WatchError = WatchError::Login(LoginError::NotAuthorized);
+const NOT_PERMITTED: WatchError = WatchError::Login(LoginError::NotPermitted);
+const REFUSED: WatchError = WatchError::Dial(DialError::Refused);
+const TLS: WatchError = WatchError::Login(LoginError::Tls);
+
+fn plain() -> PostgresPlan {
+    PostgresPlan { user: PLAIN.to_owned(), session: WatchSession::Plain, ..plan() }
+}
+
+fn lsn(text: &str) -> Lsn {
+    changeover::wire::postgres::parse_lsn(text).expect("an LSN")
+}
+
+fn system(node: &Node) -> SystemId {
+    SystemId(node.psql("SELECT system_identifier FROM pg_control_system()").parse().unwrap())
+}
+
+#[test]
+fn a_primary_and_a_standby_say_what_they_are_and_how_far_they_have_come() {
+    let cluster = Cluster::start(1);
+    let [primary, standby] = &cluster.nodes[..] else { unreachable!() };
+    let system = Some(system(primary));
+    for (plan, tells) in [(plan(), true), (plain(), false)] {
+        let facts = Watched::start(primary.addr, plan.clone()).opened();
+        assert_eq!((facts.system, facts.timeline, facts.role), (system, Some(Timeline(1)), Role::Primary));
+        assert!(facts.written.unwrap() > Lsn(0) && facts.replayed.is_none() && facts.history.is_empty());
+        let facts = Watched::start(standby.addr, plan).opened();
+        assert_eq!((facts.system, facts.role), (system, Role::Standby));
+        assert_eq!(facts.timeline, tells.then_some(Timeline(1)), "a plain session cannot tell a standby's");
+        assert!(facts.written.unwrap() > Lsn(0) && facts.replayed.unwrap() > Lsn(0));
+    }
+    standby.psql("SELECT pg_wal_replay_pause()");
+    wait_until("replay is paused", DEADLINE, || standby.psql("SELECT pg_get_wal_replay_pause_state()") == "paused");
+    primary.psql("CREATE TABLE t AS SELECT generate_series(1, 20000) AS n");
+    let written = lsn(&primary.psql("SELECT pg_current_wal_lsn()"));
+    for plan in [plan(), plain()] {
+        let watched = Watched::start(standby.addr, plan);
+        let (_, facts) = watched.seen("what was written has come", |facts| facts.written >= Some(written));
+        assert!(written.since(facts.replayed.unwrap()) > 500_000, "received is not replayed: {facts:?}");
+    }
+    standby.psql("SELECT pg_wal_replay_resume()");
+    let watched = Watched::start(standby.addr, plan());
+    watched.seen("what was written is replayed", |facts| facts.replayed >= Some(written));
+}
+
+#[test]
+fn a_promotion_is_told_with_its_timeline_and_history_and_the_old_primary_comes_back_without() {
+    let mut cluster = Cluster::start(1);
+    let old = Watched::start(cluster.nodes[0].addr, plan());
+    let new = Watched::start(cluster.nodes[1].addr, plan());
+    let first = old.opened();
+    assert_eq!(new.opened().role, Role::Standby);
+    cluster.nodes[0].kill();
+    let (_, end, detail) = old.ended();
+    assert!(matches!(end, WatchEnd::Terminated | WatchEnd::Closed), "{end} {detail}");
+    cluster.nodes[1].promote();
+    let (at, facts) = new.seen("it is the primary", |facts| facts.role == Role::Primary);
+    cluster.nodes[1].wait_primary();
+    println!("told {:?} before a query could see it", at.elapsed());
+    assert_eq!((facts.system, facts.timeline, facts.replayed), (first.system, Some(Timeline(2)), None));
+    let [fork] = facts.history[..] else { panic!("{facts:?}") };
+    assert_eq!(fork.timeline, Timeline(1));
+    assert!(fork.at > Lsn(0) && Some(fork.at) <= facts.written, "{facts:?}");
+    cluster.nodes[0].start();
+    let stale = old.opened();
+    assert_eq!((stale.system, stale.timeline, stale.role), (first.system, Some(Timeline(1)), Role::Primary));
+}
+
+#[test]
+fn each_way_to_end_is_told_and_the_next_session_is_opened() {
+    let mut cluster = Cluster::start(0);
+    let node = &mut cluster.nodes[0];
+    let watched = Watched::start(node.addr, plan());
+    let by_sql = Watched::start(node.addr, plain());
+    let facts = watched.opened();
+    by_sql.opened();
+
+    for (user, watched) in [(MONITOR, &watched), (PLAIN, &by_sql)] {
+        node.psql(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{user}'"));
+        let (_, end, detail) = watched.ended();
+        assert_eq!(end, WatchEnd::Terminated, "{detail}");
+        assert!(detail.contains("administrator command") && detail.contains("57P01"), "{detail}");
+        assert_eq!(watched.opened().system, facts.system);
+    }
+
+    node.crash_a_backend();
+    let (_, end, detail) = by_sql.ended();
+    assert!(end == WatchEnd::Crashed || detail.contains("reset"), "{end} {detail}");
+    let (_, end, detail) = watched.ended();
+    assert_eq!(end, WatchEnd::Closed, "{detail}");
+    for watched in [&watched, &by_sql] {
+        let facts = watched.opened();
+        assert_eq!((facts.role, facts.timeline), (Role::Primary, Some(Timeline(1))), "it has recovered");
+    }
+
+    for (stop, wanted) in [(Stop::Fast, WatchEnd::Terminated), (Stop::Immediate, WatchEnd::Closed)] {
+        let begun = Instant::now();
+        node.begin_stop(stop);
+        let (at, end, detail) = watched.ended();
+        assert_eq!(end, wanted, "{stop:?}: {detail}");
+        println!("{stop:?} stop told after {:?}", at - begun);
+        let (_, end, detail) = by_sql.ended();
+        // A process that exits while a heartbeat is under way resets the connection, and its last words may be lost by it.
+        assert!(end == WatchEnd::Terminated || detail.contains("reset"), "{stop:?}: {end} {detail}");
+        node.wait_end();
+        for watched in [&watched, &by_sql] {
+            watched.until("it refuses", |news| matches!(news, WatchNews::Failed { error: REFUSED, .. }).then_some(()));
+        }
+        node.start();
+        watched.opened();
+        by_sql.opened();
+    }
+
+    let begun = Instant::now();
+    node.kill();
+    let (at, end, detail) = watched.ended();
+    assert!(matches!(end, WatchEnd::Terminated | WatchEnd::Closed), "{end} {detail}");
+    println!("SIGKILL told after {:?}", at - begun);
+    let begun = Instant::now();
+    watched.until("it refuses", |news| matches!(news, WatchNews::Failed { error: REFUSED, .. }).then_some(()));
+    watched.until("it refuses still", |news| matches!(news, WatchNews::Failed { error: REFUSED, .. }).then_some(()));
+    assert!(begun.elapsed() >= Duration::from_millis(900), "the same failure is told once a second");
+}
+
+#[test]
+fn a_frozen_server_is_late_and_on_time_when_thawed_and_one_that_stays_so_is_given_up() {
+    let mut cluster = Cluster::start(0);
+    let node = &mut cluster.nodes[0];
+    let patient = Watched::start(node.addr, PostgresPlan { heartbeat_deadline: DEADLINE, ..plan() });
+    let hasty = Watched::start(node.addr, PostgresPlan { heartbeat_deadline: Duration::from_millis(100), ..plan() });
+    patient.opened();
+    hasty.opened();
+    let late = |news: &WatchNews| {
+        let WatchNews::Late { waited } = news else { return None };
+        Some(*waited)
+    };
+    let on_time = |news: &WatchNews| {
+        let WatchNews::OnTime { took } = news else { return None };
+        Some(*took)
+    };
+    node.freeze();
+    let (_, waited) = patient.until("a heartbeat is late", late);
+    assert!(waited >= Duration::from_millis(25), "{waited:?}");
+    let (_, end, detail) = hasty.ended();
+    assert_eq!(end, WatchEnd::Silent, "{detail}");
+    node.thaw();
+    let (_, took) = patient.until("it is answered", on_time);
+    assert!(took >= waited);
+    patient.seen("its facts", |facts| facts.role == Role::Primary);
+    hasty.opened();
+    let ends = |news: &WatchNews| matches!(news, WatchNews::Ended { .. });
+    assert!(!patient.rest().iter().any(ends), "no session was lost by it");
+}
+
+#[test]
+fn a_server_that_stops_and_cannot_end_yet_takes_no_session() {
+    let mut cluster = Cluster::start(1);
+    let (primary, standby) = cluster.nodes.split_at_mut(1);
+    let watched = Watched::start(primary[0].addr, plan());
+    watched.opened();
+    // A stop waits until what was written has reached the standbys that are connected.
+    standby[0].freeze();
+    primary[0].psql("CREATE TABLE unsent (n int)");
+    primary[0].begin_stop(Stop::Fast);
+    assert_eq!(watched.ended().1, WatchEnd::Terminated);
+    let (error, detail) = watched.failed();
+    assert_eq!(error, WatchError::Login(LoginError::CannotConnectNow), "{detail}");
+    assert!(detail.contains("shutting down"), "{detail}");
+    standby[0].thaw();
+    primary[0].wait_end();
+}
+
+#[track_caller]
+fn fails(addr: SocketAddr, plan: PostgresPlan, error: WatchError, words: &str) {
+    let (found, detail) = Watched::start(addr, plan).failed();
+    assert_eq!(found, error, "{detail}");
+    assert!(detail.contains(words), "`{words}` is not in `{detail}`");
+    assert!(!detail.contains(PASSWORD) && !detail.contains("wrong password"), "{detail}");
+}
+
+#[test]
+fn who_is_not_let_in_is_told_why() {
+    let cluster = Cluster::start(0);
+    let node = &cluster.nodes[0];
+    let wrong = |text: &str| Some(Secret::new(text));
+    fails(node.addr, PostgresPlan { password: wrong("wrong password"), ..plan() }, NOT_AUTHORIZED, "28P01");
+    fails(node.addr, PostgresPlan { password: None, ..plan() }, NOT_AUTHORIZED, "none is configured");
+    fails(node.addr, PostgresPlan { user: "nobody".to_owned(), ..plan() }, NOT_AUTHORIZED, "28");
+    fails(node.addr, PostgresPlan { user: PLAIN.to_owned(), ..plan() }, NOT_AUTHORIZED, "pg_hba.conf");
+    fails(node.addr, PostgresPlan { database: "nowhere".to_owned(), ..plain() }, NOT_AUTHORIZED, "pg_hba.conf");
+    node.write_hba(&format!("{HBA}host all,replication {PLAIN} 127.0.0.0/8 scram-sha-256\n"));
+    node.reload();
+    fails(node.addr, PostgresPlan { user: PLAIN.to_owned(), ..plan() }, NOT_PERMITTED, "42501");
+    let other = WatchError::Login(LoginError::Other);
+    fails(node.addr, PostgresPlan { database: "nowhere".to_owned(), ..plain() }, other, "3D000");
+    node.psql(&format!("ALTER ROLE {PLAIN} CONNECTION LIMIT 0"));
+    fails(node.addr, plain(), WatchError::Login(LoginError::TooManyConnections), "53300");
+}
+
+#[test]
+fn a_session_without_a_database_is_physical_and_each_way_to_log_in_works() {
+    let cluster = Cluster::with_hba(1, "host replication changeover 127.0.0.0/8 trust\n");
+    let [primary, standby] = &cluster.nodes[..] else { unreachable!() };
+    let no_password = PostgresPlan { password: None, ..plan() };
+    let watched = Watched::start(standby.addr, no_password.clone());
+    let facts = watched.opened();
+    assert_eq!((facts.role, facts.timeline, facts.replayed), (Role::Standby, Some(Timeline(1)), None));
+    primary.psql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS n");
+    let written = lsn(&primary.psql("SELECT pg_current_wal_lsn()"));
+    watched.seen("what was written has come", |facts| facts.written >= Some(written));
+    standby.promote();
+    let (_, facts) = watched.seen("it is the primary", |facts| facts.role == Role::Primary);
+    assert_eq!((facts.timeline, facts.history.len()), (Some(Timeline(2)), 1));
+
+    primary.write_hba("host postgres,replication changeover 127.0.0.0/8 trust\n");
+    primary.reload();
+    assert_eq!(Watched::start(primary.addr, no_password).opened().role, Role::Primary);
+    primary.psql(&format!("SET password_encryption = 'md5'; ALTER ROLE {MONITOR} PASSWORD '{PASSWORD}'"));
+    primary.write_hba("host postgres changeover 127.0.0.0/8 md5\n");
+    primary.reload();
+    assert_eq!(Watched::start(primary.addr, plan()).opened().role, Role::Primary);
+    primary.write_hba("host postgres changeover 127.0.0.0/8 password\n");
+    primary.reload();
+    let in_the_clear = PostgresPlan { tls: TlsMode::Disable, ..plan() };
+    assert_eq!(
+        Watched::start(primary.addr, in_the_clear).opened().role,
+        Role::Primary,
+        "nobody listens in on loopback"
+    );
+}
+
+#[test]
+fn tls_is_as_strict_as_its_mode() {
+    let cluster = Cluster::with_hba(1, "hostssl postgres,replication changeover 127.0.0.0/8 scram-sha-256\n");
+    let [primary, standby] = &cluster.nodes[..] else { unreachable!() };
+    let ca_file = Some(cluster.ca_file());
+    let with = |tls, ca_file: &Option<_>| PostgresPlan { tls, ca_file: ca_file.clone(), ..plan() };
+    let modes = [TlsMode::Prefer, TlsMode::Require, TlsMode::VerifyCa, TlsMode::VerifyFull];
+    for tls in modes {
+        let watched = Watched::start(primary.addr, with(tls, &ca_file));
+        watched.opened();
+        let used = "SELECT string_agg(ssl::text, '') FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+                    WHERE usename = 'changeover'";
+        assert_eq!(primary.psql(used), "true", "{tls}");
+        drop(watched);
+        wait_until("the session is gone", DEADLINE, || primary.psql(used).is_empty());
+    }
+    // Its certificate is for the primary's address.
+    Watched::start(standby.addr, with(TlsMode::VerifyCa, &ca_file)).opened();
+    fails(standby.addr, with(TlsMode::VerifyFull, &ca_file), TLS, "not valid for");
+    // Signed by itself, and so trusted as it is.
+    let own = Some(primary.data().join("server.crt"));
+    Watched::start(primary.addr, with(TlsMode::VerifyFull, &own)).opened();
+    fails(standby.addr, with(TlsMode::VerifyFull, &own), TLS, "not valid for");
+    let other = Cluster::start(0);
+    let foreign = Some(other.ca_file());
+    fails(primary.addr, with(TlsMode::VerifyFull, &foreign), TLS, "UnknownIssuer");
+    fails(primary.addr, with(TlsMode::VerifyCa, &foreign), TLS, "UnknownIssuer");
+    fails(primary.addr, with(TlsMode::VerifyFull, &Some("/nonexistent.pem".into())), TLS, "/nonexistent.pem");
+    fails(primary.addr, with(TlsMode::Disable, &None), NOT_AUTHORIZED, "no encryption");
+    other.nodes[0].psql("ALTER SYSTEM SET ssl = off");
+    other.nodes[0].reload();
+    fails(other.nodes[0].addr, with(TlsMode::Require, &None), TLS, "does not do TLS");
+    Watched::start(other.nodes[0].addr, with(TlsMode::Prefer, &None)).opened();
+}
+
+/// A server that reads `wants` bytes, says `says`, and ends.
+fn fake(wants: usize, says: &'static [u8]) -> Server {
+    Server::start(fresh_addr(), move |_, mut stream| {
+        let mut read = vec![0; wants];
+        stream.read_exact(&mut read)?;
+        stream.write_all(says)?;
+        stream.shutdown(Shutdown::Write)?;
+        // Closed with unread bytes it would be reset, and what it said might be lost.
+        stream.read_to_end(&mut Vec::new()).map(drop)
+    })
+}
+
+const SILENT: Duration = Duration::from_millis(300);
+
+#[test]
+fn what_is_no_postgres_is_told_so_whatever_it_says() {
+    let not_postgres = WatchError::Login(LoginError::NotPostgres);
+    let echo =
+        Server::start(fresh_addr(), |_, mut stream| std::io::copy(&mut stream.try_clone()?, &mut stream).map(drop));
+    let in_the_clear = || PostgresPlan { tls: TlsMode::Disable, ..plan() };
+    for tls in [TlsMode::Prefer, TlsMode::Require] {
+        fails(echo.addr, PostgresPlan { tls, ..plan() }, not_postgres, "0x00");
+    }
+    fails(echo.addr, in_the_clear(), not_postgres, "not PostgreSQL's protocol");
+    let closed = WatchError::Login(LoginError::ClosedEarly);
+    fails(fake(8, b"HTTP/1.1 400 Bad Request\r\n\r\n").addr, plan(), not_postgres, "0x48");
+    fails(fake(8, b"HTTP/1.1 400 Bad Request\r\n\r\n").addr, in_the_clear(), not_postgres, "not PostgreSQL's protocol");
+    fails(fake(8, b"R\0\0\0\x08\0\0\0\0D\0\0\0\x06\0\0").addr, in_the_clear(), not_postgres, "before it was asked");
+    fails(fake(8, b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0").addr, in_the_clear(), closed, "");
+    fails(fake(8, b"").addr, plan(), closed, "");
+    let silent = Server::start(fresh_addr(), |_, mut stream| stream.read_to_end(&mut Vec::new()).map(drop));
+    // It waits for the end of the request's head.
+    let http = HttpServer::start(support::fresh_ip(), 200);
+    for (addr, plan) in [(silent.addr, plan()), (silent.addr, in_the_clear()), (http.addr(), plan())] {
+        let watched = Watched::start_at(Address::Ip(addr), plan, SILENT);
+        assert_eq!(watched.failed().0, WatchError::Login(LoginError::TimedOut));
+    }
+    fails(fresh_addr(), plan(), REFUSED, "connecting to");
+}
+
+fn probe(addr: SocketAddr, limit: Duration) -> Result<(), ProbeError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let prober = Prober::new(Clock::start());
+    let address = Address::Ip(addr);
+    let asked = prober.probe(&address, &CheckKind::Postgres, limit, Approach::PLAIN);
+    match runtime.block_on(asked).outcome {
+        ProbeOutcome::Passed { .. } => Ok(()),
+        ProbeOutcome::Failed { error, .. } => Err(error),
+        ProbeOutcome::Inconclusive { detail, .. } => panic!("{detail}"),
+    }
+}
+
+#[test]
+fn a_check_asks_for_one_byte_and_leaves_no_line_in_the_log() {
+    let mut cluster = Cluster::start(0);
+    let node = &mut cluster.nodes[0];
+    let lines = node.log().lines().count();
+    for _ in 0..20 {
+        assert_eq!(probe(node.addr, DEADLINE), Ok(()));
+    }
+    // Whatever it had to say of them it has said before it answers this.
+    node.psql("SELECT 1");
+    assert_eq!(node.log().lines().count(), lines, "{}", node.log());
+    node.freeze();
+    assert_eq!(probe(node.addr, SILENT), Err(ProbeError::Check(CheckError::AnswerTimedOut)));
+    node.thaw();
+    assert_eq!(probe(node.addr, DEADLINE), Ok(()));
+    node.stop(Stop::Fast);
+    assert_eq!(probe(node.addr, DEADLINE), Err(ProbeError::Dial(DialError::Refused)));
+    let error = |says| probe(fake(8, says).addr, DEADLINE).map_err(|error| error.label());
+    assert_eq!(error(b"E\0\0\0\x1dSFATAL\0C57P03\0Mstarting\0\0"), Err("cannot_connect_now"));
+    assert_eq!(error(b"E\0\0\0\x1dSFATAL\0C53300\0Mtoo many\0\0"), Ok(()), "full is not dead");
+    assert_eq!(error(b"HTTP/1.1 400"), Err("malformed"));
+    assert_eq!(error(b"Eh?"), Err("malformed"));
+    assert_eq!(error(b""), Err("closed_early"));
+}
+
+/// What a watch over the server allocates from facts to facts, at the least of some rounds.
+fn allocated(addr: SocketAddr, heartbeat: Duration) -> u64 {
+    let postgres = Arc::new(PostgresPlan { heartbeat, tls: TlsMode::Disable, ..plan() });
+    let spec = WatchSpec { address: Address::Ip(addr), approach: Approach::PLAIN, timeout: DEADLINE, postgres };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (rounds, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let mut before = None;
+    let watched = watch(Arc::new(spec), Clock::start(), async move |news| {
+        let now = allocations();
+        if let (WatchNews::Seen(_), Some(before)) = (&news, before) {
+            rounds.send(now - before).ok();
+        }
+        before = Some(allocations());
+    });
+    runtime.block_on(async {
+        let enough = async {
+            let mut least = Vec::new();
+            while least.len() < 8 {
+                least.extend(told.recv().await);
+            }
+            least.into_iter().min().expect("some")
+        };
+        tokio::select! { least = enough => least, () = watched => unreachable!("it watches for ever") }
+    })
+}
+
+#[test]
+fn a_heartbeat_allocates_nothing() {
+    let cluster = Cluster::start(0);
+    let addr = cluster.nodes[0].addr;
+    // Ten heartbeats between two facts, and a hundred.
+    let (few, many) = (allocated(addr, Duration::from_millis(20)), allocated(addr, Duration::from_millis(2)));
+    assert!(many < few + 20, "{few} and {many}");
+}
+
+#[test]
+fn a_watch_takes_leave() {
+    let cluster = Cluster::start(0);
+    let node = &cluster.nodes[0];
+    for plan in [plan(), plain(), PostgresPlan { tls: TlsMode::Disable, ..plan() }] {
+        let watched = Watched::start(node.addr, plan);
+        watched.opened();
+        watched.stop();
+    }
+    let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'changeover'";
+    wait_until("the sessions are gone", DEADLINE, || node.psql(sessions) == "0");
+    let log = node.log();
+    assert!(!log.contains("unexpected EOF") && !log.contains("could not receive"), "{log}");
+}
+
+#[test]
+fn a_heartbeat_costs_little() {
+    let cluster = Cluster::start(0);
+    let watched = Watched::start(cluster.nodes[0].addr, plan());
+    watched.opened();
+    let begun = Instant::now();
+    let mut seen = 0;
+    while seen < 25 {
+        watched.seen("its facts", |_| true);
+        seen += 1;
+    }
+    let (lasted, spent) = (begun.elapsed(), watched.stop());
+    println!("{:.2} % of a core", spent.as_secs_f64() / lasted.as_secs_f64() * 100.0);
+    // Ten times what it may take: a loop that does not wait takes all.
+    assert!(spent < lasted / 20, "{spent:?} of {lasted:?}");
+}
