@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::failover::recording::{Decision, Replay, Share};
 use crate::failover::{Event, Sessions};
-use crate::model::{BackendId, PoolName, ProbeId, ProbeOutcome, ServerFacts, TargetId, WatchNews};
+use crate::model::{BackendId, BackendName, Epoch, PoolName, ProbeId, ProbeOutcome, ServerFacts, TargetId, WatchNews};
 
 /// Names written out in one line at most; the rest is counted.
 const NAMES_SHOWN: usize = 5;
@@ -176,17 +176,24 @@ pub(super) fn decision(decision: &Decision, names: &dyn Names) -> String {
 
 /// Where new sessions of a pool go.
 fn share_of(pool: &PoolName, share: Option<&Share>) -> String {
-    let Some(Share { pending, paused, tiers }) = share else { return format!("pool {pool} is gone") };
-    let tier =
-        |routes: &Vec<_>| list(&routes.iter().map(|(name, ..): &(_, _, _)| format!("{name}")).collect::<Vec<_>>());
+    let Some(Share { pending, paused, tiers, others }) = share else { return format!("pool {pool} is gone") };
+    let targets: String =
+        others.iter().map(|(target, of)| format!(", {target} from {}", from(&of.tiers, *paused, of.pending))).collect();
+    format!("{pool} serves from {}{targets}", from(tiers, *paused, *pending))
+}
+
+fn from(tiers: &[Vec<(BackendName, Epoch, u32)>], paused: bool, pending: bool) -> String {
+    let tier = |routes: &Vec<(BackendName, _, _)>| {
+        list(&routes.iter().map(|(name, ..)| format!("{name}")).collect::<Vec<_>>())
+    };
     let Some((active, others)) = tiers.split_first() else {
         let why = match (paused, pending) {
             (true, _) => "it is paused",
             (false, true) => "first verdicts are out",
             (false, false) => "nothing is fit",
         };
-        return format!("{pool} serves from nothing: {why}");
+        return format!("nothing: {why}");
     };
     let others: String = others.iter().map(|routes| format!(", then {}", tier(routes))).collect();
-    format!("{pool} serves from {}{others}", tier(active))
+    format!("{}{others}", tier(active))
 }

@@ -54,22 +54,19 @@ fn describe(change: &Change, took: Took, event: &mut EventRecord) {
             *duration_ms = downtime.map(millis);
         }
         Change::BackendUnhealthy { backend, reason, detail, detect } => {
-            *of = Some(backend.clone());
-            *why = Some(reason.label().to_owned());
+            (*of, *why) = (Some(backend.clone()), Some(reason.label().to_owned()));
             *duration_ms = Some(millis(*detect));
             more("evidence", Value::from(detail.as_str()));
         }
         Change::BackendAdminState { backend, from, to } => {
             *of = Some(backend.clone());
-            *before = Some(from.label().to_owned());
-            *after = Some(to.label().to_owned());
+            (*before, *after) = (Some(from.label().to_owned()), Some(to.label().to_owned()));
         }
         Change::BackendRegistered { backend } | Change::BackendRemoved { backend } => *of = Some(backend.clone()),
         Change::PoolFailover { number, status, from, to, reason, note, evidence, detect, duration } => {
             *of = if let [only] = to.as_slice() { Some(only.clone()) } else { None };
             (*before, *after) = (joined(from), joined(to));
-            *why = Some(reason.label().to_owned());
-            *how_far = Some(status.label().to_owned());
+            (*why, *how_far) = (Some(reason.label().to_owned()), Some(status.label().to_owned()));
             *duration_ms = Some(millis(*duration));
             more("number", Value::from(*number));
             more("detect_ms", Value::from(millis(*detect)));

@@ -156,7 +156,8 @@ fn differences(pool: &PoolName, before: &PoolMemory, after: &PoolMemory, by: &By
     let By { now, wall: since, actor } = by;
     let (since, actor) = (*since, || (*actor).clone());
     if before.pin != after.pin {
-        let pin = after.pin.clone().map(|PinMemory { backend, whole_tier, mates, reason }| Pin {
+        let pin = after.pin.clone().map(|PinMemory { backend, whole_tier, mates, reason, overrules }| Pin {
+            overrules,
             backend,
             whole_tier,
             mates,
@@ -175,6 +176,11 @@ fn differences(pool: &PoolName, before: &PoolMemory, after: &PoolMemory, by: &By
     if was != is {
         let counters = Some(is).filter(|counters| *counters != PoolCounters::default());
         changes.push(Change::Counters(pool.clone(), counters));
+    }
+    if before.lineage != after.lineage {
+        // Names, numbers and places: there is always a JSON of them.
+        let lineage = after.lineage.as_ref().map(|lineage| serde_json::to_string(lineage).unwrap_or_default());
+        changes.push(Change::Lineage(pool.clone(), lineage));
     }
     for backend in different(&before.admin, &after.admin) {
         let entry = after.admin.get(backend).map(|state| AdminEntry { state: *state, since, actor: actor() });
@@ -203,8 +209,9 @@ fn different<'m, V: PartialEq>(
 fn memories(wall: WallTime, now: MonoTime, state: &State) -> BTreeMap<PoolName, PoolMemory> {
     let mut memories: BTreeMap<PoolName, PoolMemory> = BTreeMap::new();
     for (pool, pin) in &state.pins {
-        let Pin { backend, whole_tier, mates, reason, .. } = pin.clone();
-        memories.entry(pool.clone()).or_default().pin = Some(PinMemory { backend, whole_tier, mates, reason });
+        let Pin { backend, whole_tier, mates, reason, overrules, .. } = pin.clone();
+        let pin = PinMemory { backend, whole_tier, mates, reason, overrules };
+        memories.entry(pool.clone()).or_default().pin = Some(pin);
     }
     for (pool, pause) in &state.pauses {
         // However the calendar was set meanwhile: no longer than was asked for.
@@ -218,6 +225,12 @@ fn memories(wall: WallTime, now: MonoTime, state: &State) -> BTreeMap<PoolName, 
     for (pool, &PoolCounters { last_failover, failovers, recoveries }) in &state.counters {
         let memory = memories.entry(pool.clone()).or_default();
         (memory.last_failover, memory.failovers, memory.recoveries) = (last_failover, failovers, recoveries);
+    }
+    for (pool, lineage) in &state.lineages {
+        match serde_json::from_str(lineage) {
+            Ok(lineage) => memories.entry(pool.clone()).or_default().lineage = Some(lineage),
+            Err(error) => tracing::error!(%pool, %error, "which line of history was routed to last cannot be read"),
+        }
     }
     for ((pool, backend), time) in state.downtimes.iter().filter(|(_, time)| !time.is_zero()) {
         memories.entry(pool.clone()).or_default().downtimes.insert(backend.clone(), *time);
@@ -236,8 +249,8 @@ mod tests {
     use std::time::Duration;
 
     use super::{By, Keeper, Left, Reports, differences, memories};
-    use crate::failover::{Controller, PinMemory, PoolMemory};
-    use crate::model::{Actor, AdminState, MonoTime, Paused, PoolName, WallTime};
+    use crate::failover::{Controller, Lineage, PinMemory, PoolMemory};
+    use crate::model::{Actor, AdminState, Fork, Lsn, MonoTime, Paused, PoolName, SystemId, Timeline, WallTime};
     use crate::store::{AdminEntry, Change, Pause, Refused, State, Stuck};
     use crate::sys::Clock;
 
@@ -249,6 +262,7 @@ mod tests {
                 whole_tier: true,
                 mates: vec!["b2".into()],
                 reason: Some("upgrade".to_owned()),
+                overrules: true,
             }),
             pause: Some(Paused { since: now, until: Some(now + Duration::from_secs(10)) }),
             admin: [("a".into(), AdminState::Drain)].into(),
@@ -256,6 +270,12 @@ mod tests {
             failovers: 3,
             recoveries: 2,
             downtimes: [("a".into(), Duration::from_millis(1234))].into(),
+            lineage: Some(Lineage {
+                server: "b".into(),
+                system: Some(SystemId(7_456_789_012_345_678_901)),
+                timeline: Some(Timeline(2)),
+                history: [Fork { timeline: Timeline(1), at: Lsn(0x0680_0AA8) }].into(),
+            }),
         }
     }
 

@@ -1,7 +1,9 @@
-//! The one truth table: what probes say × what outsiders say × what people say × what the agent says → whether a backend
-//! may serve.
+//! The one truth table: what probes say × what outsiders say × what people say × what the agent says × its part in a
+//! cluster → whether a backend may serve.
 
 use crate::model::{AdminState, HealthState};
+
+use super::server::Part;
 
 /// What is said of a backend, by each who may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +18,8 @@ pub struct Voices {
     pub operator: AdminState,
     /// What the agent on its host asks for.
     pub agent: AdminState,
+    /// Its part in its cluster; that of one who leads where there is none.
+    pub part: Part,
 }
 
 /// Whether a backend may get new sessions, and if not, what stands in the way.
@@ -25,8 +29,12 @@ pub enum Availability {
     Eligible,
     /// It may if there is none that is better by enough.
     Slow,
-    /// It has no verdict yet.
+    /// It has no verdict yet, or what it is in its cluster is waited for.
     Pending,
+    /// It is fit, and a standby in its cluster.
+    Standby,
+    /// It lives, and has no part in its cluster in which it could serve.
+    Barred,
     /// Its probes, or somebody outside, say no.
     Unfit,
     /// People, or its agent, say no: it is drained.
@@ -50,10 +58,15 @@ impl Availability {
             (AdminState::Drain, ..) => Self::Draining,
             (AdminState::Ready, HealthState::Unhealthy, _) => Self::Unfit,
             (AdminState::Ready, HealthState::Unknown | HealthState::Healthy, health) => match health {
-                HealthState::Healthy => Self::Eligible,
                 HealthState::Unknown => Self::Pending,
-                HealthState::Unhealthy if voices.slow => Self::Slow,
-                HealthState::Unhealthy => Self::Unfit,
+                HealthState::Unhealthy if !voices.slow => Self::Unfit,
+                HealthState::Healthy | HealthState::Unhealthy => match voices.part {
+                    Part::Leads if health == HealthState::Unhealthy => Self::Slow,
+                    Part::Leads => Self::Eligible,
+                    Part::Awaited => Self::Pending,
+                    Part::Follows => Self::Standby,
+                    Part::Refused | Part::Roleless | Part::Foreign => Self::Barred,
+                },
             },
         }
     }
@@ -61,6 +74,6 @@ impl Availability {
     /// Whether people and the agent allow it to serve, whatever is said of its health.
     #[must_use]
     pub const fn is_allowed(self) -> bool {
-        matches!(self, Self::Eligible | Self::Slow | Self::Pending | Self::Unfit)
+        matches!(self, Self::Eligible | Self::Slow | Self::Pending | Self::Standby | Self::Barred | Self::Unfit)
     }
 }

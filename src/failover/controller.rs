@@ -6,18 +6,20 @@ use std::time::Duration;
 
 use crate::model::{
     Actor, AdminState, BackendId, BackendName, Load, MonoTime, PoolName, PoolStatus, ProbeId, ProbeOutcome,
-    SessionPolicy, TargetId,
+    SessionPolicy, TargetId, WatchId,
 };
 
+use super::change::Transition;
 use super::departures::{Departure, Departures};
-use super::event::{Command, Event, Sessions, Transition};
+use super::event::{Command, Event};
 use super::evidence::Next;
 use super::memory::PoolMemory;
 use super::order::Order;
 use super::pool::{Effects, Eviction, Pool};
 use super::recovery::Pace;
 use super::schedule::Schedule;
-use super::table::RouteTable;
+use super::table::{PoolRoutes, RouteTable};
+use super::tier::Tier;
 
 /// Every pool, every schedule and the table that follows from them.
 ///
@@ -38,6 +40,7 @@ pub struct Controller {
     /// What the last process remembered, until there is a plan.
     pub(super) memories: BTreeMap<PoolName, PoolMemory>,
     pub(super) last_backend: BackendId,
+    pub(super) last_watch: WatchId,
     pub(super) drain_timeout: Duration,
     table: Arc<RouteTable>,
 }
@@ -53,6 +56,8 @@ pub(super) struct Turn {
     pub(super) touched: BTreeSet<PoolName>,
     pub(super) fences: Vec<Command>,
     pub(super) reports: Vec<Transition>,
+    /// Servers that are to be watched.
+    pub(super) watches: Vec<Command>,
 }
 
 impl Turn {
@@ -63,6 +68,7 @@ impl Turn {
             touched: BTreeSet::new(),
             fences: Vec::new(),
             reports: Vec::new(),
+            watches: Vec::new(),
         }
     }
 
@@ -88,17 +94,19 @@ impl Controller {
             planned: false,
             memories: BTreeMap::new(),
             last_backend: BackendId::default(),
+            last_watch: WatchId::default(),
             drain_timeout: Duration::ZERO,
             table: Arc::new(RouteTable::default()),
         }
     }
 
     /// Takes in one event and adds to `out` what is to be done, in order: the table before the
-    /// fences, the fences before the reports.
+    /// fences, the fences before the reports. A cluster's new write target is in a second table, after the fences.
     pub fn handle(&mut self, now: MonoTime, event: Event, out: &mut Vec<Command>) {
         let mut turn = Turn::new();
         match event {
-            Event::Tick | Event::Watched { .. } => {}
+            Event::Tick => {}
+            Event::Watched { backend, watch, news } => self.watched(now, backend, watch, &news, &mut turn),
             Event::ProbeFinished { target, probe, outcome } => {
                 self.probe_finished(now, target, probe, &outcome, &mut turn);
             }
@@ -242,14 +250,15 @@ impl Controller {
     fn pass_time(&mut self, now: MonoTime, turn: &mut Turn) {
         let due = self.deadlines.iter().take_while(|(at, _)| *at <= now);
         turn.touched.extend(due.map(|(_, name)| name.clone()));
-        while let Some(Departure { backend, epoch, reason, .. }) = self.departures.pop_due(now) {
-            turn.fences.push(Command::FenceSessions { backend, epoch, reason, which: Sessions::All });
+        while let Some(Departure { backend, epoch, reason, which, .. }) = self.departures.pop_due(now) {
+            turn.fences.push(Command::FenceSessions { backend, epoch, reason, which });
         }
     }
 
     /// Lets every touched pool decide, then puts the commands in their order.
     fn settle(&mut self, now: MonoTime, mut turn: Turn, out: &mut Vec<Command>) {
         let mut pools = None;
+        let mut targets = BTreeMap::new();
         for name in std::mem::take(&mut turn.touched) {
             let Some(pool) = self.pools.get_mut(&name) else {
                 pools.get_or_insert_with(|| self.table.pools.clone()).remove(&name);
@@ -268,6 +277,7 @@ impl Controller {
             self.departures.stay(&effects.returns);
             turn.report(&name, &mut effects);
             let mut routes = pool.routes();
+            let moves = pool.cluster.as_mut().is_some_and(|cluster| cluster.holds(routes.write_route()));
             let deadline = pool.next_deadline();
             if let Some(before) = std::mem::replace(&mut pool.deadline, deadline) {
                 self.deadlines.remove(&(before, name.clone()));
@@ -275,6 +285,11 @@ impl Controller {
             self.deadlines.extend(deadline.map(|at| (at, name.clone())));
             self.evict(now, evictions, &mut turn);
             let published = self.table.pools.get(&name);
+            if moves && self.must_fence_first(&name, &routes, &turn.fences) {
+                let (tiers, pending) =
+                    (std::mem::take(&mut routes.tiers), std::mem::replace(&mut routes.pending, true));
+                targets.insert(name.clone(), (tiers, pending));
+            }
             if published.is_none_or(|published| **published != routes) {
                 routes.lay_out(published.map(Arc::as_ref));
                 pools.get_or_insert_with(|| self.table.pools.clone()).insert(name, Arc::new(routes));
@@ -285,7 +300,44 @@ impl Controller {
             out.push(Command::PublishTable(Arc::clone(&self.table)));
         }
         out.append(&mut turn.fences);
+        self.publish_targets(targets, out);
         out.extend(turn.reports.into_iter().map(Command::Report));
+        out.append(&mut turn.watches);
+    }
+
+    /// Whether the write target of a cluster may only be published when these fences have returned: others of its servers
+    /// may have sessions that write until then.
+    fn must_fence_first(&self, name: &PoolName, routes: &PoolRoutes, fences: &[Command]) -> bool {
+        let Some((target, _)) = routes.write_route() else { return false };
+        let is_others = |fence: &Command| match fence {
+            Command::FenceSessions { backend, .. } => {
+                *backend != target && self.homes.get(backend).is_none_or(|home| home == name)
+            }
+            Command::StartProbe { .. }
+            | Command::StopProbe { .. }
+            | Command::StartWatch { .. }
+            | Command::StopWatch { .. }
+            | Command::PublishTable(_)
+            | Command::Report(_) => false,
+        };
+        fences.iter().any(is_others)
+    }
+
+    /// Publishes the write targets that waited for fences.
+    fn publish_targets(&mut self, targets: BTreeMap<PoolName, (Vec<Tier>, bool)>, out: &mut Vec<Command>) {
+        if targets.is_empty() {
+            return;
+        }
+        let mut pools = self.table.pools.clone();
+        for (name, (tiers, pending)) in targets {
+            let Some(pool) = self.pools.get(&name) else { continue };
+            let published = pools.get(&name).cloned();
+            let mut routes = PoolRoutes { tiers, pending, ..pool.routes() };
+            routes.lay_out(published.as_deref());
+            pools.insert(name, Arc::new(routes));
+        }
+        self.table = Arc::new(RouteTable { generation: self.table.generation.next(), pools });
+        out.push(Command::PublishTable(Arc::clone(&self.table)));
     }
 
     /// Takes over what a pool wants done.
@@ -296,15 +348,15 @@ impl Controller {
     }
 
     fn evict(&mut self, now: MonoTime, evictions: Vec<Eviction>, turn: &mut Turn) {
-        for Eviction { backend, epoch, reason, policy } in evictions {
+        for Eviction { backend, epoch, reason, policy, which } in evictions {
             match policy {
                 SessionPolicy::Keep => {}
                 SessionPolicy::Close => {
-                    self.departures.are_fenced(backend, epoch);
-                    turn.fences.push(Command::FenceSessions { backend, epoch, reason, which: Sessions::All });
+                    self.departures.are_fenced(backend, epoch, which);
+                    turn.fences.push(Command::FenceSessions { backend, epoch, reason, which });
                 }
                 SessionPolicy::Drain => {
-                    self.departures.add(Departure { at: now + self.drain_timeout, backend, epoch, reason });
+                    self.departures.add(Departure { at: now + self.drain_timeout, backend, epoch, reason, which });
                 }
             }
         }

@@ -2,8 +2,8 @@
 
 use crate::model::{Evaluation, MonoTime, OutReason, PoolName};
 
+use super::change::names;
 use super::controller::Controller;
-use super::event::names;
 use super::pool::Pool;
 
 impl Controller {
@@ -55,6 +55,9 @@ impl Pool {
         }
         match chosen {
             Some(priority) if Some(priority) != self.active => None,
+            Some(_) | None if self.lacks_primary() && self.cluster.is_some() => {
+                Some("no server proves that it is the primary".to_owned())
+            }
             Some(_) | None if self.is_pending() => Some("first verdicts are still out".to_owned()),
             Some(_) | None => Some("no other backend is eligible".to_owned()),
         }

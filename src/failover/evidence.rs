@@ -6,13 +6,14 @@ use crate::model::{
     AdminState, Advice, BackendId, CheckPlan, HealthState, MonoTime, OutReason, ProbeOutcome, PushedHealth,
 };
 
-use super::event::Change;
+use super::change::Change;
 use super::health::{Health, Verdict};
 use super::member::Member;
 use super::passive::Hearsay;
 use super::pool::{Effects, Pool, Return};
 use super::pushed::Pushed;
 use super::recovery::{Pace, rest};
+use super::watched::pace_in_doubt;
 
 /// A question that brought no evidence is put again after this time, or sooner if the interval says so.
 const INCONCLUSIVE_RETRY: Duration = Duration::from_millis(100);
@@ -40,17 +41,20 @@ impl Pool {
             ProbeOutcome::Passed { advice, .. } => self.advise(now, id, *advice, effects),
             ProbeOutcome::Failed { .. } | ProbeOutcome::Inconclusive { .. } => false,
         };
+        let judged = self.accepted(now, id, outcome);
+        let outcome = judged.as_ref().unwrap_or(outcome);
         let may_serve = self.may_serve(self.member(id)?);
         let member = self.member_mut(id)?;
         let verdict = member.health.observe(now, outcome, &member.plan.check);
         let passed = matches!(outcome, ProbeOutcome::Passed { .. });
         // A slow one is not brought back by answering at once, however often.
         let is_out = member.health.state == HealthState::Unhealthy && !member.health.is_slow();
-        let nearly_back = empty && passed && may_serve && is_out;
+        let is_server = member.server.is_some();
+        let nearly_back = (is_server || (empty && may_serve)) && passed && is_out;
         let wanted = nearly_back || verdict == Verdict::AskAgain;
         let decided = self.judge(now, id, &verdict, effects);
         // Whether a slow one is passed over depends on how fast the others are.
-        let decided = decided || advised || self.has_slow;
+        let decided = decided || advised || self.has_slow || is_server;
         let member = self.member(id)?;
         let pace = self.pace(member);
         let pace = match outcome {
@@ -111,7 +115,7 @@ impl Pool {
     }
 
     /// Acts on the verdict that a piece of evidence brought for member `id`. Says whether there was one.
-    fn judge(&mut self, now: MonoTime, id: BackendId, verdict: &Verdict, effects: &mut Effects) -> bool {
+    pub(super) fn judge(&mut self, now: MonoTime, id: BackendId, verdict: &Verdict, effects: &mut Effects) -> bool {
         let Some(member) = self.member_mut(id) else { return false };
         match *verdict {
             Verdict::None | Verdict::AskAgain => return false,
@@ -137,7 +141,7 @@ impl Pool {
     fn is_out(&mut self, id: BackendId, reason: OutReason, detail: String, detect: Duration, effects: &mut Effects) {
         let Some(member) = self.member(id) else { return };
         let backend = member.plan.name.clone();
-        let priority = member.plan.priority;
+        let priority = member.tier;
         let slow = reason == OutReason::Slow;
         let high = member.plan.check.max_latency.zip(member.health.latency.mean()).filter(|_| slow);
         let is_out = member.health.is_out();
@@ -173,7 +177,7 @@ impl Pool {
         member.settle(now);
         match (before, member.ordered()) {
             (AdminState::Ready, AdminState::Drain | AdminState::Maintenance) => {
-                let (priority, backend, to) = (member.plan.priority, member.plan.name.clone(), member.ordered());
+                let (priority, backend, to) = (member.tier, member.plan.name.clone(), member.ordered());
                 let order = Change::BackendAdminState { backend, from: before, to };
                 self.lose(priority, OutReason::Drained, Duration::ZERO, &order.to_string());
                 self.evict(id, OutReason::Drained, effects);
@@ -219,7 +223,9 @@ impl Pool {
             return None;
         }
         if health.state == HealthState::Healthy || health.is_slow() {
-            return Some(Pace::every(check.interval));
+            let every = Pace::every(check.interval);
+            let in_doubt = pace_in_doubt(member.server.as_ref());
+            return in_doubt.into_iter().chain([every]).min_by_key(|pace| pace.interval);
         }
         let interval = match check.recovery_interval {
             Some(interval) => interval,

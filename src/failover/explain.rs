@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::model::{Applied, BackendName, Explanation, Failback, MonoTime, PoolName, Prospect, Rule, WhenDown};
 
 use super::availability::Availability;
+use super::change::names;
 use super::controller::Controller;
-use super::event::names;
 use super::lifecycle::Tenure;
 use super::member::Member;
 use super::pool::Pool;
@@ -31,6 +31,7 @@ impl Pool {
             Some(tenure) => rules.push(self.seated_by(tenure)),
             None => rules.push(self.without_anybody(self.empty_since)),
         }
+        rules.extend(self.cluster_rules());
         rules.extend(self.bound());
         rules.extend(self.way_back());
         rules.extend(self.damped());
@@ -63,6 +64,9 @@ impl Pool {
     /// What clients get while nobody serves.
     fn without_anybody(&self, since: Option<MonoTime>) -> Applied {
         let hold = self.plan.hold;
+        if self.is_pending() && self.cluster.is_some() {
+            return applied(Rule::Hold, since, format!("clients wait up to {:?} for a primary", hold.hold));
+        }
         if self.is_pending() {
             return applied(Rule::NoVerdict, since, format!("clients wait up to {:?} for verdicts", hold.hold));
         }
@@ -136,17 +140,17 @@ impl Pool {
         let serving = self.serving_ids();
         let others = || self.members().iter().filter(|m| !serving.contains(&m.id) && self.may_serve(m));
         let is_slow = |member: &&Member| member.availability() == Availability::Slow;
-        let fit = others().find(|member| member.is_fit()).map(|member| member.plan.priority);
+        let fit = others().find(|member| member.is_fit()).map(|member| member.tier);
         // With nothing fit left, no slow one is passed over, and those of the active tier keep the seat.
         let seated = others().filter(is_slow).find(|member| self.is_seated(member));
-        let slow = seated.or_else(|| others().find(is_slow)).map(|member| member.plan.priority);
+        let slow = seated.or_else(|| others().find(is_slow)).map(|member| member.tier);
         let Some(priority) = fit.or(slow) else {
             rules.push(self.without_anybody(None));
             return Prospect { to: Vec::new(), rules };
         };
         let serves = |member: &&Member| {
             let joins = if fit.is_some() { member.is_eligible() } else { is_slow(member) };
-            member.plan.priority == priority && joins
+            member.tier == priority && joins
         };
         let to: Vec<BackendName> = others().filter(serves).map(|member| member.plan.name.clone()).collect();
         rules.push(match fit {

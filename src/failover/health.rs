@@ -196,7 +196,7 @@ impl Health {
         }
     }
 
-    fn may_return(&self, now: MonoTime, check: &CheckPlan) -> bool {
+    pub(super) fn may_return(&self, now: MonoTime, check: &CheckPlan) -> bool {
         let held = self.is_slow() && self.latency.is_held(now, check);
         let earned = self.successes >= check.healthy_threshold && !held && !self.passive.is_enough(check);
         earned || self.forgiven
@@ -256,7 +256,7 @@ impl Health {
     }
 
     /// Counts one failure.
-    fn fail(&mut self, now: MonoTime, reason: OutReason, detail: String) -> Streak {
+    pub(super) fn fail(&mut self, now: MonoTime, reason: OutReason, detail: String) -> Streak {
         self.last_error = Some(detail);
         self.successes = 0;
         self.failures = self.failures.saturating_add(1);
@@ -308,7 +308,7 @@ impl Health {
 }
 
 /// How bad a reason is: worse news is told even of a backend that is out already.
-const fn severity(reason: OutReason) -> u8 {
+pub(super) const fn severity(reason: OutReason) -> u8 {
     match reason {
         OutReason::FailedBack | OutReason::Drained | OutReason::Manual | OutReason::Demoted | OutReason::Lagging => 0,
         OutReason::Slow => 1,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::model::{BackendId, BackendName, DialError, Epoch, MonoTime, PoolName, PushedHealth, TargetId};
 
+use super::change::{Change, Transition};
 use super::controller::{Controller, Turn};
-use super::event::{Change, Transition};
 use super::member::Member;
 use super::passive::Hearsay;
 use super::pool::{Effects, Pool};
@@ -61,7 +61,13 @@ impl Controller {
     pub(super) fn was_stalled(&mut self, now: MonoTime, since: MonoTime, turn: &mut Turn) {
         let probes = self.schedule.start_anew(now);
         for pool in self.pools.values_mut() {
-            pool.members.iter_mut().for_each(|member| member.health.acquit());
+            for member in &mut pool.members {
+                member.health.acquit();
+                let Some(server) = member.server.as_mut().filter(|server| server.doubt.is_some()) else { continue };
+                server.acquit(now);
+                self.schedule.suspect(now, member.target);
+                turn.touched.insert(pool.plan.name.clone());
+            }
         }
         let change = Change::WasStalled { lasted: now.since(since), probes };
         turn.reports.push(Transition { pool: None, actor: turn.actor.clone(), change });

@@ -7,6 +7,8 @@ use crate::model::{BackendId, HealthState, PoolName, WhenDown};
 use super::controller::Controller;
 use super::member::Member;
 use super::pool::Pool;
+use super::server::Part;
+use super::table::{PoolRoutes, Route};
 
 /// Fails with `broken` unless `holds`.
 fn rule(holds: bool, broken: impl FnOnce() -> String) -> Result<(), String> {
@@ -82,14 +84,14 @@ impl Pool {
     fn check_seat(&self) -> Result<(), String> {
         let routes = self.routes();
         let is_fit = |id: BackendId| self.member(id).is_some_and(Member::is_eligible);
-        let priority = |id: BackendId| self.member(id).map(|m| m.plan.priority);
+        let priority = |id: BackendId| self.member(id).map(|m| m.tier);
         let all_fit = routes.tiers.iter().flat_map(|tier| tier.routes()).all(|route| is_fit(route.backend));
         let serves = self.serves();
         let seat_is_fit = self.members().iter().any(|m| self.is_seated(m) && m.is_eligible());
         rule(serves == seat_is_fit, || {
             format!("{} with the seat of {:?} fit: {seat_is_fit}", self.state, self.active)
         })?;
-        let pin = self.pin.as_ref().map(|pin| self.named(&pin.backend).map(|member| member.plan.priority));
+        let pin = self.pin.as_ref().map(|pin| self.named(&pin.backend).map(|member| member.tier));
         rule(pin.is_none_or(|pin| pin.is_some() && pin == self.active), || {
             "pinned to what is not its seat".to_owned()
         })?;
@@ -98,8 +100,11 @@ impl Pool {
         rule(!leaves_pin && (self.pin.is_none() || routes.tiers.len() <= 1), || {
             "new sessions may leave what it is pinned to".to_owned()
         })?;
+        self.check_cluster(&routes)?;
         if routes.paused {
             rule(routes.tiers.is_empty(), || "paused, and yet there are routes".to_owned())
+        } else if self.is_suspect() {
+            rule(routes.tiers.is_empty() && routes.pending, || "new sessions go to who is in doubt".to_owned())
         } else if serves {
             rule(all_fit && !routes.tiers.is_empty(), || "routes lead to what is not fit".to_owned())?;
             let first = routes.tiers.first().and_then(|tier| tier.routes().first());
@@ -115,5 +120,35 @@ impl Pool {
             let waits = self.active.is_none() && self.is_pending();
             rule(!somebody_may || waits, || "a fit backend stands by while the seat is empty".to_owned())
         }
+    }
+
+    /// A cluster has one write target or none: the primary, on the line that is remembered.
+    fn check_cluster(&self, routes: &PoolRoutes) -> Result<(), String> {
+        let Some(cluster) = &self.cluster else {
+            let alien = self.members().iter().any(|member| member.server.is_some());
+            return rule(!alien && routes.others.is_empty(), || "no cluster, and yet there are servers".to_owned());
+        };
+        let targets: Vec<&Route> = routes.tiers.iter().flat_map(|tier| tier.routes()).collect();
+        rule(targets.len() <= 1, || format!("{} write targets", targets.len()))?;
+        if let Some(route) = targets.first() {
+            rule(cluster.elected() == Some(route.backend), || format!("{} is not the primary", route.name))?;
+            let holds =
+                cluster.holder.is_some_and(|holder| (holder.backend, holder.epoch) == (route.backend, route.epoch));
+            rule(holds, || format!("nobody knows that {} has sessions that write", route.name))?;
+            let timeline = self.named(&route.name).and_then(|member| member.server.as_ref()?.facts.as_ref()?.timeline);
+            let known = cluster.lineage.as_ref();
+            let is_kept = known.is_some_and(|of| of.server == route.name && of.timeline == timeline);
+            rule(is_kept, || format!("the timeline of {} is not remembered", route.name))?;
+        }
+        for (target, of) in &routes.others {
+            for route in of.tiers.iter().flat_map(|tier| tier.routes()) {
+                let member = self.member(route.backend);
+                let fits = member.is_some_and(|member| member.is_eligible() || self.is_readable(member));
+                rule(fits, || format!("{target} leads to {}, which is neither primary nor standby", route.name))?;
+            }
+        }
+        let parts = self.members().iter().filter_map(|member| member.server.as_ref());
+        let leads = parts.filter(|server| server.part == Part::Leads).count();
+        rule(leads == usize::from(cluster.elected().is_some()), || format!("{leads} servers lead"))
     }
 }

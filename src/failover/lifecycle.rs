@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::model::{BackendId, BackendName, FailoverStatus, MonoTime, OutReason, Rule};
 
-use super::event::Change;
+use super::change::Change;
 use super::member::Member;
 use super::pool::{Effects, Loss, Move, Pool};
 
@@ -44,13 +44,15 @@ pub(super) struct Failover {
     from: Vec<BackendName>,
     loss: Loss,
     has_failed: bool,
+    /// An operator has ordered it to a server that is not the primary yet.
+    awaits: bool,
 }
 
 impl Failovers {
     /// Begins one with the next number.
     pub(super) const fn begin(&mut self, at: MonoTime, from: Vec<BackendName>, loss: Loss) -> Failover {
         self.last += 1;
-        Failover { number: self.last, at, from, loss, has_failed: false }
+        Failover { number: self.last, at, from, loss, has_failed: false, awaits: false }
     }
 }
 
@@ -77,6 +79,8 @@ impl Pool {
     pub(super) fn decide(&mut self, now: MonoTime, effects: &mut Effects) {
         self.end_pause(now, effects);
         self.lapse(now, effects);
+        self.end_doubts(now, effects);
+        self.elect(now, effects);
         self.weigh(now);
         let tiers = self.fit_tiers();
         self.damping.watch(now, tiers, self.plan.failover.failback_after);
@@ -93,6 +97,7 @@ impl Pool {
             self.serving = serving;
         }
         self.report_state(now, chosen.is_some(), effects);
+        self.remember_lineage();
     }
 
     /// The backends of a tier that may serve there.
@@ -106,9 +111,8 @@ impl Pool {
     }
 
     fn fit_in(&self, priority: u32) -> impl Iterator<Item = &Member> {
-        let serves = move |member: &&Member| {
-            member.plan.priority == priority && member.is_eligible() && self.is_within_pin(member)
-        };
+        let serves =
+            move |member: &&Member| member.tier == priority && member.is_eligible() && self.is_within_pin(member);
         self.members().iter().filter(serves)
     }
 
@@ -123,7 +127,7 @@ impl Pool {
         }
         let (from, left) = match before {
             Some(left) => (self.serving.clone(), left),
-            None if preferred == Some(active) => {
+            None if preferred == Some(active) || self.cluster.is_some() => {
                 self.tenure = Some(Tenure { since: now, rule: Rule::FirstSeat });
                 return;
             }
@@ -198,6 +202,15 @@ impl Pool {
 
     /// The same tier as before serves.
     fn goes_on(&mut self, now: MonoTime, effects: &mut Effects) {
+        if self.pin.is_some()
+            && let Some(open) = self.failovers.open.take_if(|open| open.awaits)
+        {
+            let to = self.active.map(|tier| self.fit_names(tier)).unwrap_or_default();
+            self.last_move = Some(Move { at: now, from: open.from.clone(), to: to.clone(), reason: OutReason::Manual });
+            self.tenure = Some(Tenure { since: now, rule: Rule::Ordered });
+            let note = self.pin.as_ref().and_then(|pin| pin.reason.clone());
+            self.complete(now, &open, &to, note.as_deref(), effects);
+        }
         self.call_off(now, SERVES_AGAIN, effects);
         self.tenure.get_or_insert(Tenure { since: now, rule: Rule::EmptySeat });
     }
@@ -206,6 +219,9 @@ impl Pool {
     fn lacks(&mut self, now: MonoTime, effects: &mut Effects) {
         self.tenure = None;
         if self.active.is_none() {
+            return;
+        }
+        if self.pin.is_some() && self.is_pending() && self.failovers.open.as_ref().is_some_and(|open| open.awaits) {
             return;
         }
         if !self.plan.failover.automatic || self.pin.is_some() {
@@ -236,9 +252,14 @@ impl Pool {
         self.failovers.begin(now, from, Loss { reason: OutReason::Manual, detect: Duration::ZERO, evidence: None })
     }
 
+    /// Leaves an operator's failover open until the server that it is to is the primary.
+    pub(super) fn await_promotion(&mut self, failover: Failover) {
+        self.failovers.open = Some(Failover { awaits: true, ..failover });
+    }
+
     fn preferred_names(&self) -> Vec<BackendName> {
         let preferred = self.preferred_of_allowed();
-        let tier = self.members().iter().filter(|member| Some(member.plan.priority) == preferred);
+        let tier = self.members().iter().filter(|member| Some(member.tier) == preferred);
         tier.map(|member| member.plan.name.clone()).collect()
     }
 }

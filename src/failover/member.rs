@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::model::{AdminState, BackendId, BackendPlan, CheckKind, Epoch, Load, MonoTime, TargetId};
+use crate::model::{AdminState, BackendId, BackendPlan, CheckKind, Epoch, HealthState, Load, MonoTime, TargetId};
 
 use super::advised::Advised;
 use super::availability::{Availability, Voices, stricter};
 use super::health::Health;
 use super::latency::Latency;
 use super::recovery::has_given_up;
+use super::server::{Part, Server};
 use super::table::Route;
 
 /// One backend with all that is known of it.
@@ -29,6 +30,10 @@ pub(super) struct Member {
     pub(super) passed_over: bool,
     /// Since when it has been fit without a break.
     pub(super) eligible_since: Option<MonoTime>,
+    /// Which tier it is of: that of its priority; in a cluster each server is one of its own.
+    pub(super) tier: u32,
+    /// What makes a PostgreSQL server of it, if it is one.
+    pub(super) server: Option<Server>,
 }
 
 impl Member {
@@ -39,7 +44,30 @@ impl Member {
             pushed: self.health.said(),
             operator: self.admin,
             agent: self.advised.amounts_to(),
+            part: self.server.as_ref().map_or(Part::Leads, |server| server.part),
         })
+    }
+
+    /// Whether it may serve as far as its health, people and its agent go, whatever its part in a cluster is.
+    pub(super) fn is_sound(&self) -> bool {
+        matches!(
+            self.availability(),
+            Availability::Eligible | Availability::Slow | Availability::Standby | Availability::Barred
+        ) || (self.availability() == Availability::Pending && self.health.state != HealthState::Unknown)
+    }
+
+    /// Whether nothing at all is to be said against it in the part that it has.
+    pub(super) fn is_well(&self) -> bool {
+        match self.availability() {
+            Availability::Eligible => true,
+            Availability::Standby => self.server.as_ref().is_some_and(Server::is_good_standby),
+            Availability::Slow
+            | Availability::Pending
+            | Availability::Barred
+            | Availability::Unfit
+            | Availability::Draining
+            | Availability::Maintained => false,
+        }
     }
 
     /// Whether nothing at all is to be said against it.
@@ -52,7 +80,12 @@ impl Member {
         match self.availability() {
             Availability::Eligible => true,
             Availability::Slow => !self.passed_over,
-            Availability::Pending | Availability::Unfit | Availability::Draining | Availability::Maintained => false,
+            Availability::Pending
+            | Availability::Standby
+            | Availability::Barred
+            | Availability::Unfit
+            | Availability::Draining
+            | Availability::Maintained => false,
         }
     }
 

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{AdminState, BackendName, MonoTime, OutReason, Paused, PoolName};
 
+use super::change::Change;
+use super::cluster::Lineage;
 use super::controller::{Controller, Turn};
-use super::event::Change;
 use super::pin::Pin;
 use super::pool::{Effects, Pool};
 
@@ -35,6 +36,9 @@ pub struct PoolMemory {
     pub recoveries: u64,
     /// How long its backends have been unhealthy in all, without the present spell; nothing is left out.
     pub downtimes: BTreeMap<BackendName, Duration>,
+    /// Of a cluster: the highest line of history that was ever routed to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<Lineage>,
 }
 
 /// A pool that is bound to one backend, or to its tier.
@@ -49,6 +53,9 @@ pub struct PinMemory {
     pub mates: Vec<BackendName>,
     /// Why, in the operator's words.
     pub reason: Option<String>,
+    /// Whether it says who is the primary of a cluster, over all proof.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overrules: bool,
 }
 
 impl Controller {
@@ -83,6 +90,7 @@ impl Pool {
                 whole_tier: pin.whole_tier,
                 mates: self.mates(pin),
                 reason: pin.reason.clone(),
+                overrules: pin.overrules,
             }),
             pause: self.pause,
             admin: admin.map(|member| (member.plan.name.clone(), member.admin)).collect(),
@@ -90,6 +98,7 @@ impl Pool {
             failovers: self.failovers.completed,
             recoveries: self.failovers.recoveries,
             downtimes: down.filter(|(_, time)| !time.is_zero()).collect(),
+            lineage: self.cluster.as_ref().and_then(|cluster| cluster.lineage.clone()),
         }
     }
 
@@ -102,7 +111,10 @@ impl Pool {
 
     /// Takes `memory` as if it had never been forgotten. Only a pin that can hold no longer is told of.
     fn recall(&mut self, now: MonoTime, memory: PoolMemory, effects: &mut Effects) {
-        let PoolMemory { pin, pause, admin, last_failover, failovers, recoveries, downtimes } = memory;
+        let PoolMemory { pin, pause, admin, last_failover, failovers, recoveries, downtimes, lineage } = memory;
+        if let (Some(cluster), Some(lineage)) = (&mut self.cluster, lineage) {
+            cluster.recall(lineage);
+        }
         for member in &mut self.members {
             if let Some(state) = admin.get(&member.plan.name) {
                 member.admin = *state;
@@ -117,13 +129,13 @@ impl Pool {
         self.failovers.completed += failovers;
         self.failovers.recoveries += recoveries;
         self.pause = pause;
-        let Some(PinMemory { backend, whole_tier, mates, reason }) = pin else { return };
+        let Some(PinMemory { backend, whole_tier, mates, reason, overrules }) = pin else { return };
         // As in a reload: a tier stays pinned as long as one of it is there.
         let stayed = self.members().iter().find(|member| mates.contains(&member.plan.name));
-        match self.named(&backend).or(stayed).map(|member| (member.plan.name.clone(), member.plan.priority)) {
+        match self.named(&backend).or(stayed).map(|member| (member.plan.name.clone(), member.tier)) {
             Some((backend, priority)) => {
                 self.active = Some(priority);
-                self.pin = Some(Pin { backend, whole_tier, at: now, reason });
+                self.pin = Some(Pin { backend, whole_tier, at: now, reason, overrules });
             }
             None => effects.changes.push(Change::PoolUnpinned { backend, removed: true }),
         }

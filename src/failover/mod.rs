@@ -115,10 +115,64 @@
 //! **Sessions go by the reason.** What becomes of the sessions of a backend that is taken out depends
 //! on why: keep, drain until `drain_timeout`, or close at once. The table is published before
 //! sessions are fenced. Sessions that drain stay after all if their backend is healthy, or made ready, again.
+//!
+//! # The rules of clusters
+//!
+//! A pool of kind `postgres` is one PostgreSQL cluster. All of the above holds for it, and its servers are judged besides by what
+//! they say of themselves. Somebody else promotes; the core notices.
+//!
+//! **Two paths, one meaning.** Each server is heard on two paths: a monitoring session that is held open, and the accept path, which
+//! is its probe. What each said last has one written meaning (`server.rs`): that table is what people are shown.
+//!
+//! **An anomaly is a doubt, and the accept path is the judge.** A session that ends, a heartbeat that is late or a login that is not
+//! answered is a doubt: the accept path is asked at once. If it refuses, that is the second of two refusals, and death. If it answers,
+//! the server lives. If neither path gives a sign of life for `heartbeat_deadline`, of which the accept path has half at least, the
+//! server is unreachable. While the session is late or lost the accept path is asked four times in each deadline.
+//!
+//! **Who is in doubt gets nobody new.** The write route of a primary in doubt is withdrawn and new clients that write wait, whatever
+//! `when_down` says. Sessions go on, no failover begins and nobody is told: mostly it is over within milliseconds.
+//!
+//! **Whoever takes no sessions is gone.** A server that says that it cannot be connected to now (57P03) is out at once, though it
+//! still accepts, and what it accepts is no sign of health until a session is open again. An open session counts as a passing probe.
+//!
+//! **A source of knowledge that fails is no server that fails.** If the monitor is not let in, or is one session too many, the server
+//! keeps its part and is judged by the accept path alone. A server that never let it in has no part, and gets nobody.
+//!
+//! **What was said before a loss counts no more.** A server that was out has no role until a session tells it anew, or the one that was
+//! open goes on.
+//!
+//! **One write target or none.** Each server is a tier of its own, and only the primary may take the seat. It is the server that says so,
+//! is fit, is of the right cluster, and whose timeline comes from all that was ever routed to. Of several claimants the higher timeline is
+//! the primary if its history has the other's. Equal numbers, or no proof, are a split brain: nobody gets clients that write.
+//!
+//! **Never back behind what was routed to.** The highest line of history that served is remembered beyond the process
+//! ([`Lineage`]). A primary on a lower one is refused, and so is one on another line of the same number. What matches it
+//! need not wait for the others' first words; without it, every server is waited for, and `check.timeout` at the most.
+//!
+//! **A person may decide.** A pin to a server that says that it is the primary overrules all proof, and its line is the one that is
+//! remembered from then on. A pin to a standby overrules nothing: clients that write wait until it is promoted, and that failover
+//! is pending until then. Released, the pool follows the primary by proof. With `automatic` off a new primary is not followed.
+//!
+//! **Whoever is the primary no more is fenced first.** When another server is the primary, or a server lives and is none any more,
+//! its writing sessions go by the policy `demoted`. A new write target is published only after these fences: in one turn first the table
+//! without it, then the fences, then the table with it. Sessions that read stay through promotions and demotions.
+//!
+//! **Without a primary clients wait while any server lives.** The pool is down only when none does, and then nobody is sent to a
+//! server that is not the primary, whatever `when_down` says.
+//!
+//! **Readers have their own routes.** `standby` leads to standbys by priority, `prefer-standby` to them and then to the primary, `any` to
+//! all that are one of both. They go on without a primary; a pin does not concern them, a pause does.
+//!
+//! **Behind is measured against the primary, by our own clock.** In bytes from its newest place to what a standby has replayed, in time
+//! since the first moment at which the primary was seen further on. Who is behind by more than `max_lag` or `max_lag_time` gets no new
+//! sessions until it is behind by at most half of both. An idle primary leaves nobody behind, and without one nothing is measured.
+//! A standby that has replayed what the primary's history left out is read by nobody.
 
 mod advised;
 mod availability;
 mod balance;
+mod change;
+mod cluster;
 mod controller;
 mod damping;
 mod departures;
@@ -129,6 +183,7 @@ mod explain;
 mod health;
 mod hearing;
 mod invariants;
+mod lag;
 mod latency;
 mod lifecycle;
 mod member;
@@ -140,22 +195,30 @@ mod passive;
 mod pause;
 mod pin;
 mod pool;
+mod primary;
 mod pushed;
 pub mod recording;
 mod recovery;
 mod replan;
 mod schedule;
 mod seat;
+mod server;
 mod slots;
+mod standing;
 mod status;
 mod table;
+mod targets;
 mod tier;
+mod watched;
+mod watches;
 mod weigh;
 
 pub use availability::{Availability, Voices};
+pub use change::{Change, Transition};
+pub use cluster::Lineage;
 pub use controller::Controller;
 pub use damping::{DAMPING_CAP, DAMPING_FLOOR};
-pub use event::{Change, Command, Event, Sessions, Transition};
+pub use event::{Command, Event, Sessions};
 pub use health::REFUSALS_FOR_DEATH;
 pub use latency::{MIN_GAIN, SLOW_EXIT, SLOW_HOLD, SLOW_HOLD_INTERVALS};
 pub use memory::{PinMemory, PoolMemory};
@@ -164,6 +227,7 @@ pub use outside::UNCHECKED_RETURN;
 pub use passive::{DIAL_POINTS, ENDED_POINTS, PATIENCE, POINTS_PER_FAILURE, REPORTED_POINTS, SUCCESS_POINTS};
 pub use recovery::RECOVERY_WAIT_MAX;
 pub use schedule::EMPTY_POOL_PROBE_INTERVAL;
+pub use server::Part;
 pub use slots::client_key;
 pub use table::{Arrival, NoRoute, PoolRoutes, Route, RouteTable, TargetRoutes};
 pub use tier::{DRAWS, EXACT_MAX, LATENCY_GRAIN, Tier};

@@ -2,7 +2,7 @@
 
 use crate::model::{MonoTime, Paused};
 
-use super::event::Change;
+use super::change::Change;
 use super::order::Refusal;
 use super::pool::{Effects, Pool};
 

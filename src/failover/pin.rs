@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::model::{BackendId, BackendName, FailoverStatus, MonoTime, OutReason, Rule, SessionPolicy};
 
-use super::event::Change;
+use super::change::Change;
 use super::lifecycle::Tenure;
 use super::member::Member;
 use super::order::Refusal;
@@ -22,6 +22,8 @@ pub(super) struct Pin {
     pub(super) at: MonoTime,
     /// Why, in the operator's words.
     pub(super) reason: Option<String>,
+    /// Whether it says who is the primary of a cluster, over all proof: whom it names said so of itself when it was ordered.
+    pub(super) overrules: bool,
 }
 
 impl Pool {
@@ -32,12 +34,16 @@ impl Pool {
 
     /// Whether `member` has a place in the seat, be it fit or not.
     pub(super) fn is_seated(&self, member: &Member) -> bool {
-        Some(member.plan.priority) == self.active && self.is_within_pin(member)
+        Some(member.tier) == self.active && self.is_within_pin(member)
     }
 
     /// The backend that an order to fail over would pin, and whether with all of its tier.
     pub(super) fn pin_target(&self, to: Option<&BackendName>) -> Result<(BackendName, bool), Refusal> {
         let pool = &self.plan.name;
+        if to.is_none() && self.cluster.is_some() {
+            let hint = "name the standby that is, or will be, promoted (--to)";
+            return Err(Refusal::NoEligibleBackend(format!("pool {pool} is a PostgreSQL cluster: {hint}")));
+        }
         let Some(name) = to else {
             let best = self.next_tier().and_then(|priority| self.fit_names_of(priority).next());
             let refusal = || {
@@ -50,7 +56,7 @@ impl Pool {
         let Some(member) = self.named(name) else {
             return Err(Refusal::BackendNotFound(pool.clone(), name.clone()));
         };
-        if !member.is_eligible() {
+        if !(member.is_eligible() || (self.cluster.is_some() && member.is_sound())) {
             let why = self.why_not(member, false);
             return Err(Refusal::NoEligibleBackend(format!("backend {name} of pool {pool} is not eligible: {why}")));
         }
@@ -65,6 +71,10 @@ impl Pool {
         let best = self.fit_tiers().into_keys().next();
         let has_better = self.serves() && best < self.active && best.is_some();
         let pool = &self.plan.name;
+        if self.cluster.is_some() {
+            let nothing = || Refusal::Conflict(format!("pool {pool} is not pinned: it follows the primary"));
+            return self.pin.is_none().then(nothing);
+        }
         (self.pin.is_none() && !has_better).then(|| {
             Refusal::Conflict(format!("pool {pool} is not pinned, and no better tier than its active one is fit"))
         })
@@ -85,20 +95,27 @@ impl Pool {
         sessions: SessionPolicy,
         effects: &mut Effects,
     ) -> Vec<BackendId> {
-        let Some(priority) = self.named(&pin.backend).map(|member| member.plan.priority) else { return Vec::new() };
+        let Some(priority) = self.named(&pin.backend).map(|member| member.tier) else { return Vec::new() };
         self.call_off(now, OVERRULED, effects);
         let (left, from) = (self.holders(), self.serving.clone());
         let note = pin.reason.clone();
         self.pin = Some(pin);
         self.active = Some(priority);
+        self.elect(now, effects);
         let (ids, to) = (self.serving_ids(), self.fit_names(priority));
         let failover = self.begin_ordered(now, from.clone());
         effects.changes.push(failover.told(now, FailoverStatus::Pending, &[], note.as_deref()));
-        self.complete(now, &failover, &to, note.as_deref(), effects);
+        if self.cluster.is_some() && to.is_empty() {
+            self.await_promotion(failover);
+        } else {
+            self.complete(now, &failover, &to, note.as_deref(), effects);
+        }
         self.damping.left(now, now, false, self.plan.failover.failback_after);
         self.last_move = Some(Move { at: now, from, to: to.clone(), reason: OutReason::Manual });
         self.tenure = Some(Tenure { since: now, rule: Rule::Ordered });
-        self.serving = to;
+        if self.cluster.is_none() || !to.is_empty() {
+            self.serving = to;
+        }
         for id in left.into_iter().filter(|id| !ids.contains(id)) {
             self.evict_by(id, OutReason::Manual, sessions, effects);
         }
@@ -109,6 +126,7 @@ impl Pool {
     pub(super) fn fail_back(&mut self, now: MonoTime, effects: &mut Effects) -> Vec<BackendId> {
         let (left, held) = (self.serving_ids(), self.holders());
         self.unpin(false, effects);
+        self.elect(now, effects);
         let Some(best) = self.fit_tiers().into_keys().next() else { return Vec::new() };
         let before = self.active.replace(best);
         let (ids, to) = (self.serving_ids(), self.fit_names(best));
@@ -131,7 +149,7 @@ impl Pool {
     pub(super) fn keep_pin(&mut self, seated: &BTreeSet<BackendId>, effects: &mut Effects) {
         let Some(pin) = &self.pin else { return };
         let stayed = self.members().iter().find(|member| pin.whole_tier && seated.contains(&member.id));
-        match self.named(&pin.backend).or(stayed).map(|member| (member.plan.name.clone(), member.plan.priority)) {
+        match self.named(&pin.backend).or(stayed).map(|member| (member.plan.name.clone(), member.tier)) {
             Some((backend, priority)) => {
                 self.active = Some(priority);
                 self.pin.iter_mut().for_each(|pin| pin.backend = backend.clone());
@@ -153,7 +171,7 @@ impl Pool {
 
     /// The backends of a tier that are fit, or slow and not passed over, whatever the pin says.
     pub(super) fn fit_names_of(&self, priority: u32) -> impl Iterator<Item = BackendName> {
-        let fit = move |member: &&Member| member.plan.priority == priority && member.is_eligible();
+        let fit = move |member: &&Member| member.tier == priority && member.is_eligible();
         self.members().iter().filter(fit).map(|member| member.plan.name.clone())
     }
 }

@@ -9,12 +9,14 @@ use crate::model::{
 };
 
 use super::availability::Availability;
+use super::change::Change;
 use super::damping::Damping;
-use super::event::Change;
+use super::event::Sessions;
 use super::lifecycle::{Failovers, Tenure};
 use super::member::Member;
 use super::pause::Pause;
 use super::pin::Pin;
+use super::primary::Cluster;
 use super::table::{PoolRoutes, Route};
 use super::tier::Tier;
 
@@ -33,6 +35,10 @@ pub(super) enum Return {
     Healthy(BackendId),
     /// Nobody wants it drained any more.
     Ready(BackendId),
+    /// It is the primary again.
+    Elected(BackendId),
+    /// It is not too far behind any more.
+    CaughtUp(BackendId),
 }
 
 /// Sessions of a backend that was taken out, and what is to become of them.
@@ -44,6 +50,7 @@ pub(super) struct Eviction {
     pub(super) reason: OutReason,
     /// Drain or close; what is kept is no eviction.
     pub(super) policy: SessionPolicy,
+    pub(super) which: Sessions,
 }
 
 /// The last change of the active tier.
@@ -97,11 +104,15 @@ pub(super) struct Pool {
     pub(super) empty_since: Option<MonoTime>,
     /// How often its backends are asked while nothing is fit, as the schedule allows.
     pub(super) hurry: Duration,
+    /// What is known of the cluster, if its backends are one.
+    pub(super) cluster: Option<Cluster>,
 }
 
 impl Pool {
     pub(super) fn new(plan: Arc<PoolPlan>) -> Self {
+        let cluster = plan.postgres.as_ref().map(|_| Cluster::new());
         Self {
+            cluster,
             plan,
             members: Vec::new(),
             by_id: BTreeMap::new(),
@@ -131,6 +142,11 @@ impl Pool {
 
     /// Takes these as its backends.
     pub(super) fn set_members(&mut self, mut members: Vec<Member>) {
+        let is_cluster = self.cluster.is_some();
+        for member in &mut members {
+            // A server's number stays whatever else is in the plan, and no two servers may ever serve beside one another.
+            member.tier = if is_cluster { member.id.0 } else { member.plan.priority };
+        }
         members.sort_by(|a, b| (a.plan.priority, &a.plan.name).cmp(&(b.plan.priority, &b.plan.name)));
         self.by_id = members.iter().enumerate().map(|(index, member)| (member.id, index)).collect();
         self.members = members;
@@ -165,11 +181,12 @@ impl Pool {
     /// Member `id` is no longer part of the plan. The caller takes it out.
     pub(super) fn retire(&mut self, id: BackendId, effects: &mut Effects) {
         let Some(member) = self.member_mut(id) else { return };
-        let priority = member.plan.priority;
+        let priority = member.tier;
         let removed = Change::BackendRemoved { backend: member.plan.name.clone() };
         self.lose(priority, OutReason::Drained, Duration::ZERO, &removed.to_string());
         effects.changes.push(removed);
         self.evict(id, OutReason::Drained, effects);
+        self.holder_goes(id);
     }
 
     /// Remembers why a backend was lost, and on which evidence, if that is why the seat may be empty: losses of other
@@ -183,13 +200,13 @@ impl Pool {
 
     /// The best tier there is, fit or not.
     pub(super) fn preferred(&self) -> Option<u32> {
-        self.members.first().map(|member| member.plan.priority)
+        self.members.first().map(|member| member.tier)
     }
 
     /// The best tier that people let serve, fit or not.
     pub(super) fn preferred_of_allowed(&self) -> Option<u32> {
         let allowed = |member: &&Member| member.availability().is_allowed();
-        self.members.iter().find(allowed).map(|member| member.plan.priority)
+        self.members.iter().find(allowed).map(|member| member.tier)
     }
 
     /// Lets the sessions of member `id` go by the policy for `reason`.
@@ -199,11 +216,20 @@ impl Pool {
 
     /// Lets the sessions of member `id` go by this policy.
     pub(super) fn evict_by(&mut self, id: BackendId, reason: OutReason, policy: SessionPolicy, effects: &mut Effects) {
+        let is_cluster = self.cluster.is_some();
         let Some(member) = self.member_mut(id) else { return };
-        if policy != SessionPolicy::Keep {
-            member.epoch = member.epoch.next();
-            effects.evictions.push(Eviction { backend: id, epoch: member.epoch, reason, policy });
+        if policy == SessionPolicy::Keep {
+            return;
         }
+        // Who serves in its place is a matter of those who write.
+        let about_writing = matches!(reason, OutReason::Demoted | OutReason::Manual | OutReason::FailedBack);
+        let which = if is_cluster && about_writing { Sessions::Writing } else { Sessions::All };
+        member.epoch = member.epoch.next();
+        let epoch = member.epoch;
+        if let Some(server) = member.server.as_mut().filter(|_| policy == SessionPolicy::Close) {
+            server.cut = epoch;
+        }
+        effects.evictions.push(Eviction { backend: id, epoch, reason, policy, which });
     }
 
     pub(super) fn report_state(&mut self, now: MonoTime, serves: bool, effects: &mut Effects) {
@@ -236,12 +262,23 @@ impl Pool {
     fn assess(&self, serves: bool) -> PoolState {
         let pending = self.is_pending();
         if !serves {
+            if let Some(state) = self.cluster_state_unserved(pending) {
+                return state;
+            }
             return match (pending, self.active) {
                 (true, None) => PoolState::Unknown,
                 // A pool that was pinned before a restart has a tier before anything has served.
                 (true, Some(_)) if self.serving.is_empty() => PoolState::Unknown,
                 (true, Some(_)) => PoolState::FailoverInProgress,
                 (false, _) => PoolState::Down,
+            };
+        }
+        if let Some(is_preferred) = self.serves_from_preferred() {
+            let all_well = self.members.iter().all(Member::is_well);
+            return match (is_preferred, all_well) {
+                (false, _) => PoolState::FailoverComplete,
+                (true, true) => PoolState::Healthy,
+                (true, false) => PoolState::Degraded,
             };
         }
         if self.active == self.preferred_of_allowed() {
@@ -254,6 +291,9 @@ impl Pool {
 
     /// Whether a backend that could serve has no verdict yet. Without automatic failover, only the active tier counts.
     pub(super) fn is_pending(&self) -> bool {
+        if self.cluster.is_some() {
+            return self.lacks_primary();
+        }
         self.members.iter().any(|member| member.availability() == Availability::Pending && self.may_serve(member))
     }
 
@@ -262,7 +302,7 @@ impl Pool {
         if self.pin.is_some() {
             return self.is_seated(member);
         }
-        self.plan.failover.automatic || self.active.is_none_or(|active| member.plan.priority == active)
+        self.plan.failover.automatic || self.active.is_none_or(|active| member.tier == active)
     }
 
     /// Whether nothing that may serve is fit, and some of it is known not to be.
@@ -273,6 +313,11 @@ impl Pool {
     /// Whom `use-preferred` sends clients to while nothing is fit.
     pub(super) fn last_resort(&self) -> Option<&Member> {
         self.members.iter().find(|member| member.availability().is_allowed() && self.may_serve(member))
+    }
+
+    /// Whether clients are sent to who is not fit rather than to nobody. Nobody writes to a server that is not the primary.
+    fn resorts(&self) -> bool {
+        self.plan.hold.when_down == WhenDown::UsePreferred && self.cluster.is_none()
     }
 
     /// Whether something serves, as of the last turn.
@@ -290,12 +335,13 @@ impl Pool {
         let mut tiers: BTreeMap<u32, Vec<Route>> = BTreeMap::new();
         if self.serves() {
             for member in self.members.iter().filter(|member| member.is_eligible() && self.may_serve(member)) {
-                tiers.entry(member.plan.priority).or_default().push(member.route());
+                tiers.entry(member.tier).or_default().push(member.route());
             }
-        } else if self.plan.hold.when_down == WhenDown::UsePreferred && !self.is_pending() {
-            tiers.extend(self.last_resort().map(|member| (member.plan.priority, vec![member.route()])));
+        } else if self.resorts() && !self.is_pending() {
+            tiers.extend(self.last_resort().map(|member| (member.tier, vec![member.route()])));
         }
-        if self.pause.is_some() {
+        let is_suspect = self.is_suspect();
+        if self.pause.is_some() || is_suspect {
             tiers.clear();
         }
         let active = self.active.and_then(|priority| tiers.remove_entry(&priority));
@@ -304,9 +350,9 @@ impl Pool {
             name: self.plan.name.clone(),
             dial: self.plan.dial,
             hold: self.plan.hold,
-            pending: self.is_pending(),
+            pending: self.is_pending() || is_suspect,
             paused: self.pause.is_some(),
-            others: BTreeMap::new(),
+            others: self.other_routes(),
             tiers: ordered.map(|(_, routes)| Tier::new(self.plan.balance, routes)).collect(),
         }
     }

@@ -9,8 +9,9 @@ use crate::model::{
 };
 
 use super::advised::Advised;
+use super::change::Change;
 use super::controller::{Controller, Turn};
-use super::event::{Change, Command};
+use super::event::Command;
 use super::health::Health;
 use super::member::Member;
 use super::pool::{Effects, Pool, Return};
@@ -25,7 +26,13 @@ impl Controller {
         let first = !std::mem::replace(&mut self.planned, true);
         self.drain_timeout = plan.daemon.drain_timeout;
         turn.about = Some(self.differences(plan));
-        let gone: Vec<PoolName> = self.pools.keys().filter(|name| !plan.pools.contains_key(*name)).cloned().collect();
+        let watched = self.watched_servers();
+        // A cluster is another pool than one that is none.
+        let stays = |name: &PoolName, pool: &Pool| {
+            plan.pools.get(name).is_some_and(|plan| plan.postgres.is_some() == pool.cluster.is_some())
+        };
+        let gone = self.pools.iter().filter(|(name, pool)| !stays(name, pool));
+        let gone: Vec<PoolName> = gone.map(|(name, _)| name.clone()).collect();
         for name in gone {
             let Some(mut pool) = self.pools.remove(&name) else { continue };
             let mut effects = Effects::default();
@@ -49,6 +56,7 @@ impl Controller {
         let pools = self.pools.iter();
         self.homes = pools.flat_map(|(name, pool)| pool.members().iter().map(|m| (m.id, name.clone()))).collect();
         self.retarget(now, out);
+        self.rewatch(now, &watched, turn, out);
     }
 
     /// The pools that are not in `plan` what they are now.
@@ -150,6 +158,8 @@ fn new_member(now: MonoTime, id: BackendId, plan: &BackendPlan, load: Arc<Load>)
         load,
         passed_over: false,
         eligible_since: None,
+        tier: plan.priority,
+        server: None,
     }
 }
 

@@ -34,31 +34,34 @@ impl Pool {
     /// The first tier ever: the best fit one, but not before every better one has its verdict.
     fn first_seat(&self, tiers: &BTreeMap<u32, MonoTime>) -> Option<u32> {
         let allowed = |member: &&Member| member.availability().is_allowed();
-        let preferred = self.members().iter().filter(allowed).map(|member| member.plan.priority).min()?;
+        let preferred = self.members().iter().filter(allowed).map(|member| member.tier).min()?;
         let best = self.best_of(tiers)?;
+        if self.cluster.is_some() {
+            return Some(best);
+        }
         if !self.plan.failover.automatic {
             return (best == preferred).then_some(best);
         }
         let pending = self.members().iter().filter(|member| member.availability() == Availability::Pending);
-        pending.map(|member| member.plan.priority).all(|priority| priority >= best).then_some(best)
+        pending.map(|member| member.tier).all(|priority| priority >= best).then_some(best)
     }
 
     /// The best tier with a fit backend, or else the best of those that are slow.
     fn best_of(&self, fit: &BTreeMap<u32, MonoTime>) -> Option<u32> {
-        let slow = || self.members().iter().find(|member| member.is_eligible()).map(|member| member.plan.priority);
+        let slow = || self.members().iter().find(|member| member.is_eligible()).map(|member| member.tier);
         fit.keys().next().copied().or_else(slow)
     }
 
     /// The best tier besides the active one, by the same measure, whatever binds the pool.
     pub(super) fn next_tier(&self) -> Option<u32> {
-        let other = |member: &&Member| Some(member.plan.priority) != self.active && member.is_eligible();
+        let other = |member: &&Member| Some(member.tier) != self.active && member.is_eligible();
         let fit = self.members().iter().filter(other).find(|member| member.is_fit());
-        fit.or_else(|| self.members().iter().find(other)).map(|member| member.plan.priority)
+        fit.or_else(|| self.members().iter().find(other)).map(|member| member.tier)
     }
 
     /// Whether the tier has a backend that may get new sessions, be it slow.
     pub(super) fn may_go_on(&self, priority: u32) -> bool {
-        self.members().iter().any(|member| member.plan.priority == priority && member.is_eligible())
+        self.members().iter().any(|member| member.tier == priority && member.is_eligible())
     }
 
     /// Each tier with a fit backend, and since when those of them that are fit have been so.
@@ -66,7 +69,7 @@ impl Pool {
         let mut tiers = BTreeMap::new();
         for member in self.members() {
             if let Some(since) = member.eligible_since {
-                let tier = tiers.entry(member.plan.priority).or_insert(since);
+                let tier = tiers.entry(member.tier).or_insert(since);
                 *tier = since.min(*tier);
             }
         }
@@ -74,12 +77,12 @@ impl Pool {
     }
 
     fn has_tier(&self, priority: u32) -> bool {
-        self.members().iter().any(|member| member.plan.priority == priority)
+        self.members().iter().any(|member| member.tier == priority)
     }
 
     /// The backends of the active tier.
     pub(super) fn seated(&self) -> BTreeSet<BackendId> {
-        let sits = |member: &&Member| Some(member.plan.priority) == self.active;
+        let sits = |member: &&Member| Some(member.tier) == self.active;
         self.members().iter().filter(sits).map(|member| member.id).collect()
     }
 
@@ -87,8 +90,8 @@ impl Pool {
     pub(super) fn keep_seated(&mut self, seated: &BTreeSet<BackendId>) {
         let Some(active) = self.active else { return };
         let stayed: Vec<&Member> = self.members().iter().filter(|member| seated.contains(&member.id)).collect();
-        let fit = stayed.iter().filter(|member| member.is_eligible()).map(|member| member.plan.priority).min();
-        let any = stayed.iter().map(|member| member.plan.priority).min();
+        let fit = stayed.iter().filter(|member| member.is_eligible()).map(|member| member.tier).min();
+        let any = stayed.iter().map(|member| member.tier).min();
         if let Some(priority) = fit.or(any) {
             self.active = Some(priority);
         } else if !self.plan.failover.automatic && !self.has_tier(active) {
@@ -100,7 +103,7 @@ impl Pool {
     /// When the pool wants to decide though nothing happens.
     pub(super) fn next_deadline(&self) -> Option<MonoTime> {
         let pause = self.pause.and_then(|pause| pause.until);
-        pause.into_iter().chain(self.returns_at()).chain(self.next_lapse()).min()
+        pause.into_iter().chain(self.returns_at()).chain(self.next_lapse()).chain(self.next_word()).min()
     }
 
     /// When the stable time of a better tier ends, if one runs.

@@ -2,11 +2,13 @@
 
 use crate::model::{
     AdminState, BackendStatus, Generation, HealthState, LastFailover, MonoTime, OutReason, PoolStatus, Redundancy,
+    Role, ServerStatus,
 };
 
 use super::availability::Availability;
 use super::member::Member;
 use super::pool::Pool;
+use super::server::Server;
 
 impl Pool {
     /// The pool as it stands.
@@ -48,7 +50,7 @@ impl Pool {
             weight: member.advised.share_of(member.plan.weight),
             health: member.health.joined(),
             admin_state: member.admin_state(),
-            eligible,
+            eligible: eligible || self.is_readable(member),
             active,
             reason: self.why_not(member, active),
             slow: member.availability() == Availability::Slow,
@@ -62,13 +64,16 @@ impl Pool {
             since: member.health.joined_since(),
             last_error: member.health.last_error.clone(),
             downtime: member.health.downtime(now),
-            server: None,
+            server: self.server_of(member).map(server_status),
             reported: member.health.pushed.as_ref().map(|pushed| pushed.verdict.figures.clone()).unwrap_or_default(),
         }
     }
 
     /// Why `member` gets no new sessions; empty if it does.
     pub(super) fn why_not(&self, member: &Member, active: bool) -> String {
+        if let Some(why) = self.why_no_primary(member) {
+            return why;
+        }
         match member.availability() {
             Availability::Eligible | Availability::Slow if active => String::new(),
             Availability::Slow if member.passed_over => format!("{}; another is faster", unfit(member)),
@@ -77,9 +82,7 @@ impl Pool {
             }
             Availability::Eligible | Availability::Slow => match self.active {
                 Some(_) if !self.may_serve(member) => "standby: automatic failover is off".to_owned(),
-                Some(active) if member.plan.priority < active && member.is_fit() => {
-                    "fit again, waiting for failback".to_owned()
-                }
+                Some(active) if member.tier < active && member.is_fit() => "fit again, waiting for failback".to_owned(),
                 Some(active) => format!("standby: priority {active} serves"),
                 None if !self.plan.failover.automatic => "standby: automatic failover is off".to_owned(),
                 None => "waiting for first verdicts of a better tier".to_owned(),
@@ -88,6 +91,8 @@ impl Pool {
                 Some(obstacle) => format!("no verdict yet: {obstacle}"),
                 None => "no verdict yet".to_owned(),
             },
+            Availability::Standby => "standby".to_owned(),
+            Availability::Barred => "not the primary, and no standby".to_owned(),
             Availability::Unfit => unfit(member),
             Availability::Draining if member.admin == AdminState::Drain => "drained by an operator".to_owned(),
             Availability::Draining => "drained by its agent".to_owned(),
@@ -102,6 +107,21 @@ impl Pool {
         let (backend, pool) = (&pin.backend, &self.plan.name);
         let what = if pin.whole_tier { "the tier of " } else { "" };
         format!("pinned to {what}{backend} until `changeover failback {pool}`")
+    }
+}
+
+fn server_status(server: &Server) -> ServerStatus {
+    let facts = server.facts.as_ref();
+    let behind = server.lag.behind.filter(|_| server.role() == Some(Role::Standby));
+    ServerStatus {
+        role: server.role(),
+        system: facts.and_then(|facts| facts.system),
+        timeline: facts.and_then(|facts| facts.timeline),
+        written: facts.and_then(|facts| facts.written),
+        replayed: facts.and_then(|facts| facts.replayed),
+        lag_bytes: behind.map(|behind| behind.bytes),
+        lag_time: behind.map(|behind| behind.time),
+        meaning: server.words(),
     }
 }
 

@@ -129,6 +129,12 @@ impl PoolRoutes {
         }
     }
 
+    /// Of a cluster: who gets the sessions that write, and under which epoch.
+    pub(super) fn write_route(&self) -> Option<(BackendId, Epoch)> {
+        let route = self.tiers.first().and_then(|tier| tier.routes().first());
+        route.map(|route| (route.backend, route.epoch))
+    }
+
     /// Whether a verdict is out on what `target` wants, and the tiers for it.
     #[must_use]
     pub fn wanted(&self, target: Option<Target>) -> (bool, &[Tier]) {

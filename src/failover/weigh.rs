@@ -25,7 +25,7 @@ impl Pool {
         for member in &mut self.members {
             let is_better = |best: &Latency| member.passed_over || best.is_better_than(&member.health.latency);
             let passed_over = member.health.is_slow() && best.as_ref().is_some_and(is_better);
-            if passed_over && !member.passed_over && Some(member.plan.priority) == active {
+            if passed_over && !member.passed_over && Some(member.tier) == active {
                 left = Some(member.health.last_error.as_deref().map(Arc::from));
             }
             member.passed_over = passed_over;

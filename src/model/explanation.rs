@@ -26,6 +26,16 @@ labelled! {
         ManualFailback = "manual_failback",
         /// A backend answers too slowly.
         Slow = "slow",
+        /// Who is the primary is proven.
+        Primary = "primary",
+        /// No server says that it is the primary and may be believed.
+        NoPrimary = "no_primary",
+        /// Several say so, and nothing proves who is right.
+        SplitBrain = "split_brain",
+        /// The primary is in doubt.
+        Suspect = "suspect",
+        /// What a server says.
+        Server = "server",
         /// Verdicts are still out.
         NoVerdict = "no_verdict",
         /// Clients wait while nothing serves.
@@ -58,6 +68,17 @@ impl Rule {
             Self::Slow => {
                 "A slow backend is passed over while a fit one is faster by enough, and serves when nothing fit is left."
             }
+            Self::Primary => {
+                "The primary is the server that says so, and whose history comes from all that was ever routed to."
+            }
+            Self::NoPrimary => {
+                "While servers live and none of them proves that it is the primary, clients that write wait."
+            }
+            Self::SplitBrain => {
+                "Of several that say they are the primary, nobody gets clients that write until one proves it or a person decides."
+            }
+            Self::Suspect => "While the primary is in doubt, new clients that write wait and sessions go on.",
+            Self::Server => "What a server's session and its accept path said last has one written meaning.",
             Self::NoVerdict => "While verdicts are out, clients wait for them.",
             Self::Hold => "While nothing serves, new clients wait.",
             Self::Refuse => "While nothing serves, new clients are closed at once.",

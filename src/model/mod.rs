@@ -12,6 +12,7 @@ mod history;
 mod ids;
 mod limits;
 mod load;
+mod meaning;
 mod outcome;
 mod plan;
 mod postgres;
@@ -29,6 +30,7 @@ pub use history::EventRecord;
 pub use ids::{Actor, BackendId, BackendName, Epoch, Generation, ListenerName, PoolName, ProbeId, TargetId, WatchId};
 pub use limits::{Approach, LimitsPlan, Networks, ProxyProtocol, Rate};
 pub use load::{Block, Load, Loads, Place};
+pub use meaning::{AcceptPath, ClusterState, Meaning, SessionPath};
 pub use outcome::{
     CheckError, DialError, FailoverStatus, HoldEnd, OutReason, PipeRefusal, ProbeError, ProbeOutcome, ProbeSpec,
     RejectReason, SessionEnd,

@@ -125,7 +125,11 @@ pub(super) fn load(database: &Database, recent_bytes: usize) -> Result<Found, Tr
         Some(_) | None => return Err(Trouble::Corrupt("it has no known format".to_owned())),
     }
     for kind in Shelf::ALL {
-        let table = read.open_table(shelf(*kind))?;
+        let table = match read.open_table(shelf(*kind)) {
+            // Files that were begun before there were clusters have no such table until something is put there.
+            Err(redb::TableError::TableDoesNotExist(_)) if *kind == Shelf::Lineages => continue,
+            table => table?,
+        };
         for entry in table.iter()? {
             let (key, value) = entry?;
             let (pool, name) = key.value();

@@ -48,6 +48,9 @@ pub struct Pin {
     pub reason: Option<String>,
     /// By whom.
     pub actor: Actor,
+    /// Whether it says who is the primary of a cluster, over all proof.
+    #[serde(default)]
+    pub overrules: bool,
 }
 
 /// A pool whose new clients wait by an operator's order.
@@ -111,6 +114,8 @@ pub enum Change {
     Counters(PoolName, Option<PoolCounters>),
     /// How long a backend has been unhealthy in all.
     Downtime(BackendKey, Option<Duration>),
+    /// The highest line of history that a cluster's clients were sent to: as JSON, whose form is the core's.
+    Lineage(PoolName, Option<String>),
 }
 
 /// Everything that outlives a restart besides the history.
@@ -130,6 +135,8 @@ pub struct State {
     pub counters: BTreeMap<PoolName, PoolCounters>,
     /// How long backends have been unhealthy in all.
     pub downtimes: BTreeMap<BackendKey, Duration>,
+    /// The highest line of history that each cluster's clients were sent to, as JSON.
+    pub lineages: BTreeMap<PoolName, String>,
 }
 
 /// A kind of entry, which is a table on disk.
@@ -142,6 +149,7 @@ pub(super) enum Shelf {
     AdminStates,
     Counters,
     Downtimes,
+    Lineages,
 }
 
 impl Shelf {
@@ -153,6 +161,7 @@ impl Shelf {
         Self::AdminStates,
         Self::Counters,
         Self::Downtimes,
+        Self::Lineages,
     ];
 
     /// The table's name on disk.
@@ -165,6 +174,7 @@ impl Shelf {
             Self::AdminStates => "admin_states",
             Self::Counters => "counters",
             Self::Downtimes => "downtimes",
+            Self::Lineages => "lineages",
         }
     }
 }
@@ -205,6 +215,7 @@ impl Change {
                 pool.as_str().len() + name.as_str().len()
             }
             Self::Pause(pool, _) | Self::Counters(pool, _) => pool.as_str().len(),
+            Self::Lineage(pool, lineage) => pool.as_str().len() + lineage.as_ref().map_or(0, String::len),
         }
     }
 
@@ -218,6 +229,7 @@ impl Change {
             Self::AdminState(_, entry) => entry.is_some(),
             Self::Counters(_, counters) => counters.is_some(),
             Self::Downtime(_, time) => time.is_some(),
+            Self::Lineage(_, lineage) => lineage.is_some(),
         }
     }
 
@@ -235,6 +247,7 @@ impl Change {
             Self::Downtime((pool, name), time) => {
                 row(Shelf::Downtimes, pool, name.as_str(), time.map(|time| time.as_micros().to_string()))
             }
+            Self::Lineage(pool, lineage) => row(Shelf::Lineages, pool, "", lineage.clone()),
         }
     }
 }
@@ -266,17 +279,19 @@ impl State {
             Change::AdminState(key, entry) => put(&mut self.admin_states, key, entry),
             Change::Counters(pool, counters) => put(&mut self.counters, pool, counters),
             Change::Downtime(key, time) => put(&mut self.downtimes, key, time),
+            Change::Lineage(pool, lineage) => put(&mut self.lineages, pool, lineage),
         }
     }
 
     /// How many entries there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        let Self { registrations, patches, pins, pauses, admin_states, counters, downtimes } = self;
+        let Self { registrations, patches, pins, pauses, admin_states, counters, downtimes, lineages } = self;
         [registrations.len(), patches.len(), pins.len(), pauses.len(), admin_states.len(), counters.len()]
             .iter()
             .sum::<usize>()
             + downtimes.len()
+            + lineages.len()
     }
 
     /// Whether `change` would be one more of those that people add as they like.
@@ -290,7 +305,8 @@ impl State {
             | Change::Pause(..)
             | Change::AdminState(..)
             | Change::Counters(..)
-            | Change::Downtime(..) => false,
+            | Change::Downtime(..)
+            | Change::Lineage(..) => false,
         }
     }
 
@@ -310,6 +326,8 @@ impl State {
         let admin = self.admin_states.iter().map(|(k, v)| Change::AdminState(k.clone(), Some(v.clone())));
         let counters = self.counters.iter().map(|(k, v)| Change::Counters(k.clone(), Some(*v)));
         let downtimes = self.downtimes.iter().map(|(k, v)| Change::Downtime(k.clone(), Some(*v)));
+        let lineages = self.lineages.iter().map(|(k, v)| Change::Lineage(k.clone(), Some(v.clone())));
+        let counters = counters.chain(lineages);
         registrations.chain(patches).chain(pins).chain(pauses).chain(admin).chain(counters).chain(downtimes)
     }
 
@@ -331,6 +349,7 @@ impl State {
                 let micros: u64 = serde_json::from_str(text).map_err(unreadable)?;
                 Change::Downtime(key(), Some(Duration::from_micros(micros)))
             }
+            Shelf::Lineages => Change::Lineage(pool, Some(text.to_owned())),
         };
         self.apply(change);
         Ok(())

@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::failover::event::{Command, Sessions, Transition};
+use crate::failover::change::Transition;
+use crate::failover::event::{Command, Sessions};
 use crate::failover::table::{PoolRoutes, RouteTable};
-use crate::model::{Actor, BackendId, BackendName, Epoch, Generation, OutReason, PoolName, ProbeId, TargetId, WatchId};
+use crate::model::{
+    Actor, BackendId, BackendName, Epoch, Generation, OutReason, PoolName, ProbeId, Target, TargetId, WatchId,
+};
 
 /// A command, without what follows from the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +67,19 @@ pub struct Share {
     pub paused: bool,
     /// Each tier's backends with their epochs and weights; the first tier is the active one.
     pub tiers: Vec<Vec<(BackendName, Epoch, u32)>>,
+    /// Of a cluster: the same for sessions that want something else than the primary.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub others: BTreeMap<Target, TargetShare>,
+}
+
+/// Where new sessions of one target go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetShare {
+    /// Whether verdicts that matter are out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pending: bool,
+    /// As of the pool.
+    pub tiers: Vec<Vec<(BackendName, Epoch, u32)>>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)]
@@ -76,8 +92,13 @@ impl Share {
         let tier = |routes: &[crate::failover::Route]| {
             routes.iter().map(|route| (route.name.clone(), route.epoch, route.weight)).collect()
         };
+        let all = |tiers: &[crate::failover::Tier]| tiers.iter().map(|of| tier(of.routes())).collect();
+        let other = |(target, of): (&Target, &crate::failover::TargetRoutes)| {
+            (*target, TargetShare { pending: of.pending, tiers: all(&of.tiers) })
+        };
+        let others = routes.others.iter().map(other).collect();
         let &PoolRoutes { pending, paused, .. } = routes;
-        Self { pending, paused, tiers: routes.tiers.iter().map(|of| tier(of.routes())).collect() }
+        Self { pending, paused, tiers: all(&routes.tiers), others }
     }
 }
 

@@ -35,8 +35,13 @@ impl Masks {
     fn plan(&mut self, plan: &Plan) -> Plan {
         let mut plan = plan.clone();
         for pool in plan.pools.values_mut() {
-            for backend in &mut Arc::make_mut(pool).backends {
+            let pool = Arc::make_mut(pool);
+            for backend in &mut pool.backends {
                 self.backend(backend);
+            }
+            if let Some(postgres) = &mut pool.postgres {
+                let postgres = Arc::make_mut(postgres);
+                postgres.password = postgres.password.as_ref().map(|password| self.mask(password));
             }
         }
         plan

@@ -16,7 +16,7 @@ use super::event::{Command, Event};
 use crate::model::MonoTime;
 
 use decision::Decisions;
-pub use decision::{Decision, Share};
+pub use decision::{Decision, Share, TargetShare};
 use mask::Masks;
 pub use replay::Replay;
 

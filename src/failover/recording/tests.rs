@@ -11,10 +11,11 @@ use super::{Decision, FORMAT, Header, Line, Replay, Scribe, Turn};
 use crate::failover::{Command, Controller, Event, Order};
 use crate::model::{
     Actor, AdminPlan, AdminState, Advice, AgentCheck, Approach, Argument, BackendId, BackendPlan, Balance, CheckError,
-    CheckKind, CheckPlan, CommandCheck, DaemonPlan, DialError, DialPlan, Epoch, Failback, FailoverPlan, HealthState,
-    HoldPlan, HttpCheck, LogPlan, MonoTime, Plan, PoolKind, PoolName, PoolPlan, ProbeError, ProbeId, ProbeOutcome,
-    ProxyProtocol, PushedHealth, Resend, Secret, SessionPolicies, SessionPolicy, StatusRange, StorePlan, TargetId,
-    WhenDown,
+    CheckKind, CheckPlan, CommandCheck, DaemonPlan, DialError, DialPlan, Epoch, Failback, FailoverPlan, Fork,
+    HealthState, HoldPlan, HttpCheck, LogPlan, LoginError, Lsn, MonoTime, Plan, PoolKind, PoolName, PoolPlan,
+    PostgresPlan, ProbeError, ProbeId, ProbeOutcome, Promotion, ProxyProtocol, PushedHealth, Resend, Role, Secret,
+    ServerFacts, SessionPolicies, SessionPolicy, StatusRange, StorePlan, SystemId, TargetId, Timeline, TlsMode,
+    WatchEnd, WatchError, WatchId, WatchNews, WatchSession, WhenDown,
 };
 
 /// Events that go to JSON and back.
@@ -92,6 +93,46 @@ fn backend(rng: &mut Rng) -> BackendPlan {
     }
 }
 
+fn postgres(rng: &mut Rng) -> PostgresPlan {
+    PostgresPlan {
+        user: text(rng),
+        password: maybe(rng, |rng| Secret::mask(rng.u64(..9))),
+        database: text(rng),
+        tls: any(rng, TlsMode::ALL),
+        ca_file: maybe(rng, |_| "/etc/ssl/ca.pem".into()),
+        session: any(rng, WatchSession::ALL),
+        heartbeat: time(rng),
+        heartbeat_deadline: time(rng),
+        max_lag: rng.u64(..),
+        max_lag_time: time(rng),
+        promotion: Promotion::Never,
+    }
+}
+
+fn facts(rng: &mut Rng) -> ServerFacts {
+    let fork = |rng: &mut Rng| Fork { timeline: Timeline(rng.u32(..)), at: Lsn(rng.u64(..)) };
+    ServerFacts {
+        system: maybe(rng, |rng| SystemId(rng.u64(..))),
+        timeline: maybe(rng, |rng| Timeline(rng.u32(..))),
+        role: any(rng, Role::ALL),
+        written: maybe(rng, |rng| Lsn(rng.u64(..))),
+        replayed: maybe(rng, |rng| Lsn(rng.u64(..))),
+        history: (0..rng.usize(..4)).map(|_| fork(rng)).collect(),
+    }
+}
+
+fn news(rng: &mut Rng) -> WatchNews {
+    match rng.u8(..7) {
+        0 => WatchNews::Opened(facts(rng)),
+        1 => WatchNews::Seen(facts(rng)),
+        2 => WatchNews::Late { waited: time(rng) },
+        3 => WatchNews::OnTime { took: time(rng) },
+        4 => WatchNews::Ended { end: any(rng, WatchEnd::ALL), detail: text(rng) },
+        5 => WatchNews::Failed { error: WatchError::Dial(any(rng, DialError::ALL)), detail: text(rng) },
+        _ => WatchNews::Failed { error: WatchError::Login(any(rng, LoginError::ALL)), detail: text(rng) },
+    }
+}
+
 fn pool(rng: &mut Rng) -> PoolPlan {
     let policy = |rng: &mut Rng| any(rng, SessionPolicy::ALL);
     PoolPlan {
@@ -114,7 +155,7 @@ fn pool(rng: &mut Rng) -> PoolPlan {
                 failed_back: policy(rng),
             },
         },
-        postgres: None,
+        postgres: maybe(rng, |rng| Arc::new(postgres(rng))),
         backends: (0..rng.usize(..3)).map(|_| backend(rng)).collect(),
     }
 }
@@ -181,8 +222,9 @@ fn order(rng: &mut Rng) -> Order {
 
 fn event(rng: &mut Rng) -> Event {
     let (backend, epoch) = (BackendId(rng.u32(..)), Epoch(rng.u64(..)));
-    match rng.u8(..9) {
+    match rng.u8(..10) {
         0 => Event::Tick,
+        8 => Event::Watched { backend, watch: WatchId(rng.u64(..)), news: news(rng) },
         1 => Event::ProbeFinished { target: TargetId(rng.u32(..)), probe: ProbeId(rng.u64(..)), outcome: outcome(rng) },
         2 => Event::DialFailed { backend, epoch, error: any(rng, DialError::ALL) },
         3 => Event::EndedEarly { backend, epoch, sessions: rng.u32(..) },
@@ -236,6 +278,7 @@ fn secretive(name: &str, authorization: &str, path: &str, argv: &[&str]) -> Pool
     three[1].check.kind = CheckKind::Command(command(argv.iter().map(|&arg| arg.to_owned()).collect()));
     three[2].check.kind = CheckKind::Agent(AgentCheck { port: 1, send: authorization.to_owned() });
     pool.name = name.into();
+    pool.postgres = None;
     pool.failover.failback_after = Duration::ZERO;
     pool.backends = three.to_vec();
     pool
@@ -263,6 +306,16 @@ fn no_secret_is_in_a_recording() {
     }
     assert_eq!(authorizations[0], authorizations[1], "the same secret has the same number in every plan");
     assert_ne!(authorizations[0][0], authorizations[0][1], "another secret has another");
+}
+
+#[test]
+fn a_monitors_password_is_in_no_recording() {
+    let mut pool = secretive("p", "zz-hunter2", "/up", &["zz-check"]);
+    let mut rng = Rng::with_seed(1);
+    let password = Some(Secret::new("zz-hunter5"));
+    pool.postgres = Some(Arc::new(PostgresPlan { password, ..postgres(&mut rng) }));
+    let line = Scribe::default().line(MonoTime::ZERO, &replaced(plan(Duration::ZERO, vec![pool])), &[]).unwrap();
+    assert!(!line.contains("hunter"), "{line}");
 }
 
 #[test]

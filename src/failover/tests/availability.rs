@@ -1,6 +1,6 @@
 //! The truth table, row by row.
 
-use crate::failover::{Availability, Voices};
+use crate::failover::{Availability, Part, Voices};
 use crate::model::{AdminState, HealthState};
 
 use AdminState::{Drain, Maintenance, Ready};
@@ -14,7 +14,14 @@ fn all() -> Vec<Voices> {
         for slow in [false, true] {
             for &pushed in HealthState::ALL {
                 for &operator in AdminState::ALL {
-                    all.extend(AdminState::ALL.iter().map(|&agent| Voices { health, slow, pushed, operator, agent }));
+                    all.extend(AdminState::ALL.iter().map(|&agent| Voices {
+                        health,
+                        slow,
+                        pushed,
+                        operator,
+                        agent,
+                        part: Part::Leads,
+                    }));
                 }
             }
         }
@@ -39,7 +46,7 @@ fn what_is_said_of_health_joins_as_the_truth_table_says() {
         (Unhealthy, true, Unhealthy, Unfit),
     ];
     for (health, slow, pushed, expected) in table {
-        let voices = Voices { health, slow, pushed, operator: Ready, agent: Ready };
+        let voices = Voices { health, slow, pushed, operator: Ready, agent: Ready, part: Part::Leads };
         assert_eq!(Availability::of(voices), expected, "{voices:?}");
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::model::{
     AdminPlan, Approach, BackendPlan, Balance, CheckKind, CheckPlan, DaemonPlan, DialPlan, Failback, FailoverPlan,
-    HoldPlan, LogFormat, LogLevel, LogPlan, Plan, PoolKind, PoolName, PoolPlan, Resend, SessionPolicies, SessionPolicy,
-    StorePlan, WhenDown,
+    HoldPlan, LogFormat, LogLevel, LogPlan, Plan, PoolKind, PoolName, PoolPlan, PostgresPlan, Promotion, Resend,
+    SessionPolicies, SessionPolicy, StorePlan, TlsMode, WatchSession, WhenDown,
 };
 
 pub(super) const fn ms(millis: u64) -> Duration {
@@ -77,6 +77,26 @@ impl PlanBuilder {
         self
     }
 
+    /// Makes a cluster of the pool, before it has backends.
+    pub(super) fn postgres(mut self) -> Self {
+        let pool = self.last();
+        pool.kind = PoolKind::Postgres;
+        pool.postgres = Some(Arc::new(PostgresPlan {
+            user: "changeover".to_owned(),
+            password: None,
+            database: "postgres".to_owned(),
+            tls: TlsMode::Prefer,
+            ca_file: None,
+            session: WatchSession::Replication,
+            heartbeat: ms(10),
+            heartbeat_deadline: ms(250),
+            max_lag: 16 << 20,
+            max_lag_time: ms(10_000),
+            promotion: Promotion::Never,
+        }));
+        self
+    }
+
     fn last(&mut self) -> &mut PoolPlan {
         self.pools.last_mut().unwrap()
     }
@@ -85,13 +105,17 @@ impl PlanBuilder {
     pub(super) fn backend(mut self, name: &str, priority: u32) -> Self {
         let address = format!("{name}:5432").parse().unwrap();
         let name = name.into();
+        let mut check = check();
+        if self.last().postgres.is_some() {
+            check.kind = CheckKind::Postgres;
+        }
         self.last().backends.push(BackendPlan {
             name,
             address,
             priority,
             weight: 1,
             max_connections: 0,
-            check: check(),
+            check,
             approach: Approach::PLAIN,
         });
         self

@@ -1,11 +1,18 @@
 //! Sessions that may go on for a while: when they are fenced, and when they are not after all.
 
 use super::build::ms;
+use crate::failover::Sessions;
 use crate::failover::departures::{Departure, Departures};
 use crate::model::{BackendId, Epoch, MonoTime, OutReason};
 
 fn leaving(at: u64, backend: u32, epoch: u64, reason: OutReason) -> Departure {
-    Departure { at: MonoTime::ZERO + ms(at), backend: BackendId(backend), epoch: Epoch(epoch), reason }
+    Departure {
+        at: MonoTime::ZERO + ms(at),
+        backend: BackendId(backend),
+        epoch: Epoch(epoch),
+        reason,
+        which: Sessions::All,
+    }
 }
 
 #[test]
@@ -31,7 +38,7 @@ fn a_fence_makes_the_older_departures_idle_and_not_the_later() {
     list.add(leaving(10, 1, 1, OutReason::Drained));
     list.add(leaving(20, 1, 3, OutReason::Drained));
     list.add(leaving(20, 2, 1, OutReason::Drained));
-    list.are_fenced(BackendId(1), Epoch(2));
+    list.are_fenced(BackendId(1), Epoch(2), Sessions::All);
     assert_eq!(list.iter().map(|d| (d.backend.0, d.epoch.0)).collect::<Vec<_>>(), [(1, 3), (2, 1)]);
     assert!(list.is_consistent());
 }
@@ -44,5 +51,16 @@ fn only_the_reasons_that_are_void_are_cancelled() {
     list.add(leaving(20, 2, 2, OutReason::Unreachable));
     list.cancel(BackendId(1), OutReason::is_verdict);
     assert_eq!(list.iter().map(|d| (d.backend.0, d.epoch.0)).collect::<Vec<_>>(), [(1, 1), (2, 2)]);
+    assert!(list.is_consistent());
+}
+
+#[test]
+fn a_fence_of_those_that_write_leaves_the_others_to_go_in_their_time() {
+    let mut list = Departures::default();
+    let writing = |epoch| Departure { which: Sessions::Writing, ..leaving(20, 1, epoch, OutReason::Demoted) };
+    list.add(leaving(10, 1, 1, OutReason::Drained));
+    list.add(writing(2));
+    list.are_fenced(BackendId(1), Epoch(3), Sessions::Writing);
+    assert_eq!(list.iter().collect::<Vec<_>>(), [leaving(10, 1, 1, OutReason::Drained)]);
     assert!(list.is_consistent());
 }

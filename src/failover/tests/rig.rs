@@ -9,7 +9,7 @@ use crate::failover::{Change, Command, Controller, Event, Order, PATIENCE, Refus
 use crate::model::{
     Actor, AdminState, Advice, BackendId, BackendName, BackendStatus, CheckError, DialError, Epoch, FailoverStatus,
     Generation, HealthState, MonoTime, OutReason, PoolName, PoolState, PoolStatus, ProbeError, ProbeId, ProbeOutcome,
-    ProbeSpec, PushedHealth, SessionPolicy, TargetId,
+    ProbeSpec, PushedHealth, SessionPolicy, TargetId, WatchId,
 };
 
 pub(super) fn passed() -> ProbeOutcome {
@@ -56,6 +56,24 @@ fn is_on_its_way(change: &Change) -> bool {
     matches!(change, Change::PoolFailover { status, .. } if !ended.contains(status))
 }
 
+/// A table before its fences, and only a cluster's write target in another one after them; reports last, and then what begins.
+fn check_order(commands: &[Command]) {
+    let has_fenced = |at: usize| commands[..at].iter().any(|before| matches!(before, Command::FenceSessions { .. }));
+    let rank = |(at, command): (usize, &Command)| match command {
+        Command::StopProbe { .. } | Command::StopWatch { .. } => 0,
+        Command::PublishTable(_) if !has_fenced(at) => 1,
+        Command::FenceSessions { .. } => 2,
+        Command::PublishTable(_) => 3,
+        Command::Report(_) => 4,
+        Command::StartWatch { .. } => 5,
+        Command::StartProbe { .. } => 6,
+    };
+    let ranks: Vec<u8> = commands.iter().enumerate().map(rank).collect();
+    assert!(ranks.is_sorted(), "out of order: {commands:?}");
+    assert!(ranks.iter().filter(|rank| matches!(rank, 1)).count() <= 1, "{commands:?}");
+    assert!(ranks.iter().filter(|rank| matches!(rank, 3)).count() <= 1, "{commands:?}");
+}
+
 pub(super) struct Rig {
     pub(super) core: Controller,
     pub(super) now: MonoTime,
@@ -63,6 +81,8 @@ pub(super) struct Rig {
     pub(super) last: Vec<Command>,
     /// Every change ever reported.
     pub(super) told: Vec<Change>,
+    /// The latest watch of each server.
+    pub(super) watches: BTreeMap<BackendId, WatchId>,
     /// The latest open question to each target.
     pub(super) open: BTreeMap<TargetId, (ProbeId, Arc<ProbeSpec>)>,
 }
@@ -71,7 +91,8 @@ impl Rig {
     pub(super) fn new(plan: PlanBuilder) -> Self {
         let core = Controller::new(7);
         let open = BTreeMap::new();
-        let mut rig = Self { core, now: MonoTime::ZERO + ms(1000), last: Vec::new(), told: Vec::new(), open };
+        let (last, told, watches) = Default::default();
+        let mut rig = Self { core, now: MonoTime::ZERO + ms(1000), last, told, watches, open };
         rig.replan(plan);
         rig
     }
@@ -85,14 +106,8 @@ impl Rig {
         let before = self.core.table().generation;
         self.last.clear();
         self.core.handle(self.now, event, &mut self.last);
-        let rank = |command: &Command| match command {
-            Command::StopProbe { .. } | Command::StopWatch { .. } => 0,
-            Command::PublishTable(_) => 1,
-            Command::FenceSessions { .. } => 2,
-            Command::Report(_) => 3,
-            Command::StartProbe { .. } | Command::StartWatch { .. } => 4,
-        };
-        assert!(self.last.is_sorted_by_key(rank), "out of order: {:?}", self.last);
+        check_order(&self.last);
+        let mut generation = before;
         for command in &self.last {
             match command {
                 Command::StartProbe { target, probe, spec } => {
@@ -102,8 +117,15 @@ impl Rig {
                     self.open.remove(target);
                 }
                 Command::Report(transition) => self.told.push(transition.change.clone()),
-                Command::PublishTable(table) => assert_eq!(table.generation, before.next()),
-                Command::FenceSessions { .. } | Command::StartWatch { .. } | Command::StopWatch { .. } => {}
+                Command::PublishTable(table) => {
+                    generation = generation.next();
+                    assert_eq!(table.generation, generation);
+                }
+                Command::StartWatch { backend, watch, .. } => {
+                    self.watches.insert(*backend, *watch);
+                }
+                Command::StopWatch { backend } => assert!(self.watches.remove(backend).is_some(), "not watched"),
+                Command::FenceSessions { .. } => {}
             }
         }
         self.core.check_invariants().unwrap();

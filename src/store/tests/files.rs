@@ -82,7 +82,7 @@ fn a_file_of_a_newer_version_is_left_alone() {
     let database = Database::open(&file).unwrap();
     let read = database.begin_read().unwrap();
     assert_eq!(read.open_table(META).unwrap().get("format").unwrap().unwrap().value(), 7);
-    assert_eq!(read.list_tables().unwrap().count(), 9);
+    assert_eq!(read.list_tables().unwrap().count(), 10);
 }
 
 #[test]
@@ -171,4 +171,17 @@ fn what_people_have_to_mend_is_an_error() {
         assert!(matches!(error, StoreError::Open { .. }), "{error}");
         assert!(error.to_string().contains(FILE_NAME) && error.to_string().contains("state_dir"), "{error}");
     }
+}
+
+#[test]
+fn a_file_from_before_there_were_clusters_is_read() {
+    let lineages: TableDefinition<'_, (&str, &str), &str> = TableDefinition::new("lineages");
+    let (directory, file) = filled();
+    let database = Database::open(&file).unwrap();
+    let write = database.begin_write().unwrap();
+    assert!(write.delete_table(lineages).unwrap());
+    write.commit().unwrap();
+    drop(database);
+    close(try_open(directory.path()).unwrap());
+    assert_eq!(aside(directory.path()), Vec::<String>::new());
 }

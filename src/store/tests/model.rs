@@ -21,7 +21,7 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let entry = (0..7u8, 0..3u8, 0..3u8, proptest::option::weighted(0.7, any::<u32>()));
+    let entry = (0..8u8, 0..3u8, 0..3u8, proptest::option::weighted(0.7, any::<u32>()));
     prop_oneof![
         4 => (proptest::collection::vec(entry, 0..5), 0..3u8).prop_map(|(entries, events)| Op::Change(entries, events)),
         4 => (0..3u8, 0..3u8).prop_map(|(pool, kind)| Op::Append(pool, kind)),
@@ -63,6 +63,7 @@ fn change((shelf, at, name, value): (u8, u8, u8, Option<u32>)) -> Change {
                 since,
                 reason: Some(v.to_string()),
                 actor: actor.clone(),
+                overrules: v.is_multiple_of(3),
             };
             Change::Pin(pool(at), value.map(pin))
         }
@@ -81,6 +82,7 @@ fn change((shelf, at, name, value): (u8, u8, u8, Option<u32>)) -> Change {
             };
             Change::Counters(pool(at), value.map(counters))
         }
+        6 => Change::Lineage(pool(at), value.map(|v| v.to_string())),
         _ => Change::Downtime(key, value.map(|v| Duration::from_micros(u64::from(v)))),
     }
 }

@@ -21,6 +21,7 @@ fn counted(failovers: u64) -> Change {
 
 fn pin() -> Change {
     let pin = Pin {
+        overrules: false,
         backend: BackendName::from("pg1"),
         whole_tier: false,
         mates: Vec::new(),

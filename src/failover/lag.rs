@@ -1,0 +1,99 @@
+//! How far standbys are behind: in bytes, and in time by the daemon's own samples of where the primary was when. No clock of
+//! any server is asked, and an idle primary leaves nobody behind.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::model::{Lsn, MonoTime, PostgresPlan, ServerFacts};
+
+/// The most samples that are kept of a primary.
+const SAMPLES_MAX: usize = 1024;
+
+/// A standby that lags is let in again when it is behind by at most one part in so many of the limit.
+const LEAVE_SHARE: u32 = 2;
+
+/// How far a standby is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Lag {
+    /// What was found when it last told where it is; nothing if the primary's place was not known.
+    pub(super) behind: Option<Behind>,
+    /// Whether that is too far for new sessions.
+    pub(super) is_lagging: bool,
+    /// Whether it has replayed what the primary never wrote: it cannot catch up.
+    pub(super) has_diverged: bool,
+}
+
+/// A distance from the primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Behind {
+    pub(super) bytes: u64,
+    pub(super) time: Duration,
+}
+
+/// Where the primary was when.
+#[derive(Debug, Default)]
+pub(super) struct Samples {
+    /// Growing in time and place.
+    past: VecDeque<(MonoTime, Lsn)>,
+    newest: Option<(MonoTime, Lsn)>,
+}
+
+impl Samples {
+    /// Takes one in. They are kept so far apart that all of them reach back twice `max_lag_time`.
+    pub(super) fn take(&mut self, now: MonoTime, at: Lsn, max_lag_time: Duration) {
+        if self.newest.is_some_and(|(_, newest)| newest >= at) {
+            return;
+        }
+        self.newest = Some((now, at));
+        let apart = max_lag_time / u32::try_from(SAMPLES_MAX / 2).unwrap_or(1);
+        if self.past.back().is_some_and(|&(last, _)| now.since(last) < apart) {
+            return;
+        }
+        if self.past.len() == SAMPLES_MAX {
+            self.past.pop_front();
+        }
+        self.past.push_back((now, at));
+    }
+
+    /// Forgets them: another server, or another line of history, is the measure.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// How far behind who has replayed up to `replayed` is; nothing if nothing is known of the primary.
+    pub(super) fn behind(&self, now: MonoTime, replayed: Lsn) -> Option<Behind> {
+        let (newest_at, newest) = self.newest?;
+        if replayed >= newest {
+            return Some(Behind::default());
+        }
+        let first = self.past.partition_point(|&(_, at)| at <= replayed);
+        let since = self.past.get(first).map_or(newest_at, |&(at, _)| at);
+        Some(Behind { bytes: newest.since(replayed), time: now.since(since) })
+    }
+}
+
+impl Lag {
+    /// Measures a standby that says `facts` against the primary's `samples`. Says whether it lags now, if that is news.
+    pub(super) fn measure(
+        &mut self,
+        now: MonoTime,
+        facts: &ServerFacts,
+        samples: &Samples,
+        plan: &PostgresPlan,
+    ) -> Option<bool> {
+        let behind = samples.behind(now, facts.replayed.or(facts.written)?)?;
+        self.behind = Some(behind);
+        let share = if self.is_lagging { LEAVE_SHARE } else { 1 };
+        let bytes = plan.max_lag > 0 && behind.bytes > plan.max_lag / u64::from(share);
+        let time = !plan.max_lag_time.is_zero() && behind.time > plan.max_lag_time / share;
+        let was = std::mem::replace(&mut self.is_lagging, bytes || time);
+        (was != self.is_lagging).then_some(self.is_lagging)
+    }
+}
+
+/// Whether a standby that says `facts` has replayed more of an older timeline than the `primary` has of it.
+pub(super) fn has_diverged(facts: &ServerFacts, primary: &ServerFacts) -> bool {
+    let (Some(timeline), Some(replayed)) = (facts.timeline, facts.replayed.or(facts.written)) else { return false };
+    let left = primary.history.iter().find(|fork| fork.timeline == timeline);
+    primary.timeline.is_some_and(|newer| newer > timeline) && left.is_some_and(|fork| replayed > fork.at)
+}

@@ -1,0 +1,299 @@
+//! A PostgreSQL server as its two paths show it: what each said last, and the one written table of what that means.
+//!
+//! The **session path** is the monitoring session that is held open. The **accept path** is the probe, which asks for TLS
+//! and needs no login. What becomes of a server's health by their words is [`watched`](super::watched)'s; who is primary is
+//! [`cluster`](super::cluster)'s.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::{
+    AcceptPath, CheckError, DialError, Epoch, LoginError, Meaning, MonoTime, ProbeError, ProbeOutcome, Role,
+    ServerFacts, SessionPath, WatchEnd, WatchError, WatchId, WatchSpec,
+};
+
+use super::lag::Lag;
+
+/// The table of meanings.
+pub(super) const fn meaning(session: SessionPath, accept: AcceptPath) -> Meaning {
+    use Meaning::{Alive, Dead, Frozen, NoPermission, NotPostgres, Overloaded, SessionKilled, Unknown, Unreachable};
+    match (session, accept) {
+        // Proof, whatever the session path says: nobody listens, or something else does.
+        (_, AcceptPath::Refuses) => Dead,
+        (_, AcceptPath::Alien) | (SessionPath::Alien, AcceptPath::Silent | AcceptPath::Answers | AcceptPath::Errs) => {
+            NotPostgres
+        }
+        // It says itself what it is doing.
+        (SessionPath::Stopping, _) => Meaning::Stopping,
+        (SessionPath::Starting, _) => Meaning::Starting,
+        // An open session that answers is life; that no new one is served is told apart.
+        (SessionPath::Open, AcceptPath::Silent | AcceptPath::Answers) => Alive,
+        (SessionPath::Open, AcceptPath::Mute | AcceptPath::Unreachable) => Frozen,
+        // The accept path speaks for the server where the session path does not.
+        (SessionPath::Late | SessionPath::Unanswered | SessionPath::Full, AcceptPath::Answers | AcceptPath::Errs)
+        | (SessionPath::Full, AcceptPath::Silent)
+        | (
+            SessionPath::Open | SessionPath::Lost | SessionPath::Silent | SessionPath::Denied | SessionPath::Untried,
+            AcceptPath::Errs,
+        ) => Overloaded,
+        (SessionPath::Lost, AcceptPath::Answers) => SessionKilled,
+        (SessionPath::Denied, AcceptPath::Silent | AcceptPath::Answers) => NoPermission,
+        // It listens again, and has not let us in yet.
+        (SessionPath::Refused, AcceptPath::Answers | AcceptPath::Errs) => Meaning::Starting,
+        (SessionPath::Refused, AcceptPath::Silent) => Dead,
+        (_, AcceptPath::Unreachable) | (SessionPath::Late | SessionPath::Unanswered, AcceptPath::Silent) => Unreachable,
+        (_, AcceptPath::Mute) => Frozen,
+        (SessionPath::Silent | SessionPath::Untried, AcceptPath::Answers)
+        | (SessionPath::Silent | SessionPath::Untried | SessionPath::Lost, AcceptPath::Silent) => Unknown,
+    }
+}
+
+/// A doubt whether the server lives: it begins with an anomaly on the session path and ends with a sign of life there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Doubt {
+    /// Since when.
+    pub(super) since: MonoTime,
+    /// The last sign of life on either path.
+    pub(super) last_sign: MonoTime,
+    /// Whether the accept path has answered since.
+    pub(super) answered: bool,
+}
+
+/// What makes a server of a backend.
+#[derive(Debug, Clone)]
+pub(super) struct Server {
+    pub(super) watch: WatchId,
+    pub(super) spec: Arc<WatchSpec>,
+    pub(super) session: SessionPath,
+    /// The server's words, or the kernel's.
+    pub(super) detail: String,
+    /// Whether the last session was ended in order, and nothing else was heard since.
+    pub(super) was_ended: bool,
+    /// What the accept path has said since: what came before that tells of another time.
+    accept: AcceptPath,
+    /// What it said of itself last.
+    pub(super) facts: Option<ServerFacts>,
+    /// Whether that still counts: it was said, or confirmed, since it was last out.
+    pub(super) sworn: bool,
+    pub(super) doubt: Option<Doubt>,
+    /// Until when its first word is waited for; nothing once it has come, or the time was up.
+    pub(super) heard_by: Option<MonoTime>,
+    /// Writing sessions of epochs below this one have been cut.
+    pub(super) cut: Epoch,
+    pub(super) lag: Lag,
+    /// Whether it is of another cluster.
+    pub(super) is_foreign: bool,
+    /// What its part in the cluster is.
+    pub(super) part: Part,
+}
+
+/// A server's part in its cluster, as the cluster machine gave it out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// It may take the seat: the primary; and every backend of a pool that is no cluster.
+    Leads,
+    /// Its first word is waited for.
+    Awaited,
+    /// It is a standby.
+    Follows,
+    /// It says that it is the primary, and is not held to be.
+    Refused,
+    /// It lives, and nobody knows what it is.
+    Roleless,
+    /// It is of another cluster.
+    Foreign,
+}
+
+impl Server {
+    pub(super) fn new(now: MonoTime, watch: WatchId, spec: Arc<WatchSpec>) -> Self {
+        let heard_by = Some(now + spec.timeout);
+        Self {
+            watch,
+            spec,
+            session: SessionPath::Silent,
+            detail: String::new(),
+            was_ended: false,
+            accept: AcceptPath::Silent,
+            facts: None,
+            sworn: false,
+            doubt: None,
+            heard_by,
+            cut: Epoch::default(),
+            lag: Lag::default(),
+            is_foreign: false,
+            part: Part::Awaited,
+        }
+    }
+
+    /// The longest that it may give no sign of life.
+    pub(super) fn deadline(&self) -> Duration {
+        self.spec.postgres.heartbeat_deadline
+    }
+
+    /// The session path says something.
+    pub(super) fn says(&mut self, session: SessionPath, detail: &str) {
+        if self.session != session && session != SessionPath::Open {
+            self.accept = AcceptPath::Silent;
+        }
+        self.session = session;
+        detail.clone_into(&mut self.detail);
+    }
+
+    /// The accept path says something.
+    pub(super) fn accepts(&mut self, now: MonoTime, outcome: &ProbeOutcome) {
+        let Some(accept) = accept_of(outcome) else { return };
+        self.accept = accept;
+        if accept == AcceptPath::Answers
+            && let Some(doubt) = &mut self.doubt
+        {
+            (doubt.answered, doubt.last_sign) = (true, now);
+        }
+    }
+
+    /// A login proves all that the accept path could.
+    pub(super) const fn let_in(&mut self) {
+        self.accept = AcceptPath::Answers;
+    }
+
+    /// It says what it is. Whatever tells that has a session.
+    pub(super) fn learn(&mut self, facts: &ServerFacts) {
+        self.says(SessionPath::Open, "");
+        self.facts = Some(facts.clone());
+        (self.sworn, self.was_ended, self.doubt) = (true, false, None);
+    }
+
+    /// Something is wrong, and the last sign of life came then at the latest. What was allayed before is open again.
+    pub(super) fn begin_doubt(&mut self, now: MonoTime, last_sign: MonoTime) {
+        let before = self.doubt;
+        let since = before.filter(|doubt| !doubt.answered).map_or(now, |doubt| doubt.since);
+        let last_sign = before.map_or(last_sign, |doubt| doubt.last_sign.max(last_sign));
+        self.doubt = Some(Doubt { since, last_sign, answered: false });
+    }
+
+    /// We did not run until now: whatever is doubted is judged anew from here.
+    pub(super) fn acquit(&mut self, now: MonoTime) {
+        self.doubt = self.doubt.map(|_| Doubt { since: now, last_sign: now, answered: true });
+    }
+
+    /// It is out, or is not: what it said before it was lost counts no more, unless its session has lasted.
+    pub(super) fn review(&mut self, now: MonoTime, is_out: bool) {
+        let waits = self.session == SessionPath::Silent && self.heard_by.is_some_and(|by| now < by);
+        self.heard_by = self.heard_by.filter(|_| waits);
+        if is_out {
+            self.doubt = None;
+            self.sworn &= self.is_open();
+        }
+    }
+
+    /// Whether a session is open.
+    pub(super) const fn is_open(&self) -> bool {
+        matches!(self.session, SessionPath::Open | SessionPath::Late)
+    }
+
+    /// Whether it says that it takes no sessions, so that an answer on the accept path is none to go by.
+    pub(super) const fn is_closed(&self) -> bool {
+        matches!(self.session, SessionPath::Stopping | SessionPath::Starting)
+    }
+
+    /// Whether there is a doubt that nothing has allayed.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.doubt.is_some_and(|doubt| !doubt.answered)
+    }
+
+    /// When a doubt becomes a verdict: a deadline after the last sign of life, but the accept path has half of it at least.
+    pub(super) fn verdict_at(&self) -> Option<MonoTime> {
+        let deadline = self.deadline();
+        self.doubt.map(|doubt| (doubt.last_sign + deadline).max(doubt.since + deadline / 2))
+    }
+
+    /// Whether it says that it is the primary.
+    pub(super) fn says_primary(&self) -> bool {
+        self.role() == Some(Role::Primary)
+    }
+
+    /// Whether it says so, and is of the right cluster.
+    pub(super) fn claims(&self) -> bool {
+        self.says_primary() && !self.is_foreign
+    }
+
+    /// Whether a standby may be read from.
+    pub(super) const fn is_good_standby(&self) -> bool {
+        !self.lag.is_lagging && !self.lag.has_diverged
+    }
+
+    /// What it says it is, as far as that still counts.
+    pub(super) fn role(&self) -> Option<Role> {
+        self.facts.as_ref().filter(|_| self.sworn).map(|facts| facts.role)
+    }
+
+    /// Whether its first word is still waited for.
+    pub(super) const fn is_awaited(&self) -> bool {
+        self.heard_by.is_some()
+    }
+
+    /// What the two paths mean.
+    pub(super) fn meaning(&self) -> Meaning {
+        let meaning = meaning(self.session, self.accept);
+        let lives = matches!(meaning, Meaning::Alive | Meaning::Overloaded | Meaning::SessionKilled);
+        if lives && self.is_foreign { Meaning::WrongSystem } else { meaning }
+    }
+
+    /// The same in words.
+    pub(super) fn words(&self) -> String {
+        let (meaning, session, accept) = (self.meaning(), self.session, self.accept);
+        let said = if self.detail.is_empty() { String::new() } else { format!(" ({})", self.detail) };
+        format!("{meaning}: the session {session}{said}, the accept path {accept}")
+    }
+}
+
+/// What a probe's answer says of the accept path; nothing if it says nothing.
+fn accept_of(outcome: &ProbeOutcome) -> Option<AcceptPath> {
+    let error = match outcome {
+        ProbeOutcome::Passed { .. } => return Some(AcceptPath::Answers),
+        ProbeOutcome::Inconclusive { .. } => return None,
+        ProbeOutcome::Failed { error, .. } => *error,
+    };
+    match error {
+        ProbeError::Dial(DialError::Refused) => Some(AcceptPath::Refuses),
+        ProbeError::Dial(DialError::TimedOut | DialError::Unreachable | DialError::Unresolved | DialError::Other) => {
+            Some(AcceptPath::Unreachable)
+        }
+        ProbeError::Dial(DialError::SourceAddress | DialError::Local) => None,
+        ProbeError::Dial(DialError::Unanswered)
+        | ProbeError::Check(CheckError::AnswerTimedOut | CheckError::ClosedEarly) => Some(AcceptPath::Mute),
+        ProbeError::Check(CheckError::Slow) => Some(AcceptPath::Answers),
+        ProbeError::Check(CheckError::UnexpectedStatus | CheckError::CannotConnectNow) => Some(AcceptPath::Errs),
+        ProbeError::Check(
+            CheckError::Malformed | CheckError::SourceRefused | CheckError::AgentDown | CheckError::CommandFailed,
+        ) => Some(AcceptPath::Alien),
+    }
+}
+
+/// What it says of the session path that no session could be opened; `ended` is whether the last one was ended in order.
+pub(super) const fn session_of(error: WatchError, ended: bool) -> SessionPath {
+    match error {
+        WatchError::Dial(DialError::Refused) => SessionPath::Refused,
+        WatchError::Dial(DialError::SourceAddress | DialError::Local) => SessionPath::Untried,
+        WatchError::Dial(
+            DialError::TimedOut
+            | DialError::Unreachable
+            | DialError::Unresolved
+            | DialError::Unanswered
+            | DialError::Other,
+        )
+        | WatchError::Login(LoginError::TimedOut) => SessionPath::Unanswered,
+        WatchError::Login(LoginError::CannotConnectNow) if ended => SessionPath::Stopping,
+        WatchError::Login(LoginError::CannotConnectNow) => SessionPath::Starting,
+        WatchError::Login(LoginError::TooManyConnections) => SessionPath::Full,
+        WatchError::Login(
+            LoginError::NotAuthorized | LoginError::NotPermitted | LoginError::Tls | LoginError::Other,
+        ) => SessionPath::Denied,
+        WatchError::Login(LoginError::NotPostgres) => SessionPath::Alien,
+        WatchError::Login(LoginError::ClosedEarly) => SessionPath::Lost,
+    }
+}
+
+/// Whether the end of a session was itself a sign of life: something of the host answered.
+pub(super) const fn is_sign(end: WatchEnd) -> bool {
+    !matches!(end, WatchEnd::Silent)
+}

@@ -1,0 +1,64 @@
+//! Where sessions of a cluster go that want something else than the primary.
+
+use std::collections::BTreeMap;
+
+use crate::model::{Target, WhenDown};
+
+use super::availability::Availability;
+use super::member::Member;
+use super::pool::Pool;
+use super::server::{Part, Server};
+use super::table::{Route, TargetRoutes};
+use super::tier::Tier;
+
+impl Pool {
+    /// Whether new sessions that read may go to `member`, a standby.
+    pub(super) fn is_readable(&self, member: &Member) -> bool {
+        let follows = |server: &Server| server.part == Part::Follows && server.is_good_standby();
+        member.is_sound() && self.server_of(member).is_some_and(follows)
+    }
+
+    /// The routes by target; none in a pool that is no cluster.
+    pub(super) fn other_routes(&self) -> BTreeMap<Target, TargetRoutes> {
+        let mut others = BTreeMap::new();
+        if self.cluster.is_none() {
+            return others;
+        }
+        let doubted = |member: &Member| self.server_of(member).is_some_and(Server::is_suspect);
+        let standbys: Vec<&Member> = self.members.iter().filter(|member| self.is_readable(member)).collect();
+        let primary: Vec<&Member> =
+            self.members.iter().filter(|member| member.is_eligible() && !doubted(member)).collect();
+        let open: Vec<&Member> = standbys.iter().copied().filter(|member| !doubted(member)).collect();
+        // Whoever is in doubt, or has not said what it is, may be fit in a moment.
+        let is_pending = open.len() < standbys.len()
+            || self.members.iter().any(|member| member.availability() == Availability::Pending);
+        let resort = self.plan.hold.when_down == WhenDown::UsePreferred && open.is_empty() && !is_pending;
+        let standby = if resort { self.by_priority(&primary) } else { self.by_priority(&open) };
+        let preferred = self.by_priority(&open).into_iter().chain(self.by_priority(&primary)).collect();
+        let all: Vec<&Member> = self
+            .members
+            .iter()
+            .filter(|m| [&open, &primary].iter().any(|of| of.iter().any(|o| o.id == m.id)))
+            .collect();
+        let any_pending = is_pending || self.is_pending() || self.is_suspect();
+        for (target, tiers, pending) in [
+            (Target::Standby, standby, is_pending),
+            (Target::PreferStandby, preferred, any_pending),
+            (Target::Any, self.by_priority(&all), any_pending),
+        ] {
+            let tiers: Vec<Tier> = if self.pause.is_some() { Vec::new() } else { tiers };
+            let pending = pending && tiers.is_empty();
+            others.insert(target, TargetRoutes { pending, tiers });
+        }
+        others
+    }
+
+    /// Those of one priority are a tier, as in any pool.
+    fn by_priority(&self, members: &[&Member]) -> Vec<Tier> {
+        let mut tiers: BTreeMap<u32, Vec<Route>> = BTreeMap::new();
+        for member in members {
+            tiers.entry(member.plan.priority).or_default().push(member.route());
+        }
+        tiers.into_values().map(|routes| Tier::new(self.plan.balance, routes)).collect()
+    }
+}

@@ -1,0 +1,284 @@
+//! Who is the primary: promotions, old primaries that come back, two that claim it, and what people order.
+
+use super::build::ms;
+use super::clustered::{healthy, plain, primary, standby, three};
+use super::rig::{Rig, passed};
+use crate::failover::{Change, Event, Refusal};
+use crate::model::{AdminState, OutReason, PoolState, Role, SessionPolicy, Timeline, WatchEnd};
+
+fn promoted(rig: &mut Rig) {
+    rig.dies("a");
+    rig.sees("b", primary(2, &[900]));
+    assert_eq!(rig.way("pg"), "b");
+}
+
+#[test]
+fn a_standby_that_was_promoted_is_served_from_at_once() {
+    let mut rig = healthy(three());
+    assert_eq!(rig.state(), PoolState::Healthy);
+    rig.dies("a");
+    assert!(rig.holds());
+    rig.sees("b", primary(2, &[900]));
+    assert_eq!((rig.deeds().as_str(), rig.kinds().as_slice()), ("[b]", &["pool.primary_changed", "pool.failover"][..]));
+    assert_eq!(rig.failovers(), ["1 pending: a >  (dead)", "1 in_progress: a > b (dead)", "1 completed: a > b (dead)"]);
+    assert_eq!(rig.state(), PoolState::FailoverComplete, "a has the better priority");
+    let told = Change::PrimaryChanged { from: Some("a".into()), to: "b".into(), timeline: Some(Timeline(2)) };
+    assert!(rig.told.contains(&told));
+}
+
+#[test]
+fn whoever_is_demoted_while_it_lives_is_fenced_before_another_one_writes() {
+    let mut rig = healthy(three());
+    rig.sees("b", primary(2, &[900]));
+    assert_eq!(rig.deeds(), "[-] a:writing(demoted) [b]");
+    assert_eq!(rig.failovers().last().unwrap(), "1 completed: a > b (demoted)");
+    assert!(rig.server_reason("a").contains("b has served on timeline 2"), "{}", rig.server_reason("a"));
+    // And nobody goes back to it, whatever it says.
+    rig.sees("a", primary(1, &[]));
+    rig.live(ms(60_000), &[]);
+    assert_eq!(rig.way("pg"), "b");
+}
+
+#[test]
+fn a_drained_departure_of_writers_does_not_outlive_the_next_primary() {
+    let mut rig = healthy(three().sessions(|of| of.dead = SessionPolicy::Drain));
+    rig.dies("a");
+    assert_eq!(rig.deeds(), "");
+    rig.sees("b", primary(2, &[900]));
+    assert_eq!(rig.deeds(), "[-] a:writing(demoted) [b]");
+    let mut kept = healthy(three().sessions(|of| of.demoted = SessionPolicy::Keep));
+    kept.sees("b", primary(2, &[900]));
+    assert_eq!(kept.deeds(), "[b]", "as the policy says");
+}
+
+#[test]
+fn an_old_primary_that_comes_back_gets_nobody_also_after_a_restart_of_ours() {
+    let mut rig = healthy(three());
+    promoted(&mut rig);
+    rig.comes_back("a", primary(1, &[]));
+    assert_eq!((rig.way("pg"), rig.backend("a").eligible), ("b".to_owned(), false));
+    let mut next = rig.restarted(three());
+    next.open_session("a", primary(1, &[]));
+    next.open_session("c", standby(1, &[]));
+    next.fit(&["a", "b", "c"]);
+    next.live(ms(60_000), &[]);
+    assert!(next.holds(), "{}", next.way("pg"));
+    assert_eq!(next.count("pool.primary_changed"), 0);
+    next.open_session("b", primary(2, &[900]));
+    assert_eq!((next.way("pg"), next.count("pool.primary_changed")), ("b".to_owned(), 0));
+}
+
+#[test]
+fn what_matches_what_is_remembered_need_not_wait_for_the_others() {
+    let mut rig = healthy(three());
+    promoted(&mut rig);
+    let mut next = rig.restarted(three());
+    next.open_session("b", primary(2, &[900]));
+    assert_eq!(next.way("pg"), "b");
+    let mut without = Rig::new(three());
+    without.open_session("b", primary(2, &[900]));
+    assert!(without.holds());
+}
+
+#[test]
+fn equal_timelines_are_a_split_brain_and_a_person_decides() {
+    let mut rig = healthy(three());
+    rig.dies("a");
+    rig.sees("b", primary(2, &[900]));
+    rig.sees("c", primary(2, &[950]));
+    assert_eq!(rig.deeds(), "[-] b:writing(demoted)");
+    assert!(rig.holds());
+    assert_eq!((rig.count("pool.split_brain"), rig.state()), (1, PoolState::FailoverInProgress));
+    rig.sees("c", primary(2, &[950]));
+    assert_eq!(rig.count("pool.split_brain"), 1, "told once");
+    assert!(rig.server_reason("c").contains("--to c"), "{}", rig.server_reason("c"));
+    rig.fail_over("pg", Some("c")).unwrap();
+    assert_eq!(rig.way("pg"), "c");
+    rig.sees("b", primary(2, &[900]));
+    assert_eq!(rig.way("pg"), "c");
+    // What was decided is the lineage from then on.
+    rig.dies("b");
+    rig.fail_back("pg").unwrap();
+    assert_eq!(rig.way("pg"), "c");
+    rig.comes_back("b", standby(2, &[950]));
+    assert_eq!(rig.way("pg"), "c");
+}
+
+#[test]
+fn a_lone_claimant_on_another_line_of_the_same_number_is_refused() {
+    let mut rig = healthy(three());
+    promoted(&mut rig);
+    rig.dies("b");
+    rig.sees("c", primary(2, &[950]));
+    assert!(rig.holds());
+    assert_eq!(rig.count("pool.split_brain"), 1);
+}
+
+#[test]
+fn a_higher_number_without_descent_proves_nothing_against_another_claimant() {
+    let mut rig = healthy(three());
+    rig.sees("b", primary(2, &[900]));
+    // Timeline 3 that left 1, not 2.
+    let mut facts = primary(3, &[950, 980]);
+    facts.history = [facts.history[0]].into();
+    rig.sees("c", facts.clone());
+    assert!(rig.holds());
+    rig.dies("b");
+    assert_eq!(rig.way("pg"), "c", "higher than all that was routed to, and it comes from what a claims");
+}
+
+#[test]
+fn plain_sessions_that_cannot_tell_are_believed_one_at_a_time() {
+    let mut rig = Rig::new(three());
+    rig.open_session("a", plain(Role::Primary, 10));
+    rig.open_session("b", plain(Role::Standby, 10));
+    rig.open_session("c", plain(Role::Standby, 10));
+    rig.fit(&["a", "b", "c"]);
+    assert_eq!(rig.way("pg"), "a");
+    rig.sees("b", plain(Role::Primary, 11));
+    assert!(rig.holds() && rig.count("pool.split_brain") == 1);
+    rig.dies("a");
+    assert_eq!(rig.way("pg"), "b");
+}
+
+#[test]
+fn a_switchover_by_hand_loses_nobody() {
+    let mut rig = healthy(three());
+    rig.pause("pg", None).unwrap();
+    rig.point_to("b", SessionPolicy::Drain).unwrap();
+    assert_eq!(rig.failovers(), ["1 pending: a >  (manual)"]);
+    assert_eq!(rig.status("pg").pinned, Some("b".into()));
+    rig.ends("a", WatchEnd::Terminated);
+    rig.fails("a", super::clustered::turned_away());
+    rig.sees("b", primary(2, &[900]));
+    assert_eq!(rig.failovers().last().unwrap(), "1 completed: a > b (manual)");
+    assert_eq!(rig.way("pg"), "", "paused still");
+    rig.resume("pg").unwrap();
+    assert_eq!(rig.way("pg"), "b");
+    rig.comes_back("a", standby(2, &[900]));
+    rig.fail_back("pg").unwrap();
+    assert_eq!(rig.way("pg"), "b", "released, it follows the primary");
+    assert!(matches!(rig.fail_back("pg"), Err(Refusal::Conflict(_))));
+}
+
+#[test]
+fn a_pin_to_a_standby_holds_those_that_write_and_fences_the_old_before_the_new() {
+    let mut rig = healthy(three());
+    rig.point_to("b", SessionPolicy::Keep).unwrap();
+    assert!(rig.holds() && rig.fences().is_empty());
+    assert_eq!(rig.server_reason("a"), "standby: pinned to b until `changeover failback pg`");
+    rig.live(ms(60_000), &[]);
+    assert_eq!(rig.failovers(), ["1 pending: a >  (manual)"]);
+    rig.sees("b", primary(2, &[900]));
+    assert_eq!(rig.deeds(), "[-] a:writing(demoted) [b]");
+    // A pin to a standby overrules no proof: b is lost, c is promoted, and b comes back as it was.
+    rig.dies("b");
+    rig.sees("c", primary(3, &[900, 990]));
+    rig.comes_back("b", primary(2, &[900]));
+    assert!(rig.holds());
+    rig.fail_back("pg").unwrap();
+    assert_eq!(rig.way("pg"), "c");
+}
+
+#[test]
+fn a_failover_needs_a_name_and_a_server_that_lives() {
+    let mut rig = healthy(three());
+    let text = rig.fail_over("pg", None).unwrap_err().to_string();
+    assert!(text.contains("--to"), "{text}");
+    rig.dies("b");
+    assert!(rig.fail_over("pg", Some("b")).unwrap_err().to_string().contains("dead"));
+}
+
+#[test]
+fn with_automatic_off_a_new_primary_is_not_followed() {
+    let mut rig = healthy(three().manual_failover());
+    rig.sees("b", primary(2, &[900]));
+    assert_eq!((rig.way("pg"), rig.fences().len()), (String::new(), 1), "the old one is none any more");
+    rig.live(ms(60_000), &[]);
+    assert_eq!(rig.way("pg"), "");
+    rig.fail_over("pg", Some("b")).unwrap();
+    assert_eq!(rig.way("pg"), "b");
+}
+
+#[test]
+fn a_primary_that_is_drained_waits_for_another_one() {
+    let mut rig = healthy(three());
+    rig.order("a", AdminState::Drain);
+    assert!(rig.holds());
+    rig.sees("b", primary(2, &[900]));
+    assert_eq!(rig.way("pg"), "b");
+    assert_eq!(rig.failovers().last().unwrap(), "1 completed: a > b (drained)");
+}
+
+#[test]
+fn a_primary_that_says_it_is_a_standby_is_demoted_and_those_that_read_stay() {
+    let mut rig = healthy(three());
+    rig.sees("a", standby(1, &[]));
+    assert_eq!(rig.deeds(), "[-] a:writing(demoted)");
+    assert!(rig.holds());
+    assert_eq!(rig.failovers(), ["1 pending: a >  (demoted)"]);
+    rig.sees("b", primary(2, &[900]));
+    assert_eq!(rig.deeds(), "[b]", "fenced already");
+}
+
+#[test]
+fn a_primary_that_left_the_plan_is_fenced_before_another_one_writes() {
+    let mut rig = healthy(three());
+    let gone = rig.id("a");
+    rig.replan(super::build::plan().pool("pg").postgres().backend("b", 2).backend("c", 2));
+    assert!(rig.holds() && rig.fences().is_empty(), "drained, as policies say");
+    rig.sees("b", primary(2, &[900]));
+    assert_eq!(rig.deeds(), format!("[-] #{gone}:writing(demoted) [b]"));
+}
+
+#[test]
+fn when_all_are_dead_the_pool_is_down_and_nobody_is_sent_anywhere() {
+    let mut rig = healthy(three().use_preferred());
+    for name in ["a", "b", "c"] {
+        rig.dies(name);
+    }
+    assert_eq!((rig.state(), rig.way("pg"), rig.holds()), (PoolState::Down, String::new(), false));
+    rig.comes_back("a", primary(1, &[]));
+    assert_eq!((rig.way("pg"), rig.state()), ("a".to_owned(), PoolState::Degraded));
+}
+
+#[test]
+fn a_primary_that_comes_back_before_anybody_is_promoted_goes_on() {
+    let mut rig = healthy(three());
+    rig.dies("a");
+    rig.comes_back("a", primary(1, &[]));
+    assert_eq!(rig.way("pg"), "a");
+    assert_eq!(rig.failovers().last().unwrap(), "1 failed: a >  (dead)");
+    assert_eq!(rig.out_for("a"), Some(OutReason::Dead));
+    rig.answer("b", passed());
+}
+
+#[test]
+fn what_was_decided_is_explained_server_by_server() {
+    let mut rig = healthy(three());
+    let explain = |rig: &Rig| {
+        let said = rig.core.explain(rig.now, &"pg".into()).unwrap();
+        said.rules.iter().map(|rule| format!("{}: {}", rule.rule, rule.detail)).collect::<Vec<_>>()
+    };
+    let rules = explain(&rig);
+    assert_eq!(rules[1], "primary: healthy: a is on timeline 1");
+    assert_eq!(
+        rules[3],
+        "server: b is standby, timeline 1, at 0/3E8; alive: the session is open, the accept path answers"
+    );
+    rig.late("a", 40);
+    assert!(explain(&rig)[1].starts_with("primary: suspect") && explain(&rig)[2].starts_with("suspect: "));
+    rig.on_time("a");
+    rig.dies("a");
+    let rules = explain(&rig);
+    assert_eq!(rules[0], "hold: clients wait up to 10s for a primary");
+    assert_eq!(rules[1], "no_primary: no_primary: standby is b, c");
+    assert_eq!(rig.core.evaluate(rig.now, &"pg".into()).unwrap().reason, "no server proves that it is the primary");
+    rig.sees("b", primary(2, &[900]));
+    rig.sees("c", primary(2, &[950]));
+    assert_eq!(
+        explain(&rig)[1],
+        "split_brain: two_primaries: b is on timeline 2, which left timeline 1 at 0/384; c is on timeline 2, which left timeline 1 at 0/3B6"
+    );
+    rig.feed(Event::Tick);
+}

@@ -1,0 +1,118 @@
+//! How far standbys are behind, and who is too far.
+
+use std::time::Duration;
+
+use super::build::ms;
+use super::clustered::{facts, healthy, primary, three};
+use super::rig::Rig;
+use crate::failover::Change;
+use crate::failover::lag::Samples;
+use crate::model::{Lsn, MonoTime, Role, SessionPolicy, Target};
+
+const MIB: u64 = 1 << 20;
+
+fn lag(rig: &Rig, name: &str) -> (u64, Duration) {
+    let server = rig.backend(name).server.unwrap();
+    (server.lag_bytes.unwrap(), server.lag_time.unwrap())
+}
+
+fn at(rig: &mut Rig, name: &str, role: Role, at: u64) {
+    rig.sees(name, facts(role, 1, at, &[]));
+}
+
+#[test]
+fn bytes_are_told_against_the_primary_and_an_idle_one_leaves_nobody_behind() {
+    let mut rig = healthy(three());
+    at(&mut rig, "a", Role::Primary, 5000);
+    at(&mut rig, "b", Role::Standby, 4000);
+    assert_eq!(lag(&rig, "b"), (1000, ms(0)));
+    at(&mut rig, "b", Role::Standby, 5000);
+    rig.live(ms(600_000), &[]);
+    at(&mut rig, "a", Role::Primary, 5000);
+    at(&mut rig, "b", Role::Standby, 5000);
+    assert_eq!(lag(&rig, "b"), (0, ms(0)));
+}
+
+#[test]
+fn too_many_bytes_keep_new_sessions_away_until_it_has_caught_up_by_half() {
+    let mut rig = healthy(three());
+    at(&mut rig, "a", Role::Primary, 100 * MIB);
+    at(&mut rig, "b", Role::Standby, 84 * MIB);
+    assert_eq!(rig.way_to(Target::Standby).0, "b c", "16 MiB are not more than 16 MiB");
+    at(&mut rig, "b", Role::Standby, 84 * MIB - 1);
+    assert_eq!(
+        (rig.way_to(Target::Standby).0, rig.kinds()),
+        ("c".to_owned(), vec!["backend.lagging", "pool.degraded"])
+    );
+    assert!(rig.fences().is_empty(), "its sessions stay");
+    assert!(rig.server_reason("b").contains("behind by"), "{}", rig.server_reason("b"));
+    at(&mut rig, "b", Role::Standby, 92 * MIB - 1);
+    assert_eq!(rig.way_to(Target::Standby).0, "c", "not yet by half");
+    at(&mut rig, "b", Role::Standby, 92 * MIB);
+    assert_eq!((rig.way_to(Target::Standby).0, rig.kinds()), ("b c".to_owned(), vec!["backend.lagging"]));
+    assert!(matches!(rig.told.last(), Some(Change::BackendLagging { lagging: false, .. })));
+}
+
+#[test]
+fn a_standby_whose_replay_is_paused_falls_behind_in_time() {
+    let mut rig = healthy(three().sessions(|of| of.lagging = SessionPolicy::Close));
+    at(&mut rig, "b", Role::Standby, 1000);
+    let mut fenced = String::new();
+    for step in 1..=52u64 {
+        rig.live(ms(200), &[]);
+        at(&mut rig, "a", Role::Primary, 1000 + step);
+        at(&mut rig, "b", Role::Standby, 1000);
+        if fenced.is_empty() && !rig.fences().is_empty() {
+            fenced = rig.deeds();
+        }
+        let lags = rig.way_to(Target::Standby).0 == "c";
+        assert_eq!(lags, lag(&rig, "b").1 > ms(10_000), "step {step}: {:?}", lag(&rig, "b"));
+    }
+    // The primary has been past it for 10 s, and is idle now: that is no better.
+    rig.live(ms(1000), &[]);
+    at(&mut rig, "b", Role::Standby, 1000);
+    assert!(lag(&rig, "b").1 > ms(10_000));
+    assert_eq!(rig.way_to(Target::Standby).0, "c");
+    assert_eq!(fenced, "[a] b:all(lagging)", "by the policy: {:?}", rig.told.last());
+    at(&mut rig, "b", Role::Standby, 1052);
+    assert_eq!(rig.way_to(Target::Standby).0, "b c");
+}
+
+#[test]
+fn without_a_primary_nobody_falls_further_behind() {
+    let mut rig = healthy(three());
+    at(&mut rig, "a", Role::Primary, 2000);
+    at(&mut rig, "b", Role::Standby, 1000);
+    rig.dies("a");
+    rig.live(ms(60_000), &["a"]);
+    at(&mut rig, "b", Role::Standby, 1000);
+    assert_eq!(rig.way_to(Target::Standby).0, "b c");
+}
+
+#[test]
+fn a_standby_that_replayed_what_the_primary_never_wrote_is_read_by_nobody() {
+    let mut rig = healthy(three());
+    rig.dies("a");
+    rig.sees("b", primary(2, &[900]));
+    at(&mut rig, "c", Role::Standby, 901);
+    assert_eq!(rig.way_to(Target::Standby).0, "");
+    assert!(rig.server_reason("c").contains("never wrote"));
+    at(&mut rig, "c", Role::Standby, 900);
+    assert_eq!(rig.way_to(Target::Standby).0, "c", "behind, and no more");
+}
+
+#[test]
+fn samples_are_bounded_and_reach_back() {
+    let mut samples = Samples::default();
+    let moment = |step: u64| MonoTime::ZERO + ms(10) * u32::try_from(step).unwrap();
+    for step in 0..100_000 {
+        samples.take(moment(step), Lsn(step + 1), ms(10_000));
+    }
+    let now = moment(99_999);
+    let behind = samples.behind(now, Lsn(99_999)).unwrap();
+    assert_eq!((behind.bytes, behind.time), (1, ms(0)));
+    let behind = samples.behind(now, Lsn(98_000)).unwrap();
+    assert!(behind.time.abs_diff(ms(20_000)) <= ms(40), "{behind:?}");
+    let behind = samples.behind(now, Lsn(0)).unwrap();
+    assert!(behind.time >= ms(20_000) && behind.bytes == 100_000, "{behind:?}");
+}

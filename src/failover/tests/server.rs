@@ -1,0 +1,294 @@
+//! What the two paths to a server say, what that means, and what follows for its health.
+
+use super::build::ms;
+use super::clustered::{denied, healthy, of_system, primary, standby, three, turned_away};
+use super::rig::{Rig, bad_answer, failed, passed, refused, timed_out};
+use crate::failover::server::meaning;
+use crate::failover::{Event, Order};
+use crate::model::{
+    AcceptPath, CheckError, DialError, HealthState, LoginError, Meaning, OutReason, PoolState, ProbeError, SessionPath,
+    WatchEnd, WatchError, WatchId, WatchNews,
+};
+
+#[test]
+fn every_combination_has_its_meaning() {
+    use AcceptPath::{Alien, Answers, Errs, Mute, Refuses, Silent, Unreachable};
+    let accepts = [Silent, Answers, Refuses, Mute, Unreachable, Errs, Alien];
+    assert_eq!(accepts.len(), AcceptPath::ALL.len());
+    let table = [
+        (SessionPath::Silent, "unknown unknown dead frozen unreachable overloaded not_postgres"),
+        (SessionPath::Open, "alive alive dead frozen frozen overloaded not_postgres"),
+        (SessionPath::Late, "unreachable overloaded dead frozen unreachable overloaded not_postgres"),
+        (SessionPath::Lost, "unknown session_killed dead frozen unreachable overloaded not_postgres"),
+        (SessionPath::Stopping, "stopping stopping dead stopping stopping stopping not_postgres"),
+        (SessionPath::Starting, "starting starting dead starting starting starting not_postgres"),
+        (SessionPath::Full, "overloaded overloaded dead frozen unreachable overloaded not_postgres"),
+        (SessionPath::Denied, "no_permission no_permission dead frozen unreachable overloaded not_postgres"),
+        (SessionPath::Refused, "dead starting dead frozen unreachable starting not_postgres"),
+        (SessionPath::Unanswered, "unreachable overloaded dead frozen unreachable overloaded not_postgres"),
+        (SessionPath::Alien, "not_postgres not_postgres dead frozen unreachable not_postgres not_postgres"),
+        (SessionPath::Untried, "unknown unknown dead frozen unreachable overloaded not_postgres"),
+    ];
+    assert_eq!(table.len(), SessionPath::ALL.len());
+    for (session, row) in table {
+        let words: Vec<&str> = row.split(' ').collect();
+        for (accept, word) in accepts.into_iter().zip(words) {
+            assert_eq!(meaning(session, accept).label(), word, "{session:?} {accept:?}");
+        }
+    }
+}
+
+#[test]
+fn a_session_that_ends_and_one_refusal_are_death() {
+    for end in [WatchEnd::Closed, WatchEnd::Terminated, WatchEnd::Crashed, WatchEnd::Malformed] {
+        let mut rig = healthy(three());
+        rig.after(ms(300));
+        rig.ends("a", end);
+        assert!(rig.started("a") && rig.holds(), "asked at once, and nobody new is sent there meanwhile");
+        rig.answer("a", refused());
+        assert_eq!((rig.out_for("a"), rig.meaning("a").as_str()), (Some(OutReason::Dead), "dead"));
+        assert_eq!((rig.state(), rig.deeds().as_str()), (PoolState::FailoverInProgress, "a:all(dead)"));
+        assert!(rig.holds());
+    }
+}
+
+#[test]
+fn a_session_that_ends_and_is_refused_is_death_before_any_probe_is() {
+    let mut rig = healthy(three());
+    rig.ends("a", WatchEnd::Closed);
+    rig.fails("a", WatchError::Dial(DialError::Refused));
+    assert_eq!(rig.out_for("a"), Some(OutReason::Dead));
+    assert_eq!(rig.meaning("a"), "dead");
+}
+
+#[test]
+fn a_fast_stop_is_the_end_at_once_though_it_still_accepts() {
+    let mut rig = healthy(three());
+    rig.ends("a", WatchEnd::Terminated);
+    rig.fails("a", turned_away());
+    assert_eq!((rig.out_for("a"), rig.meaning("a").as_str()), (Some(OutReason::Dead), "stopping"));
+    for _ in 0..5 {
+        rig.answer("a", passed());
+        assert_eq!(rig.backend("a").health, HealthState::Unhealthy, "what still answers takes no sessions");
+    }
+    assert_eq!(rig.meaning("a"), "stopping");
+    rig.answer("a", refused());
+    assert_eq!(rig.meaning("a"), "dead");
+    rig.fails("a", WatchError::Dial(DialError::Refused));
+    rig.fails("a", turned_away());
+    assert_eq!(rig.meaning("a"), "starting");
+    rig.comes_back("a", primary(1, &[]));
+    assert_eq!((rig.way("pg"), rig.meaning("a").as_str()), ("a".to_owned(), "alive"));
+}
+
+#[test]
+fn whoever_ends_the_monitors_session_alone_changes_nothing() {
+    let mut rig = healthy(three());
+    let told = rig.told.len();
+    rig.ends("a", WatchEnd::Terminated);
+    assert!(rig.holds(), "a doubt of a moment");
+    assert_eq!(rig.meaning("a"), "unknown");
+    rig.answer("a", passed());
+    assert_eq!((rig.way("pg"), rig.meaning("a").as_str()), ("a".to_owned(), "session_killed"));
+    rig.open_session("a", primary(1, &[]));
+    rig.live(ms(5000), &[]);
+    assert_eq!((rig.told.len(), rig.state(), rig.way("pg")), (told, PoolState::Healthy, "a".to_owned()));
+}
+
+#[test]
+fn a_frozen_server_is_out_when_nothing_has_answered_for_the_deadline() {
+    let mut rig = healthy(three());
+    rig.late("a", 30);
+    assert!(rig.holds() && rig.started("a"));
+    let began = rig.now;
+    rig.pass(ms(219));
+    assert_eq!(rig.backend("a").health, HealthState::Healthy);
+    rig.pass(ms(1));
+    assert_eq!(rig.out_for("a"), Some(OutReason::Unreachable), "after {:?}", rig.now.since(began));
+    assert_eq!(rig.meaning("a"), "unreachable");
+    // Thawed: the same session goes on, and says so.
+    rig.on_time("a");
+    rig.answer("a", passed());
+    assert_eq!((rig.way("pg"), rig.meaning("a").as_str()), ("a".to_owned(), "alive"));
+}
+
+#[test]
+fn thawed_before_the_deadline_nothing_is_lost() {
+    let mut rig = healthy(three());
+    let told = rig.told.len();
+    rig.late("a", 30);
+    rig.pass(ms(200));
+    rig.on_time("a");
+    assert_eq!((rig.way("pg"), rig.deeds()), ("a".to_owned(), "[a]".to_owned()));
+    rig.live(ms(2000), &[]);
+    assert_eq!(rig.told.len(), told);
+}
+
+#[test]
+fn an_overloaded_server_serves_and_is_asked_again_and_again() {
+    let mut rig = healthy(three());
+    rig.late("a", 30);
+    rig.answer("a", passed());
+    assert_eq!((rig.way("pg"), rig.meaning("a").as_str()), ("a".to_owned(), "overloaded"));
+    let mut asked = 0;
+    for _ in 0..20 {
+        let wait = rig.wait("a");
+        assert!(wait <= ms(70), "{wait:?}");
+        rig.answer("a", passed());
+        asked += 1;
+    }
+    assert_eq!((asked, rig.backend("a").health), (20, HealthState::Healthy));
+    // Then it freezes: the answer that does not come is noticed within the deadline.
+    rig.pass(ms(249));
+    assert_eq!(rig.backend("a").health, HealthState::Healthy);
+    rig.pass(ms(1));
+    assert_eq!(rig.out_for("a"), Some(OutReason::Unreachable));
+}
+
+#[test]
+fn a_stall_of_our_own_voids_a_doubt() {
+    let mut rig = healthy(three());
+    rig.late("a", 30);
+    let since = rig.now;
+    rig.now = rig.now + ms(5000);
+    rig.feed(Event::WasStalled { since });
+    assert_eq!((rig.way("pg"), rig.backend("a").health), ("a".to_owned(), HealthState::Healthy));
+    // What was late all the while is told late: the accept path has its time all the same.
+    rig.late("a", 5030);
+    rig.pass(ms(100));
+    assert_eq!(rig.backend("a").health, HealthState::Healthy);
+    rig.answer("a", passed());
+    assert_eq!(rig.way("pg"), "a");
+}
+
+#[test]
+fn whoever_cannot_be_asked_as_whom_keeps_its_part() {
+    let errors = [
+        denied(),
+        WatchError::Login(LoginError::NotPermitted),
+        WatchError::Login(LoginError::Tls),
+        WatchError::Login(LoginError::TooManyConnections),
+    ];
+    for error in errors {
+        let mut rig = healthy(three());
+        rig.ends("a", WatchEnd::Terminated);
+        rig.fails("a", error);
+        assert_eq!(rig.way("pg"), "a", "an answer is a sign of life");
+        rig.live(ms(60_000), &[]);
+        assert_eq!((rig.way("pg"), rig.state()), ("a".to_owned(), PoolState::Healthy));
+        let expected =
+            if error == WatchError::Login(LoginError::TooManyConnections) { "overloaded" } else { "no_permission" };
+        assert_eq!(rig.meaning("a"), expected);
+    }
+}
+
+#[test]
+fn whoever_is_never_let_in_has_no_part_and_says_why() {
+    let mut rig = Rig::new(three());
+    for name in ["a", "b", "c"] {
+        rig.fails(name, denied());
+    }
+    assert!(!rig.core.has_first_verdicts(), "the accept path has said nothing yet");
+    rig.fit(&["a", "b", "c"]);
+    assert!(rig.core.has_first_verdicts() && rig.holds());
+    assert_eq!(rig.state(), PoolState::FailoverInProgress);
+    assert!(
+        rig.server_reason("a").contains("no_permission: the session is denied (not_authorized)"),
+        "{}",
+        rig.server_reason("a")
+    );
+    rig.open_session("b", primary(1, &[]));
+    assert_eq!((rig.way("pg"), rig.state()), ("b".to_owned(), PoolState::FailoverComplete));
+    assert!(!rig.backend("a").eligible);
+}
+
+#[test]
+fn first_verdicts_wait_for_words_and_not_for_ever() {
+    let mut rig = Rig::new(three());
+    rig.fit(&["a", "b", "c"]);
+    assert!(!rig.core.has_first_verdicts() && rig.state() == PoolState::Unknown);
+    rig.open_session("b", primary(1, &[]));
+    rig.fails("c", denied());
+    assert!(rig.holds(), "a may be the newer primary");
+    rig.live(ms(5000), &[]);
+    assert!(rig.core.has_first_verdicts());
+    assert_eq!(rig.way("pg"), "b");
+}
+
+#[test]
+fn what_is_no_postgres_gets_nobody() {
+    let mut rig = Rig::new(three());
+    rig.open_session("a", primary(1, &[]));
+    rig.fails("b", WatchError::Login(LoginError::NotPostgres));
+    rig.fails("c", denied());
+    rig.answer("a", passed());
+    rig.answer("c", failed(ProbeError::Check(CheckError::Malformed)));
+    assert_eq!((rig.meaning("b"), rig.meaning("c")), ("not_postgres".to_owned(), "not_postgres".to_owned()));
+    assert_eq!((rig.backend("b").eligible, rig.backend("c").eligible), (false, false));
+    assert_eq!(rig.way("pg"), "a");
+}
+
+#[test]
+fn a_server_of_another_cluster_gets_nobody() {
+    let mut rig = healthy(three());
+    rig.dies("b");
+    rig.comes_back("b", of_system(primary(1, &[]), 5));
+    assert_eq!((rig.way("pg"), rig.meaning("b").as_str()), ("a".to_owned(), "wrong_system"));
+    assert!(rig.server_reason("b").contains("its system identifier is 5"), "{}", rig.server_reason("b"));
+    assert!(!rig.backend("b").eligible);
+    assert_eq!(rig.state(), PoolState::Degraded);
+}
+
+#[test]
+fn news_of_another_watch_and_of_nobody_are_void() {
+    let mut rig = healthy(three());
+    rig.tell_as("a", WatchId(77), WatchNews::Ended { end: WatchEnd::Closed, detail: String::new() });
+    assert!(rig.last.is_empty() && rig.way("pg") == "a");
+    // Late and on time belong to a session.
+    rig.ends("b", WatchEnd::Closed);
+    rig.late("b", 50);
+    rig.on_time("b");
+    assert_eq!(rig.meaning("b"), "unknown");
+}
+
+#[test]
+fn a_plan_begins_and_ends_watches() {
+    let mut rig = Rig::new(three());
+    assert_eq!(rig.watches.len(), 3);
+    let (old, gone) = (rig.watches.clone(), rig.id("c"));
+    rig.replan(super::build::plan().pool("pg").postgres().backend("a", 1).backend("b", 5).at("other:1"));
+    assert_eq!(rig.watches.len(), 2);
+    assert!(!rig.watches.contains_key(&gone));
+    let a = rig.id("a");
+    assert_eq!(rig.watches[&a], old[&a], "the same goes on undisturbed");
+    assert!(!old.contains_key(&rig.id("b")), "at another address it is another server");
+    rig.replan(super::build::plan().pool("pg").backend("a", 1));
+    assert!(rig.watches.is_empty(), "no cluster, no watch");
+    rig.fit(&["a"]);
+    assert_eq!(rig.way("pg"), "a");
+}
+
+#[test]
+fn what_a_server_said_before_it_was_lost_counts_no_more() {
+    let mut rig = healthy(three());
+    rig.dies("a");
+    rig.answer("a", passed());
+    rig.answer("a", passed());
+    assert_eq!(rig.backend("a").health, HealthState::Healthy);
+    assert!(rig.holds(), "it may have come back as a standby");
+    assert_eq!(rig.backend("a").server.unwrap().role, None);
+    rig.open_session("a", standby(1, &[]));
+    assert!(rig.holds());
+}
+
+#[test]
+fn other_failures_go_by_their_thresholds() {
+    let mut rig = healthy(three());
+    rig.answer("a", timed_out());
+    rig.answer("a", bad_answer());
+    assert_eq!(rig.way("pg"), "a");
+    rig.command(Order::Probe { pool: "pg".into(), backend: None });
+    rig.answer("a", timed_out());
+    assert_eq!(rig.backend("a").health, HealthState::Unhealthy);
+    assert_eq!(Meaning::LABELS.len(), 12);
+}

@@ -1,0 +1,251 @@
+//! What a server's monitor tells, and what that does to its health.
+//!
+//! An anomaly on the session path is a doubt. The accept path is asked at once, and is the judge: it refuses, and the server is
+//! dead; it answers, and the server lives; it is silent for as long as a heartbeat may be, and the server is unreachable.
+
+use crate::model::{
+    BackendId, CheckError, CheckPlan, DialError, HealthState, MonoTime, OutReason, ProbeError, ProbeOutcome, Role,
+    SessionPath, WatchEnd, WatchError, WatchId, WatchNews,
+};
+
+use super::change::Change;
+use super::controller::{Controller, Turn};
+use super::health::{Health, Verdict, severity};
+use super::lag::has_diverged;
+use super::pool::{Effects, Pool, Return};
+use super::recovery::Pace;
+use super::server::{Server, is_sign, session_of};
+
+/// While a server is in doubt the accept path is asked this often within the time in which it must answer.
+const QUESTIONS: u32 = 4;
+
+impl Controller {
+    /// A server's monitor has something to tell.
+    pub(super) fn watched(&mut self, now: MonoTime, id: BackendId, watch: WatchId, news: &WatchNews, turn: &mut Turn) {
+        let Some((name, pool)) = self.home_mut(id) else { return };
+        let Some(member) = pool.member(id) else { return };
+        let target = member.target;
+        if member.server.as_ref().is_none_or(|server| server.watch != watch) {
+            return;
+        }
+        let mut effects = Effects::default();
+        let ask = pool.watched(now, id, news, &mut effects);
+        turn.touched.insert(name.clone());
+        self.take(now, &name, effects, turn);
+        if ask {
+            self.schedule.suspect(now, target);
+        }
+    }
+}
+
+impl Pool {
+    /// Takes news of member `id` in. Says whether the accept path is to be asked at once.
+    fn watched(&mut self, now: MonoTime, id: BackendId, news: &WatchNews, effects: &mut Effects) -> bool {
+        let Some(member) = self.member_mut(id) else { return false };
+        let (health, check) = (&mut member.health, &member.plan.check);
+        let Some(server) = &mut member.server else { return false };
+        let was_out = health.state == HealthState::Unhealthy && !health.is_slow();
+        let (verdict, ask) = match news {
+            WatchNews::Opened(facts) => {
+                server.learn(facts);
+                server.let_in();
+                (health.vouch(now, check), was_out)
+            }
+            WatchNews::Seen(facts) => {
+                server.learn(facts);
+                (Verdict::None, false)
+            }
+            WatchNews::Late { waited } if server.is_open() => {
+                let last_sign = MonoTime::from_nanos(now.as_nanos().saturating_sub(nanos(*waited)));
+                server.says(SessionPath::Late, "");
+                health.stalled(last_sign);
+                server.begin_doubt(now, last_sign);
+                (Verdict::None, true)
+            }
+            WatchNews::OnTime { .. } if server.is_open() => {
+                server.says(SessionPath::Open, "");
+                // It is the same session still, and would have told if its server were something else by now.
+                (server.sworn, server.doubt) = (server.facts.is_some(), None);
+                (health.vouch(now, check), was_out)
+            }
+            WatchNews::Late { .. } | WatchNews::OnTime { .. } => (Verdict::None, false),
+            WatchNews::Ended { end, detail } => {
+                ended(now, server, health, *end, detail);
+                (Verdict::None, true)
+            }
+            WatchNews::Failed { error, detail } => failed(now, server, health, check, *error, detail),
+        };
+        server.review(now, health.state == HealthState::Unhealthy && !health.is_slow());
+        self.judge(now, id, &verdict, effects);
+        if matches!(news, WatchNews::Opened(_) | WatchNews::Seen(_)) {
+            self.measure(now, id, effects);
+        }
+        ask
+    }
+
+    /// Measures how far member `id` is behind, or, if it is the primary, by what others are measured.
+    fn measure(&mut self, now: MonoTime, id: BackendId, effects: &mut Effects) {
+        let Some(plan) = self.plan.postgres.clone() else { return };
+        let Some(cluster) = &mut self.cluster else { return };
+        let elected = cluster.elected();
+        let primary = elected.and_then(|id| self.members.iter().find(|member| member.id == id)?.server.as_ref());
+        let Some(primary) = primary.and_then(|server| server.facts.as_ref()) else { return };
+        if elected == Some(id) {
+            primary.written.into_iter().for_each(|at| cluster.samples.take(now, at, plan.max_lag_time));
+            return;
+        }
+        let primary = primary.clone();
+        let samples = &cluster.samples;
+        let Some(member) = self.members.iter_mut().find(|member| member.id == id) else { return };
+        let Some(server) = member.server.as_mut().filter(|server| server.role() == Some(Role::Standby)) else { return };
+        let Some(facts) = &server.facts else { return };
+        server.lag.has_diverged = has_diverged(facts, &primary);
+        let news = server.lag.measure(now, facts, samples, &plan);
+        let (Some(lagging), Some(behind)) = (news, server.lag.behind) else { return };
+        let backend = member.plan.name.clone();
+        effects.changes.push(Change::BackendLagging { backend, lagging, bytes: behind.bytes, time: behind.time });
+        if lagging {
+            self.evict(id, OutReason::Lagging, effects);
+        } else {
+            effects.returns.push(Return::CaughtUp(id));
+        }
+    }
+
+    /// Takes an answer of the accept path in. What a server that takes no sessions answers there is no sign of health.
+    pub(super) fn accepted(&mut self, now: MonoTime, id: BackendId, outcome: &ProbeOutcome) -> Option<ProbeOutcome> {
+        let server = self.member_mut(id)?.server.as_mut()?;
+        server.accepts(now, outcome);
+        let passes = matches!(outcome, ProbeOutcome::Passed { .. });
+        let error = ProbeError::Check(CheckError::UnexpectedStatus);
+        let detail = format!("it takes no sessions: {}", server.detail);
+        (passes && server.is_closed()).then_some(ProbeOutcome::Failed { error, detail })
+    }
+
+    /// Turns doubts into verdicts whose time is up.
+    pub(super) fn end_doubts(&mut self, now: MonoTime, effects: &mut Effects) {
+        if self.cluster.is_none() {
+            return;
+        }
+        let is_due = |server: &Server| server.verdict_at().is_some_and(|at| at <= now);
+        let due = self.members().iter().filter(|member| member.server.as_ref().is_some_and(is_due));
+        let due: Vec<BackendId> = due.map(|member| member.id).collect();
+        for id in due {
+            let Some(member) = self.member_mut(id) else { continue };
+            let doubt = member.server.as_mut().and_then(|server| server.doubt.take());
+            let silence = doubt.map_or_else(Default::default, |doubt| now.since(doubt.last_sign));
+            let detail = format!("no sign of life for {silence:.1?}, neither on its session nor where it accepts");
+            let verdict = member.health.prove(now, OutReason::Unreachable, detail);
+            self.judge(now, id, &verdict, effects);
+        }
+    }
+
+    /// When the next doubt becomes a verdict, or the next first word is waited for no longer.
+    pub(super) fn next_word(&self) -> Option<MonoTime> {
+        let of = |server: &Server| server.verdict_at().into_iter().chain(server.heard_by).min();
+        self.members().iter().filter_map(|member| of(member.server.as_ref()?)).min()
+    }
+}
+
+/// How often a server in doubt is asked.
+pub(super) fn pace_in_doubt(server: Option<&Server>) -> Option<Pace> {
+    server.filter(|server| server.doubt.is_some()).map(|server| Pace::every(server.deadline() / QUESTIONS))
+}
+
+fn nanos(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The session is over: the first of two refusals, for whoever lives and is asked now will answer.
+fn ended(now: MonoTime, server: &mut Server, health: &mut Health, end: WatchEnd, detail: &str) {
+    server.says(SessionPath::Lost, detail);
+    server.was_ended = end == WatchEnd::Terminated;
+    health.suspect(now, DialError::Refused);
+    let silent_since = server.doubt.map_or(now, |doubt| doubt.last_sign);
+    server.begin_doubt(now, if is_sign(end) { now } else { silent_since });
+}
+
+/// No session could be opened.
+fn failed(
+    now: MonoTime,
+    server: &mut Server,
+    health: &mut Health,
+    check: &CheckPlan,
+    error: WatchError,
+    detail: &str,
+) -> (Verdict, bool) {
+    let session = session_of(error, server.was_ended);
+    let is_news = server.session != session;
+    if session == SessionPath::Untried {
+        // Our own fault says nothing of the server, but that there is something to say.
+        if server.session == SessionPath::Silent {
+            server.says(session, detail);
+        }
+        return (Verdict::None, false);
+    }
+    server.says(session, detail);
+    server.was_ended &= session == SessionPath::Stopping;
+    let is_fit = health.state == HealthState::Healthy;
+    match session {
+        SessionPath::Refused => {
+            if is_fit {
+                let error = ProbeError::Dial(DialError::Refused);
+                let outcome = ProbeOutcome::Failed { error, detail: detail.to_owned() };
+                server.begin_doubt(now, now);
+                return (health.observe(now, &outcome, check), true);
+            }
+            (Verdict::None, false)
+        }
+        SessionPath::Stopping | SessionPath::Starting => {
+            server.doubt = None;
+            (health.prove(now, OutReason::Dead, format!("it takes no sessions: {detail}")), false)
+        }
+        SessionPath::Alien => (health.prove(now, OutReason::CheckFailed, detail.to_owned()), false),
+        SessionPath::Lost | SessionPath::Unanswered => {
+            if is_news {
+                server.begin_doubt(now, now);
+            }
+            (Verdict::None, is_news)
+        }
+        SessionPath::Full | SessionPath::Denied => {
+            server.doubt = None;
+            (Verdict::None, false)
+        }
+        SessionPath::Silent | SessionPath::Open | SessionPath::Late | SessionPath::Untried => (Verdict::None, false),
+    }
+}
+
+impl Health {
+    /// Takes one word that is proof by itself, if it is news.
+    fn prove(&mut self, now: MonoTime, reason: OutReason, detail: String) -> Verdict {
+        let is_worse = self.reason.is_none_or(|held| severity(reason) > severity(held));
+        if self.state == HealthState::Unhealthy && !is_worse {
+            return Verdict::None;
+        }
+        let began = self.first_failure.unwrap_or(now);
+        self.fail(now, reason, detail);
+        self.answers = 0;
+        self.turn(now, HealthState::Unhealthy, Some(reason));
+        Verdict::Unhealthy { reason, detect: now.since(began) }
+    }
+
+    /// A session was opened, or goes on: as good as a probe that passed, but for the time that it took.
+    fn vouch(&mut self, now: MonoTime, check: &CheckPlan) -> Verdict {
+        if self.is_slow() {
+            return Verdict::None;
+        }
+        (self.failures, self.hard_failures, self.attempts) = (0, 0, 0);
+        (self.streak, self.first_failure) = (None, None);
+        self.successes = self.successes.saturating_add(1);
+        self.answers = self.answers.saturating_add(1);
+        let may_return = self.may_return(now, check);
+        self.forgiven = false;
+        match self.state {
+            HealthState::Unhealthy if may_return => self.recover(now),
+            HealthState::Healthy | HealthState::Unhealthy => Verdict::None,
+            HealthState::Unknown => {
+                self.turn(now, HealthState::Healthy, None);
+                Verdict::Healthy { downtime: None }
+            }
+        }
+    }
+}
