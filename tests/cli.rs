@@ -70,6 +70,15 @@ fn no_secret_is_printed_by_check() {
     let (ended, _) = check(&format!("{GOOD}[pools.orders.check]\nkind = \"http\"\nhttp = {http}\n"));
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(!format!("{ended:?}").contains("hunter2"), "{ended:?}");
+    let cluster = GOOD.replace("[pools.orders]\n", "[pools.orders]\nkind = \"postgres\"\n");
+    let password = "[pools.orders.postgres]\npassword = \"hunter2\"\n";
+    let (ended, _) = check(&format!("{cluster}{password}"));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.contains("its primary") && ended.stdout.contains("password [secret]"), "{ended:?}");
+    assert!(!format!("{ended:?}").contains("hunter2"), "{ended:?}");
+    let (ended, _) = check(&format!("{cluster}{password}heartbeat = 1\npasword = \"hunter2\"\n"));
+    assert_eq!(ended.code, Some(78), "{ended:?}");
+    assert!(!format!("{ended:?}").contains("hunter2"), "{ended:?}");
     let (ended, _) = check(&format!("{GOOD}[pools.orders.check]\nkind = \"htp\"\nhttp = {http}\n"));
     assert_eq!(ended.code, Some(78), "{ended:?}");
     assert!(!format!("{ended:?}").contains("hunter2"), "{ended:?}");

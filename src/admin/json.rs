@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::model::{BackendStatus, MonoTime, PoolStatus};
+use crate::model::{BackendStatus, MonoTime, PoolStatus, Role, ServerStatus};
 use crate::routing::Live;
 use crate::sys::Clock;
 
@@ -48,10 +48,21 @@ pub(super) struct BackendView {
     weight: u32,
     health: &'static str,
     admin_state: &'static str,
+    /// What a PostgreSQL server says it is; null of others, and while that is not known.
+    role: Option<&'static str>,
     eligible: bool,
     active: bool,
     reason: String,
     latency_ms: Option<f64>,
+    lag_bytes: Option<u64>,
+    lag_seconds: Option<f64>,
+    timeline: Option<u32>,
+    /// As text: it has more digits than a number of JSON keeps.
+    system_id: Option<String>,
+    written_lsn: Option<String>,
+    replayed_lsn: Option<String>,
+    /// What was said last by the paths on which a server is watched, and what it means.
+    meaning: Option<String>,
     sessions: i64,
     consecutive_failures: u32,
     consecutive_successes: u32,
@@ -101,6 +112,7 @@ impl PoolView {
 impl BackendView {
     pub(super) fn new(backend: &BackendStatus, live: &Live, clock: &Clock) -> Self {
         let stamp = |time: MonoTime| clock.timestamp(time);
+        let server = backend.server.as_ref();
         Self {
             name: backend.name.to_string(),
             address: backend.address.to_string(),
@@ -108,10 +120,18 @@ impl BackendView {
             weight: backend.weight,
             health: backend.health.label(),
             admin_state: backend.admin_state.label(),
+            role: server.and_then(|server| server.role).map(Role::label),
             eligible: backend.eligible,
             active: backend.active,
             reason: backend.reason.clone(),
             latency_ms: backend.latency.map(|latency| rounded(latency.as_secs_f64() * 1e3, 3)),
+            lag_bytes: server.and_then(ServerStatus::behind_bytes),
+            lag_seconds: server.and_then(ServerStatus::behind_time).map(|time| rounded(time.as_secs_f64(), 3)),
+            timeline: server.and_then(|server| server.timeline).map(|timeline| timeline.0),
+            system_id: server.and_then(|server| server.system).as_ref().map(ToString::to_string),
+            written_lsn: server.and_then(|server| server.written).as_ref().map(ToString::to_string),
+            replayed_lsn: server.and_then(|server| server.replayed).as_ref().map(ToString::to_string),
+            meaning: server.map(|server| server.meaning.clone()),
             sessions: live.backends.get(&backend.id).map_or(0, |live| live.metrics.active.get()),
             consecutive_failures: backend.consecutive_failures,
             consecutive_successes: backend.consecutive_successes,
@@ -121,6 +141,107 @@ impl BackendView {
             downtime_seconds: rounded(backend.downtime.as_secs_f64(), 3),
             reported: backend.reported.iter().cloned().collect(),
             tunnel: None,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::{Value, json};
+
+    use super::BackendView;
+    use crate::model::{
+        AdminState, BackendId, BackendStatus, HealthState, Lsn, MonoTime, Role, ServerStatus, SystemId, Timeline,
+    };
+    use crate::routing::Live;
+    use crate::sys::Clock;
+
+    fn shown(server: Option<ServerStatus>) -> Value {
+        let backend = BackendStatus {
+            id: BackendId(1),
+            name: "pg2".into(),
+            address: "10.0.0.2:5432".parse().unwrap(),
+            priority: 2,
+            weight: 1,
+            health: HealthState::Healthy,
+            admin_state: AdminState::Ready,
+            eligible: true,
+            active: false,
+            reason: String::new(),
+            slow: false,
+            latency: None,
+            smoothed: None,
+            consecutive_failures: 0,
+            passive_points: 0,
+            gave_up: false,
+            consecutive_successes: 9,
+            last_check: None,
+            since: MonoTime::default(),
+            last_error: None,
+            downtime: Duration::ZERO,
+            server,
+            reported: Vec::new(),
+        };
+        serde_json::to_value(BackendView::new(&backend, &Live::default(), &Clock::start())).unwrap()
+    }
+
+    fn standby() -> ServerStatus {
+        ServerStatus {
+            role: Some(Role::Standby),
+            system: Some(SystemId(u64::MAX)),
+            timeline: Some(Timeline(3)),
+            written: Some(Lsn(0x1_0300_0060)),
+            replayed: Some(Lsn(0x1_0300_0000)),
+            lag_bytes: Some(96),
+            lag_time: Some(Duration::from_micros(12_345)),
+            meaning: "alive: the session is open, the accept path answers".to_owned(),
+        }
+    }
+
+    #[track_caller]
+    fn has(view: &Value, wanted: &Value) {
+        for (field, value) in wanted.as_object().unwrap() {
+            assert_eq!(&view[field], value, "{field} of {view}");
+        }
+    }
+
+    #[test]
+    fn a_server_of_a_cluster_is_shown_as_the_contract_has_it() {
+        has(
+            &shown(Some(standby())),
+            &json!({"role": "standby", "lag_bytes": 96, "lag_seconds": 0.012, "timeline": 3,
+                "system_id": "18446744073709551615", "written_lsn": "1/3000060", "replayed_lsn": "1/3000000",
+                "meaning": "alive: the session is open, the accept path answers"}),
+        );
+        let primary =
+            ServerStatus { role: Some(Role::Primary), replayed: None, lag_bytes: None, lag_time: None, ..standby() };
+        has(
+            &shown(Some(primary)),
+            &json!({"role": "primary", "lag_bytes": 0, "lag_seconds": 0.0, "replayed_lsn": null}),
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_server_is_null() {
+        let unknown = ServerStatus {
+            role: None,
+            system: None,
+            timeline: None,
+            written: None,
+            replayed: None,
+            lag_bytes: None,
+            lag_time: None,
+            meaning: "unknown".to_owned(),
+        };
+        let nothing = json!({"role": null, "lag_bytes": null, "lag_seconds": null, "timeline": null, "system_id": null,
+            "written_lsn": null, "replayed_lsn": null});
+        for (server, meaning) in [(Some(unknown), json!("unknown")), (None, Value::Null)] {
+            let view = shown(server);
+            has(&view, &nothing);
+            assert_eq!(view.as_object().unwrap().get("meaning"), Some(&meaning));
         }
     }
 }

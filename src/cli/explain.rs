@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::table::{layout, wrapped};
-use super::views::{age, items, names, text};
+use super::views::{age, items, lag, names, serves, text};
 
 /// How far the parts of the page are set in.
 const IN: &str = "  ";
@@ -59,7 +59,7 @@ fn evidence(answer: &Value) -> String {
             text(backend, "health"),
             span(since),
             text(backend, "admin_state"),
-            if backend["active"] == true { "yes" } else { "no" }.to_owned(),
+            serves(backend).to_owned(),
             text(backend, "consecutive_failures"),
             text(backend, "consecutive_successes"),
             latency,
@@ -75,6 +75,9 @@ fn evidence(answer: &Value) -> String {
         let (name, reason) = (text(backend, "name"), text(backend, "reason"));
         if !reason.is_empty() {
             said.push_str(&wrapped(&format!("{IN}{name}: {reason}")));
+        }
+        if let Some(server) = server(backend, answer) {
+            said.push_str(&wrapped(&format!("{IN}{name}: {server}")));
         }
         let error = backend["last_error"].as_str().filter(|error| !reason.contains(error));
         if let Some(error) = error {
@@ -106,6 +109,28 @@ fn at_run_time(answer: &Value) -> String {
     }
     let lines: String = lines.iter().map(|line| wrapped(line)).collect();
     format!("\nSET AT RUN TIME\n{IN}This goes before the file, until the file says something else.\n{lines}")
+}
+
+/// What is known of a PostgreSQL server, and what that means unless a rule has said so already.
+fn server(backend: &Value, answer: &Value) -> Option<String> {
+    let meaning = backend["meaning"].as_str()?;
+    let is_standby = backend["role"] == "standby";
+    let mut parts = vec![backend["role"].as_str().unwrap_or("role not known").to_owned()];
+    let mut known = |field: &str, what: &str| {
+        if !backend[field].is_null() {
+            parts.push(format!("{what} {}", text(backend, field)));
+        }
+    };
+    known("timeline", "timeline");
+    known("written_lsn", if is_standby { "received to" } else { "written to" });
+    known("replayed_lsn", "replayed to");
+    if is_standby {
+        parts.push(lag(backend).map_or_else(|| "lag not known".to_owned(), |lag| format!("behind by {lag}")));
+    }
+    let is_told = |rule: &Value| rule["detail"].as_str().is_some_and(|detail| detail.contains(meaning));
+    let told = items(&answer["rules"]).iter().any(is_told);
+    let meaning = if told || meaning.is_empty() { String::new() } else { format!("; {meaning}") };
+    Some(format!("{}{meaning}", parts.join(", ")))
 }
 
 fn prospect(answer: &Value) -> String {
@@ -154,5 +179,58 @@ fn ago(stamp: &str, answer: &Value) -> String {
         Some(seconds) if seconds < 0.0 => format!(", in {}", age(-seconds)),
         Some(seconds) => format!(", {} ago", age(seconds)),
         None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::page;
+
+    fn answer(rule: &str) -> Value {
+        let server = |name: &str, role: Value, more: Value| {
+            let mut server = json!({
+                "name": name, "priority": 1, "health": "healthy", "since": "2026-11-21T10:00:00Z", "admin_state": "ready",
+                "role": role, "eligible": true, "active": name == "pg1", "reason": "", "latency_ms": 0.4, "sessions": 1,
+                "consecutive_failures": 0, "consecutive_successes": 9, "last_check": "2026-11-21T10:00:59Z",
+                "last_error": null, "meaning": format!("alive: what {name} said"),
+            });
+            for (field, value) in more.as_object().into_iter().flatten() {
+                server[field] = value.clone();
+            }
+            server
+        };
+        let servers = [
+            server("pg1", json!("primary"), json!({"timeline": 3, "written_lsn": "1/3000060", "replayed_lsn": null})),
+            server(
+                "pg2",
+                json!("standby"),
+                json!({"timeline": 3, "written_lsn": "1/3000060", "replayed_lsn": "1/3000000", "lag_bytes": 96,
+                    "lag_seconds": 1.5}),
+            ),
+            server("pg3", json!("standby"), json!({})),
+            server("pg4", Value::Null, json!({})),
+        ];
+        json!({
+            "pool": "orders", "state": "healthy", "serving": ["pg1"], "since": "2026-11-21T10:00:00Z",
+            "rules": [{"sentence": "A rule.", "detail": rule, "at": null}], "evidence": servers,
+            "time": "2026-11-21T10:01:00Z", "if_active_failed": null,
+        })
+    }
+
+    #[test]
+    fn each_server_of_a_cluster_is_shown_with_what_it_says_and_what_that_means() {
+        let page = page(&answer("pg3: alive: what pg3 said"));
+        for line in [
+            "\n  pg1: primary, timeline 3, written to 1/3000060; alive: what pg1 said\n",
+            "\n  pg2: standby, timeline 3, received to 1/3000060, replayed to 1/3000000, behind by 96B 1.5s;",
+            "\n  pg3: standby, lag not known\n",
+            "\n  pg4: role not known; alive: what pg4 said\n",
+        ] {
+            assert!(page.contains(line), "{line}\n{page}");
+        }
+        assert_eq!(page.matches("what pg3 said").count(), 1, "what a rule says is not said again\n{page}");
+        assert!(page.lines().all(|line| line.chars().count() <= 100), "{page}");
     }
 }

@@ -34,26 +34,65 @@ pub(super) fn status(answer: &Value) -> String {
     layout(&["POOL", "STATE", "ACTIVE", "HELD", "SESSIONS"], &rows)
 }
 
-/// A line a pool, in full.
+/// A line a pool, in full. Where one is a PostgreSQL cluster: who is primary, and how far the last standby is behind.
 pub(super) fn pools(answer: &Value) -> String {
+    let clusters = has_clusters(answer);
     let row = |pool: &Value| {
-        vec![
+        let mut row = vec![
             text(pool, "name"),
             text(pool, "kind"),
             text(pool, "state"),
             text(pool, "redundancy"),
             names(pool, "active"),
             names(pool, "standby"),
-            text(pool, "held"),
-            session_count(pool),
-        ]
+        ];
+        if clusters {
+            row.extend([primaries(pool), worst_lag(pool)]);
+        }
+        row.extend([text(pool, "held"), session_count(pool)]);
+        row
     };
     let rows: Vec<Vec<String>> = items(&answer["pools"]).iter().map(row).collect();
-    layout(&["POOL", "KIND", "STATE", "REDUNDANCY", "ACTIVE", "STANDBY", "HELD", "SESSIONS"], &rows)
+    let mut header = vec!["POOL", "KIND", "STATE", "REDUNDANCY", "ACTIVE", "STANDBY"];
+    if clusters {
+        header.extend(["PRIMARY", "LAG"]);
+    }
+    header.extend(["HELD", "SESSIONS"]);
+    layout(&header, &rows)
+}
+
+fn has_clusters(answer: &Value) -> bool {
+    items(&answer["pools"]).iter().any(|pool| pool["kind"] == "postgres")
+}
+
+/// Those that say that they are the primary.
+fn primaries(pool: &Value) -> String {
+    let says = |backend: &&Value| backend["role"] == "primary";
+    let names: Vec<String> =
+        items(&pool["backends"]).iter().filter(says).map(|backend| text(backend, "name")).collect();
+    if names.is_empty() { "-".to_owned() } else { names.join(",") }
+}
+
+/// How far the last of a pool's standbys is behind, as far as that is known.
+fn worst_lag(pool: &Value) -> String {
+    let standbys = items(&pool["backends"]).iter().filter(|backend| backend["role"] == "standby");
+    let last = standbys.filter(|backend| lag(backend).is_some()).max_by_key(|backend| backend["lag_bytes"].as_u64());
+    last.and_then(lag).unwrap_or_else(|| "-".to_owned())
+}
+
+/// How far a server is behind, in bytes and, if it is any, in time; nothing if that is not known.
+pub(super) fn lag(backend: &Value) -> Option<String> {
+    let bytes = size(backend["lag_bytes"].as_f64()?);
+    Some(match backend["lag_seconds"].as_f64() {
+        Some(seconds) if seconds >= 60.0 => format!("{bytes} {}", age(seconds)),
+        Some(seconds) if seconds >= 0.05 => format!("{bytes} {seconds:.1}s"),
+        Some(_) | None => bytes,
+    })
 }
 
 /// A line a backend, and below the table why those do not serve that do not.
 pub(super) fn backends(answer: &Value) -> String {
+    let clusters = has_clusters(answer);
     let (mut rows, mut reasons) = (Vec::new(), String::new());
     for pool in items(&answer["pools"]) {
         for backend in items(&pool["backends"]) {
@@ -61,10 +100,14 @@ pub(super) fn backends(answer: &Value) -> String {
             if let Some(reason) = backend["reason"].as_str().filter(|reason| !reason.is_empty()) {
                 reasons.push_str(&wrapped(&format!("{name}: {reason}")));
             }
-            rows.push(backend_row(name, backend));
+            rows.push(backend_row(name, backend, clusters));
         }
     }
-    let header = ["BACKEND", "ADDRESS", "PRIO", "WT", "HEALTH", "SERVES", "SESS", "LATENCY"];
+    let mut header = vec!["BACKEND", "ADDRESS"];
+    if clusters {
+        header.extend(["ROLE", "LAG"]);
+    }
+    header.extend(["PRIO", "WT", "HEALTH", "SERVES", "SESS", "LATENCY"]);
     let gap = if reasons.is_empty() { "" } else { "\n" };
     format!("{}{gap}{reasons}", layout(&header, &rows))
 }
@@ -108,16 +151,109 @@ fn size(bytes: f64) -> String {
     }
 }
 
-fn backend_row(name: String, backend: &Value) -> Vec<String> {
+/// Whether a backend gets new sessions; of a cluster's standbys, those that do not write.
+pub(super) fn serves(backend: &Value) -> &'static str {
+    match (backend["active"] == true, backend["role"] == "standby" && backend["eligible"] == true) {
+        (true, _) => "yes",
+        (false, true) => "reads",
+        (false, false) => "no",
+    }
+}
+
+fn backend_row(name: String, backend: &Value, clusters: bool) -> Vec<String> {
     let latency = backend["latency_ms"].as_f64().map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}ms"));
-    vec![
-        name,
-        text(backend, "address"),
+    let mut row = vec![name, text(backend, "address")];
+    if clusters {
+        let behind = lag(backend).filter(|_| backend["role"] == "standby");
+        row.extend([text(backend, "role"), behind.unwrap_or_else(|| "-".to_owned())]);
+    }
+    row.extend([
         text(backend, "priority"),
         text(backend, "weight"),
         text(backend, "health"),
-        if backend["active"] == true { "yes" } else { "no" }.to_owned(),
+        serves(backend).to_owned(),
         text(backend, "sessions"),
         latency,
-    ]
+    ]);
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{backends, lag, pools};
+
+    fn server(name: &str, role: &Value, lag: &Value) -> Value {
+        json!({
+            "name": name, "address": "10.0.0.1:5432", "role": role, "priority": 1, "weight": 1, "health": "healthy",
+            "active": role == "primary", "eligible": name != "pg3", "sessions": 3, "latency_ms": 0.44, "lag_bytes": lag[0], "lag_seconds": lag[1],
+            "reason": if role == "standby" { "standby" } else { "" },
+        })
+    }
+
+    /// A cluster of three, and a plain pool beside it.
+    fn answer() -> Value {
+        let cluster = [
+            server("pg1", &json!("primary"), &json!([0, 0.0])),
+            server("pg2", &json!("standby"), &json!([1_258_291, 3.21])),
+            server("pg3", &json!("standby"), &json!([0, 0.0])),
+            server("pg4", &Value::Null, &json!([null, null])),
+        ];
+        let plain = server("one", &Value::Null, &json!([null, null]));
+        json!({"pools": [
+            {"name": "orders", "kind": "postgres", "state": "healthy", "redundancy": "multi", "active": ["pg1"],
+                "standby": ["pg2", "pg3"], "held": 0, "backends": cluster},
+            {"name": "web", "kind": "tcp", "state": "healthy", "redundancy": "single", "active": ["one"],
+                "standby": [], "held": 0, "backends": [plain]},
+        ]})
+    }
+
+    fn cells(table: &str, name: &str) -> Vec<String> {
+        let line = table.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn where_there_is_a_cluster_tables_have_roles_and_lag() {
+        let table = backends(&answer());
+        assert_eq!(cells(&table, "BACKEND")[2..5], ["ROLE", "LAG", "PRIO"], "{table}");
+        assert_eq!(cells(&table, "orders/pg1")[2..5], ["primary", "-", "1"], "{table}");
+        assert_eq!(cells(&table, "orders/pg2")[2..5], ["standby", "1.2M 3.2s", "1"], "{table}");
+        assert_eq!(cells(&table, "orders/pg3")[2..5], ["standby", "0B", "1"], "{table}");
+        assert_eq!(cells(&table, "orders/pg4")[2..5], ["-", "-", "1"], "{table}");
+        assert_eq!(cells(&table, "web/one")[2..5], ["-", "-", "1"], "{table}");
+        let serving = ["pg1", "pg2", "pg3"].map(|name| cells(&table, &format!("orders/{name}"))[7].clone());
+        assert_eq!(serving, ["yes", "reads", "no"], "{table}");
+        let table = pools(&answer());
+        assert_eq!(cells(&table, "POOL")[6..8], ["PRIMARY", "LAG"], "{table}");
+        assert_eq!(cells(&table, "orders")[6..8], ["pg1", "1.2M 3.2s"], "{table}");
+        assert_eq!(cells(&table, "web")[6..8], ["-", "-"], "{table}");
+        for line in pools(&answer()).lines().chain(backends(&answer()).lines()) {
+            assert!(line.chars().count() <= 100, "{line}");
+        }
+    }
+
+    #[test]
+    fn without_one_they_are_as_they_were() {
+        let mut answer = answer();
+        if let Some(pools) = answer["pools"].as_array_mut() {
+            pools.remove(0);
+        }
+        assert!(!backends(&answer).contains("ROLE") && !pools(&answer).contains("PRIMARY"));
+    }
+
+    #[test]
+    fn a_lag_is_told_in_units_that_people_read() {
+        for (bytes, seconds, wanted) in [
+            (json!(0), json!(0.0), Some("0B")),
+            (json!(512), json!(0.01), Some("512B")),
+            (json!(1 << 30), json!(75.0), Some("1.0G 1m")),
+            (json!(4096), Value::Null, Some("4.0K")),
+            (Value::Null, json!(2.0), None),
+        ] {
+            let server = json!({"lag_bytes": bytes, "lag_seconds": seconds});
+            assert_eq!(lag(&server).as_deref(), wanted, "{server}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::model::{AgentCheck, BackendName, CheckKind, CheckPlan, CommandCheck, HttpCheck, PoolName};
+use crate::model::{AgentCheck, BackendName, CheckKind, CheckPlan, CommandCheck, HttpCheck, PoolKind, PoolName};
 
 use super::command::{self, Subject, Template};
 use super::key::Key;
@@ -19,6 +19,7 @@ enum Ask {
     Http,
     Agent,
     Command,
+    Postgres,
     Nothing,
 }
 
@@ -29,6 +30,7 @@ impl Ask {
             Self::Http => "http",
             Self::Agent => "agent",
             Self::Command => "command",
+            Self::Postgres => "postgres",
             Self::Nothing => "none",
         }
     }
@@ -40,7 +42,7 @@ impl Value for Ask {
     }
 
     fn read(given: &Given<'_>, key: &Key) -> Result<Self, String> {
-        let kinds = [Self::Tcp, Self::Http, Self::Agent, Self::Command, Self::Nothing];
+        let kinds = [Self::Tcp, Self::Http, Self::Agent, Self::Command, Self::Postgres, Self::Nothing];
         let known = match &given.raw {
             Raw::Text(word) => kinds.into_iter().find(|ask| ask.label() == word),
             Raw::Flag(_) | Raw::Integer(_) => None,
@@ -57,6 +59,8 @@ const ABOUT_ASKING: &[&Key] =
 #[derive(Debug, Clone)]
 pub(super) struct Draft {
     ask: Ask,
+    /// Of the pool; none if what stands there is wrong.
+    pool: Option<PoolKind>,
     /// Where that stands, or would.
     place: Range<usize>,
     http: HttpCheck,
@@ -94,16 +98,30 @@ impl Draft {
                     backend: BackendName::from(subject.backend),
                 })
             }
+            Ask::Postgres => CheckKind::Postgres,
             Ask::Nothing => CheckKind::None,
         };
         CheckPlan { kind, ..self.plan }
     }
 }
 
-/// `[pools.NAME.check]`.
-pub(super) fn of_pool(reader: &mut Reader<'_>, pool: &View<'_>) -> Draft {
+/// What is asked if nothing is said. The one place that knows it: what is printed of a pool asks here too.
+pub(super) fn preset_kind(kind: PoolKind) -> &'static str {
+    preset(Some(kind)).label()
+}
+
+fn preset(kind: Option<PoolKind>) -> Ask {
+    match kind {
+        Some(PoolKind::Postgres) => Ask::Postgres,
+        Some(PoolKind::Tcp) | None => Ask::preset(&keys::CHECK_KIND),
+    }
+}
+
+/// `[pools.NAME.check]` of a pool of that kind; none if what stands there is wrong.
+pub(super) fn of_pool(reader: &mut Reader<'_>, pool: &View<'_>, kind: Option<PoolKind>) -> Draft {
     let preset = Draft {
-        ask: Ask::preset(&keys::CHECK_KIND),
+        ask: preset(kind),
+        pool: kind,
         place: pool.place(&keys::CHECK),
         http: HttpCheck {
             method: Value::preset(&keys::METHOD),
@@ -146,11 +164,13 @@ fn read(reader: &mut Reader<'_>, view: &View<'_>, base: &Draft) -> Draft {
     let ask = given.unwrap_or(base.ask);
     let http_table = reader.table(view, &keys::HTTP);
     let agent_table = reader.table(view, &keys::AGENT);
-    if is_known {
+    let fits = refuse_foreign_kind(reader, view, base.pool, given);
+    if is_known && fits {
         refuse_foreign_keys(reader, view, ask);
     }
     let draft = Draft {
         ask,
+        pool: base.pool,
         place: if given.is_some() { view.place(&keys::CHECK_KIND) } else { base.place.clone() },
         http: HttpCheck {
             method: reader.given(&http_table, &keys::METHOD).unwrap_or_else(|| http.method.clone()),
@@ -178,6 +198,27 @@ fn read(reader: &mut Reader<'_>, view: &View<'_>, base: &Draft) -> Draft {
     };
     refuse_unreachable_latency(reader, view, &draft.plan);
     draft
+}
+
+/// Whether the kind that is given in `view`, if any, is one of those of its pool.
+fn refuse_foreign_kind(reader: &mut Reader<'_>, view: &View<'_>, pool: Option<PoolKind>, given: Option<Ask>) -> bool {
+    let message = match (pool, given) {
+        (Some(PoolKind::Postgres), Some(ask)) if ask != Ask::Postgres => {
+            let given = ask.label();
+            format!(
+                "`kind`: a postgres pool is checked by \"postgres\" alone, and \"{given}\" does not know which server is the \
+                 primary; leave it out, or write kind = \"tcp\" for the pool"
+            )
+        }
+        (Some(PoolKind::Tcp), Some(Ask::Postgres)) => {
+            "`kind`: \"postgres\" is the check of postgres pools, and this one is of \
+             kind \"tcp\"; write kind = \"postgres\" for the pool, or \"tcp\" here"
+                .to_owned()
+        }
+        (Some(PoolKind::Postgres | PoolKind::Tcp) | None, _) => return true,
+    };
+    reader.faults.wrong(view.place(&keys::CHECK_KIND), message);
+    false
 }
 
 /// What is given in `view` and is not for checks of this kind.

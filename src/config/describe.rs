@@ -7,8 +7,10 @@ use jiff::fmt::friendly::SpanPrinter;
 
 use crate::model::{
     Address, AgentCheck, Approach, Argument, BackendPlan, CheckKind, CheckPlan, Failback, HttpCheck, LimitsPlan,
-    ListenerPlan, Plan, PoolPlan, ProxyProtocol, StatusRange, StorePlan, WhenDown,
+    ListenerPlan, Plan, PoolPlan, PostgresPlan, ProxyProtocol, StatusRange, StorePlan, Target, WatchSession, WhenDown,
 };
+
+use super::units::as_size;
 
 /// What the plan comes to: listeners, their pools, the tiers of those, and by what rules. No secret
 /// is in it.
@@ -55,7 +57,13 @@ fn write(out: &mut String, plan: &Plan) -> fmt::Result {
 fn write_listener(out: &mut String, listener: &ListenerPlan) -> fmt::Result {
     let never =
         |timeout: Duration| if timeout.is_zero() { "never".to_owned() } else { format!("after {}", time(timeout)) };
-    writeln!(out, "\nlistener {} on {} -> pool {}", listener.name, addresses(&listener.bind), listener.pool)?;
+    let target = match listener.target {
+        Target::Any => "",
+        Target::Primary => ", its primary",
+        Target::Standby => ", its standbys",
+        Target::PreferStandby => ", its standbys or else its primary",
+    };
+    writeln!(out, "\nlistener {} on {} -> pool {}{target}", listener.name, addresses(&listener.bind), listener.pool)?;
     writeln!(
         out,
         "  closes idle sessions {}, half-closed ones {}",
@@ -117,6 +125,7 @@ fn write_pool(out: &mut String, pool: &PoolPlan, used: bool) -> fmt::Result {
     let failover = &pool.failover;
     let leave = if failover.automatic { "automatic" } else { "on order" };
     match failover.failback {
+        _ if pool.postgres.is_some() => writeln!(out, "  failover: {leave}, to whoever is promoted")?,
         Failback::Automatic => {
             writeln!(out, "  failover: {leave}; failback: automatic after {}", time(failover.failback_after))?;
         }
@@ -128,7 +137,33 @@ fn write_pool(out: &mut String, pool: &PoolPlan, used: bool) -> fmt::Result {
         "  sessions: dead {}, unreachable {}, check failed {}, drained {}, left by failback {}",
         sessions.dead, sessions.unreachable, sessions.check_failed, sessions.drained, sessions.failed_back
     )?;
+    if pool.postgres.is_some() {
+        writeln!(out, "  sessions: demoted {}, lagging {}", sessions.demoted, sessions.lagging)?;
+    }
+    pool.postgres.as_deref().map_or(Ok(()), |postgres| write_postgres(out, postgres))?;
     write_tiers(out, pool)
+}
+
+/// How the servers of a cluster are watched, and how far a standby may be behind.
+fn write_postgres(out: &mut String, postgres: &PostgresPlan) -> fmt::Result {
+    let PostgresPlan { user, password, database, tls, ca_file, session, .. } = postgres;
+    let session = match session {
+        WatchSession::Replication => " for replication",
+        WatchSession::Plain => "",
+    };
+    let password = password.as_ref().map_or_else(|| "no password".to_owned(), |secret| format!("password {secret:?}"));
+    writeln!(out, "  watched by {user:?}, {password}, logged in to {database:?}{session}")?;
+    let trusted = ca_file.as_ref().map(|path| format!(", trusting {}", path.display()));
+    writeln!(out, "  watched over TLS: {tls}{}", trusted.unwrap_or_default())?;
+    let (beat, deadline) = (time(postgres.heartbeat), time(postgres.heartbeat_deadline));
+    writeln!(out, "  heartbeat: every {beat}, deadline {deadline}; promotion: {}", postgres.promotion)?;
+    let bytes = (postgres.max_lag > 0).then(|| as_size(postgres.max_lag));
+    let age = (!postgres.max_lag_time.is_zero()).then(|| time(postgres.max_lag_time));
+    match (bytes, age) {
+        (None, None) => writeln!(out, "  standbys may be behind without a limit"),
+        (Some(limit), None) | (None, Some(limit)) => writeln!(out, "  standbys may be behind by {limit}"),
+        (Some(bytes), Some(age)) => writeln!(out, "  standbys may be behind by {bytes} and by {age}"),
+    }
 }
 
 fn write_tiers(out: &mut String, pool: &PoolPlan) -> fmt::Result {
@@ -168,7 +203,7 @@ fn check(check: &CheckPlan) -> String {
         CheckKind::Command(command) => {
             format!("command {}", command.argv.iter().map(word).collect::<Vec<_>>().join(" "))
         }
-        CheckKind::Postgres => "postgres, over a held-open session and by new connections".to_owned(),
+        CheckKind::Postgres => "postgres".to_owned(),
         CheckKind::None => return "none, it is taken to be fit".to_owned(),
     };
     let recovery = check.recovery_interval.map(|every| format!(", every {} while unhealthy", time(every)));

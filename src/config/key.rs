@@ -27,6 +27,8 @@ pub(super) enum Part {
     Failover,
     /// `[pools.NAME.failover.sessions]`.
     Sessions,
+    /// `[pools.NAME.postgres]`.
+    Postgres,
     /// `[pools.NAME.backends.NAME]`.
     Backend,
 }
@@ -45,6 +47,7 @@ impl Part {
         Self::Agent,
         Self::Failover,
         Self::Sessions,
+        Self::Postgres,
         Self::Backend,
     ];
 
@@ -62,6 +65,7 @@ impl Part {
             Self::Agent => ("agent", "pools.NAME.check.agent"),
             Self::Failover => ("failover", "pools.NAME.failover"),
             Self::Sessions => ("sessions", "pools.NAME.failover.sessions"),
+            Self::Postgres => ("postgres", "pools.NAME.postgres"),
             Self::Backend => ("backend", "pools.NAME.backends.NAME"),
         }
     }
@@ -87,9 +91,9 @@ pub(super) enum Kind {
     /// A number of bytes with its unit, within bounds.
     Size {
         /// The least, in bytes.
-        min: u32,
+        min: u64,
         /// The most, in bytes.
-        max: u32,
+        max: u64,
     },
     /// One of these words.
     Word(&'static [&'static str]),
@@ -124,6 +128,8 @@ pub(super) enum Kind {
     Command,
     /// The absolute path of a directory.
     Directory,
+    /// The absolute path of a file.
+    File,
     /// A table of this part.
     Table(Part),
     /// Tables of this part by name.
@@ -203,6 +209,7 @@ impl Kind {
             Self::Text { max } => format!("a string of at most {max} bytes"),
             Self::Command => "a list of strings, the program's path first".to_owned(),
             Self::Directory => "the absolute path of a directory in quotes, such as \"/var/lib/changeover\"".to_owned(),
+            Self::File => "the absolute path of a file in quotes, such as \"/etc/changeover/ca.pem\"".to_owned(),
             Self::Table(_) => "a table".to_owned(),
             Self::Tables(_) => "tables by name".to_owned(),
         }

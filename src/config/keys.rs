@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use crate::model::{Balance, Failback, LogFormat, LogLevel, PoolKind, ProxyProtocol, Resend, SessionPolicy, WhenDown};
+use crate::model::{
+    Balance, Failback, LogFormat, LogLevel, PoolKind, ProxyProtocol, Resend, SessionPolicy, Target, TlsMode,
+    WatchSession, WhenDown,
+};
 
 use super::key::{Key, Kind, Part, Preset};
 
@@ -27,6 +30,8 @@ const ANY: Kind = Kind::Duration { min: Duration::ZERO };
 const SOME: Kind = Kind::Duration { min: Duration::from_millis(1) };
 /// A duration from one probe to the next.
 const PERIOD: Kind = Kind::Duration { min: Duration::from_millis(10) };
+/// A duration from one heartbeat to the next, or in which several fit.
+const BEAT: Kind = Kind::Duration { min: Duration::from_millis(2) };
 /// What becomes of sessions.
 const POLICY: Kind = Kind::Word(SessionPolicy::LABELS);
 /// A number of probes in a row.
@@ -34,7 +39,9 @@ const ROW: Kind = Kind::Integer { min: 1, max: 1000 };
 /// A number of connections; 0 is no limit.
 const COUNT: Kind = Kind::Integer { min: 0, max: 10_000_000 };
 /// The words for what a check asks.
-pub(super) const CHECKS: &[&str] = &["tcp", "http", "agent", "command", "none"];
+pub(super) const CHECKS: &[&str] = &["tcp", "http", "agent", "command", "postgres", "none"];
+/// The words for who promotes; only the first is for this version.
+pub(super) const PROMOTIONS: &[&str] = &["never", "command", "automatic"];
 
 keys! {
     Root {
@@ -95,6 +102,9 @@ keys! {
         POOL = "pool", Kind::Pool, Preset::Required("\"orders\""),
             "The pool that serves them.",
             "No default, because only you know.";
+        TARGET = "target", Kind::Word(Target::LABELS), Preset::Optional("\"primary\""),
+            "Which server of a postgres pool its clients want: primary, standby (when none is fit, `when_down` says what happens; with use-preferred it is the primary), prefer-standby (the primary while no standby is fit) or any. In front of a tcp pool there is only any.",
+            "Left out: the primary of a postgres pool, so that nobody writes to a standby by mistake.";
         MAX_CONNECTIONS = "max_connections", COUNT, Preset::Integer(0),
             "Clients of this listener at once; 0 is as many as `max_sessions` allows. Who comes beyond a limit is closed at once, and counted.",
             "One number for the whole daemon is enough, unless listeners must not crowd each other out.";
@@ -128,8 +138,8 @@ keys! {
     }
     Pool {
         POOL_KIND = "kind", Kind::Word(PoolKind::LABELS), Preset::Text("tcp"),
-            "What the pool is made of: tcp.",
-            "Everything that speaks TCP.";
+            "What the pool is made of: tcp (anything) or postgres (one PostgreSQL cluster, whose primary is found out by asking the servers).",
+            "Everything speaks TCP.";
         BALANCE = "balance", Kind::Word(Balance::LABELS), Preset::Text("round-robin"),
             "How new sessions are shared within a tier, always by weight: round-robin (in turn), least-connections (to the least loaded; for sessions that last long or differ much), random (to the less loaded of two drawn; for several daemons in front of the same backends), source-hash (by the client's IP address, always to the same one) or latency (to those whose checks answer soonest).",
             "Even, and the easiest to follow.";
@@ -158,14 +168,16 @@ keys! {
             "How the health of the backends is found out.", "";
         FAILOVER = "failover", Kind::Table(Part::Failover), Preset::Section,
             "When a tier is left, and when the pool returns to it.", "";
+        POSTGRES = "postgres", Kind::Table(Part::Postgres), Preset::Section,
+            "How the servers of a postgres pool are watched; not for others.", "";
         BACKENDS = "backends", Kind::Backends, Preset::Required("[\"10.0.0.1:5432\", \"10.0.0.2:5432\"]"),
             "The backends in order of preference (priority 1, 2, …; each is named by its address), or tables by name.",
             "No default, because only you know.";
     }
     Check {
         CHECK_KIND = "kind", Kind::Word(CHECKS), Preset::Text("tcp"),
-            "What a probe asks: tcp (does the address accept), http (and is the answer's status expected), agent (and what does an agent on its host say), command (how does a program end) or none (nothing: backends are fit until somebody else says otherwise).",
-            "It works with everything.";
+            "What a probe asks: tcp (does the address accept), http (and is the answer's status expected), agent (and what does an agent on its host say), command (how does a program end), postgres (does a PostgreSQL server answer; the only one of postgres pools, which also ask over a session, see `postgres`) or none (nothing: backends are fit until somebody else says otherwise).",
+            "It works with everything. Left out in a postgres pool: postgres.";
         INTERVAL = "interval", PERIOD, Preset::Text("1s"),
             "From one probe to the next; at least \"10ms\".",
             "A refused port is dead within milliseconds; a silent host within three times interval and timeout.";
@@ -226,10 +238,10 @@ keys! {
     }
     Failover {
         AUTOMATIC = "automatic", Kind::Flag, Preset::Flag(true),
-            "Whether new sessions may leave the active tier by themselves; if not, they are held while it is down.",
+            "Whether new sessions may leave the active tier by themselves, or in a postgres pool the primary; if not, they are held while it is down.",
             "It is what the daemon is for.";
         FAILBACK = "failback", Kind::Word(Failback::LABELS), Preset::Text("automatic"),
-            "How the pool leaves a fit tier for a better one: automatic or manual (by `changeover failback`). A lost tier is left for whatever is fit.",
+            "How the pool leaves a fit tier for a better one: automatic or manual (by `changeover failback`). A lost tier is left for whatever is fit. A postgres pool has none: it follows the primary.",
             "The order of preference is what you asked for.";
         FAILBACK_AFTER = "failback_after", ANY, Preset::Text("10s"),
             "How long a better tier must have been fit before the pool returns to it. Each return that does not last doubles it, up to 10 minutes; quiet halves it again.",
@@ -244,6 +256,12 @@ keys! {
         UNREACHABLE = "unreachable", POLICY, Preset::Text("close"),
             "When it cannot be reached.",
             "The same, but for the proof.";
+        DEMOTED = "demoted", POLICY, Preset::Text("close"),
+            "When a server of a postgres pool is not the primary any more: the sessions of listeners whose `target` is the primary.",
+            "They would get errors at each write, and a server that was lost might still acknowledge one.";
+        LAGGING = "lagging", POLICY, Preset::Text("keep"),
+            "When a standby of a postgres pool is too far behind.",
+            "They read what is old, as they did a moment before; new sessions go elsewhere.";
         CHECK_FAILED = "check_failed", POLICY, Preset::Text("keep"),
             "When it can be reached and its check fails.",
             "What is established may well work; a broken health page must cut off nobody.";
@@ -253,6 +271,41 @@ keys! {
         FAILED_BACK = "failed_back", POLICY, Preset::Text("keep"),
             "When the pool went back to a better tier.",
             "They work where they are.";
+    }
+    Postgres {
+        USER = "user", Kind::Text { max: 63 }, Preset::Text("changeover"),
+            "The role that logs in to each server to watch it. See the README for the rights that it needs.",
+            "A role of its own shows in pg_stat_activity who is there, and may do nothing else.";
+        PASSWORD = "password", Kind::Secret, Preset::Optional("{ file = \"/etc/changeover/orders.pw\" }"),
+            "Its password, for SCRAM, md5 or as it is. Never printed.",
+            "Left out: none, where pg_hba.conf lets the role in without one.";
+        DATABASE = "database", Kind::Text { max: 63 }, Preset::Text("postgres"),
+            "The database that it logs in to. A replication session that is not let in there goes without one, and cannot tell how far a standby has replayed: its lag is not known then.",
+            "It is on every server.";
+        TLS = "tls", Kind::Word(TlsMode::LABELS), Preset::Text("prefer"),
+            "How the connections to watch the servers are protected: disable, prefer (TLS if the server can), require (TLS, whoever answers), verify-ca (with a certificate that is trusted) or verify-full (which is for the host of `address`). Those of clients are their own business: no byte of them is changed.",
+            "As PostgreSQL's own clients do. Write verify-full where the network is not yours alone.";
+        CA_FILE = "ca_file", Kind::File, Preset::Optional("\"/etc/changeover/orders-ca.pem\""),
+            "The file with the certificates that are trusted, in PEM; for verify-ca and verify-full.",
+            "Left out: those that the system trusts.";
+        SESSION = "session", Kind::Word(WatchSession::LABELS), Preset::Text("replication"),
+            "As what it logs in: replication (which takes one of `max_wal_senders` and none of `max_connections`, tells the timeline and its history, and needs the attribute REPLICATION) or plain.",
+            "It is let in when all connections are taken, and its answers prove which of two primaries is the newer one.";
+        HEARTBEAT = "heartbeat", BEAT, Preset::Text("10ms"),
+            "From one question over the held-open session to the next, from \"2ms\" to \"1s\". A promotion is noticed by it.",
+            "A question costs a server some 10 µs.";
+        HEARTBEAT_DEADLINE = "heartbeat_deadline", BEAT, Preset::Text("250ms"),
+            "A server whose session answers nothing for so long, and that takes no new connection meanwhile either, is out; at least twice `heartbeat`, and at most \"60s\". One that is only slow is not.",
+            "Longer than a busy server's pauses, and short enough that nobody notices a frozen one first.";
+        MAX_LAG = "max_lag", Kind::Size { min: 0, max: 1 << 40 }, Preset::Text("16MiB"),
+            "A standby that is so far behind the primary gets no new sessions until it is behind by half of it; up to 1024GiB, \"0B\" is no limit.",
+            "One file of the write-ahead log.";
+        MAX_LAG_TIME = "max_lag_time", ANY, Preset::Text("10s"),
+            "The same in time, by the daemon's own clock: how long ago the primary had written what the standby has not replayed. \"0s\" is no limit.",
+            "Whoever reads from a standby expects what is a little old.";
+        PROMOTION = "promotion", Kind::Word(PROMOTIONS), Preset::Text("never"),
+            "Who promotes a standby when the primary is lost: never changeover, which notices what somebody else has promoted. It is the only word of this version.",
+            "Whoever promotes must be sure that the old primary is gone; Patroni and its like are.";
     }
     Backend {
         ADDRESS = "address", Kind::Address, Preset::Required("\"10.0.0.1:5432\""),

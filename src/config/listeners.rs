@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use toml::de::DeValue;
 
-use crate::model::{Address, ListenerName, ListenerPlan, PoolName, Target};
+use crate::model::{Address, ListenerName, ListenerPlan, PoolKind, PoolName, Target};
 
 use super::access;
 use super::key::{Key, Part, listed};
@@ -69,17 +69,39 @@ fn listener(
     {
         dangling(reader, view, pool, pools);
     }
+    let target = target(reader, view, pool.as_deref().and_then(|pool| pools.get(pool)));
     let plan = ListenerPlan {
         name: ListenerName::from(name),
         bind: binds.iter().map(|bind| bind.address.clone()).collect(),
         pool: PoolName::from(pool.unwrap_or_default().as_str()),
-        target: Target::Any,
+        target,
         limits: access::limits(reader, view),
         idle_timeout: reader.get(view, &keys::IDLE_TIMEOUT),
         half_close_timeout: reader.get(view, &keys::HALF_CLOSE_TIMEOUT),
         busy_poll: units::busy_poll(reader, view),
     };
     ListenerDraft { plan, binds }
+}
+
+/// Which server the clients want; of `pool`, if that is known.
+fn target(reader: &mut Reader<'_>, view: &View<'_>, pool: Option<&PoolDraft>) -> Target {
+    let key = &keys::TARGET;
+    let given: Option<Target> = reader.given(view, key);
+    let Some(pool) = pool else { return Target::Any };
+    match (pool.plan.kind, given) {
+        (PoolKind::Postgres, given) => given.unwrap_or(Target::Primary),
+        (PoolKind::Tcp, Some(target)) if target != Target::Any && pool.is_of_known_kind => {
+            let name = &pool.plan.name;
+            let message = format!(
+                "`{}`: \"{target}\" is for postgres pools, and [pools.{name}] is of kind \"tcp\", which does not know who is \
+                 primary; write kind = \"postgres\" there, or leave it out",
+                key.name
+            );
+            reader.faults.wrong(view.place(key), message);
+            Target::Any
+        }
+        (PoolKind::Tcp, _) => Target::Any,
+    }
 }
 
 fn dangling(reader: &mut Reader<'_>, view: &View<'_>, pool: &str, pools: &BTreeMap<PoolName, PoolDraft>) {

@@ -18,6 +18,7 @@ mod keys;
 mod listeners;
 pub mod overlay;
 mod pools;
+mod postgres;
 mod read;
 mod reference;
 mod schema;

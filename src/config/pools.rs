@@ -8,15 +8,17 @@ use toml::Spanned;
 use toml::de::{DeArray, DeValue};
 
 use crate::model::{
-    Address, Approach, BackendName, BackendPlan, DialPlan, FailoverPlan, HoldPlan, PoolName, PoolPlan, SessionPolicies,
-    SessionPolicy,
+    Address, Approach, BackendName, BackendPlan, DialPlan, FailoverPlan, HoldPlan, PoolKind, PoolName, PoolPlan,
+    SessionPolicies,
 };
 
 use super::check::{self, Draft};
 use super::command::Subject;
 use super::key::Part;
 use super::keys;
+use super::postgres;
 use super::read::Reader;
+use super::value::Value;
 use super::view::{Named, View};
 use super::wording::quote;
 
@@ -29,6 +31,8 @@ pub(super) const BACKENDS_MAX: usize = 20_000;
 pub(super) struct PoolDraft {
     /// The pool.
     pub(super) plan: PoolPlan,
+    /// Whether its kind is known; if not, what goes with it is not judged.
+    pub(super) is_of_known_kind: bool,
     /// The places of the addresses, in the order of the plan's backends.
     pub(super) places: Vec<Range<usize>>,
 }
@@ -49,7 +53,12 @@ pub(super) fn all(reader: &mut Reader<'_>, root: &View<'_>) -> BTreeMap<PoolName
 
 /// One pool.
 pub(super) fn pool(reader: &mut Reader<'_>, name: &str, view: &View<'_>) -> PoolDraft {
-    let check = check::of_pool(reader, view);
+    let given: Option<PoolKind> = reader.given(view, &keys::POOL_KIND);
+    let kind = given.unwrap_or_else(|| PoolKind::preset(&keys::POOL_KIND));
+    let is_of_known_kind = given.is_some() || view.node(&keys::POOL_KIND).is_none();
+    let known = is_of_known_kind.then_some(kind);
+    let check = check::of_pool(reader, view, known);
+    let postgres = postgres::plan(reader, view, known);
     let mut drafts = backends(reader, name, view, &check);
     dial_from(reader, view, &mut drafts);
     demand_commands(reader, &drafts);
@@ -57,7 +66,7 @@ pub(super) fn pool(reader: &mut Reader<'_>, name: &str, view: &View<'_>) -> Pool
     let (backends, places) = drafts.into_iter().map(|draft| (draft.plan, draft.place)).unzip();
     let plan = PoolPlan {
         name: PoolName::from(name),
-        kind: reader.get(view, &keys::POOL_KIND),
+        kind,
         balance: reader.get(view, &keys::BALANCE),
         dial: DialPlan {
             connect_timeout: reader.get(view, &keys::CONNECT_TIMEOUT),
@@ -70,10 +79,10 @@ pub(super) fn pool(reader: &mut Reader<'_>, name: &str, view: &View<'_>) -> Pool
             hold_limit: reader.get(view, &keys::HOLD_LIMIT),
         },
         failover: failover(reader, view),
-        postgres: None,
+        postgres,
         backends,
     };
-    PoolDraft { plan, places }
+    PoolDraft { plan, is_of_known_kind, places }
 }
 
 /// Says once for each place that asks for a check by command and gives none.
@@ -113,8 +122,8 @@ fn failover(reader: &mut Reader<'_>, pool: &View<'_>) -> FailoverPlan {
         sessions: SessionPolicies {
             dead: reader.get(&sessions, &keys::DEAD),
             unreachable: reader.get(&sessions, &keys::UNREACHABLE),
-            demoted: SessionPolicy::Close,
-            lagging: SessionPolicy::Keep,
+            demoted: reader.get(&sessions, &keys::DEMOTED),
+            lagging: reader.get(&sessions, &keys::LAGGING),
             check_failed: reader.get(&sessions, &keys::CHECK_FAILED),
             drained: reader.get(&sessions, &keys::DRAINED),
             failed_back: reader.get(&sessions, &keys::FAILED_BACK),

@@ -2,7 +2,7 @@
 //! and goes on with the default, so that one run finds everything. The tables that it walks are in `view`.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
@@ -95,6 +95,14 @@ impl<'a> Reader<'a> {
         let list = self.sources.env("STATE_DIRECTORY").ok()?;
         let first = list.split(':').next()?;
         first.starts_with('/').then(|| PathBuf::from(first))
+    }
+
+    /// What is in the file at `path`, which a value names.
+    ///
+    /// # Errors
+    /// If it cannot be read, is no text or is longer than any value.
+    pub(super) fn content(&self, path: &Path) -> Result<String, SourceError> {
+        path.to_str().map_or(Err(SourceError::NotText), |path| self.sources.file(path))
     }
 
     /// A plain value, looked up if it is `{ env = … }` or `{ file = … }`.

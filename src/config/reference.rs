@@ -37,11 +37,12 @@ pub fn reference() -> String {
     text
 }
 
-/// The kind of check that a part is for, if it is not for all.
+/// The kind of check or of pool that a part is for, if it is not for all.
 fn of_a_kind(part: Part) -> Option<&'static str> {
     match part {
         Part::Http => Some("http"),
         Part::Agent => Some("agent"),
+        Part::Postgres => Some("postgres"),
         Part::Root
         | Part::Daemon
         | Part::Admin

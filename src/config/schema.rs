@@ -95,7 +95,7 @@ fn shape(kind: Kind) -> Value {
         Kind::Rate => text(json!({ "type": "string", "pattern": "^ *(0|[1-9][0-9]* */ *(s|min)) *$" })),
         Kind::Text { max } => text(json!({ "type": "string", "maxLength": max })),
         Kind::Command => json!({ "type": "array", "items": text(plain()), "minItems": 1, "maxItems": WORDS_MAX }),
-        Kind::Directory => text(json!({ "type": "string", "pattern": "^/", "maxLength": 4096 })),
+        Kind::Directory | Kind::File => text(json!({ "type": "string", "pattern": "^/", "maxLength": 4096 })),
         Kind::Secret | Kind::Pool | Kind::Address | Kind::Ip => text(plain()),
         Kind::Binds => json!({ "anyOf": [
             plain(), { "$ref": "#/$defs/lookup" },

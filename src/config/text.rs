@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::model::{Address, AddressError, Secret, StatusRange};
 
-use super::key::{Key, Kind};
+use super::key::{Key, Kind, Part};
 use super::value::{Given, Value};
 
 /// The longest path of an HTTP check, in bytes.
@@ -13,6 +13,8 @@ const PATH_MAX: usize = 2048;
 const DIRECTORY_MAX: usize = 4096;
 /// The longest secret, in bytes: what servers take in a header.
 const SECRET_MAX: usize = 8192;
+/// What cannot be a password of PostgreSQL.
+const NO_PASSWORD: &str = "cannot be a password; it has at most 8192 bytes, none of them NUL";
 /// The most statuses and ranges in `expect`.
 const RANGES_MAX: usize = 100;
 
@@ -97,9 +99,8 @@ impl Value for PathBuf {
     fn read(given: &Given<'_>, key: &Key) -> Result<Self, String> {
         let text = given.text(key)?;
         if text.len() > DIRECTORY_MAX || !text.starts_with('/') || text.contains('\0') {
-            return Err(
-                given.but(key, "is no absolute path; write one that begins with /, such as \"/var/lib/changeover\"")
-            );
+            let why = format!("is no absolute path; write one that begins with /, such as {}", key.literal());
+            return Err(given.but(key, &why));
         }
         Ok(Self::from(text))
     }
@@ -114,6 +115,10 @@ impl Value for Secret {
         let text = given.text(key)?;
         if text.is_empty() {
             return Err(given.but(key, "is empty; leave the key out if there is no secret"));
+        }
+        if key.part == Part::Postgres {
+            let fits = text.len() <= SECRET_MAX && !text.contains('\0');
+            return if fits { Ok(Self::new(text)) } else { Err(given.but(key, NO_PASSWORD)) };
         }
         if text.len() > SECRET_MAX || !text.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) {
             return Err(given.but(

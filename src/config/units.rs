@@ -20,12 +20,19 @@ const KEEPALIVE: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=D
 const BUSY_POLL_MAX: Duration = Duration::from_millis(1);
 
 /// A size in bytes.
-fn size(given: &Given<'_>, key: &Key) -> Result<u32, String> {
+fn size(given: &Given<'_>, key: &Key) -> Result<u64, String> {
     let Kind::Size { min, max } = key.kind else { return Err(given.mismatch(key)) };
     let text = given.text(key)?;
     let bytes = bytes(text).map_err(|why| given.but(key, why))?;
-    let fits = u32::try_from(bytes).ok().filter(|bytes| (min..=max).contains(bytes));
-    fits.ok_or_else(|| given.but(key, &format!("is not between \"{}KiB\" and \"{}KiB\"", min >> 10, max >> 10)))
+    let fits = Some(bytes).filter(|bytes| (min..=max).contains(bytes));
+    fits.ok_or_else(|| given.but(key, &format!("is not between \"{}\" and \"{}\"", as_size(min), as_size(max))))
+}
+
+/// Bytes as a file says them, in the largest unit in which they are a whole number.
+pub(super) fn as_size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
+    let steps = (0..UNITS.len()).rev().find(|step| bytes.is_multiple_of(1 << (10 * step)) && bytes > 0).unwrap_or(0);
+    format!("{}{}", bytes >> (10 * steps), UNITS.get(steps).unwrap_or(&""))
 }
 
 /// Numbers that the plan holds in another width than the file's.
@@ -37,13 +44,13 @@ macro_rules! widths {
             }
 
             fn read(given: &Given<'_>, key: &Key) -> Result<Self, String> {
-                let number = match key.kind {
+                let number: u64 = match key.kind {
                     Kind::Size { .. } => size(given, key)?,
                     Kind::Flag | Kind::Integer { .. } | Kind::Duration { .. } | Kind::Word(_) | Kind::Method
                     | Kind::UrlPath | Kind::Statuses | Kind::Secret | Kind::Pool | Kind::Binds | Kind::Address
                     | Kind::Backends | Kind::Networks | Kind::Rate | Kind::Ip
-                    | Kind::Text { .. } | Kind::Command | Kind::Directory | Kind::Table(_)
-                    | Kind::Tables(_) => u32::read(given, key)?,
+                    | Kind::Text { .. } | Kind::Command | Kind::Directory | Kind::File
+                    | Kind::Table(_) | Kind::Tables(_) => u32::read(given, key)?.into(),
                 };
                 Self::try_from(number).map_err(|_| given.mismatch(key))
             }
@@ -181,7 +188,7 @@ mod tests {
         ] {
             assert!(bytes(text).unwrap_err().contains(why), "{text}");
         }
-        assert!(text::<usize>("1KiB", &keys::RELAY_BUFFER).unwrap_err().contains("between \"4KiB\" and \"1024KiB\""));
+        assert!(text::<usize>("1KiB", &keys::RELAY_BUFFER).unwrap_err().contains("between \"4KiB\" and \"1MiB\""));
     }
 
     proptest! {

@@ -3,7 +3,10 @@
 
 use std::borrow::Cow;
 
-use crate::model::{Balance, Failback, LogFormat, LogLevel, PoolKind, ProxyProtocol, Resend, SessionPolicy, WhenDown};
+use crate::model::{
+    Balance, Failback, LogFormat, LogLevel, PoolKind, ProxyProtocol, Resend, SessionPolicy, Target, TlsMode,
+    WatchSession, WhenDown,
+};
 
 use super::key::{Key, Kind, Preset};
 use super::wording::{nearest, quote};
@@ -148,6 +151,7 @@ macro_rules! words {
 }
 
 words!(LogFormat, LogLevel, PoolKind, Balance, Resend, WhenDown, Failback, SessionPolicy, ProxyProtocol);
+words!(Target, TlsMode, WatchSession);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -182,7 +186,7 @@ mod tests {
             Kind::Text { .. } => String::read(given, key).map(drop),
             Kind::Command => Template::read(given, key).map(drop),
             Kind::Ip => std::net::IpAddr::read(given, key).map(drop),
-            Kind::Directory => std::path::PathBuf::read(given, key).map(drop),
+            Kind::Directory | Kind::File => std::path::PathBuf::read(given, key).map(drop),
             Kind::Table(_) | Kind::Tables(_) => Ok(()),
         }
     }

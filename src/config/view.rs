@@ -124,6 +124,7 @@ impl Reader<'_> {
             | Kind::Text { .. }
             | Kind::Command
             | Kind::Directory
+            | Kind::File
             | Kind::Tables(_) => view.part,
         };
         let label = join(&view.label, key.name);

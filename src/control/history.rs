@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::failover::{Change, Transition};
-use crate::model::{BackendName, EventRecord, FailoverStatus, WallTime};
+use crate::model::{BackendName, EventRecord, FailoverStatus, OutReason, WallTime};
 
 /// What one turn told, and how long it took to be in force.
 #[derive(Debug, Default)]
@@ -99,20 +99,8 @@ fn describe(change: &Change, took: Took, event: &mut EventRecord) {
             *duration_ms = Some(millis(*latency));
             more("limit_ms", Value::from(millis(*limit)));
         }
-        Change::PrimaryChanged { from, to, timeline } => {
-            *of = Some(to.clone());
-            (*before, *after) = (from.as_ref().map(BackendName::to_string), Some(to.to_string()));
-            more("timeline", Value::from(timeline.map(|timeline| timeline.0)));
-        }
-        Change::SplitBrain { claimants, detail } => {
-            *before = joined(claimants);
-            more("evidence", Value::from(detail.as_str()));
-        }
-        Change::BackendLagging { backend, lagging, bytes, time } => {
-            *of = Some(backend.clone());
-            more("lagging", Value::from(*lagging));
-            more("lag_bytes", Value::from(*bytes));
-            more("lag_seconds", Value::from(time.as_secs_f64()));
+        Change::PrimaryChanged { .. } | Change::SplitBrain { .. } | Change::BackendLagging { .. } => {
+            describe_cluster(change, event);
         }
         Change::WasStalled { lasted, probes } => {
             *duration_ms = Some(millis(*lasted));
@@ -134,6 +122,27 @@ fn phases(detect: Duration, duration: Duration, Took { decide, publish }: Took) 
     all.map(|(phase, time)| (phase, shown(time)))
 }
 
+/// What only PostgreSQL clusters have to tell.
+fn describe_cluster(change: &Change, event: &mut EventRecord) {
+    let detail = &mut event.detail;
+    let mut more = |name: &str, value: Value| drop(detail.insert(name.to_owned(), value));
+    if let Change::PrimaryChanged { from, to, timeline } = change {
+        event.backend = Some(to.clone());
+        event.from = from.as_ref().map(BackendName::to_string);
+        event.to = Some(to.to_string());
+        more("timeline", Value::from(timeline.map(|timeline| timeline.0)));
+    } else if let Change::SplitBrain { claimants, detail: evidence } = change {
+        more("claimants", claimants.iter().map(BackendName::as_str).collect());
+        more("evidence", Value::from(evidence.as_str()));
+    } else if let Change::BackendLagging { backend, lagging, bytes, time } = change {
+        event.backend = Some(backend.clone());
+        event.reason = lagging.then(|| OutReason::Lagging.label().to_owned());
+        more("lagging", Value::from(*lagging));
+        more("lag_bytes", Value::from(*bytes));
+        more("lag_seconds", Value::from(millis(*time) / 1e3));
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -143,7 +152,7 @@ mod tests {
 
     use super::{Took, event_of};
     use crate::failover::{Change, Transition};
-    use crate::model::{Actor, AdminState, BackendName, FailoverStatus, OutReason, WallTime};
+    use crate::model::{Actor, AdminState, BackendName, FailoverStatus, OutReason, Timeline, WallTime};
 
     fn told(change: Change) -> Value {
         let transition = Transition { pool: Some("orders".into()), actor: Actor::from("ops"), change };
@@ -222,5 +231,50 @@ mod tests {
         let (reason, detect) = (OutReason::Dead, Duration::from_millis(2));
         let event = told(Change::BackendUnhealthy { backend: "pg1".into(), reason, detail: evidence.clone(), detect });
         assert_eq!((&event["reason"], &event["detail"]["evidence"]), (&json!("dead"), &json!(evidence)));
+    }
+
+    #[test]
+    fn another_primary_is_told_with_who_it_was_and_its_timeline() {
+        let changed = |from: Option<&str>, timeline| {
+            told(Change::PrimaryChanged { from: from.map(BackendName::from), to: "pg2".into(), timeline })
+        };
+        let event = changed(Some("pg1"), Some(Timeline(4)));
+        for (field, value) in [
+            ("kind", json!("pool.primary_changed")),
+            ("pool", json!("orders")),
+            ("backend", json!("pg2")),
+            ("from", json!("pg1")),
+            ("to", json!("pg2")),
+            ("reason", Value::Null),
+        ] {
+            assert_eq!(event[field], value, "{field} of {event}");
+        }
+        assert_eq!(event["detail"]["timeline"], json!(4));
+        assert_eq!(event["detail"]["message"], json!("pg2 is the primary on timeline 4, pg1 was"));
+        let event = changed(None, None);
+        assert_eq!((&event["from"], &event["detail"]["timeline"]), (&Value::Null, &Value::Null));
+    }
+
+    #[test]
+    fn a_split_brain_is_told_with_all_who_claim_and_why_none_is_believed() {
+        let detail = "both on timeline 4, and neither descends from the other".to_owned();
+        let event = told(Change::SplitBrain { claimants: vec!["pg1".into(), "pg2".into()], detail: detail.clone() });
+        assert_eq!((&event["kind"], &event["pool"]), (&json!("pool.split_brain"), &json!("orders")));
+        assert_eq!((&event["backend"], &event["from"], &event["to"]), (&Value::Null, &Value::Null, &Value::Null));
+        assert_eq!(event["detail"]["claimants"], json!(["pg1", "pg2"]));
+        assert_eq!(event["detail"]["evidence"], json!(detail));
+    }
+
+    #[test]
+    fn a_standby_that_falls_behind_and_catches_up_is_told_with_how_far() {
+        let time = Duration::from_micros(12_345_678);
+        for (lagging, reason) in [(true, json!("lagging")), (false, Value::Null)] {
+            let event = told(Change::BackendLagging { backend: "pg3".into(), lagging, bytes: 20 << 20, time });
+            assert_eq!((&event["kind"], &event["backend"]), (&json!("backend.lagging"), &json!("pg3")));
+            assert_eq!((&event["reason"], &event["detail"]["lagging"]), (&reason, &json!(lagging)));
+            let (bytes, seconds) = (&event["detail"]["lag_bytes"], event["detail"]["lag_seconds"].as_f64().unwrap());
+            assert_eq!(bytes, &json!(20 << 20));
+            assert!((seconds - 12.345_678).abs() < 1e-6, "{seconds}");
+        }
     }
 }

@@ -79,6 +79,20 @@ pub struct ServerStatus {
     pub meaning: String,
 }
 
+impl ServerStatus {
+    /// How many bytes it is behind: a primary is behind nobody, and of a standby it may not be known.
+    #[must_use]
+    pub fn behind_bytes(&self) -> Option<u64> {
+        if self.role == Some(Role::Primary) { Some(0) } else { self.lag_bytes }
+    }
+
+    /// The same in time.
+    #[must_use]
+    pub fn behind_time(&self) -> Option<Duration> {
+        if self.role == Some(Role::Primary) { Some(Duration::ZERO) } else { self.lag_time }
+    }
+}
+
 /// A backend as it stands.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BackendStatus {

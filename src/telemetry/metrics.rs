@@ -5,8 +5,8 @@ use std::time::Duration;
 use prometheus::{Encoder, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
 use crate::model::{
-    BackendName, BackendStatus, Generation, ListenerName, OutReason, PipeRefusal, PoolName, PoolState, PoolStatus,
-    Redundancy, SessionEnd,
+    BackendName, BackendStatus, Generation, HealthState, ListenerName, OutReason, PipeRefusal, PoolKind, PoolName,
+    PoolState, PoolStatus, Redundancy, Role, SessionEnd,
 };
 
 use super::family::Maker;
@@ -47,6 +47,7 @@ pub struct Metrics {
     hold_seconds: HistogramVec,
     pool_state: IntGaugeVec,
     pool_redundancy: IntGaugeVec,
+    primary_healthy: IntGaugeVec,
     failovers: IntCounterVec,
     recoveries: IntCounterVec,
     failover_seconds: HistogramVec,
@@ -101,6 +102,11 @@ impl Metrics {
             hold_seconds: make.histograms("hold_seconds", "Time clients were held, in seconds.", &["pool"])?,
             pool_state: make.gauges("pool_state", "1 for the state the pool is in.", &["pool", "state"])?,
             pool_redundancy: make.gauges("pool_redundancy", "Healthy backends: 0, 1, 2, 3 = more.", &["pool"])?,
+            primary_healthy: make.gauges(
+                "primary_healthy",
+                "1 if the pool's clients that write are given a PostgreSQL primary.",
+                &["pool"],
+            )?,
             failovers: make.counters("failover_total", "Failovers by reason.", &["pool", "reason"])?,
             recoveries: make.counters(
                 "recoveries_total",
@@ -180,6 +186,7 @@ impl Metrics {
         let name = pool.as_str();
         drop(self.hold_seconds.remove_label_values(&[name]));
         drop(self.pool_redundancy.remove_label_values(&[name]));
+        drop(self.primary_healthy.remove_label_values(&[name]));
         drop(self.recoveries.remove_label_values(&[name]));
         for state in PoolState::LABELS {
             drop(self.pool_state.remove_label_values(&[name, *state]));
@@ -261,6 +268,10 @@ impl Metrics {
             Redundancy::Multi => 3,
         };
         self.pool_redundancy.with_label_values(&[name]).set(redundancy);
+        match pool.kind {
+            PoolKind::Postgres => self.primary_healthy.with_label_values(&[name]).set(i64::from(serves_writes(pool))),
+            PoolKind::Tcp => drop(self.primary_healthy.remove_label_values(&[name])),
+        }
         for backend in &pool.backends {
             self.show_backend(&pool.name, backend);
         }
@@ -268,5 +279,185 @@ impl Metrics {
 
     fn show_backend(&self, pool: &PoolName, backend: &BackendStatus) {
         self.backends.show(pool, backend);
+    }
+}
+
+/// Whether a server that says it is the primary gets new sessions now.
+fn serves_writes(pool: &PoolStatus) -> bool {
+    let is_primary =
+        |backend: &BackendStatus| backend.server.as_ref().and_then(|server| server.role) == Some(Role::Primary);
+    pool.backends.iter().any(|backend| backend.active && backend.health == HealthState::Healthy && is_primary(backend))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Metrics;
+    use crate::model::{
+        AdminState, BackendId, BackendStatus, Generation, HealthState, MonoTime, PoolKind, PoolState, PoolStatus,
+        Redundancy, Role, ServerStatus,
+    };
+
+    fn server(role: Option<Role>, lag: Option<(u64, u64)>) -> Option<ServerStatus> {
+        Some(ServerStatus {
+            role,
+            system: None,
+            timeline: None,
+            written: None,
+            replayed: None,
+            lag_bytes: lag.map(|(bytes, _)| bytes),
+            lag_time: lag.map(|(_, millis)| Duration::from_millis(millis)),
+            meaning: String::new(),
+        })
+    }
+
+    fn backend(name: &str, health: HealthState, active: bool, server: Option<ServerStatus>) -> BackendStatus {
+        BackendStatus {
+            id: BackendId(1),
+            name: name.into(),
+            address: "10.0.0.1:5432".parse().unwrap(),
+            priority: 1,
+            weight: 1,
+            health,
+            admin_state: AdminState::Ready,
+            eligible: health == HealthState::Healthy,
+            active,
+            reason: String::new(),
+            slow: false,
+            latency: None,
+            smoothed: None,
+            consecutive_failures: 0,
+            passive_points: 0,
+            gave_up: false,
+            consecutive_successes: 0,
+            last_check: None,
+            since: MonoTime::ZERO,
+            last_error: None,
+            downtime: Duration::ZERO,
+            server,
+            reported: Vec::new(),
+        }
+    }
+
+    fn pool(kind: PoolKind, backends: Vec<BackendStatus>) -> PoolStatus {
+        PoolStatus {
+            name: "p".into(),
+            kind,
+            state: PoolState::Healthy,
+            redundancy: Redundancy::Dual,
+            generation: Generation(1),
+            pinned: None,
+            paused: None,
+            failovers: 0,
+            recoveries: 0,
+            last_failover: None,
+            backends,
+        }
+    }
+
+    /// The samples of families that only clusters have.
+    fn samples(metrics: &Metrics, pools: &[PoolStatus]) -> Vec<String> {
+        let text = metrics.encode(pools).unwrap();
+        let of_clusters = |line: &&str| {
+            let name = line.strip_prefix("changeover_").unwrap_or_default();
+            ["replication_lag_", "primary_healthy", "standby_healthy"].iter().any(|start| name.starts_with(start))
+        };
+        text.lines().filter(of_clusters).map(|line| line.trim_start_matches("changeover_").to_owned()).collect()
+    }
+
+    #[test]
+    fn a_cluster_shows_its_primary_its_standbys_and_how_far_they_are_behind() {
+        let metrics = Metrics::new().unwrap();
+        let backends = vec![
+            backend("a", HealthState::Healthy, true, server(Some(Role::Primary), None)),
+            backend("b", HealthState::Healthy, false, server(Some(Role::Standby), Some((4096, 1500)))),
+            backend("c", HealthState::Unhealthy, false, server(Some(Role::Standby), None)),
+            backend("d", HealthState::Unknown, false, server(None, None)),
+        ];
+        let shown = samples(&metrics, &[pool(PoolKind::Postgres, backends)]);
+        assert_eq!(
+            shown,
+            [
+                r#"primary_healthy{pool="p"} 1"#,
+                r#"replication_lag_bytes{backend="a",pool="p"} 0"#,
+                r#"replication_lag_bytes{backend="b",pool="p"} 4096"#,
+                r#"replication_lag_seconds{backend="a",pool="p"} 0"#,
+                r#"replication_lag_seconds{backend="b",pool="p"} 1.5"#,
+                r#"standby_healthy{backend="b",pool="p"} 1"#,
+                r#"standby_healthy{backend="c",pool="p"} 0"#,
+            ]
+        );
+        let text = metrics.encode(&[]).unwrap();
+        for name in ["replication_lag_bytes", "replication_lag_seconds", "primary_healthy", "standby_healthy"] {
+            assert!(text.contains(&format!("# HELP changeover_{name} ")), "{name}");
+            assert!(text.contains(&format!("# TYPE changeover_{name} gauge\n")), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_promoted_standby_is_behind_nobody_and_a_figure_that_is_not_known_any_more_goes() {
+        let metrics = Metrics::new().unwrap();
+        let before = vec![
+            backend("a", HealthState::Healthy, true, server(Some(Role::Primary), None)),
+            backend("b", HealthState::Healthy, false, server(Some(Role::Standby), Some((4096, 1500)))),
+            backend("c", HealthState::Healthy, false, server(Some(Role::Standby), Some((1, 1)))),
+        ];
+        samples(&metrics, &[pool(PoolKind::Postgres, before)]);
+        let after = vec![
+            backend("a", HealthState::Unhealthy, false, server(Some(Role::Primary), None)),
+            backend("b", HealthState::Healthy, false, server(Some(Role::Primary), None)),
+            backend("c", HealthState::Healthy, false, server(Some(Role::Standby), None)),
+        ];
+        let shown = samples(&metrics, &[pool(PoolKind::Postgres, after)]);
+        assert_eq!(
+            shown,
+            [
+                // It says that it is the primary, and is not given any session yet.
+                r#"primary_healthy{pool="p"} 0"#,
+                r#"replication_lag_bytes{backend="a",pool="p"} 0"#,
+                r#"replication_lag_bytes{backend="b",pool="p"} 0"#,
+                r#"replication_lag_seconds{backend="a",pool="p"} 0"#,
+                r#"replication_lag_seconds{backend="b",pool="p"} 0"#,
+                r#"standby_healthy{backend="c",pool="p"} 1"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn only_clusters_have_these_series_and_they_go_with_their_pool_and_backend() {
+        let metrics = Metrics::new().unwrap();
+        let plain = || pool(PoolKind::Tcp, vec![backend("a", HealthState::Healthy, true, None)]);
+        assert_eq!(samples(&metrics, &[plain()]), Vec::<String>::new());
+        let cluster = || {
+            let standby = server(Some(Role::Standby), Some((1, 1)));
+            pool(PoolKind::Postgres, vec![backend("a", HealthState::Healthy, true, standby)])
+        };
+        assert_eq!(samples(&metrics, &[cluster()]).len(), 4);
+        assert_eq!(samples(&metrics, &[plain()]), Vec::<String>::new(), "the pool is of another kind by now");
+        assert_eq!(samples(&metrics, &[cluster()]).len(), 4);
+        metrics.forget_backend(&"p".into(), &"a".into());
+        assert_eq!(samples(&metrics, &[]), [r#"primary_healthy{pool="p"} 0"#]);
+        metrics.forget_pool(&"p".into());
+        assert_eq!(samples(&metrics, &[]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_alerts_ask_for_series_that_there_are() {
+        let metrics = Metrics::new().unwrap();
+        metrics.count_failover(&"p".into(), "dead");
+        let backends = vec![
+            backend("a", HealthState::Healthy, true, server(Some(Role::Primary), None)),
+            backend("b", HealthState::Healthy, false, server(Some(Role::Standby), Some((1, 1)))),
+        ];
+        let text = metrics.encode(&[pool(PoolKind::Postgres, backends)]).unwrap();
+        let alerts = include_str!("../../config/prometheus/alerts.yml");
+        let asked = alerts.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let asked: Vec<&str> = asked.filter(|word| word.starts_with("changeover_")).collect();
+        assert!(asked.len() > 5, "{asked:?}");
+        for name in asked {
+            assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
+        }
     }
 }

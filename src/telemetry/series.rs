@@ -6,7 +6,7 @@ use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, I
 
 use crate::model::{
     BackendName, BackendStatus, DialError, Direction, HealthState, ListenerName, PipeRefusal, PoolName, ProbeOutcome,
-    RejectReason, SessionEnd,
+    RejectReason, Role, SessionEnd,
 };
 
 use super::family::Maker;
@@ -202,6 +202,9 @@ pub(super) struct BackendVecs {
     checks: IntCounterVec,
     check_failures: IntCounterVec,
     check_seconds: HistogramVec,
+    lag_bytes: IntGaugeVec,
+    lag_seconds: GaugeVec,
+    standby_healthy: IntGaugeVec,
 }
 
 /// The labels that every family of backends begins with.
@@ -239,6 +242,21 @@ impl BackendVecs {
             checks: make.counters("check_total", "Checks made, by result.", &[pool, backend, "result"])?,
             check_failures: make.counters("check_failures_total", "Checks that failed.", &OF_BACKEND)?,
             check_seconds: make.histograms("check_seconds", "Time checks took, in seconds.", &OF_BACKEND)?,
+            lag_bytes: make.gauges(
+                "replication_lag_bytes",
+                "Bytes of the write-ahead log that a PostgreSQL server has not replayed; 0 of a primary, left out if not known.",
+                &OF_BACKEND,
+            )?,
+            lag_seconds: make.float_gauges(
+                "replication_lag_seconds",
+                "Time since the primary had written what a PostgreSQL server has not replayed, in seconds.",
+                &OF_BACKEND,
+            )?,
+            standby_healthy: make.gauges(
+                "standby_healthy",
+                "1 if a PostgreSQL standby may get new sessions; left out of what is no standby.",
+                &OF_BACKEND,
+            )?,
         })
     }
 
@@ -267,6 +285,33 @@ impl BackendVecs {
         self.healthy.with_label_values(&of).set(i64::from(backend.health == HealthState::Healthy));
         self.eligible.with_label_values(&of).set(i64::from(backend.eligible));
         self.latency.with_label_values(&of).set(backend.latency.map_or(0.0, |latency| latency.as_secs_f64()));
+        self.show_server(&of, backend);
+    }
+
+    /// The same of a PostgreSQL server. What is not known is left out: a figure that stays where it was would be a lie.
+    fn show_server(&self, of: &[&str; 2], backend: &BackendStatus) {
+        let Some(server) = &backend.server else { return self.forget_server(of) };
+        match server.behind_bytes() {
+            Some(bytes) => self.lag_bytes.with_label_values(of).set(i64::try_from(bytes).unwrap_or(i64::MAX)),
+            None => drop(self.lag_bytes.remove_label_values(of)),
+        }
+        match server.behind_time() {
+            Some(time) => self.lag_seconds.with_label_values(of).set(time.as_secs_f64()),
+            None => drop(self.lag_seconds.remove_label_values(of)),
+        }
+        match server.role {
+            Some(Role::Standby) => {
+                let healthy = backend.health == HealthState::Healthy && backend.eligible;
+                self.standby_healthy.with_label_values(of).set(i64::from(healthy));
+            }
+            Some(Role::Primary) | None => drop(self.standby_healthy.remove_label_values(of)),
+        }
+    }
+
+    fn forget_server(&self, of: &[&str; 2]) {
+        drop(self.lag_bytes.remove_label_values(of));
+        drop(self.lag_seconds.remove_label_values(of));
+        drop(self.standby_healthy.remove_label_values(of));
     }
 
     pub(super) fn forget(&self, pool: &PoolName, backend: &BackendName) {
@@ -281,6 +326,7 @@ impl BackendVecs {
         for family in [&self.latency, &self.last_active] {
             drop(family.remove_label_values(&of));
         }
+        self.forget_server(&of);
         for family in [&self.connect_seconds, &self.check_seconds] {
             drop(family.remove_label_values(&of));
         }

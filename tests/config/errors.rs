@@ -23,7 +23,6 @@ const BEHIND: &[(&str, &[&str])] = &[
     ("[daemon]\nstate_dir = 5", &["7:13 `state_dir` takes the absolute path of a directory in quotes"]),
     ("[daemon]\nhistory_max_age = '30d'", &["7:19 `history_max_age`: `30d` is no duration"]),
     ("[daemon]\nhistory_max_size = '1KiB'", &["7:20 `history_max_size`: `1KiB` is not between \"64KiB\""]),
-    ("[pools.p.postgres]", &["6:10 unknown key `postgres` in [pools.p]; known are "]),
     ("[daemon]\nworkers = 'x'", &["7:11 `workers` takes a whole number from 0 to 1024, not `x`"]),
     ("[daemon]\nworkers = 1025", &["7:11 `workers` takes a whole number from 0 to 1024, not `1025`"]),
     ("[daemon]\nworkers = -1", &["not `-1`"]),
@@ -34,7 +33,7 @@ const BEHIND: &[(&str, &[&str])] = &[
     ("[daemon]\ndrain_timeout = 30", &["7:17 `drain_timeout`: `30` has no unit; write \"30s\" for seconds"]),
     ("[daemon]\ndrain_timeout = '30'", &["7:17 `drain_timeout`: `30` has no unit; write ms, s, m or h"]),
     ("[daemon]\ndrain_timeout = '-1s'", &["is negative"]),
-    ("[daemon]\nrelay_buffer = '2MiB'", &["7:16 `relay_buffer`: `2MiB` is not between \"4KiB\" and \"1024KiB\""]),
+    ("[daemon]\nrelay_buffer = '2MiB'", &["7:16 `relay_buffer`: `2MiB` is not between \"4KiB\" and \"1MiB\""]),
     ("[log]\nformat = 'journald'", &["7:10 `format` takes one of \"auto\", \"text\" or \"json\", not `journald`"]),
     ("[log]\nlevel = 'inof'", &["did you mean \"info\"?"]),
     ("[log]\nlevel = { env = 'NO' }", &["7:9 `level`: the environment variable `NO` is not set; set it, or"]),
@@ -76,10 +75,13 @@ const BEHIND: &[(&str, &[&str])] = &[
         "[pools.q.backends.a]\naddress = 'a:1'\nweight = 0",
         &["8:10 `weight` takes a whole number from 1 to 1000, not `0`"],
     ),
-    ("[pools.q]\nkind = 'postgres'\nbackends = ['a:1']", &["7:8 `kind` takes one of \"tcp\", not `postgres`"]),
+    (
+        "[pools.q]\nkind = 'postgre'\nbackends = ['a:1']\ncheck = { kind = 'postgres' }\npostgres = { user = 'x' }",
+        &["7:8 `kind` takes one of \"tcp\" or \"postgres\", not `postgre`; did you mean \"postgres\"?"],
+    ),
     (
         "[pools.p.check]\nkind = 'htpt'\nhttp = { path = '/' }",
-        &["7:8 `kind` takes one of \"tcp\", \"http\", \"agent\", \"command\" or \"none\", \
+        &["7:8 `kind` takes one of \"tcp\", \"http\", \"agent\", \"command\", \"postgres\" or \"none\", \
              not `htpt`; did you mean \"http\"?"],
     ),
     ("[pools.p.check]\nhttp = { path = '/' }", &["7:8 [pools.p.check.http] is given, but the check's kind is \"tcp\""]),
@@ -178,7 +180,7 @@ const BEHIND: &[(&str, &[&str])] = &[
     ("[pools.p.check]\ninterval = '1ms'", &["7:12 `interval`: `1ms` is too short; it must be at least \"10ms\""]),
     ("[pools.p.check]\nunhealthy_threshold = 0", &["7:23 `unhealthy_threshold` takes a whole number from 1 to 1000"]),
     ("[pools.p.failover]\nautomatic = 'yes'", &["7:13 `automatic` takes true or false, not `yes`"]),
-    ("[pools.p.failover.sessions]\ndemoted = 'close'", &["7:1 unknown key `demoted` in [pools.p.failover.sessions]"]),
+    ("[pools.p.failover.sessions]\ndemotd = 'close'", &["7:1 unknown key `demotd`", "did you mean `demoted`?"]),
     (
         "[pools.p.failover.sessions]\ndead = 'kill'",
         &["7:8 `dead` takes one of \"keep\", \"drain\" or \"close\", not `kill`"],

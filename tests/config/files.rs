@@ -12,7 +12,7 @@ use super::{SECRET, file, good_files, read};
 #[test]
 fn every_file_that_comes_with_the_program_is_right() {
     let files = good_files();
-    assert_eq!(files.len(), 8);
+    assert_eq!(files.len(), 9);
     for (path, text) in files {
         let plan = read(&text).unwrap_or_else(|errors| panic!("{}:\n{errors}", path.display()));
         assert!(text.starts_with("# "), "{} says what it is for", path.display());
@@ -85,6 +85,7 @@ fn the_schema_knows_the_keys_of_the_reference_and_no_others() {
         ("agent", "[pools.orders.check.agent]"),
         ("failover", "[pools.orders.failover]"),
         ("sessions", "[pools.orders.failover.sessions]"),
+        ("postgres", "[pools.orders.postgres]"),
         ("backend", "[pools.orders.backends.pg1]"),
     ];
     let text = reference();

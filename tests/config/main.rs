@@ -7,6 +7,7 @@ mod files;
 mod malformed;
 mod overlay;
 mod overlay_model;
+mod postgres;
 
 use std::path::{Path, PathBuf};
 
@@ -33,6 +34,9 @@ impl Sources for Fake {
     fn file(&self, path: &str) -> Result<String, SourceError> {
         match path {
             "/etc/changeover/patroni-authorization" => Ok(format!("Bearer {SECRET}")),
+            "/etc/changeover/orders.pw" => Ok(SECRET.to_owned()),
+            "/etc/changeover/orders-ca.pem" => Ok("-----BEGIN CERTIFICATE-----\n".to_owned()),
+            "/etc/ssl/bundle.pem" => Err(SourceError::TooLong),
             "/binary" => Err(SourceError::NotText),
             _ => Err(SourceError::Unreadable("No such file or directory (os error 2)".to_owned())),
         }

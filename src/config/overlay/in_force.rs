@@ -4,10 +4,11 @@
 use serde_json::{Map, Value, json};
 use toml::de::{DeTable, DeValue};
 
+use crate::config::check;
 use crate::config::document::Document;
 use crate::config::key::{Key, Kind, Part, Preset};
 use crate::config::keys;
-use crate::model::{BackendName, PoolName};
+use crate::model::{BackendName, PoolKind, PoolName};
 
 use super::screen::{join, refusal};
 use super::settle::{Ground, json};
@@ -90,6 +91,7 @@ impl Walk<'_> {
         match file.and_then(|file| file.get(key.name)) {
             Some(_) if refusal(key).is_some() => Value::from(HIDDEN),
             Some(node) => self.looked_up(node.get_ref()),
+            None if *key == keys::CHECK_KIND => Value::from(self.preset_check()),
             None => match key.preset {
                 Preset::Flag(flag) => Value::from(flag),
                 Preset::Integer(number) => Value::from(number),
@@ -98,6 +100,12 @@ impl Walk<'_> {
                 Preset::Required(_) | Preset::Optional(_) | Preset::Section => Value::Null,
             },
         }
+    }
+
+    /// What is asked of the pool's backends if nobody says.
+    fn preset_check(&self) -> &'static str {
+        let kind = self.document.plan().pools.get(self.pool).map_or(PoolKind::Tcp, |pool| pool.kind);
+        check::preset_kind(kind)
     }
 
     /// A value of the file; what stands elsewhere was found to be what its key takes, which is no secret.

@@ -30,7 +30,7 @@ const SETTABLE: &[(Part, &[&str])] = &[
     (Part::Http, &["method", "path", "port", "expect"]),
     (Part::Agent, &["port", "send"]),
     (Part::Failover, &["automatic", "failback", "failback_after", "sessions"]),
-    (Part::Sessions, &["dead", "unreachable", "check_failed", "drained", "failed_back"]),
+    (Part::Sessions, &["dead", "unreachable", "demoted", "lagging", "check_failed", "drained", "failed_back"]),
     (Part::Backend, &["address", "priority", "weight", "max_connections", "send_proxy_protocol", "check"]),
 ];
 
