@@ -36,6 +36,7 @@
 //!    reaches its client or its backend, and the clients that are left to be closed are closed at a pace.
 //!    Tests: `the_table_is_published_before_sessions_are_fenced`,
 //!    `no_session_is_admitted_with_an_epoch_below_the_last_fence`,
+//!    `a_fence_of_those_that_write_leaves_those_that_read`, `sessions_that_write_are_cut_and_those_that_read_go_on`,
 //!    `a_session_fenced_while_it_dialled_is_stale`, `a_session_fenced_before_the_first_answer_keeps_its_client`,
 //!    `when_a_fence_returns_no_byte_reaches_the_client`, `nothing_is_written_or_arrives_after_the_silence`,
 //!    `nothing_of_a_message_arrives_after_its_fence`, `nothing_of_a_spliced_answer_arrives_after_its_fence`,
@@ -47,7 +48,7 @@
 //!    `a_program_takes_a_backend_out_and_brings_it_back`.
 //! 6. The byte path takes no lock, allocates nothing, and waits for nothing but its two sockets.
 //!    Tests: `the_byte_path_allocates_nothing`, `a_message_costs_one_receive_and_one_send`, `a_session_at_rest_is_small`,
-//!    `a_busy_direction_lets_others_run`.
+//!    `a_busy_direction_lets_others_run`. Nor does it after a login was followed: `a_message_after_the_login_costs_one_receive_and_one_send`.
 //! 7. Every byte read is delivered or its loss is reported: a byte in a buffer or a pipe is not yet counted,
 //!    half-close passes through, and a reset is passed on only after the flush. An order that a backend may have read is sent to no other.
 //!    Tests: `what_may_be_an_order_is_never_sent_twice`, `a_client_that_ends_first_gets_the_whole_answer`,
@@ -58,9 +59,11 @@
 //!    `a_listener_has_as_many_clients_as_it_may_and_a_place_is_free_again_after_the_end`,
 //!    `a_flood_of_addresses_takes_no_more_memory_than_a_fixed_number_of_them`,
 //!    `a_client_beyond_the_hold_limit_is_closed_at_once`, `a_limit_is_exact_under_200_clients_at_once`,
+//!    `there_is_a_limit_and_what_is_beyond_it_is_counted`,
 //!    `one_pipe_does_for_many_streams`, `two_hundred_programs_take_turns_and_leave_nothing`.
 //! 9. Bad input never panics, and names what is wrong; a panic in one task ends no other.
-//!    Tests: `a_thousand_malformed_files_never_panic_and_always_name_a_place`, `a_panic_in_one_session_ends_no_other`,
+//!    Tests: `any_bytes_give_the_same_however_they_are_split`, `no_bytes_make_it_panic`,
+//!    `a_thousand_malformed_files_never_panic_and_always_name_a_place`, `a_panic_in_one_session_ends_no_other`,
 //!    `whatever_a_store_or_a_caller_says_there_is_a_plan_and_no_panic`.
 //! 10. A reload that fails changes nothing, and no secret is ever printed.
 //!     Tests: `a_bad_file_changes_nothing_and_the_log_says_where_and_why`,

@@ -129,6 +129,8 @@ const FAMILIES: &[(&str, &str)] = &[
     ("listener_connections_active", "gauge"),
     ("listener_rejected_total", "counter"),
     ("listener_held", "gauge"),
+    ("postgres_cancels_total", "counter"),
+    ("postgres_cancel_keys_refused_total", "counter"),
     ("hold_seconds", "histogram"),
     ("backend_connections_total", "counter"),
     ("backend_connections_active", "gauge"),

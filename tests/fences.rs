@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
+use changeover::failover::Sessions;
 use changeover::model::{BackendId, Epoch, MonoTime, OutReason, SessionEnd};
 use changeover::relay::{Loans, Pulse, RelayEnd, Splicing, Start, relay};
 use changeover::routing::{Admission, BackendLive, PACE_AT_ONCE, Pace, Pair, Registry, SessionFacts};
@@ -29,7 +30,13 @@ const SESSIONS: usize = 4;
 fn facts(metrics: &Metrics) -> SessionFacts {
     let (metrics, (load, early_ends)) = (metrics.backend(&"orders".into(), &"a".into()), Default::default());
     let backend = BackendLive { metrics, pool: "orders".into(), name: "a".into(), load, early_ends };
-    SessionFacts { listener: "front".into(), backend: Arc::new(backend), client: None, since: MonoTime::default() }
+    SessionFacts {
+        listener: "front".into(),
+        backend: Arc::new(backend),
+        client: None,
+        since: MonoTime::default(),
+        writes: false,
+    }
 }
 
 fn tcp(sock: Sock) -> TcpStream {
@@ -174,7 +181,7 @@ fn one_fence(answer: usize, splicing: Splicing, after: usize) -> usize {
         .collect();
     wait_until("they talk", DEADLINE, || answers.load(Ordering::SeqCst) >= after);
 
-    let fenced = registry.fence(BACKEND, Epoch(1), OutReason::Dead, &mut Pace::new(MonoTime::ZERO));
+    let fenced = registry.fence(BACKEND, Epoch(1), Sessions::All, OutReason::Dead, &mut Pace::new(MonoTime::ZERO));
     let arrived: Vec<Option<ErrorKind>> = clients
         .iter()
         .map(|client| {

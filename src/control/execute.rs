@@ -134,12 +134,12 @@ impl Executor {
                     self.metrics.set_generation(table.generation);
                     self.writer.publish(Published { table, live: Arc::clone(&self.live) });
                 }
-                Command::FenceSessions { backend, epoch, reason, which: _ } => {
+                Command::FenceSessions { backend, epoch, reason, which } => {
                     // One that is forgotten has no session left to cut.
                     let Some((pool, name)) = self.name_of(backend).cloned() else { continue };
                     let pace = self.paces.entry(pool.clone()).or_default();
                     pace.begin(self.clock.now());
-                    let Fenced { sessions, at_once, over } = self.registry.fence(backend, epoch, reason, pace);
+                    let Fenced { sessions, at_once, over } = self.registry.fence(backend, epoch, which, reason, pace);
                     if sessions > 0 {
                         let over_ms = u64::try_from(over.as_millis()).unwrap_or(u64::MAX);
                         tracing::warn!(%pool, backend = %name, %reason, sessions, at_once, over_ms, "sessions closed");

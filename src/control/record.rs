@@ -287,7 +287,7 @@ mod tests {
     use super::{PANICKED, RecordTo, Recorder, TOO_LARGE, TOO_SLOW};
     use crate::failover::recording::{FORMAT, Header, Line};
     use crate::failover::{Command, Event, PoolRoutes, RouteTable};
-    use crate::model::{DialPlan, Generation, HoldPlan, MonoTime, PoolName, Resend, WhenDown};
+    use crate::model::{DialPlan, Generation, HoldPlan, MonoTime, PoolKind, PoolName, Resend, WhenDown};
     use crate::telemetry::Metrics;
 
     /// A disk that writes nothing before it is let go, and says when it is asked to for the first time.
@@ -350,6 +350,8 @@ mod tests {
         let second = Duration::from_secs(1);
         let routes = |number: u32| PoolRoutes {
             others: Default::default(),
+            kind: PoolKind::Tcp,
+            servers: Vec::new(),
             name: PoolName::from(number.to_string().as_str()),
             dial: DialPlan { connect_timeout: second, connect_attempts: 1, resend: Resend::Never },
             hold: HoldPlan { when_down: WhenDown::Hold, hold: second, hold_limit: 1 },

@@ -10,7 +10,7 @@ use super::health::Health;
 use super::latency::Latency;
 use super::recovery::has_given_up;
 use super::server::{Part, Server};
-use super::table::Route;
+use super::table::{PoolServer, Route};
 
 /// One backend with all that is known of it.
 #[derive(Debug, Clone)]
@@ -111,6 +111,12 @@ impl Member {
     /// Whether all attempts at asking it are used up.
     pub(super) const fn has_given_up(&self) -> bool {
         has_given_up(self.health.attempts, &self.plan.check)
+    }
+
+    /// How it is reached, fit or not.
+    pub(super) fn server(&self) -> PoolServer {
+        let BackendPlan { name, address, approach, .. } = &self.plan;
+        PoolServer { name: name.clone(), address: address.clone(), approach: *approach }
     }
 
     pub(super) fn route(&self) -> Route {

@@ -229,7 +229,7 @@ pub use recovery::RECOVERY_WAIT_MAX;
 pub use schedule::EMPTY_POOL_PROBE_INTERVAL;
 pub use server::Part;
 pub use slots::client_key;
-pub use table::{Arrival, NoRoute, PoolRoutes, Route, RouteTable, TargetRoutes};
+pub use table::{Arrival, NoRoute, PoolRoutes, PoolServer, Route, RouteTable, TargetRoutes};
 pub use tier::{DRAWS, EXACT_MAX, LATENCY_GRAIN, Tier};
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    AdminState, BackendId, BackendName, Epoch, Loads, MonoTime, OutReason, PoolPlan, PoolState, SessionPolicy, WhenDown,
+    AdminState, BackendId, BackendName, Epoch, Loads, MonoTime, OutReason, PoolKind, PoolPlan, PoolState,
+    SessionPolicy, WhenDown,
 };
 
 use super::availability::Availability;
@@ -17,7 +18,7 @@ use super::member::Member;
 use super::pause::Pause;
 use super::pin::Pin;
 use super::primary::Cluster;
-use super::table::{PoolRoutes, Route};
+use super::table::{PoolRoutes, PoolServer, Route};
 use super::tier::Tier;
 
 /// What a turn of the pool wants done besides the table.
@@ -353,7 +354,15 @@ impl Pool {
             pending: self.is_pending() || is_suspect,
             paused: self.pause.is_some(),
             others: self.other_routes(),
+            kind: self.plan.kind,
+            servers: self.servers(),
             tiers: ordered.map(|(_, routes)| Tier::new(self.plan.balance, routes)).collect(),
         }
+    }
+
+    /// All servers of a postgres pool; none of another.
+    fn servers(&self) -> Vec<PoolServer> {
+        let members = self.members.iter().filter(|_| self.plan.kind == PoolKind::Postgres);
+        members.map(Member::server).collect()
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::{
-    Address, Approach, BackendId, BackendName, DialPlan, Epoch, Generation, HoldPlan, Load, PoolName, Target,
+    Address, Approach, BackendId, BackendName, DialPlan, Epoch, Generation, HoldPlan, Load, PoolKind, PoolName, Target,
 };
 
 use super::tier::{Passed, Tier};
@@ -35,6 +35,21 @@ pub struct PoolRoutes {
     pub tiers: Vec<Tier>,
     /// Of a postgres pool: where sessions go that want something else than the primary.
     pub others: BTreeMap<Target, TargetRoutes>,
+    /// What it is made of.
+    pub kind: PoolKind,
+    /// Of a postgres pool: all its servers, fit or not. A request to cancel may be for any of them.
+    pub servers: Vec<PoolServer>,
+}
+
+/// A server of a postgres pool, and how to reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolServer {
+    /// Its name.
+    pub name: BackendName,
+    /// Where it listens.
+    pub address: Address,
+    /// How it is approached.
+    pub approach: Approach,
 }
 
 /// Where new sessions of a postgres pool go that want something else than the primary.

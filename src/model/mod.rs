@@ -6,6 +6,7 @@
 #[macro_use]
 mod labelled;
 mod addr;
+mod cancel_key;
 mod evidence;
 mod explanation;
 mod history;
@@ -24,6 +25,7 @@ mod time;
 mod wording;
 
 pub use addr::{Address, AddressError};
+pub use cancel_key::CancelKey;
 pub use evidence::{Advice, FIGURES_MAX, PushedHealth, SmoothedLatency};
 pub use explanation::{Applied, Evaluation, Explanation, Prospect, Rule};
 pub use history::EventRecord;
@@ -32,8 +34,8 @@ pub use limits::{Approach, LimitsPlan, Networks, ProxyProtocol, Rate};
 pub use load::{Block, Load, Loads, Place};
 pub use meaning::{AcceptPath, ClusterState, Meaning, SessionPath};
 pub use outcome::{
-    CheckError, DialError, FailoverStatus, HoldEnd, OutReason, PipeRefusal, ProbeError, ProbeOutcome, ProbeSpec,
-    RejectReason, SessionEnd,
+    CancelWay, CheckError, DialError, FailoverStatus, HoldEnd, OutReason, PipeRefusal, ProbeError, ProbeOutcome,
+    ProbeSpec, RejectReason, SessionEnd,
 };
 pub use plan::{
     AdminPlan, AgentCheck, Argument, BackendPlan, CheckKind, CheckPlan, CommandCheck, DaemonPlan, DialPlan,

@@ -204,6 +204,8 @@ labelled! {
         NotAllowed = "not_allowed",
         /// No header of the PROXY protocol came, or not from where one may come.
         ProxyProtocol = "proxy_protocol",
+        /// No first packet of PostgreSQL's protocol came in time, or it was none.
+        FirstPacket = "first_packet",
         /// `hold_limit` clients wait already.
         HoldLimit = "hold_limit",
         /// It waited for `hold`, and no backend became fit.
@@ -220,6 +222,18 @@ labelled! {
         DialFailed = "dial_failed",
         /// The daemon is going down.
         ShuttingDown = "shutting_down",
+    }
+}
+
+labelled! {
+    /// To whom a PostgreSQL client's request to cancel was passed on.
+    CancelWay {
+        /// To the server that had told its key.
+        Learned = "learned",
+        /// To all servers of the pool: whose key it is was not known.
+        Broadcast = "broadcast",
+        /// To nobody: there is no server.
+        Nowhere = "nowhere",
     }
 }
 

@@ -41,6 +41,7 @@
 
 mod buffer;
 mod half;
+mod listening;
 mod loans;
 mod opening;
 mod pulse;
@@ -54,6 +55,7 @@ use crate::model::{Direction, SessionEnd};
 use crate::sys::{Gated, Stream};
 
 use half::{Broken, Half, Sink, Way};
+pub use listening::{Heard, listen};
 pub use loans::{Loans, PIPES_MAX, PipeCounts, Splicing};
 pub use opening::{FirstChunk, Opening, Start, open};
 pub use pulse::Pulse;

@@ -48,6 +48,36 @@ impl FirstChunk {
         self.bytes.is_empty()
     }
 
+    /// All that it has sent.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Waits for bytes of `client`, and keeps them. How many there were: none at its end, or if no more can be kept.
+    /// Cancel-safe: what was taken is kept.
+    ///
+    /// # Errors
+    ///
+    /// What recv(2) said.
+    pub async fn receive(&mut self, client: &Stream, loans: &Loans) -> io::Result<usize> {
+        let most = FIRST_CHUNK_MAX - self.bytes.len().min(FIRST_CHUNK_MAX);
+        loop {
+            poll_fn(|cx| client.poll_readable(cx)).await?;
+            let mut buffer = loans.buffers.borrow();
+            let room = buffer.len().min(most);
+            let received = client.try_recv(buffer.get_mut(..room).unwrap_or_default());
+            if let Ok(length) = received {
+                self.bytes.extend_from_slice(buffer.get(..length).unwrap_or_default());
+            }
+            loans.buffers.give_back(buffer);
+            match received {
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                received => return received,
+            }
+        }
+    }
+
     /// Whether another backend may be sent all of it.
     #[must_use]
     pub fn is_repeatable(&self) -> bool {
@@ -77,7 +107,7 @@ pub struct Start {
     pub(super) up: Option<Filled>,
     pub(super) down: Option<Filled>,
     /// The backend has ended its half before its first byte.
-    ended: bool,
+    pub(super) ended: bool,
 }
 
 impl Start {
@@ -85,6 +115,12 @@ impl Start {
     #[must_use]
     pub const fn backend_has_ended(&self) -> bool {
         self.ended
+    }
+
+    /// The backend's first bytes, as far as they have not been delivered.
+    #[must_use]
+    pub fn answer(&self) -> &[u8] {
+        self.down.as_ref().map(Filled::bytes).unwrap_or_default()
     }
 
     /// Whether it holds bytes of the client: they can go to no other backend any more.
@@ -202,7 +238,11 @@ fn last_words(backend: &Stream, buffers: &BufferPool) -> io::Result<Option<Fille
 }
 
 /// Receives once. None is the end.
-fn poll_receive(cx: &mut Context<'_>, source: &Stream, buffers: &BufferPool) -> Poll<io::Result<Option<Filled>>> {
+pub(super) fn poll_receive(
+    cx: &mut Context<'_>,
+    source: &Stream,
+    buffers: &BufferPool,
+) -> Poll<io::Result<Option<Filled>>> {
     loop {
         if let Err(error) = std::task::ready!(source.poll_readable(cx)) {
             return Poll::Ready(Err(error));

@@ -32,6 +32,8 @@ pub struct SessionFacts {
     pub client: Option<SocketAddr>,
     /// When its client came.
     pub since: MonoTime,
+    /// Whether it may write, and so is cut when its server may not any more; of postgres pools only.
+    pub writes: bool,
 }
 
 /// The sockets of a session that are under the fence.

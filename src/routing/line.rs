@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::model::Place;
+use crate::model::{Place, Target};
 
 use super::live::PoolLive;
 
@@ -48,23 +48,34 @@ impl Line {
 }
 
 impl PoolLive {
-    /// Whether anybody waits for room.
+    /// Whether anybody waits for room at what `target` wants. Each target has a line of its own: where there is room for
+    /// one there may be none for another.
     #[must_use]
-    pub fn has_line(&self) -> bool {
-        self.line.length.load(Ordering::SeqCst) > 0
+    pub fn has_line(&self, target: Target) -> bool {
+        self.line(target).length.load(Ordering::SeqCst) > 0
     }
 
-    /// Joins the line, behind all whose turn came before `turn`, which is one of [`Self::next_turn`]: the end, for
+    fn line(&self, target: Target) -> &Line {
+        &self.lines[target.index()]
+    }
+
+    /// There is room somewhere: has the first of each line look whether it is for them.
+    fn call_first(&self) {
+        self.lines.iter().for_each(Line::call_first);
+    }
+
+    /// Joins the line for `target`, behind all whose turn came before `turn`, which is one of [`Self::next_turn`]: the end, for
     /// one that has just come. Look for room once more before waiting: it may have been given back just now.
     #[must_use]
-    pub fn stand_in_line(self: &Arc<Self>, turn: u64) -> InLine {
+    pub fn stand_in_line(self: &Arc<Self>, target: Target, turn: u64) -> InLine {
         let called = Arc::new(Notify::new());
-        let mut waiting = self.line.waiting();
+        let line = self.line(target);
+        let mut waiting = line.waiting();
         let at = waiting.partition_point(|other| other.turn <= turn);
         waiting.insert(at, Waiting { turn, called: Arc::clone(&called) });
-        self.line.length.store(waiting.len(), Ordering::SeqCst);
+        line.length.store(waiting.len(), Ordering::SeqCst);
         drop(waiting);
-        InLine { pool: Arc::clone(self), called }
+        InLine { pool: Arc::clone(self), target, called }
     }
 }
 
@@ -72,20 +83,25 @@ impl PoolLive {
 #[derive(Debug)]
 pub struct InLine {
     pool: Arc<PoolLive>,
+    target: Target,
     called: Arc<Notify>,
 }
 
 impl InLine {
-    /// Whether it is in the line of `pool`.
+    /// Whether it is in the line of `pool` for `target`.
     #[must_use]
-    pub fn is_of(&self, pool: &Arc<PoolLive>) -> bool {
-        Arc::ptr_eq(&self.pool, pool)
+    pub fn is_of(&self, pool: &Arc<PoolLive>, target: Target) -> bool {
+        Arc::ptr_eq(&self.pool, pool) && self.target == target
+    }
+
+    fn line(&self) -> &Line {
+        self.pool.line(self.target)
     }
 
     /// Whether nobody is before it.
     #[must_use]
     pub fn is_first(&self) -> bool {
-        self.pool.line.waiting().front().is_some_and(|first| Arc::ptr_eq(&first.called, &self.called))
+        self.line().waiting().front().is_some_and(|first| Arc::ptr_eq(&first.called, &self.called))
     }
 
     /// Waits until there may be room. Cancel-safe: a call that was not heard is kept for the next time.
@@ -96,14 +112,14 @@ impl InLine {
 
 impl Drop for InLine {
     fn drop(&mut self) {
-        let mut waiting = self.pool.line.waiting();
+        let mut waiting = self.line().waiting();
         // Those who are served leave from the front.
         if let Some(at) = waiting.iter().position(|other| Arc::ptr_eq(&other.called, &self.called)) {
             waiting.remove(at);
         }
-        self.pool.line.length.store(waiting.len(), Ordering::SeqCst);
+        self.line().length.store(waiting.len(), Ordering::SeqCst);
         drop(waiting);
-        self.pool.line.call_first();
+        self.line().call_first();
     }
 }
 
@@ -125,14 +141,14 @@ impl Room {
 impl Drop for Room {
     fn drop(&mut self) {
         drop(self.place.take());
-        self.pool.line.call_first();
+        self.pool.call_first();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{InLine, Room};
-    use crate::model::Load;
+    use crate::model::{Load, Target};
     use crate::routing::PoolLive;
     use crate::telemetry::Metrics;
     use std::sync::Arc;
@@ -146,9 +162,9 @@ mod tests {
     async fn a_place_given_back_calls_the_first_in_line() {
         let (pool, load) = (pool(), Arc::new(Load::default()));
         let room = Room::new(load.take(1).unwrap(), Arc::clone(&pool));
-        assert!(!pool.has_line());
-        let (first, second) = (pool.stand_in_line(1), pool.stand_in_line(2));
-        assert!(first.is_first() && !second.is_first() && pool.has_line());
+        assert!(!pool.has_line(Target::Any));
+        let (first, second) = (pool.stand_in_line(Target::Any, 1), pool.stand_in_line(Target::Any, 2));
+        assert!(first.is_first() && !second.is_first() && pool.has_line(Target::Any));
         drop(room);
         first.called().await;
         let room = Room::new(load.take(1).unwrap(), Arc::clone(&pool));
@@ -158,14 +174,14 @@ mod tests {
         drop(room);
         second.called().await;
         drop(second);
-        assert!(!pool.has_line());
+        assert!(!pool.has_line(Target::Any));
     }
 
     #[tokio::test]
     async fn a_call_to_one_who_left_goes_to_the_next() {
         let (pool, load) = (pool(), Arc::new(Load::default()));
         let room = Room::new(load.take(1).unwrap(), Arc::clone(&pool));
-        let (first, second) = (pool.stand_in_line(1), pool.stand_in_line(2));
+        let (first, second) = (pool.stand_in_line(Target::Any, 1), pool.stand_in_line(Target::Any, 2));
         drop(room);
         drop(first);
         second.called().await;
@@ -177,14 +193,14 @@ mod tests {
         let (pool, load) = (pool(), Arc::new(Load::default()));
         let room = Room::new(load.take(1).unwrap(), Arc::clone(&pool));
         let turns = [pool.next_turn(), pool.next_turn(), pool.next_turn()];
-        let [first, second, third] = turns.map(|turn| pool.stand_in_line(turn));
+        let [first, second, third] = turns.map(|turn| pool.stand_in_line(Target::Any, turn));
         drop(room);
         first.called().await;
         // It takes the place, and gives it back when the dial has failed: that calls the second.
         let room = Room::new(load.take(1).unwrap(), Arc::clone(&pool));
         drop(first);
         drop(room);
-        let again = pool.stand_in_line(turns[0]);
+        let again = pool.stand_in_line(Target::Any, turns[0]);
         second.called().await;
         assert!(again.is_first() && !second.is_first() && !third.is_first());
         drop(again);
@@ -201,12 +217,12 @@ mod tests {
         let client = async |pool: &Arc<PoolLive>, load: &Arc<Load>| {
             let (turn, mut line): (_, Option<InLine>) = (pool.next_turn(), None);
             let place = loop {
-                let may_take = !pool.has_line() || line.as_ref().is_some_and(InLine::is_first);
+                let may_take = !pool.has_line(Target::Any) || line.as_ref().is_some_and(InLine::is_first);
                 if may_take && let Some(place) = load.take(LIMIT) {
                     break place;
                 }
                 match &line {
-                    None => line = Some(pool.stand_in_line(turn)),
+                    None => line = Some(pool.stand_in_line(Target::Any, turn)),
                     Some(line) => line.called().await,
                 }
             };
@@ -237,6 +253,6 @@ mod tests {
                 });
             }
         });
-        assert_eq!((served.load(Ordering::SeqCst), load.sessions(), pool.has_line()), (2000, 0, false));
+        assert_eq!((served.load(Ordering::SeqCst), load.sessions(), pool.has_line(Target::Any)), (2000, 0, false));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::model::{BackendId, BackendName, Load, MonoTime, PoolName};
+use crate::model::{BackendId, BackendName, Load, MonoTime, PoolName, Target};
 use crate::telemetry::{BackendMetrics, PoolMetrics};
 
 use super::line::Line;
@@ -30,16 +30,16 @@ pub struct PoolLive {
     held: AtomicUsize,
     /// When the last failover was published, in nanoseconds; zero once a session has followed it.
     failover_at: AtomicU64,
-    /// Clients that wait for room at a backend.
-    pub(super) line: Line,
+    /// Clients that wait for room at a backend, by what they want to reach.
+    pub(super) lines: [Line; Target::ALL.len()],
 }
 
 impl PoolLive {
     /// Counters at zero.
     #[must_use]
     pub fn new(metrics: PoolMetrics) -> Self {
-        let (turn, held, failover_at, line) = Default::default();
-        Self { metrics, turn, held, failover_at, line }
+        let (turn, held, failover_at, lines) = Default::default();
+        Self { metrics, turn, held, failover_at, lines }
     }
 
     /// The turn of the next session.

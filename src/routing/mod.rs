@@ -2,8 +2,10 @@
 //! tables and fences sessions; the data plane reads tables, is admitted, and reports failed dials and early ends.
 
 mod admission;
+mod cancel_keys;
 mod entry;
 mod feedback;
+mod followed;
 mod line;
 mod live;
 mod mailbox;
@@ -14,8 +16,10 @@ mod registry;
 mod table_cell;
 
 pub use admission::{Admission, Stale, Woken};
+pub use cancel_keys::{CancelKeys, Learned};
 pub use entry::{Pair, SessionFacts};
 pub use feedback::Feedback;
+pub use followed::{FOLLOWED_MAX, Follow, Followed};
 pub use line::{InLine, Room};
 pub use live::{BackendLive, EarlyEnds, Live, PoolLive};
 pub use mailbox::{ControlHandle, mailbox};

@@ -9,11 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use slab::Slab;
 
+use crate::failover::Sessions;
 use crate::model::{BackendId, Epoch, OutReason, SessionEnd, SessionId, SessionStatus};
 use crate::sys::{Gated, Resting, Stream};
 
 use super::admission::{Admission, Stale};
+use super::cancel_keys::CancelKeys;
 use super::entry::{Entry, Pair, SessionFacts, Sockets};
+use super::followed::Followed;
 use super::pace::{Fenced, Pace};
 
 /// So many sessions at rest are cut, or others silenced, before the lock is given up for a moment: about 100 microseconds.
@@ -26,6 +29,8 @@ const LOOKED_AT_ONCE: usize = 512;
 #[derive(Debug, Clone)]
 pub struct Registry {
     shards: Arc<[Mutex<Shard>]>,
+    keys: Arc<CancelKeys>,
+    followed: Arc<Followed>,
 }
 
 #[derive(Debug, Default)]
@@ -41,7 +46,23 @@ impl Registry {
     /// A registry for `workers` threads.
     #[must_use]
     pub fn new(workers: usize) -> Self {
-        Self { shards: (0..workers).map(|_| Mutex::default()).collect() }
+        Self {
+            shards: (0..workers).map(|_| Mutex::default()).collect(),
+            keys: Arc::default(),
+            followed: Arc::default(),
+        }
+    }
+
+    /// The keys with which clients may cancel.
+    #[must_use]
+    pub const fn cancel_keys(&self) -> &Arc<CancelKeys> {
+        &self.keys
+    }
+
+    /// Where clients' sessions are whose keys are not known.
+    #[must_use]
+    pub const fn followed(&self) -> &Arc<Followed> {
+        &self.followed
     }
 
     /// Admits a session of `worker` to `backend` under `epoch`.
@@ -74,8 +95,17 @@ impl Registry {
     /// The clients are closed with that, as many as may be at once; beyond them those that can be silenced are silent
     /// until their turn at their pool's `pace` comes, for which this fence has begun (see [`super::PACE_STEP`]). Those that have not been answered yet
     /// are cut from their backend only.
-    pub fn fence(&self, backend: BackendId, epoch: Epoch, reason: OutReason, pace: &mut Pace) -> Fenced {
-        let fence = Fence { backend, epoch, end: SessionEnd::from(reason) };
+    ///
+    /// Of sessions that are not among `which` none is cut; one that had not been admitted yet picks again, as any does.
+    pub fn fence(
+        &self,
+        backend: BackendId,
+        epoch: Epoch,
+        which: Sessions,
+        reason: OutReason,
+        pace: &mut Pace,
+    ) -> Fenced {
+        let fence = Fence { backend, epoch, which, end: SessionEnd::from(reason) };
         let shards = 0..self.shards.len();
         let behind: Vec<_> = shards.map(|worker| self.fence_shard(worker, fence, pace)).collect();
         for (worker, behind) in behind.into_iter().enumerate() {
@@ -255,7 +285,15 @@ struct Fence {
     backend: BackendId,
     /// Those that were admitted before this one.
     epoch: Epoch,
+    which: Sessions,
     end: SessionEnd,
+}
+
+impl Fence {
+    fn is_for(&self, entry: &Entry) -> bool {
+        let is_among = self.which == Sessions::All || entry.facts.writes;
+        entry.backend == self.backend && entry.epoch < self.epoch && is_among && entry.fenced.is_none()
+    }
 }
 
 /// What one look at a shard has found to be fenced.
@@ -290,7 +328,7 @@ impl Shard {
         let mut cut = 0;
         for key in from..end {
             let Some(entry) = self.sessions.get_mut(key) else { continue };
-            if entry.backend != fence.backend || entry.epoch >= fence.epoch || entry.fenced.is_some() {
+            if !fence.is_for(entry) {
                 continue;
             }
             entry.fenced = Some(fence.end);
@@ -333,6 +371,7 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::{Fence, Pair, Registry, SessionFacts};
+    use crate::failover::Sessions;
     use crate::model::{BackendId, Epoch, MonoTime, OutReason, SessionEnd, SessionId, SessionState};
     use crate::routing::admission::{Stale, Woken};
     use crate::routing::live::BackendLive;
@@ -348,7 +387,13 @@ mod tests {
         let metrics = Metrics::new().unwrap().backend(&"orders".into(), &"pg1".into());
         let (load, early_ends) = Default::default();
         let backend = BackendLive { metrics, pool: "orders".into(), name: "pg1".into(), load, early_ends };
-        SessionFacts { listener: "front".into(), backend: Arc::new(backend), client: None, since: MonoTime::default() }
+        SessionFacts {
+            listener: "front".into(),
+            backend: Arc::new(backend),
+            client: None,
+            since: MonoTime::default(),
+            writes: false,
+        }
     }
 
     #[test]
@@ -356,7 +401,7 @@ mod tests {
         let registry = Registry::new(2);
         let before = registry.admit(0, PG1, Epoch(4), facts()).unwrap();
         assert_eq!(
-            registry.fence(PG1, Epoch(5), OutReason::Dead, &mut Pace::new(MonoTime::ZERO)).sessions,
+            registry.fence(PG1, Epoch(5), Sessions::All, OutReason::Dead, &mut Pace::new(MonoTime::ZERO)).sessions,
             0,
             "it was not established yet"
         );
@@ -364,10 +409,38 @@ mod tests {
         assert_eq!(before.end(), Some(SessionEnd::FencedDead));
         let after = registry.admit(0, PG1, Epoch(5), facts()).unwrap();
         assert!(registry.admit(1, BackendId(2), Epoch(0), facts()).is_ok());
-        assert_eq!(registry.fence(PG1, Epoch(5), OutReason::Dead, &mut Pace::new(MonoTime::ZERO)).sessions, 0);
+        assert_eq!(
+            registry.fence(PG1, Epoch(5), Sessions::All, OutReason::Dead, &mut Pace::new(MonoTime::ZERO)).sessions,
+            0
+        );
         assert_eq!(after.end(), None);
         registry.forget(PG1);
         assert!(registry.admit(0, PG1, Epoch(0), facts()).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_fence_of_those_that_write_leaves_those_that_read() {
+        let registry = Registry::new(1);
+        let open = |writes| registry.admit(0, PG1, Epoch(0), SessionFacts { writes, ..facts() }).unwrap();
+        let (writing, reading, dialling, reading_too) = (open(true), open(false), open(true), open(false));
+        let ((client, mut person), (backend, mut server)) = (client().await, pair().await);
+        let ((reader, mut reading_person), (standby, mut reading_server)) = (self::client().await, pair().await);
+        writing.attach_client(&client, &backend, || ()).unwrap();
+        reading.attach_client(&reader, &standby, || ()).unwrap();
+        let fence = |which| registry.fence(PG1, Epoch(1), which, OutReason::Demoted, &mut Pace::new(MonoTime::ZERO));
+        assert_eq!(fence(Sessions::Writing).sessions, 1);
+        assert_eq!(person.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        assert_eq!(server.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        assert_eq!((writing.end(), reading.fenced()), (Some(SessionEnd::FencedDemoted), None));
+        reader.try_send(b"rows").unwrap();
+        standby.try_send(b"query").unwrap();
+        assert_eq!((reading_person.read(&mut [0; 8]).unwrap(), reading_server.read(&mut [0; 8]).unwrap()), (4, 5));
+        let ((_late, _), (server, _peer)) = (self::client().await, pair().await);
+        assert_eq!(dialling.attach_server(&server), Err(Stale), "a dial under way becomes no session");
+        assert_eq!(reading_too.attach_server(&server), Ok(()));
+        assert_eq!(registry.admit(0, PG1, Epoch(0), facts()).unwrap_err(), Stale, "whoever comes now picks again");
+        assert_eq!(fence(Sessions::All).sessions, 1, "and those that read can be cut as well");
+        assert_eq!(reading.end(), Some(SessionEnd::FencedDemoted));
     }
 
     /// A client's connection, and the client.
@@ -389,7 +462,7 @@ mod tests {
     async fn a_session_fenced_while_it_dialled_is_stale() {
         let registry = Registry::new(1);
         let admission = registry.admit(0, PG1, Epoch(0), facts()).unwrap();
-        registry.fence(PG1, Epoch(1), OutReason::Dead, &mut Pace::new(MonoTime::ZERO));
+        registry.fence(PG1, Epoch(1), Sessions::All, OutReason::Dead, &mut Pace::new(MonoTime::ZERO));
         let (server, _peer) = pair().await;
         assert_eq!(admission.attach_server(&server), Err(Stale));
     }
@@ -401,7 +474,7 @@ mod tests {
         let ((client, mut person), (server, mut peer)) = (client().await, pair().await);
         admission.attach_server(&server).unwrap();
         assert_eq!(
-            registry.fence(PG1, Epoch(1), OutReason::Dead, &mut Pace::new(MonoTime::ZERO)).sessions,
+            registry.fence(PG1, Epoch(1), Sessions::All, OutReason::Dead, &mut Pace::new(MonoTime::ZERO)).sessions,
             0,
             "it was not established yet"
         );
@@ -421,7 +494,7 @@ mod tests {
         admission.attach_client(&client, &backend, || ()).unwrap();
         let registry_of_control = registry.clone();
         let control = std::thread::spawn(move || {
-            registry_of_control.fence(PG1, Epoch(1), OutReason::Dead, &mut Pace::new(MonoTime::ZERO))
+            registry_of_control.fence(PG1, Epoch(1), Sessions::All, OutReason::Dead, &mut Pace::new(MonoTime::ZERO))
         });
         assert_eq!(control.join().unwrap().sessions, 1);
         assert!(client.try_send(b"an acknowledgement").is_err());
@@ -453,7 +526,7 @@ mod tests {
         let (mut later, mut later_person, mut later_peer) = resting.remove(0);
         let (behind, mut behind_person, mut behind_peer) = resting.remove(0);
         let now = MonoTime::from_nanos(7);
-        let fenced = registry.fence(PG1, Epoch(1), OutReason::Dead, &mut Pace::new(now));
+        let fenced = registry.fence(PG1, Epoch(1), Sessions::All, OutReason::Dead, &mut Pace::new(now));
         assert_eq!(fenced, Fenced { sessions: PACE_AT_ONCE + 2, at_once: PACE_AT_ONCE + 1, over: PACE_STEP });
         let is_reset = |stream: &mut std::net::TcpStream| {
             std::io::copy(stream, &mut std::io::sink()).is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionReset)
@@ -492,7 +565,7 @@ mod tests {
         }
         while busy[1].1.try_send(&[7; 65_536]).is_ok() {}
         busy[2].1.end_writing().unwrap();
-        let fenced = registry.fence(PG1, Epoch(1), OutReason::Dead, &mut Pace::new(MonoTime::ZERO));
+        let fenced = registry.fence(PG1, Epoch(1), Sessions::All, OutReason::Dead, &mut Pace::new(MonoTime::ZERO));
         assert_eq!(fenced, Fenced { sessions: PACE_AT_ONCE + 3, at_once: PACE_AT_ONCE + 2, over: PACE_STEP });
         let is_reset = |stream: &mut std::net::TcpStream| {
             std::io::copy(stream, &mut std::io::sink()).is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionReset)
@@ -530,7 +603,7 @@ mod tests {
             behind.push((admission, client, person, peer));
         }
         (0..PACE_AT_ONCE).for_each(|_| _ = pace.next());
-        let fence = Fence { backend: PG1, epoch: Epoch(1), end: SessionEnd::FencedDead };
+        let fence = Fence { backend: PG1, epoch: Epoch(1), which: Sessions::All, end: SessionEnd::FencedDead };
         let keys = registry.fence_shard(0, fence, &mut pace);
         assert_eq!((keys.len(), pace.done().at_once), (2, PACE_AT_ONCE), "both are behind");
         behind[0].2.set_nonblocking(true).unwrap();

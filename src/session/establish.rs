@@ -1,21 +1,29 @@
 //! From an accepted client to a connected pair: pick, admit, dial, and the next backend if that
 //! fails or if it ends before its first byte; hold while there is none.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
 use crate::failover::{Arrival, NoRoute, PoolRoutes, Route, client_key};
-use crate::model::{BackendId, DialError, HoldEnd, HoldPlan, MonoTime, PoolName, SessionEnd, WhenDown};
+use crate::model::{
+    BackendId, DialError, HoldEnd, HoldPlan, ListenerPlan, MonoTime, PoolKind, SessionEnd, Target, WhenDown,
+};
 use crate::relay::FirstChunk;
-use crate::routing::{InLine, PoolLive, Room, SessionFacts};
+use crate::routing::{BackendLive, InLine, PoolLive, Room, SessionFacts};
 use crate::sys::{Gated, Stream};
+use crate::wire::postgres::FirstPacket;
 
 use super::caller::Caller;
+use super::cancel::follow;
 use super::dial::{Established, Failure, Picked, connect_to};
 use super::doubt::{self, Look, Silent};
+use super::first_packet::first_packet;
 use super::hold::Hold;
+use super::login::Login;
+use super::refusal::Refusal;
 use super::{Entrance, Worker};
 
 /// When every dial failed but the table still holds the backends fit, a held client tries again after
@@ -27,32 +35,17 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 const UNKNOWN_POOL_WAITS: u32 = 20;
 const UNKNOWN_POOL_WAIT: Duration = Duration::from_millis(50);
 
-/// Why a client got no backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// Nothing is fit, and the pool refuses.
-    NoBackend,
-    /// All that is fit is full, and the pool refuses.
-    Full,
-    /// Every dial failed, and the pool refuses.
-    DialFailed,
-    /// An operator closed it.
-    Closed,
-    /// Whoever could be dialled reset the connection before its first byte.
-    Reset,
-    /// It was held, in vain.
-    Hold(HoldEnd),
-}
-
 /// Who is turned away, and why. The client's socket closes only when it has been counted; it is lost if the
 /// runtime could not watch it any more.
 pub(super) struct Refused {
     pub(super) refusal: Refusal,
-    _client: Option<Arc<Gated>>,
+    pub(super) client: Option<Arc<Gated>>,
 }
 
 /// What to do next with a client.
 enum Choice {
+    /// It is a postgres pool: hear first what the client wants.
+    Hear,
     /// Try this backend.
     Dial(Picked),
     /// Nobody else is left: let the client have what this one does.
@@ -73,11 +66,16 @@ pub(super) struct Search {
     since: MonoTime,
     /// What it has sent already, to be sent to the next backend too.
     pub(super) first: FirstChunk,
+    /// What a client of a postgres pool has begun with, once that was read.
+    pub(super) packet: Option<FirstPacket>,
+    /// How far its login is known.
+    pub(super) login: Login,
     /// By which it is picked for, and stands in line, in this pool.
     turn: Option<(Arc<PoolLive>, u64)>,
     tried: Vec<BackendId>,
     /// Who the client is to a pool that balances by that.
     client: u64,
+    ip: Option<IpAddr>,
     /// Its place among those who wait for room.
     line: Option<InLine>,
     /// Its place among those who wait; kept until a backend answers or the dial's time is over.
@@ -93,9 +91,12 @@ impl Search {
     pub(super) fn new(caller: &Caller, now: MonoTime) -> Self {
         Self {
             client: client_key(caller.ip()),
+            ip: caller.ip(),
             line: None,
             since: now,
             first: FirstChunk::default(),
+            packet: None,
+            login: Login::default(),
             turn: None,
             tried: Vec::new(),
             hold: None,
@@ -114,10 +115,16 @@ impl Search {
         caller: &Caller,
     ) -> Result<(Arc<Gated>, Established), Refused> {
         loop {
-            let pool_name = entrance.plan().pool.clone();
-            let refusal = match self.choose(worker, &pool_name) {
+            let plan = entrance.plan();
+            let refusal = match self.choose(worker, &plan) {
+                // Boxed: other pools' sessions should not be larger for it.
+                Choice::Hear => match Box::pin(self.hear(worker, &client)).await {
+                    Ok(()) => continue,
+                    Err(refusal) => refusal,
+                },
                 Choice::Refuse(refusal) => {
-                    if matches!(refusal, Refusal::Reset | Refusal::Closed) {
+                    // A client that is told why would not read that after a reset.
+                    if refusal == Refusal::Closed || (refusal == Refusal::Reset && self.packet.is_none()) {
                         client.reset_on_close();
                     }
                     refusal
@@ -134,11 +141,11 @@ impl Search {
                     drop(timeout(UNKNOWN_POOL_WAIT, worker.routes.next()).await);
                     continue;
                 }
-                Choice::Hold { plan, pool, for_room, retry_after } => {
-                    let place = self.hold_place(worker, entrance, &pool_name, &plan, &pool);
+                Choice::Hold { plan: hold, pool, for_room, retry_after } => {
+                    let place = self.hold_place(worker, entrance, &plan, &hold, &pool);
                     if place && for_room && self.line.is_none() {
                         // Room that was given back before it stood in line is not told of: look once more.
-                        self.line = Some(pool.stand_in_line(self.turn(&pool)));
+                        self.line = Some(pool.stand_in_line(plan.target, self.turn(&pool)));
                         continue;
                     }
                     let end = self.wait(worker, &client, retry_after).await;
@@ -151,10 +158,9 @@ impl Search {
                 }
                 Choice::Dial(picked) => {
                     let header = caller.header(picked.route.approach.send_proxy_protocol, &client);
-                    let (listener, backend) = (entrance.plan().name.clone(), Arc::clone(&picked.backend));
-                    let facts = SessionFacts { listener, backend, client: caller.source(), since: self.since };
+                    let facts = self.facts(&plan, &picked.backend, caller);
                     self.first.set_resend(picked.plan.resend);
-                    match connect_to(worker, picked, facts, pool_name, &header).await {
+                    match connect_to(worker, picked, facts, plan.pool.clone(), &header).await {
                         Ok(session) => {
                             self.forget_silent();
                             if !self.is_closed {
@@ -168,14 +174,30 @@ impl Search {
                     continue;
                 }
             };
-            return Err(Refused { refusal, _client: Some(client) });
+            return Err(Refused { refusal, client: Some(client) });
         }
+    }
+
+    /// Hears what a client of a postgres pool wants.
+    async fn hear(&mut self, worker: &Worker, client: &Stream) -> Result<(), Refusal> {
+        let packet = first_packet(worker, client, &mut self.first).await.map_err(Refusal::FirstPacket)?;
+        let cancels = matches!(packet, FirstPacket::Cancel(_));
+        self.packet = Some(packet);
+        if cancels { Err(Refusal::Cancels) } else { Ok(()) }
+    }
+
+    /// What the session table tells of it at `backend`.
+    fn facts(&self, plan: &ListenerPlan, backend: &Arc<BackendLive>, caller: &Caller) -> SessionFacts {
+        let (listener, backend) = (plan.name.clone(), Arc::clone(backend));
+        let writes = self.packet.is_some() && plan.target.writes();
+        SessionFacts { listener, backend, client: caller.source(), since: self.since, writes }
     }
 
     /// Waits in the place that it holds.
     async fn wait(&self, worker: &Worker, client: &Stream, retry_after: Option<Duration>) -> HoldEnd {
         let Some(hold) = &self.hold else { return HoldEnd::LimitReached };
-        let has_sent = !self.first.is_empty();
+        // One of PostgreSQL's that ends its half before it is let in has given up.
+        let has_sent = !self.first.is_empty() && self.packet.is_none();
         worker.holds.wait(hold, client, has_sent, self.line.as_ref(), retry_after).await
     }
 
@@ -220,31 +242,34 @@ impl Search {
         self.silent = Some(Silent::new(session, is_late));
     }
 
-    /// Takes a place among those who wait for `pool_name`, unless it has one. Whether there was one left.
+    /// Takes a place among those who wait for what `plan` says, unless it has one. Whether there was one left.
     fn hold_place(
         &mut self,
         worker: &Worker,
         entrance: &Entrance,
-        pool_name: &PoolName,
-        plan: &HoldPlan,
+        plan: &ListenerPlan,
+        hold: &HoldPlan,
         pool: &Arc<PoolLive>,
     ) -> bool {
         // A reload may have given the listener another pool meanwhile.
-        if self.hold.as_ref().is_none_or(|hold| !hold.is_for(pool_name)) {
+        if self.hold.as_ref().is_none_or(|hold| !hold.is_for(plan)) {
             self.hold = None;
-            self.hold = worker.holds.begin(pool_name, plan, pool, worker.clock, &entrance.metrics);
+            self.hold = worker.holds.begin(plan, hold, pool, worker.clock, &entrance.metrics);
         }
         self.hold.is_some()
     }
 
     /// Looks at the table once and decides what to do next. Everything that outlives the look is cloned out.
-    fn choose(&mut self, worker: &Worker, pool_name: &PoolName) -> Choice {
+    fn choose(&mut self, worker: &Worker, plan: &ListenerPlan) -> Choice {
         let published = worker.routes.load();
-        let (routes, pool) = match (published.table.pools.get(pool_name), published.live.pools.get(pool_name)) {
+        let (routes, pool) = match (published.table.pools.get(&plan.pool), published.live.pools.get(&plan.pool)) {
             (Some(routes), Some(pool)) => (routes, Arc::clone(pool)),
             _ if self.unknown_pool < UNKNOWN_POOL_WAITS => return Choice::UnknownPool,
             _ => return Choice::Refuse(Refusal::NoBackend),
         };
+        if routes.kind == PoolKind::Postgres && self.packet.is_none() {
+            return Choice::Hear;
+        }
         let look = self.silent.as_ref().map(|silent| silent.look(routes));
         if look == Some(Look::News) {
             self.forget_silent();
@@ -256,7 +281,7 @@ impl Search {
         if look == Some(Look::SameDoubt) {
             return self.doubt(routes, worker);
         }
-        match self.take_place(worker, routes, &pool) {
+        match self.take_place(worker, routes, &pool, plan) {
             Ok((route, room)) => match published.live.backends.get(&route.backend) {
                 Some(backend) => {
                     let (route, backend) = (route.clone(), Arc::clone(backend));
@@ -281,12 +306,18 @@ impl Search {
         worker: &Worker,
         routes: &'r PoolRoutes,
         pool: &Arc<PoolLive>,
+        plan: &ListenerPlan,
     ) -> Result<(&'r Route, Room), NoRoute> {
-        self.line = self.line.take().filter(|line| line.is_of(pool));
+        let target = plan.target;
+        self.line = self.line.take().filter(|line| line.is_of(pool, target));
         // Before it queues, so that its turn is the order of its arrival.
         let turn = self.turn(pool);
-        if self.must_queue(routes, pool) {
+        if self.must_queue(routes, pool, target) {
             return Err(NoRoute::Full);
+        }
+        let may_follow = self.tried.is_empty() && self.packet.as_ref().is_some_and(FirstPacket::is_opaque);
+        if let Some((route, place)) = self.ip.filter(|_| may_follow).and_then(|ip| follow(worker, routes, plan, ip)) {
+            return Ok((route, Room::new(place, Arc::clone(pool))));
         }
         let taken = loop {
             if self.tried.len() >= routes.dial.connect_attempts {
@@ -294,7 +325,8 @@ impl Search {
             }
             let chance = worker.chance.next();
             let will_wait = self.line.is_some();
-            let arrival = Arrival { target: None, turn, client: self.client, chance, tried: &self.tried, will_wait };
+            let (target, client, tried) = (Some(target), self.client, &self.tried);
+            let arrival = Arrival { target, turn, client, chance, tried, will_wait };
             let route = match routes.pick(&arrival) {
                 Ok(route) => route,
                 Err(why) => break Err(why),
@@ -320,9 +352,10 @@ impl Search {
     }
 
     /// Whether others have waited longer for room. One whose dial failed has had its turn, and goes on at once.
-    fn must_queue(&self, routes: &PoolRoutes, pool: &PoolLive) -> bool {
-        let waits = routes.hold.when_down == WhenDown::Hold && !routes.tiers.is_empty() && self.tried.is_empty();
-        waits && pool.has_line() && !self.line.as_ref().is_some_and(InLine::is_first)
+    fn must_queue(&self, routes: &PoolRoutes, pool: &PoolLive, target: Target) -> bool {
+        let (_, tiers) = routes.wanted(Some(target));
+        let waits = routes.hold.when_down == WhenDown::Hold && !tiers.is_empty() && self.tried.is_empty();
+        waits && pool.has_line(target) && !self.line.as_ref().is_some_and(InLine::is_first)
     }
 
     /// Nobody else is to be tried for now: waits for a verdict on the silent backend or, when it has waited
@@ -359,5 +392,5 @@ fn rearmed(client: Arc<Gated>) -> Result<Arc<Gated>, Refused> {
     let rearmed = Arc::into_inner(client).and_then(|client| client.into_stream().rearm().ok());
     rearmed
         .map(|client| Arc::new(Gated::new(client)))
-        .ok_or(Refused { refusal: Refusal::Hold(HoldEnd::ClientLeft), _client: None })
+        .ok_or(Refused { refusal: Refusal::Hold(HoldEnd::ClientLeft), client: None })
 }

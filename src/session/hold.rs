@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::failover::{PoolRoutes, RouteTable};
-use crate::model::{HoldEnd, HoldPlan, MonoTime, PoolName, WhenDown};
+use crate::model::{HoldEnd, HoldPlan, ListenerPlan, MonoTime, PoolName, Target, WhenDown};
 use crate::routing::{InLine, PoolLive};
 use crate::sys::{Clock, Stream};
 use crate::telemetry::{Counted, ListenerMetrics};
@@ -23,11 +23,19 @@ struct Ticket(u64);
 /// The clients of one thread that wait, by pool.
 #[derive(Debug, Default)]
 pub(super) struct HoldQueues {
-    queues: RefCell<BTreeMap<PoolName, BTreeMap<Ticket, Rc<Notify>>>>,
+    queues: RefCell<BTreeMap<PoolName, BTreeMap<Ticket, Waiter>>>,
     /// The routes for which each queue was last released.
     seen: RefCell<BTreeMap<PoolName, Arc<PoolRoutes>>>,
     last_ticket: Cell<u64>,
     closed: Cell<bool>,
+}
+
+/// Who waits in a queue.
+#[derive(Debug)]
+struct Waiter {
+    released: Rc<Notify>,
+    /// What it wants to reach.
+    target: Target,
 }
 
 /// A client's right to wait. It keeps its place in the order, and counts as held, until it is served
@@ -36,6 +44,7 @@ pub(super) struct HoldQueues {
 pub(super) struct Hold {
     ticket: Ticket,
     pool: PoolName,
+    target: Target,
     live: Arc<PoolLive>,
     since: MonoTime,
     deadline: Instant,
@@ -45,9 +54,9 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    /// Whether it is `pool` that the client waits for.
-    pub(super) fn is_for(&self, pool: &PoolName) -> bool {
-        self.pool == *pool
+    /// Whether it is what `plan` says that the client waits for.
+    pub(super) fn is_for(&self, plan: &ListenerPlan) -> bool {
+        self.pool == plan.pool && self.target == plan.target
     }
 }
 
@@ -59,14 +68,14 @@ impl Drop for Hold {
 }
 
 impl HoldQueues {
-    /// Lets a client begin to wait for `pool`, if it still has a place for one.
+    /// Lets a client begin to wait for what `listener` wants, if the pool still has a place for one.
     pub(super) fn begin(
         &self,
-        pool: &PoolName,
+        listener: &ListenerPlan,
         plan: &HoldPlan,
         live: &Arc<PoolLive>,
         clock: Clock,
-        listener: &ListenerMetrics,
+        metrics: &ListenerMetrics,
     ) -> Option<Hold> {
         if !live.try_hold(plan.hold_limit) {
             return None;
@@ -76,12 +85,13 @@ impl HoldQueues {
         let since = clock.now();
         Some(Hold {
             ticket,
-            pool: pool.clone(),
+            pool: listener.pool.clone(),
+            target: listener.target,
             live: Arc::clone(live),
             since,
             deadline: clock.instant(since + plan.hold),
             clock,
-            _held: Counted::new(&listener.held),
+            _held: Counted::new(&metrics.held),
         })
     }
 
@@ -127,7 +137,8 @@ impl HoldQueues {
     fn enter<'a>(&'a self, hold: &'a Hold) -> Place<'a> {
         let released = Rc::new(Notify::new());
         let mut queues = self.queues.borrow_mut();
-        queues.entry(hold.pool.clone()).or_default().insert(hold.ticket, Rc::clone(&released));
+        let waiter = Waiter { released: Rc::clone(&released), target: hold.target };
+        queues.entry(hold.pool.clone()).or_default().insert(hold.ticket, waiter);
         Place { queues: self, hold, released }
     }
 
@@ -144,9 +155,9 @@ impl HoldQueues {
                     continue;
                 }
             }
-            if routes.is_none_or(|routes| is_news(routes)) {
-                for waiter in queue.values() {
-                    waiter.notify_one();
+            for waiter in queue.values() {
+                if routes.is_none_or(|routes| is_news(routes, waiter.target)) {
+                    waiter.released.notify_one();
                 }
             }
         }
@@ -161,14 +172,15 @@ impl HoldQueues {
     /// Has everybody look again, in order.
     pub(super) fn release_all(&self) {
         for waiter in self.queues.borrow().values().flat_map(BTreeMap::values) {
-            waiter.notify_one();
+            waiter.released.notify_one();
         }
     }
 }
 
-/// Whether a held client could do anything with these routes but wait on.
-fn is_news(routes: &PoolRoutes) -> bool {
-    !routes.tiers.is_empty() || (!routes.pending && !routes.paused && routes.hold.when_down != WhenDown::Hold)
+/// Whether a held client that wants `target` could do anything with these routes but wait on.
+fn is_news(routes: &PoolRoutes, target: Target) -> bool {
+    let (pending, tiers) = routes.wanted(Some(target));
+    !tiers.is_empty() || (!pending && !routes.paused && routes.hold.when_down != WhenDown::Hold)
 }
 
 /// A place in the queue; left when dropped.

@@ -11,10 +11,11 @@ use crate::relay::{Opening, Pulse, Start, open};
 use crate::sys::{Gated, Stream};
 use crate::telemetry::Counted;
 
-use super::Worker;
 use super::dial::Established;
 use super::establish::Search;
+use super::login::Login;
 use super::worker::Watch;
+use super::{Entrance, Worker};
 
 /// What became of a client at a backend.
 pub(super) enum Outcome {
@@ -46,7 +47,13 @@ impl Meeting {
     }
 
     /// Opens the session, unless it did that before, and puts its client under the fence.
-    pub(super) async fn open(&self, worker: &Worker, search: &mut Search, client: &Arc<Gated>) -> Outcome {
+    pub(super) async fn open(
+        &self,
+        worker: &Worker,
+        entrance: &Entrance,
+        search: &mut Search,
+        client: &Arc<Gated>,
+    ) -> Outcome {
         let Established { admission, server, is_last_resort, .. } = &self.session;
         let mut start = if *is_last_resort {
             Start::default()
@@ -61,6 +68,10 @@ impl Meeting {
                 },
             }
         };
+        // Before a byte of it is delivered: a client may cancel as soon as it knows how.
+        if search.packet.is_some() {
+            search.login = Login::follow(worker, entrance, &self.session, &search.first, &start);
+        }
         if admission.attach_client(client, server, || start.deliver(client, &self.pulse)).is_ok() {
             return Outcome::Opened(start.after(std::mem::take(&mut search.first)));
         }

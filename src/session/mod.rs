@@ -5,18 +5,26 @@
 //! backend's first byte: if it ends before that, `establish` goes on to the next. `talk` has `relay` move
 //! bytes until the end, whose reason is logged and counted once; `rest` is where it waits meanwhile, if
 //! nothing moves. One that was fenced waits for its turn to be closed (`pace`).
+//!
+//! A client of a postgres pool is heard first (`first_packet`). If it cancels another session, `cancel` passes that on; if
+//! it gets no server, `refusal` tells it so. Until its session is open `login` follows it, for the key with which it may
+//! cancel.
 
 mod caller;
+mod cancel;
 mod chance;
 mod clients;
 mod dial;
 mod doubt;
 mod establish;
+mod first_packet;
 mod guard;
 mod hand_over;
 mod hold;
+mod login;
 mod meeting;
 mod pace;
+mod refusal;
 mod rest;
 mod seats;
 mod stuck;
@@ -26,12 +34,13 @@ mod worker;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::model::{HoldEnd, ListenerPlan, RejectReason, SessionEnd};
+use crate::model::{ListenerPlan, RejectReason, SessionEnd};
 use crate::sys::{Gated, Stream};
 use crate::telemetry::{Counted, ListenerMetrics};
+use crate::wire::postgres::FirstPacket;
 
 pub use caller::Caller;
-use establish::{Refusal, Refused, Search};
+use establish::{Refused, Search};
 pub use guard::{Guard, Pass};
 pub use hand_over::{Handed, Threads};
 use meeting::{Meeting, Outcome};
@@ -86,22 +95,32 @@ pub async fn run(worker: Rc<Worker>, entrance: Rc<Entrance>, client: Stream, cal
         let session;
         (client, session) = match search.establish(&worker, &entrance, client, &caller).await {
             Ok(found) => found,
-            Err(refused) => {
-                turned_away(&entrance, &caller, &refused);
-                drop(guest);
-                return drop(refused);
-            }
+            Err(refused) => return Box::pin(turned_away(worker, entrance, search, refused, &caller, guest)).await,
         };
         let meeting = Meeting::new(&worker, entrance.plan(), session);
-        let outcome = meeting.open(&worker, &mut search, &client).await;
+        let outcome = meeting.open(&worker, &entrance, &mut search, &client).await;
         match outcome {
             Outcome::Opened(start) => {
                 if start.backend_has_ended() {
                     meeting.ended_early(&worker);
                 }
+                let login = std::mem::take(&mut search.login);
                 drop(search);
-                let (on, line) = Talk::after(meeting, guest, client);
-                return talk(worker, on, line, start).await;
+                let (start, login) = if login.is_heard() {
+                    (Ok(start), login)
+                } else {
+                    Box::pin(login.listen(&worker, &entrance, &meeting, &client, &caller, start)).await
+                };
+                let place = login.into_place(&worker, &meeting, &caller);
+                let (mut on, line) = Talk::after(meeting, guest, client);
+                let start = match start {
+                    Ok(start) => start,
+                    Err(end) => {
+                        on.count(&line.pulse);
+                        return on.end(&worker, end, line.pair);
+                    }
+                };
+                return talk(worker, on.with_cancel_place(place), line, start).await;
             }
             Outcome::Ended(end) => {
                 if end == SessionEnd::BackendReset {
@@ -125,18 +144,33 @@ pub fn turn_away(entrance: &Entrance, client: Stream, caller: &Caller, reason: R
     drop(client);
 }
 
-/// Counts a client that never reached a backend. The log has no line for each: there may be many.
-fn turned_away(entrance: &Entrance, caller: &Caller, refused: &Refused) {
-    let reason = match refused.refusal {
-        Refusal::NoBackend => RejectReason::NoEligibleBackend,
-        Refusal::Full => RejectReason::BackendsFull,
-        Refusal::Closed => RejectReason::Closed,
-        Refusal::DialFailed | Refusal::Reset => RejectReason::DialFailed,
-        Refusal::Hold(HoldEnd::LimitReached) => RejectReason::HoldLimit,
-        Refusal::Hold(HoldEnd::TimedOut) => RejectReason::HoldTimeout,
-        Refusal::Hold(HoldEnd::ShuttingDown) => RejectReason::ShuttingDown,
-        Refusal::Hold(HoldEnd::ClientLeft | HoldEnd::Released) => RejectReason::ClientLeft,
-    };
-    entrance.metrics.count_rejected(reason);
-    tracing::debug!(client = ?caller.source(), %reason, "client refused");
+/// The end of a client that never reached a backend. The log has no line for each: there may be many.
+async fn turned_away(
+    worker: Rc<Worker>,
+    entrance: Rc<Entrance>,
+    search: Search,
+    refused: Refused,
+    caller: &Caller,
+    guest: Guest,
+) {
+    let Refused { refusal, client } = refused;
+    if let Some(reason) = refusal.reason() {
+        entrance.metrics.count_rejected(reason);
+        tracing::debug!(client = ?caller.source(), %reason, "client refused");
+    }
+    // Its place among those who wait is free before it is told anything.
+    let Search { first, packet, hold, .. } = search;
+    drop(hold);
+    match (&client, packet) {
+        (Some(client), Some(FirstPacket::Cancel(key))) => {
+            cancel::pass_on(&worker, &entrance, client, caller, &key).await;
+        }
+        (Some(client), Some(packet)) => {
+            refusal::tell(&worker, &entrance.plan(), client, &packet, first, refusal).await;
+        }
+        (_, None) | (None, _) => {}
+    }
+    // Its places too, before its socket closes.
+    drop(guest);
+    drop(client);
 }

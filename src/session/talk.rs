@@ -10,6 +10,7 @@ use crate::routing::{Admission, BackendLive, Pair, PoolLive, Room};
 use crate::sys::Gated;
 use crate::telemetry::Counted;
 
+use super::login::CancelPlace;
 use super::meeting::Meeting;
 use super::worker::Watch;
 use super::{Places, Worker};
@@ -40,6 +41,8 @@ pub(super) struct Talk {
     active: Option<Counted>,
     /// Its place at the backend; the same.
     room: Option<Room>,
+    /// For requests to cancel it, if it is of a postgres pool.
+    cancel_place: Option<Box<CancelPlace>>,
     /// What was moved before the last rest, to the backend and to the client.
     moved: [u64; 2],
 }
@@ -66,9 +69,16 @@ impl Talk {
             pool_live: session.pool_live,
             active: Some(active),
             room: Some(session.room),
+            cancel_place: None,
             moved: [0, 0],
         };
         (talk, line)
+    }
+
+    /// The same, to be found by requests to cancel it.
+    pub(super) fn with_cancel_place(mut self, place: Option<Box<CancelPlace>>) -> Self {
+        self.cancel_place = place;
+        self
     }
 
     /// Its sockets, watched again after a rest.
@@ -109,6 +119,7 @@ impl Talk {
     pub(super) fn leave_backend(&mut self) {
         self.active = None;
         self.room = None;
+        self.cancel_place = None;
     }
 
     /// Says, once, for metric and log, how it ended, and closes its `sockets`. It is out of the registry before
@@ -116,7 +127,7 @@ impl Talk {
     /// socket closes, so that it finds them free if it comes again at once; the place at the backend only when
     /// the backend has been told.
     fn finish<S>(self, end: SessionEnd, sockets: S) {
-        drop(self.active);
+        drop((self.active, self.cancel_place));
         self.pool_live.metrics.count_closed(end);
         let [to_backend, to_client] = self.moved;
         let peer = self.guest.peer.map_or_else(|| "unix".to_owned(), |peer| peer.to_string());

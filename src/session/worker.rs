@@ -336,7 +336,7 @@ impl Drop for Watch {
 #[cfg(test)]
 mod tests {
     use super::{Seats, Worker};
-    use crate::failover::Route;
+    use crate::failover::{Route, Sessions};
     use crate::model::{Approach, BackendId, Epoch, LimitsPlan, ListenerPlan, MonoTime, OutReason, PoolName};
     use crate::relay::{Loans, Pulse, Splicing, Start, relay};
     use crate::routing::{
@@ -383,7 +383,13 @@ mod tests {
         let metrics = Metrics::new().unwrap().backend(&"orders".into(), &"pg1".into());
         let (load, early_ends) = Default::default();
         let backend = BackendLive { metrics, pool: "orders".into(), name: "pg1".into(), load, early_ends };
-        SessionFacts { listener: "front".into(), backend: Arc::new(backend), client: None, since: MonoTime::default() }
+        SessionFacts {
+            listener: "front".into(),
+            backend: Arc::new(backend),
+            client: None,
+            since: MonoTime::default(),
+            writes: false,
+        }
     }
 
     /// A conversation of `worker`, established a moment ago.
@@ -495,7 +501,7 @@ mod tests {
                 drop(spawn_local(talk(Rc::clone(&worker), on, line, Start::default())));
             }
             let in_an_hour = MonoTime::from_nanos(3_600_000_000_000);
-            registry.fence(BackendId(1), Epoch(1), OutReason::Dead, &mut Pace::new(in_an_hour));
+            registry.fence(BackendId(1), Epoch(1), Sessions::All, OutReason::Dead, &mut Pace::new(in_an_hour));
             until(|| load.sessions() == 0).await;
             assert_eq!((seats.taken(), worker.resting.len()), (1, 1), "it is no load any more, and keeps its client");
             person.set_nonblocking(true).unwrap();
@@ -635,7 +641,13 @@ mod tests {
         assert_eq!(seats.taken(), 1);
         assert_eq!(
             registry
-                .fence(BackendId(1), Epoch(1), crate::model::OutReason::Dead, &mut Pace::new(MonoTime::ZERO))
+                .fence(
+                    BackendId(1),
+                    Epoch(1),
+                    Sessions::All,
+                    crate::model::OutReason::Dead,
+                    &mut Pace::new(MonoTime::ZERO)
+                )
                 .sessions,
             0
         );

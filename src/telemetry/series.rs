@@ -5,8 +5,8 @@ use std::time::Duration;
 use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::model::{
-    BackendName, BackendStatus, DialError, Direction, HealthState, ListenerName, PipeRefusal, PoolName, ProbeOutcome,
-    RejectReason, Role, SessionEnd,
+    BackendName, BackendStatus, CancelWay, DialError, Direction, HealthState, ListenerName, PipeRefusal, PoolName,
+    ProbeOutcome, RejectReason, Role, SessionEnd,
 };
 
 use super::family::Maker;
@@ -42,13 +42,23 @@ pub struct ListenerMetrics {
     pub active: IntGauge,
     /// Clients that wait now.
     pub held: IntGauge,
+    /// Sessions whose key for cancelling there was no place for.
+    pub cancel_keys_refused: IntCounter,
     rejected: Vec<IntCounter>,
+    cancels: Vec<IntCounter>,
 }
 
 impl ListenerMetrics {
     /// Counts a client that was turned away.
     pub fn count_rejected(&self, reason: RejectReason) {
         if let Some(counter) = self.rejected.get(reason.index()) {
+            counter.inc();
+        }
+    }
+
+    /// Counts a request to cancel.
+    pub fn count_cancel(&self, way: CancelWay) {
+        if let Some(counter) = self.cancels.get(way.index()) {
             counter.inc();
         }
     }
@@ -147,6 +157,8 @@ pub(super) struct ListenerVecs {
     active: IntGaugeVec,
     rejected: IntCounterVec,
     held: IntGaugeVec,
+    cancels: IntCounterVec,
+    cancel_keys_refused: IntCounterVec,
 }
 
 impl ListenerVecs {
@@ -160,6 +172,16 @@ impl ListenerVecs {
                 &["listener", "reason"],
             )?,
             held: make.gauges("listener_held", "Clients that wait for a backend now.", &["listener"])?,
+            cancels: make.counters(
+                "postgres_cancels_total",
+                "Requests to cancel, by how their server was found.",
+                &["listener", "way"],
+            )?,
+            cancel_keys_refused: make.counters(
+                "postgres_cancel_keys_refused_total",
+                "Sessions whose key for cancelling there was no place for, so that all servers are asked.",
+                &["listener"],
+            )?,
         })
     }
 
@@ -169,10 +191,12 @@ impl ListenerVecs {
             connections: self.connections.with_label_values(&[name]),
             active: self.active.with_label_values(&[name]),
             held: self.held.with_label_values(&[name]),
+            cancel_keys_refused: self.cancel_keys_refused.with_label_values(&[name]),
             rejected: RejectReason::LABELS
                 .iter()
                 .map(|reason| self.rejected.with_label_values(&[name, *reason]))
                 .collect(),
+            cancels: CancelWay::LABELS.iter().map(|way| self.cancels.with_label_values(&[name, *way])).collect(),
         }
     }
 
@@ -183,6 +207,10 @@ impl ListenerVecs {
         drop(self.held.remove_label_values(&[name]));
         for reason in RejectReason::LABELS {
             drop(self.rejected.remove_label_values(&[name, *reason]));
+        }
+        drop(self.cancel_keys_refused.remove_label_values(&[name]));
+        for way in CancelWay::LABELS {
+            drop(self.cancels.remove_label_values(&[name, *way]));
         }
     }
 }

@@ -63,6 +63,12 @@ impl Running {
         self.child.0.try_wait().expect("wait").is_none()
     }
 
+    /// Sends it a signal.
+    #[track_caller]
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child.0), signal).expect("a signal");
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub fn wait(mut self) -> Ended {

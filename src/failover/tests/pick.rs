@@ -30,6 +30,8 @@ pub(super) fn pool(balance: Balance, tiers: Vec<Vec<Route>>, pending: bool) -> P
         pending,
         paused: false,
         others: Default::default(),
+        kind: crate::model::PoolKind::Tcp,
+        servers: Vec::new(),
         tiers: tiers.into_iter().map(|routes| Tier::new(balance, routes)).collect(),
     };
     routes.lay_out(None);

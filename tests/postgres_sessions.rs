@@ -1,0 +1,539 @@
+//! Sessions of postgres pools, through the data plane's own parts: requests to cancel, and clients that are turned away.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::print_stdout)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
+
+use changeover::config::{OsSources, parse};
+use changeover::failover::{Controller, Event, RouteTable, Sessions, TargetRoutes};
+use changeover::model::{
+    Actor, BackendId, CheckKind, Epoch, Generation, MonoTime, OutReason, Plan, PoolKind, PoolName, Target,
+};
+use changeover::routing::{
+    BackendLive, EarlyEnds, FOLLOWED_MAX, Live, Pace, PoolLive, Published, Registry, RouteWriter, mailbox, route_cell,
+};
+use changeover::session::{Caller, Entrance, Guard, Places, Seats, Worker, run};
+use changeover::sys::{Clock, Stream};
+use changeover::telemetry::Metrics;
+use support::postgres::{Postgres, client, must};
+use support::process::{Running, run as run_program};
+use support::servers::Server;
+use support::{DEADLINE, dial, fresh_addr, wait_until};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::{LocalSet, spawn_local};
+
+const SSL_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
+const GSS_ENC_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x30";
+const STARTUP: &[u8] = b"\0\0\0\x10\0\x03\0\0user\0a\0\0";
+
+/// One worker thread with a listener for each target.
+struct Site {
+    metrics: Arc<Metrics>,
+    registry: Registry,
+    backends: BTreeMap<String, BackendId>,
+    fronts: Vec<SocketAddr>,
+    writer: RouteWriter,
+    /// A table by which those who want a standby may have any server.
+    with_standby: Option<Published>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Site {
+    /// Listeners for `targets` of a postgres pool `orders` of `servers`, all of which are fit, with these lines of
+    /// configuration for the pool and for each server. What wants a standby finds none.
+    fn start(lines: [&str; 2], servers: &[SocketAddr], targets: &[Target]) -> Self {
+        let [of_pool, of_server] = lines;
+        let mut text =
+            format!("[listeners.front]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n[pools.orders]\n{of_pool}\n");
+        for (number, addr) in (1..).zip(servers) {
+            let rest = of_server.replace("{number}", &number.to_string());
+            text += &format!("[pools.orders.backends.pg{number}]\naddress = \"{addr}\"\n{rest}\n");
+        }
+        let mut plan = parse("a file", &text, &OsSources).unwrap();
+        let pool = Arc::make_mut(plan.pools.get_mut(&PoolName::from("orders")).unwrap());
+        pool.kind = PoolKind::Postgres;
+        pool.backends.iter_mut().for_each(|backend| backend.check.kind = CheckKind::None);
+        let listener = Arc::clone(plan.listeners.values().next().unwrap());
+        let (metrics, registry, plan) = (Arc::new(Metrics::new().unwrap()), Registry::new(1), Arc::new(plan));
+        let (live, backends) = live(&decided(&plan).0, &metrics);
+        let live = Arc::new(live);
+        let mut table = decided(&plan).1;
+        let with_standby = Published { table: Arc::new(table), live: Arc::clone(&live) };
+        table = decided(&plan).1;
+        for routes in table.pools.values_mut() {
+            let routes = Arc::get_mut(routes).expect("nobody else has it");
+            routes.others.insert(Target::Standby, TargetRoutes { pending: false, tiers: Vec::new() });
+        }
+        table.generation = Generation(1);
+        let table = Arc::new(table);
+        let (writer, routes) = route_cell();
+        writer.publish(Published { table, live });
+        let (_, feedback, _) = mailbox();
+        let seats = Seats::new(1000, 1);
+        let (stop, stopped) = oneshot::channel();
+        let (ready, fronts) = mpsc::channel();
+        let (counted, of_worker) = (Arc::clone(&metrics), registry.clone());
+        let targets = targets.to_vec();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let served = async {
+                let worker = Worker::new(0, Clock::start(), routes, of_worker, feedback, seats, 65_536);
+                let worker = Rc::new(worker);
+                let releasing = Rc::clone(&worker);
+                drop(spawn_local(async move { releasing.release_held_forever().await }));
+                drop(spawn_local(Rc::clone(&worker).tick_forever()));
+                for target in targets {
+                    let mut plan = (*listener).clone();
+                    (plan.target, plan.name) = (target, target.label().into());
+                    let series = counted.listener(&plan.name);
+                    let entrance = Rc::new(Entrance::new(Arc::new(plan), series));
+                    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                    ready.send(socket.local_addr().unwrap()).unwrap();
+                    drop(spawn_local(accept(Rc::clone(&worker), entrance, socket)));
+                }
+                drop(ready);
+                drop(stopped.await);
+                worker.cut();
+            };
+            LocalSet::new().block_on(&runtime, served);
+        });
+        let fronts = fronts.iter().collect();
+        let (stop, thread, with_standby) = (Some(stop), Some(thread), Some(with_standby));
+        Self { metrics, registry, backends, fronts, writer, with_standby, stop, thread }
+    }
+
+    /// The number behind `series` in the metrics.
+    fn count(&self, series: &str) -> f64 {
+        let text = self.metrics.encode(&[]).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(&format!("changeover_{series} ")));
+        value.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    fn wait_count(&self, series: &str, value: f64) {
+        wait_until(&format!("{series} is {value}"), DEADLINE, || (self.count(series) - value).abs() < 0.1);
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let ended = self.thread.take().unwrap().join();
+        assert!(ended.is_ok() || std::thread::panicking(), "the worker panicked");
+    }
+}
+
+/// What the core decides on `plan`, all of whose servers are fit.
+fn decided(plan: &Arc<Plan>) -> (Controller, RouteTable) {
+    let (mut core, mut commands) = (Controller::new(7), Vec::new());
+    let replaced = Event::PlanReplaced { plan: Arc::clone(plan), actor: Actor::changeover() };
+    core.handle(MonoTime::ZERO, replaced, &mut commands);
+    drop(commands);
+    // A second core decides the same, and lets its table go.
+    let table = RouteTable { generation: Generation(2), pools: core.table().pools.clone() };
+    (core, table)
+}
+
+/// Counters for what `core` knows, and the numbers of its backends.
+fn live(core: &Controller, metrics: &Metrics) -> (Live, BTreeMap<String, BackendId>) {
+    let (mut live, mut numbers) = (Live::default(), BTreeMap::new());
+    for (id, pool, name, load) in core.backends() {
+        numbers.insert(name.to_string(), id);
+        let (series, early_ends) = (metrics.backend(pool, name), EarlyEnds::default());
+        live.pools.entry(pool.clone()).or_insert_with(|| Arc::new(PoolLive::new(metrics.pool(pool))));
+        let (pool, name, load) = (pool.clone(), name.clone(), Arc::clone(load));
+        live.backends.insert(id, Arc::new(BackendLive { pool, name, metrics: series, load, early_ends }));
+    }
+    (live, numbers)
+}
+
+async fn accept(worker: Rc<Worker>, entrance: Rc<Entrance>, socket: TcpListener) {
+    let guard = Arc::<Guard>::default();
+    loop {
+        let (client, peer) = socket.accept().await.unwrap();
+        let pass = guard.enter(&entrance.plan().limits).unwrap();
+        let places = Places { pass, seat: worker.seats.take(0).unwrap() };
+        let (worker, entrance, client) = (Rc::clone(&worker), Rc::clone(&entrance), Stream::Tcp(client));
+        drop(spawn_local(run(worker, entrance, client, Caller::peer(Some(peer)), places)));
+    }
+}
+
+/// The packets that clients have cancelled with at a server.
+type Cancels = Arc<Mutex<Vec<Vec<u8>>>>;
+
+/// One packet without a type byte.
+fn packet(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut packet = vec![0; 4];
+    stream.read_exact(&mut packet)?;
+    packet.resize(u32::from_be_bytes(packet[..4].try_into().unwrap()) as usize, 0);
+    stream.read_exact(&mut packet[4..])?;
+    Ok(packet)
+}
+
+/// The key that the `number`-th session of a server has, and of a server with that `name`.
+fn key(name: u8, number: usize, secret: usize) -> Vec<u8> {
+    [&[0, 0, name, u8::try_from(number).unwrap()][..], &vec![name; secret]].concat()
+}
+
+/// A server that has no encryption and lets everybody in; then it echoes. Before the end of a request to cancel it waits
+/// for `gate`.
+fn server(name: u8, secret: usize, gate: Arc<AtomicBool>) -> (Server, Cancels) {
+    let cancels = Cancels::default();
+    let kept = Arc::clone(&cancels);
+    let server = Server::start(fresh_addr(), move |number, mut stream| {
+        stream.set_read_timeout(Some(DEADLINE))?;
+        loop {
+            let packet = packet(&mut stream)?;
+            match packet[4..8] {
+                [4, 0xd2, 0x16, 0x2e] => {
+                    kept.lock().unwrap().push(packet[8..].to_vec());
+                    wait_until("the gate is open", DEADLINE, || gate.load(Ordering::SeqCst));
+                    return Ok(());
+                }
+                [4, 0xd2, ..] => stream.write_all(b"N")?,
+                _ => break,
+            }
+        }
+        let key = key(name, number, secret);
+        let length = u32::try_from(4 + key.len()).unwrap().to_be_bytes();
+        let login = [&b"R\0\0\0\x08\0\0\0\0S\0\0\0\x08a\0b\0K"[..], &length, &key, b"Z\0\0\0\x05I"].concat();
+        // In two pieces, so that one side of the proxy or the other sees the middle of a message.
+        let (first, second) = login.split_at(13);
+        stream.write_all(first)?;
+        stream.write_all(second)?;
+        let mut back = stream.try_clone()?;
+        std::io::copy(&mut stream, &mut back).map(drop)
+    });
+    (server, cancels)
+}
+
+fn open() -> Arc<AtomicBool> {
+    Arc::new(AtomicBool::new(true))
+}
+
+/// Logs in, and gives the connection and its key.
+fn log_in(addr: SocketAddr, before: &[&[u8]]) -> (TcpStream, Vec<u8>) {
+    let mut stream = dial(addr).unwrap();
+    for request in before {
+        stream.write_all(request).unwrap();
+        let mut answer = [0; 1];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, *b"N");
+    }
+    stream.write_all(STARTUP).unwrap();
+    loop {
+        let mut header = [0; 5];
+        stream.read_exact(&mut header).unwrap();
+        let mut body = vec![0; u32::from_be_bytes(header[1..].try_into().unwrap()) as usize - 4];
+        stream.read_exact(&mut body).unwrap();
+        if header[0] == b'K' {
+            let mut ready = [0; 6];
+            stream.read_exact(&mut ready).unwrap();
+            return (stream, body);
+        }
+    }
+}
+
+fn cancel_request(key: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(8 + key.len()).unwrap().to_be_bytes();
+    [&length[..], b"\x04\xd2\x16\x2e", key].concat()
+}
+
+/// Cancels, and waits for the end, before which nothing may come.
+fn cancel(addr: SocketAddr, key: &[u8]) {
+    let mut stream = dial(addr).unwrap();
+    stream.write_all(&cancel_request(key)).unwrap();
+    assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
+}
+
+fn took(cancels: &Cancels) -> Vec<Vec<u8>> {
+    std::mem::take(&mut cancels.lock().unwrap())
+}
+
+#[test]
+fn a_cancel_reaches_the_one_server_whose_key_it_is_and_all_if_nobody_knows() {
+    let ((pg1, first), (pg2, second)) = (server(1, 4, open()), server(2, 32, open()));
+    let site = Site::start([""; 2], &[pg1.addr, pg2.addr], &[Target::Any, Target::Primary]);
+    let (any, primary) = (site.fronts[0], site.fronts[1]);
+    let ways: [&[&[u8]]; 4] = [&[], &[SSL_REQUEST], &[GSS_ENC_REQUEST], &[GSS_ENC_REQUEST, SSL_REQUEST]];
+    let mut sessions: Vec<_> = (0..12).map(|number| log_in(any, ways[number % 4])).collect();
+    for (number, (stream, key)) in sessions.iter_mut().enumerate() {
+        // Through whichever listener it comes.
+        cancel(if number % 2 == 0 { any } else { primary }, key);
+        let (own, other) = if key[2] == 1 { (&first, &second) } else { (&second, &first) };
+        assert_eq!((took(own), took(other)), (vec![key.clone()], vec![]));
+        stream.write_all(b"still there?").unwrap();
+        let mut back = [0; 12];
+        stream.read_exact(&mut back).unwrap();
+        assert_eq!(back, *b"still there?");
+    }
+    assert!(sessions.iter().any(|(_, key)| key[2] == 1) && sessions.iter().any(|(_, key)| key[2] == 2));
+    let learned = |target| site.count(&format!("postgres_cancels_total{{listener=\"{target}\",way=\"learned\"}}"));
+    assert_eq!((learned("any"), learned("primary")), (6.0, 6.0));
+    let keys: Vec<_> = sessions.drain(..).map(|(_, key)| key).collect();
+    site.wait_count("listener_connections_active{listener=\"any\"}", 0.0);
+    cancel(any, &keys[0]);
+    assert_eq!((took(&first), took(&second)), (vec![keys[0].clone()], vec![keys[0].clone()]), "it is forgotten");
+    assert_eq!(site.count("postgres_cancels_total{listener=\"any\",way=\"broadcast\"}"), 1.0);
+}
+
+#[test]
+fn a_client_that_cancels_reads_the_end_after_the_servers_have_ended() {
+    let gate = Arc::new(AtomicBool::new(false));
+    let ((pg1, first), (pg2, second)) = (server(1, 4, open()), server(2, 4, Arc::clone(&gate)));
+    let site = Site::start([""; 2], &[pg1.addr, pg2.addr], &[Target::Any]);
+    let mut stream = dial(site.fronts[0]).unwrap();
+    stream.write_all(&cancel_request(&key(9, 9, 4))).unwrap();
+    wait_until("both are asked", DEADLINE, || [&first, &second].iter().all(|of| !of.lock().unwrap().is_empty()));
+    stream.set_nonblocking(true).unwrap();
+    assert_eq!(stream.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    gate.store(true, Ordering::SeqCst);
+    stream.set_nonblocking(false).unwrap();
+    assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
+}
+
+#[test]
+fn a_cancel_after_encryption_was_refused_finds_its_server_too() {
+    let ((pg1, first), (pg2, second)) = (server(1, 4, open()), server(2, 4, open()));
+    let site = Site::start([""; 2], &[pg1.addr, pg2.addr], &[Target::Any]);
+    let (_session, key) = log_in(site.fronts[0], &[]);
+    // Round-robin sends the two after one another to both servers.
+    for _ in 0..2 {
+        let mut stream = dial(site.fronts[0]).unwrap();
+        stream.write_all(SSL_REQUEST).unwrap();
+        let mut answer = [0; 1];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, *b"N");
+        stream.write_all(&cancel_request(&key)).unwrap();
+        assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
+    }
+    let (own, other) = if key[2] == 1 { (first, second) } else { (second, first) };
+    assert_eq!((took(&own), took(&other)), (vec![key.clone(), key], vec![]));
+}
+
+#[test]
+fn a_cancel_is_never_held_and_ends_where_there_is_no_server() {
+    let gone = fresh_addr();
+    let site = Site::start(["hold = \"10m\"", ""], &[gone], &[Target::Standby]);
+    cancel(site.fronts[0], &key(1, 1, 256));
+    assert_eq!(site.count("postgres_cancels_total{listener=\"standby\",way=\"broadcast\"}"), 1.0);
+    assert_eq!(site.count("listener_held{listener=\"standby\"}"), 0.0);
+}
+
+/// A server that encrypts, or so it says: then it tells its name.
+fn encrypting(name: u8) -> Server {
+    Server::start(fresh_addr(), move |_, mut stream| {
+        stream.set_read_timeout(Some(DEADLINE))?;
+        packet(&mut stream)?;
+        stream.write_all(&[b'S', name])?;
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).map(drop)
+    })
+}
+
+/// Asks for encryption, and gives the connection and the name of the server.
+fn encrypt(addr: SocketAddr) -> (TcpStream, u8) {
+    let mut stream = dial(addr).unwrap();
+    stream.write_all(SSL_REQUEST).unwrap();
+    let mut answer = [0; 2];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[0], b'S');
+    (stream, answer[1])
+}
+
+#[test]
+fn what_is_encrypted_follows_the_clients_last_session_while_it_has_few() {
+    let (one, two) = (encrypting(b'1'), encrypting(b'2'));
+    let site = Site::start([""; 2], &[one.addr, two.addr], &[Target::Any, Target::PreferStandby]);
+    let (front, other) = (site.fronts[0], site.fronts[1]);
+    let open: Vec<_> = (0..FOLLOWED_MAX).map(|_| encrypt(front)).collect();
+    let last = open[0].1;
+    assert!(open.iter().all(|&(_, name)| name == last), "all follow the first");
+    // One that is like a request to cancel: it comes, and goes again.
+    let (cancel, name) = encrypt(front);
+    assert_eq!(name, last);
+    let others: Vec<u8> = (0..2).map(|_| encrypt(other)).map(|(_, name)| name).collect();
+    assert!(others.iter().any(|&name| name != last), "through another listener it follows nobody: {others:?}");
+    let more: Vec<_> = (0..4).map(|_| encrypt(front)).collect();
+    assert!(more.iter().any(|&(_, name)| name != last), "there are too many");
+    drop((open, cancel, more));
+    site.wait_count("listener_connections_active{listener=\"any\"}", 0.0);
+    let names: Vec<u8> = (0..2)
+        .map(|_| {
+            let (stream, name) = encrypt(front);
+            drop(stream);
+            site.wait_count("listener_connections_active{listener=\"any\"}", 0.0);
+            name
+        })
+        .collect();
+    assert_ne!(names[0], names[1], "nobody is there to be followed");
+}
+
+/// All that comes until the end.
+fn rest(mut stream: TcpStream) -> Vec<u8> {
+    let mut heard = Vec::new();
+    stream.read_to_end(&mut heard).unwrap();
+    heard
+}
+
+const ERROR: &[u8] = b"SFATAL\0VFATAL\0C57P03\0Mchangeover: no standby is available in pool orders\0";
+
+#[test]
+fn whoever_gets_no_server_is_told_so_after_any_request() {
+    let (pg1, _) = server(1, 4, open());
+    let site = Site::start(["hold = \"20ms\"", ""], &[pg1.addr], &[Target::Standby]);
+    let hint = b"Hheld for 20ms; the primary: pg1; `changeover explain orders` tells why\0\0";
+    let ways: [&[&[u8]]; 4] = [&[], &[SSL_REQUEST], &[GSS_ENC_REQUEST], &[GSS_ENC_REQUEST, SSL_REQUEST]];
+    for way in ways {
+        let mut stream = dial(site.fronts[0]).unwrap();
+        for request in way {
+            stream.write_all(request).unwrap();
+            let mut answer = [0; 1];
+            stream.read_exact(&mut answer).unwrap();
+            assert_eq!(answer, *b"N");
+        }
+        stream.write_all(STARTUP).unwrap();
+        let mut error = vec![b'E', 0, 0, 0, u8::try_from(4 + ERROR.len() + hint.len()).unwrap()];
+        error.extend([ERROR, hint].concat());
+        assert_eq!(rest(stream), error, "{way:?}");
+    }
+    assert_eq!(site.count("listener_rejected_total{listener=\"standby\",reason=\"hold_timeout\"}"), 4.0);
+    // A third request, and bytes that could not wait for the answer, are answered by no error.
+    let mut stream = dial(site.fronts[0]).unwrap();
+    stream.write_all(&[SSL_REQUEST, STARTUP].concat()).unwrap();
+    assert_eq!(rest(stream), b"");
+}
+
+#[test]
+fn a_pool_that_does_not_hold_says_so_at_once() {
+    let site = Site::start(["when_down = \"refuse\"", ""], &[fresh_addr()], &[Target::Standby, Target::Primary]);
+    for (front, why) in [
+        (0, "clients are not held here; the primary: pg1; "),
+        (1, "no connection to one that was taken to be fit could be made; the primary: pg1; "),
+    ] {
+        let mut stream = dial(site.fronts[front]).unwrap();
+        stream.write_all(STARTUP).unwrap();
+        let error = String::from_utf8_lossy(&rest(stream)).into_owned();
+        assert!(error.contains("C57P03") && error.contains(why), "{error:?}");
+    }
+}
+
+#[test]
+fn a_client_that_says_nothing_or_nonsense_or_leaves_takes_no_place_of_those_who_wait() {
+    let (pg1, _) = server(1, 4, open());
+    let site = Site::start(["hold = \"10m\"", ""], &[pg1.addr], &[Target::Standby, Target::Primary]);
+    let front = site.fronts[0];
+    let rejected = |reason: &str| format!("listener_rejected_total{{listener=\"standby\",reason=\"{reason}\"}}");
+    let silent = dial(front).unwrap();
+    let mut waiting = dial(front).unwrap();
+    waiting.write_all(STARTUP).unwrap();
+    site.wait_count("listener_held{listener=\"standby\"}", 1.0);
+    assert_eq!(site.count("listener_connections_active{listener=\"standby\"}"), 2.0);
+    let mut nonsense = dial(front).unwrap();
+    nonsense.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let mut heard = Vec::new();
+    // An end or a reset, for what was left unread.
+    drop(nonsense.read_to_end(&mut heard));
+    assert_eq!(heard, b"");
+    site.wait_count(&rejected("first_packet"), 1.0);
+    drop(silent);
+    site.wait_count(&rejected("client_left"), 1.0);
+    // Who has said what it wants and closes leaves its place, though the kernel tells only of the end of what it sends.
+    waiting.shutdown(Shutdown::Write).unwrap();
+    site.wait_count("listener_held{listener=\"standby\"}", 0.0);
+    site.wait_count(&rejected("client_left"), 2.0);
+    // Nobody at the other listener has to wait for those.
+    let _held = dial(front).map(|mut held| held.write_all(STARTUP).map(|()| held)).unwrap().unwrap();
+    site.wait_count("listener_held{listener=\"standby\"}", 1.0);
+    log_in(site.fronts[1], &[]);
+}
+
+#[test]
+fn sessions_that_write_are_cut_and_those_that_read_go_on() {
+    let (pg1, cancels) = server(1, 4, open());
+    let site = Site::start([""; 2], &[pg1.addr], &[Target::Primary, Target::Any]);
+    let ((mut writing, _), (mut reading, key)) = (log_in(site.fronts[0], &[]), log_in(site.fronts[1], &[]));
+    let fence = |which| {
+        site.registry.fence(site.backends["pg1"], Epoch(100), which, OutReason::Demoted, &mut Pace::new(MonoTime::ZERO))
+    };
+    assert_eq!(fence(Sessions::Writing).sessions, 1);
+    assert_eq!(writing.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    reading.write_all(b"rows").unwrap();
+    let mut back = [0; 4];
+    reading.read_exact(&mut back).unwrap();
+    assert_eq!(back, *b"rows");
+    cancel(site.fronts[0], &key);
+    assert_eq!(took(&cancels), [key]);
+}
+
+#[test]
+fn a_client_held_goes_on_when_what_it_wants_is_there() {
+    let (pg1, _) = server(1, 4, open());
+    let mut site = Site::start(["hold = \"10m\"", ""], &[pg1.addr], &[Target::Standby]);
+    let front = site.fronts[0];
+    let waiting = std::thread::spawn(move || log_in(front, &[]).1);
+    site.wait_count("listener_held{listener=\"standby\"}", 1.0);
+    site.writer.publish(site.with_standby.take().unwrap());
+    assert_eq!(waiting.join().unwrap()[2], 1, "it got what the first server says");
+    site.wait_count("listener_held{listener=\"standby\"}", 0.0);
+}
+
+#[test]
+fn psql_cancels_its_query_through_two_servers() {
+    let real = Postgres::start();
+    let (other, cancels) = server(2, 4, open());
+    let site = Site::start(["", "priority = {number}"], &[real.addr, other.addr], &[Target::Primary]);
+    let front = site.fronts[0];
+    let through = |name: &str, mode: &str| client(name, front, &[("PGSSLMODE", mode)]);
+    for (mode, learned) in [("disable", 1.0), ("require", 1.0)] {
+        let mut command = through("psql", mode);
+        let psql = Running::start(command.args(["-XAtc", "select 42, pg_sleep(600)"]));
+        wait_until("the query runs", DEADLINE, || {
+            let asked = "select count(*) from pg_stat_activity where query like 'select 42%' and state = 'active'";
+            let mut direct = client("psql", real.addr, &[]);
+            run_program(direct.args(["-XAtc", asked])).stdout.trim() == "1"
+        });
+        psql.signal(rustix::process::Signal::INT);
+        let ended = psql.wait();
+        assert!(ended.stderr.contains("canceling statement due to user request"), "{mode}: {}", ended.stderr);
+        assert_eq!(site.count("postgres_cancels_total{listener=\"primary\",way=\"learned\"}"), learned, "{mode}");
+    }
+    // The session was encrypted, its key could not be read, and everybody is asked.
+    assert_eq!(site.count("postgres_cancels_total{listener=\"primary\",way=\"broadcast\"}"), 1.0);
+    assert_eq!(took(&cancels).len(), 1);
+}
+
+#[test]
+fn psql_reads_why_and_goes_on_to_its_next_host() {
+    let real = Postgres::start();
+    let site = Site::start(["hold = \"1ms\"", ""], &[fresh_addr()], &[Target::Standby]);
+    let hosts = format!("{},{}", site.fronts[0].ip(), real.addr.ip());
+    let ports = format!("{},{}", site.fronts[0].port(), real.addr.port());
+    for (mode, words, goes_on) in [
+        ("disable", "FATAL:  changeover: no standby is available in pool orders", true),
+        ("prefer", "FATAL:  changeover: no standby is available in pool orders", true),
+        // Nothing that can be said makes it go on; see the table in src/session/refusal.rs.
+        ("require", "server does not support SSL, but SSL was required", false),
+    ] {
+        let ended = run_program(client("psql", site.fronts[0], &[("PGSSLMODE", mode)]).args(["-XAtc", "select 1"]));
+        assert!(ended.code == Some(2) && ended.stderr.contains(words), "{mode}: {}", ended.stderr);
+        if goes_on {
+            assert!(ended.stderr.contains("HINT:  held for 1ms; the primary: pg1; "), "{}", ended.stderr);
+        }
+        let options = [("PGSSLMODE", mode), ("PGHOST", &*hosts), ("PGPORT", &*ports)];
+        let ended = run_program(client("psql", real.addr, &options).args(["-XAtc", "select 1"]));
+        assert_eq!(ended.stdout.trim() == "1", goes_on, "{mode}: {}", ended.stderr);
+    }
+    must(&run_program(client("psql", real.addr, &[]).args(["-XAtc", "select 1"])), "psql");
+    let ready = run_program(client("pg_isready", site.fronts[0], &[]).arg("-q"));
+    assert_eq!(ready.code, Some(1), "connections are rejected");
+}
