@@ -302,6 +302,39 @@ fn a_client_that_cancels_reads_the_end_after_the_servers_have_ended() {
 }
 
 #[test]
+fn a_server_that_hangs_keeps_nobody_who_cancels() {
+    let gate = Arc::new(AtomicBool::new(false));
+    let (pg1, cancels) = server(1, 4, Arc::clone(&gate));
+    let site = Site::start([""; 2], &[pg1.addr], &[Target::Any]);
+    cancel(site.fronts[0], &key(9, 9, 4));
+    assert_eq!(took(&cancels), [key(9, 9, 4)]);
+    gate.store(true, Ordering::SeqCst);
+}
+
+#[test]
+fn a_client_that_says_nothing_for_long_is_turned_away() {
+    let site = Site::start([""; 2], &[fresh_addr()], &[Target::Any]);
+    let silent = dial(site.fronts[0]).unwrap();
+    let mut slow = dial(site.fronts[0]).unwrap();
+    slow.write_all(&STARTUP[..12]).unwrap();
+    assert_eq!((rest(silent), rest(slow)), (vec![], vec![]));
+    assert_eq!(site.count("listener_rejected_total{listener=\"any\",reason=\"first_packet\"}"), 2.0);
+}
+
+#[test]
+fn tls_without_asking_goes_on_as_it_is() {
+    let echo = Server::start(fresh_addr(), |_, mut stream| {
+        let mut back = stream.try_clone()?;
+        std::io::copy(&mut stream, &mut back).map(drop)
+    });
+    let site = Site::start([""; 2], &[echo.addr], &[Target::Any]);
+    let mut stream = dial(site.fronts[0]).unwrap();
+    stream.write_all(b"\x16\x03\x01 hello").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(rest(stream), b"\x16\x03\x01 hello");
+}
+
+#[test]
 fn a_cancel_after_encryption_was_refused_finds_its_server_too() {
     let ((pg1, first), (pg2, second)) = (server(1, 4, open()), server(2, 4, open()));
     let site = Site::start([""; 2], &[pg1.addr, pg2.addr], &[Target::Any]);

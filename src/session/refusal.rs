@@ -29,8 +29,8 @@ use crate::wire::postgres::{FirstPacket, cannot_connect_now, parse_first_packet}
 
 use super::Worker;
 
-/// How long a client that was told `N` may take for its next packet.
-const NEXT_PACKET_WAIT: Duration = Duration::from_secs(1);
+/// How long a client that is told `N` may take for what it sends next, all in all: a round trip for each request.
+const NEXT_PACKETS_WAIT: Duration = Duration::from_secs(1);
 
 /// How long a client that was told its error may take to go. A close with bytes left to be read is a reset, which would
 /// overtake the error.
@@ -125,8 +125,12 @@ pub(super) async fn tell(
 }
 
 async fn tell_error(worker: &Worker, client: &Gated, packet: &FirstPacket, first: FirstChunk, error: &[u8]) {
-    if *packet == FirstPacket::DirectTls || !goes_on_without_encryption(worker, client, first).await {
+    if *packet == FirstPacket::DirectTls {
         return;
+    }
+    match timeout(NEXT_PACKETS_WAIT, goes_on_without_encryption(worker, client, first)).await {
+        Ok(true) => {}
+        Ok(false) | Err(_) => return,
     }
     let sent = client.try_send(error);
     if sent.is_ok_and(|sent| sent == error.len()) && client.end_writing().is_ok() {
@@ -144,9 +148,9 @@ async fn goes_on_without_encryption(worker: &Worker, client: &Gated, mut first: 
             // What follows without having waited for the answer may have been put there by somebody else.
             Ok(Some((FirstPacket::Encryption, length))) if length == first.bytes().len() && requests < REQUESTS_MAX => {
             }
-            Ok(None) if requests > 0 => match timeout(NEXT_PACKET_WAIT, first.receive(client, &worker.loans)).await {
-                Ok(Ok(1..)) => continue,
-                Ok(Ok(0) | Err(_)) | Err(_) => return false,
+            Ok(None) if requests > 0 => match first.receive(client, &worker.loans).await {
+                Ok(1..) => continue,
+                Ok(0) | Err(_) => return false,
             },
             Ok(_) | Err(_) => return false,
         }
