@@ -1,0 +1,197 @@
+//! A real PostgreSQL cluster behind the real daemon: who is primary is found out, and clients wait instead of failing.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::print_stdout)]
+
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::cluster::{Cluster, PASSWORD, Stop};
+use support::postgres::client;
+use support::process::run;
+use support::{DEADLINE, Site, StopOnDrop, wait_until};
+
+/// The daemon in front of `cluster`, with `settings` of the pool besides, and its write and read listeners.
+fn site(cluster: &Cluster, settings: &str) -> (Site, SocketAddr, SocketAddr) {
+    let servers: String = (1..)
+        .zip(&cluster.nodes)
+        .map(|(priority, node)| {
+            format!("[pools.orders.backends.{}]\naddress = \"{}\"\npriority = {priority}\n", node.name, node.addr)
+        })
+        .collect();
+    let site = Site::with(&format!(
+        "kind = \"postgres\"\n{settings}\n[pools.orders.postgres]\npassword = \"{PASSWORD}\"\n{servers}\
+         [listeners.reads]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\ntarget = \"standby\"\n"
+    ));
+    let (writes, reads) = (site.daemon.listener("orders"), site.daemon.listener("reads"));
+    (site, writes, reads)
+}
+
+/// What `query` is answered through a listener.
+fn ask(at: SocketAddr, query: &str) -> Result<String, String> {
+    let ended = run(client("psql", at, &[("PGSSLMODE", "disable")]).args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", query]));
+    if ended.code == Some(0) { Ok(ended.stdout.trim_end().to_owned()) } else { Err(ended.stderr) }
+}
+
+/// The port of the server that a session reaches, and whether that is a standby.
+const WHO: &str = "SELECT inet_server_addr() || ' ' || pg_is_in_recovery()";
+
+fn who(cluster: &Cluster, node: usize, standby: bool) -> String {
+    format!("{}/32 {standby}", cluster.nodes[node].addr.ip())
+}
+
+#[test]
+fn writers_reach_the_primary_and_readers_the_standbys() {
+    let cluster = Cluster::start(2);
+    let (site, writes, reads) = site(&cluster, "");
+    for _ in 0..3 {
+        assert_eq!(ask(writes, WHO), Ok(who(&cluster, 0, false)));
+    }
+    let mut read: Vec<String> = (0..4).map(|_| ask(reads, WHO).unwrap()).collect();
+    read.sort();
+    read.dedup();
+    assert_eq!(read, [who(&cluster, 1, true)], "the standby of the better number");
+    let pool = site.daemon.pool("orders");
+    assert_eq!((&pool["state"], &pool["kind"]), (&"healthy".into(), &"postgres".into()), "{pool:#}");
+    let roles: Vec<_> = pool["backends"].as_array().unwrap().iter().map(|backend| backend["role"].clone()).collect();
+    assert_eq!(roles, ["primary", "standby", "standby"]);
+}
+
+#[test]
+fn a_killed_primary_costs_no_client_and_the_promoted_standby_has_its_writers() {
+    let mut cluster = Cluster::start(2);
+    cluster.nodes[0].psql("CREATE TABLE t (n int)");
+    let (site, writes, _) = site(&cluster, "");
+    assert_eq!(ask(writes, "INSERT INTO t VALUES (0)"), Ok(String::new()));
+    let (over, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let stop = StopOnDrop(&over);
+        let writer = scope.spawn(|| {
+            let mut failed = Vec::new();
+            while !over.load(Ordering::SeqCst) {
+                match ask(writes, "INSERT INTO t VALUES (1)") {
+                    Ok(_) => _ = served.fetch_add(1, Ordering::SeqCst),
+                    Err(why) => failed.push(why),
+                }
+            }
+            failed
+        });
+        wait_until("it writes", DEADLINE, || served.load(Ordering::SeqCst) > 3);
+        let begun = Instant::now();
+        cluster.nodes[0].kill();
+        cluster.nodes[1].promote();
+        let before = served.load(Ordering::SeqCst);
+        wait_until("it writes again", DEADLINE, || served.load(Ordering::SeqCst) > before + 3);
+        println!("three writes {:?} after the kill", begun.elapsed());
+        drop(stop);
+        let failed = writer.join().unwrap();
+        // One that was in mid-conversation lost its server; whoever came was served.
+        assert!(failed.len() <= 1, "{failed:?}");
+    });
+    assert_eq!(ask(writes, WHO), Ok(who(&cluster, 1, false)));
+    let events = site.daemon.admin_get("/api/v1/events?pool=orders&limit=1000").json();
+    let kinds: Vec<_> = events["events"].as_array().unwrap().iter().map(|event| event["kind"].clone()).collect();
+    assert!(kinds.contains(&"pool.primary_changed".into()) && kinds.contains(&"pool.failover".into()), "{kinds:?}");
+}
+
+#[test]
+fn an_old_primary_that_comes_back_gets_not_one_write_also_after_a_restart_of_the_daemon() {
+    let mut cluster = Cluster::start(1);
+    cluster.nodes[0].psql("CREATE TABLE t (n int)");
+    let state = tempfile::tempdir().unwrap();
+    let servers: String = cluster
+        .nodes
+        .iter()
+        .map(|node| format!("[pools.orders.backends.{}]\naddress = \"{}\"\n", node.name, node.addr))
+        .collect();
+    let config = format!(
+        "[daemon]\nstate_dir = \"{}\"\n[admin]\nbind = \"127.0.0.1:0\"\n\
+         [listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n\
+         [pools.orders]\nkind = \"postgres\"\nhold = \"500ms\"\n[pools.orders.check]\ninterval = \"100ms\"\n\
+         [pools.orders.postgres]\npassword = \"{PASSWORD}\"\n{servers}",
+        state.path().display()
+    );
+    let mut daemon = support::Daemon::start(&config);
+    let orders = daemon.listener("orders");
+    assert_eq!(ask(orders, WHO), Ok(who(&cluster, 0, false)));
+    cluster.nodes[0].kill();
+    cluster.nodes[1].promote();
+    wait_until("the promoted one serves", DEADLINE, || ask(orders, WHO) == Ok(who(&cluster, 1, false)));
+    cluster.nodes[0].start();
+    wait_until("the old one is seen", DEADLINE, || daemon.backend("orders", "pg1")["role"] == "primary");
+    for n in 0..20 {
+        assert_eq!(ask(orders, &format!("INSERT INTO t VALUES ({n})")), Ok(String::new()));
+    }
+    assert_eq!(cluster.nodes[0].psql("SELECT count(*) FROM t"), "0");
+    // Alone, and to a daemon that has never seen the other.
+    cluster.nodes[1].stop(Stop::Fast);
+    daemon.kill();
+    drop(daemon);
+    let daemon = support::Daemon::spawn(&config);
+    let orders = daemon.listener("orders");
+    wait_until("the old one is seen", DEADLINE, || daemon.backend("orders", "pg1")["role"] == "primary");
+    let refused = ask(orders, "INSERT INTO t VALUES (100)").unwrap_err();
+    assert!(refused.contains("no primary is available in pool orders"), "{refused}");
+    assert_eq!(cluster.nodes[0].psql("SELECT count(*) FROM t"), "0");
+}
+
+#[test]
+fn ending_the_monitors_session_is_no_alarm() {
+    let cluster = Cluster::start(1);
+    let (site, writes, _) = site(&cluster, "");
+    let last = || site.daemon.admin_get("/api/v1/events?limit=1").json()["events"][0]["id"].as_u64().unwrap();
+    let before = last();
+    for _ in 0..5 {
+        cluster.nodes[0].psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'changeover'");
+        assert_eq!(ask(writes, WHO), Ok(who(&cluster, 0, false)));
+    }
+    let noise = site.daemon.admin_get(&format!("/api/v1/events?after={before}")).json();
+    assert_eq!(noise["events"], serde_json::json!([]), "{noise:#}");
+}
+
+#[test]
+fn a_frozen_primary_is_noticed_in_half_a_second_and_a_thawed_one_loses_nobody() {
+    let cluster = Cluster::start(1);
+    let (site, writes, _) = site(&cluster, "");
+    assert_eq!(ask(writes, WHO), Ok(who(&cluster, 0, false)));
+    let begun = Instant::now();
+    cluster.nodes[0].freeze();
+    site.daemon.wait_health("orders", "pg1", "unhealthy");
+    println!("frozen and noticed after {:?}", begun.elapsed());
+    cluster.nodes[0].thaw();
+    wait_until("it serves again", DEADLINE, || ask(writes, WHO) == Ok(who(&cluster, 0, false)));
+    assert!(begun.elapsed() < Duration::from_secs(60));
+}
+
+#[test]
+fn a_switchover_by_hand_fails_no_client() {
+    let mut cluster = Cluster::start(2);
+    cluster.nodes[0].psql("CREATE TABLE t (n int)");
+    let (site, writes, _) = site(&cluster, "");
+    let (over, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let stop = StopOnDrop(&over);
+        let writer = scope.spawn(|| {
+            while !over.load(Ordering::SeqCst) {
+                ask(writes, "INSERT INTO t VALUES (1)").expect("no client fails");
+                served.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        wait_until("it writes", DEADLINE, || served.load(Ordering::SeqCst) > 3);
+        site.done("POST", "/orders/pause", r#"{"timeout": "60s"}"#);
+        site.daemon.wait_held("orders", 1);
+        cluster.nodes[0].stop(Stop::Fast);
+        cluster.nodes[1].promote();
+        site.done("POST", "/orders/failover", r#"{"to": "pg2", "reason": "switchover by hand"}"#);
+        site.done("POST", "/orders/resume", "");
+        let before = served.load(Ordering::SeqCst);
+        wait_until("it writes again", DEADLINE, || served.load(Ordering::SeqCst) > before + 3);
+        drop(stop);
+        writer.join().unwrap();
+    });
+    let rows = cluster.nodes[1].psql("SELECT count(*) FROM t");
+    assert_eq!(rows, served.load(Ordering::SeqCst).to_string());
+}
