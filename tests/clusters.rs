@@ -32,7 +32,8 @@ fn site(cluster: &Cluster, settings: &str) -> (Site, SocketAddr, SocketAddr) {
 
 /// What `query` is answered through a listener.
 fn ask(at: SocketAddr, query: &str) -> Result<String, String> {
-    let ended = run(client("psql", at, &[("PGSSLMODE", "disable")]).args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", query]));
+    let ended =
+        run(client("psql", at, &[("PGSSLMODE", "disable")]).args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", query]));
     if ended.code == Some(0) { Ok(ended.stdout.trim_end().to_owned()) } else { Err(ended.stderr) }
 }
 

@@ -123,8 +123,7 @@ pub async fn run(control: Control) {
         let Some(asker) = refuse(&controller, now, &event, asker) else { continue };
         let replaced = matches!(event, Event::PlanReplaced { .. });
         if let Event::PlanReplaced { plan, .. } = &event {
-            let backends = plan.pools.values().flat_map(|pool| &pool.backends);
-            probes.still_from(backends.filter_map(|backend| backend.approach.source_address));
+            probes.adopt(plan);
         }
         if replaced && let Some(state) = state.take() {
             let pools = keeper.recall(now, &state);

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::failover::Event;
-use crate::model::{DialError, ProbeId, ProbeOutcome, ProbeSpec, TargetId};
+use crate::model::{DialError, Plan, ProbeId, ProbeOutcome, ProbeSpec, TargetId};
 use crate::probe::{Finished, Order, Orders};
 
 /// What the core is told of all that has been answered. One answer by itself is told as such.
@@ -60,7 +60,12 @@ impl Probes {
 
     /// Forgets which addresses the host lacked but for those that a new plan still dials from: if one that is wanted again
     /// later is missing then, that is news.
-    pub(super) fn still_from(&mut self, wanted: impl Iterator<Item = IpAddr>) {
+    pub(super) fn adopt(&mut self, plan: &Plan) {
+        let backends = plan.pools.values().flat_map(|pool| &pool.backends);
+        self.still_from(backends.filter_map(|backend| backend.approach.source_address));
+    }
+
+    fn still_from(&mut self, wanted: impl Iterator<Item = IpAddr>) {
         if !self.missing.is_empty() {
             let wanted: BTreeSet<IpAddr> = wanted.collect();
             self.missing.retain(|source| wanted.contains(source));
