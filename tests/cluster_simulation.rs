@@ -705,9 +705,21 @@ impl World {
             self.pass(ms(500));
         }
         let automatic = self.plan.pools[&pool()].failover.automatic;
-        if !automatic && self.target().is_none() {
+        if self.target().is_none() {
+            // A person decides: there is no automatic failover, or what serves last does not come from what was routed to.
+            let lineage = self.core.memory(&pool()).unwrap().lineage;
+            let comes_from_it = lineage.is_none_or(|of| {
+                let left = truth.history.iter().any(|fork| Some(fork.timeline) == of.timeline);
+                let is_it = Some(Timeline(truth.timeline)) == of.timeline && *truth.history == *of.history;
+                is_it || (left && of.history.iter().all(|fork| truth.history.contains(fork)))
+            });
+            assert!(!automatic || !comes_from_it, "the one primary is not served from: {:#?}", self.status());
             let (pool, to) = (pool(), Some(primary.as_str().into()));
             self.say(Order::Failover { pool, to, reason: None, sessions: SessionPolicy::Close });
+            let end = self.now + BOUND;
+            while self.now < end && !self.is_well(&primary) {
+                self.pass(ms(500));
+            }
         }
         let target = self.target().map(|of| self.names[&of.0].clone());
         assert_eq!(target.as_ref(), Some(&primary), "the one primary is not served from: {:#?}", self.status());

@@ -50,11 +50,11 @@ enum Relation {
     Same,
     /// It came later, and comes from it.
     Descends,
-    /// Its number is higher, and that is all.
+    /// Its number is higher, and that is all that is told.
     Higher,
     /// Its number is lower.
     Lower,
-    /// The numbers are equal, the lines are not.
+    /// It is another line: the numbers are equal, or its number is higher, and it does not come from there.
     Diverged,
     /// It cannot be told.
     Unknown,
@@ -91,7 +91,11 @@ impl<'a> Line<'a> {
         }
         let left = self.history.iter().any(|fork| fork.timeline == others);
         let shares = other.history.iter().all(|fork| self.history.contains(fork));
-        if left && shares { Relation::Descends } else { Relation::Higher }
+        match (left && shares, self.is_told() && other.is_told()) {
+            (true, _) => Relation::Descends,
+            (false, true) => Relation::Diverged,
+            (false, false) => Relation::Higher,
+        }
     }
 }
 
@@ -121,6 +125,8 @@ pub(super) struct Claims<'a> {
     pub(super) lineage: Option<&'a Lineage>,
     /// Whether a server's first word is waited for.
     pub(super) is_awaited: bool,
+    /// Whether this process has routed to a primary before.
+    pub(super) has_routed: bool,
     /// Whom an operator has said to be the primary, over all proof.
     pub(super) overruled: Option<BackendId>,
 }
@@ -146,7 +152,8 @@ impl Claims<'_> {
         }
         let is_known =
             self.lineage.is_some_and(|lineage| matches!(lineage.relation(best), Relation::Same | Relation::Descends));
-        if self.is_awaited && !is_known { Election::Open } else { Election::Primary(best.id) }
+        // What was true when the last process ended may be overtaken: then only what all of them say is an answer.
+        if self.is_awaited && !(is_known && self.has_routed) { Election::Open } else { Election::Primary(best.id) }
     }
 
     const fn nobody(&self) -> Election {

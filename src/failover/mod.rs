@@ -146,10 +146,10 @@
 //! the primary if its history has the other's. Equal numbers, or no proof, are a split brain: nobody gets clients that write.
 //!
 //! **Never back behind what was routed to.** The highest line of history that served is remembered beyond the process
-//! ([`Lineage`]). A primary on a lower one is refused, and so is one on another line of the same number. What matches it
-//! need not wait for the others' first words; without it, every server is waited for, and `check.timeout` at the most.
+//! ([`Lineage`]). A primary on a lower one is refused, and so is one on another line of the same or a higher number.
+//! After a start every server's first word is waited for, `check.timeout` at the most: what is remembered may have been overtaken.
 //!
-//! **A person may decide.** A pin to a server that says that it is the primary overrules all proof, and its line is the one that is
+//! **A person may decide.** A pin to a server that says that it is the primary, and is not proven to be, overrules all proof, and its line is the one that is
 //! remembered from then on. A pin to a standby overrules nothing: clients that write wait until it is promoted, and that failover
 //! is pending until then. Released, the pool follows the primary by proof. With `automatic` off a new primary is not followed.
 //!

@@ -6,7 +6,6 @@ use super::controller::{Controller, Turn};
 use super::order::{Order, Refusal};
 use super::pin::Pin;
 use super::pool::{Effects, Pool};
-use super::server::Server;
 
 impl Controller {
     /// Why `order` would not be carried out if it were given now; none if it would be.
@@ -50,8 +49,7 @@ fn obey(pool: &mut Pool, now: MonoTime, order: &Order, effects: &mut Effects) ->
     match order {
         Order::Failover { to, reason, sessions, .. } => {
             let Ok((backend, whole_tier)) = pool.pin_target(to.as_ref()) else { return Vec::new() };
-            let overrules =
-                pool.named(&backend).is_some_and(|member| pool.server_of(member).is_some_and(Server::says_primary));
+            let overrules = pool.named(&backend).is_some_and(|member| pool.is_refused_claimant(member));
             let pin = Pin { backend, whole_tier, at: now, reason: reason.clone(), overrules };
             return pool.serve_pinned(now, pin, *sessions, effects);
         }

@@ -118,6 +118,13 @@ impl Pool {
         }
     }
 
+    /// Whether `member` says that it is the primary, and is not taken for it: to serve from it is to say so over all proof.
+    /// One that is proven needs no such word, and must not be held to it when it is overtaken.
+    pub(super) fn is_refused_claimant(&self, member: &Member) -> bool {
+        let elected = self.cluster.as_ref().and_then(Cluster::elected);
+        elected != Some(member.id) && self.server_of(member).is_some_and(Server::says_primary)
+    }
+
     /// Whom an operator has said to be the primary, over all proof.
     fn overruled(&self) -> Option<BackendId> {
         let pin = self.pin.as_ref().filter(|pin| pin.overrules)?;
@@ -134,6 +141,7 @@ impl Pool {
             all: self.members.iter().filter(|member| claims(member)).filter_map(claim).collect(),
             lineage: self.cluster.as_ref().and_then(|cluster| cluster.lineage.as_ref()),
             is_awaited: self.members.iter().any(awaited),
+            has_routed: self.cluster.as_ref().is_some_and(|cluster| cluster.holder.is_some()),
             overruled: self.overruled(),
         };
         claims.elect()

@@ -69,6 +69,8 @@ pub(super) struct Server {
     pub(super) detail: String,
     /// Whether the last session was ended in order, and nothing else was heard since.
     pub(super) was_ended: bool,
+    /// Whether a session has ended, and what comes of the next login is not known yet.
+    pub(super) retries: bool,
     /// What the accept path has said since: what came before that tells of another time.
     accept: AcceptPath,
     /// What it said of itself last.
@@ -113,6 +115,7 @@ impl Server {
             session: SessionPath::Silent,
             detail: String::new(),
             was_ended: false,
+            retries: false,
             accept: AcceptPath::Silent,
             facts: None,
             sworn: false,
@@ -135,19 +138,27 @@ impl Server {
         if self.session != session && session != SessionPath::Open {
             self.accept = AcceptPath::Silent;
         }
-        self.session = session;
+        (self.session, self.retries) = (session, false);
         detail.clone_into(&mut self.detail);
     }
 
     /// The accept path says something.
     pub(super) fn accepts(&mut self, now: MonoTime, outcome: &ProbeOutcome) {
-        let Some(accept) = accept_of(outcome) else { return };
+        let Some(accept) = accept_of(outcome) else { return self.could_not_ask(now) };
         self.accept = accept;
+        let (deadline, retries) = (self.deadline(), self.retries);
         if accept == AcceptPath::Answers
             && let Some(doubt) = &mut self.doubt
         {
-            (doubt.answered, doubt.last_sign) = (true, now);
+            // A server that stops still answers here: the login that is tried again at once will say.
+            doubt.answered |= !(retries && now < doubt.since + deadline);
+            doubt.last_sign = now;
         }
+    }
+
+    /// We could not ask, by our own fault: that it did not answer meanwhile is no sign of anything.
+    pub(super) fn could_not_ask(&mut self, now: MonoTime) {
+        self.doubt = self.doubt.map(|doubt| Doubt { since: now, last_sign: now, ..doubt });
     }
 
     /// A login proves all that the accept path could.

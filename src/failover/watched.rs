@@ -159,6 +159,7 @@ fn nanos(time: std::time::Duration) -> u64 {
 fn ended(now: MonoTime, server: &mut Server, health: &mut Health, end: WatchEnd, detail: &str) {
     server.says(SessionPath::Lost, detail);
     server.was_ended = end == WatchEnd::Terminated;
+    server.retries = true;
     health.suspect(now, DialError::Refused);
     let silent_since = server.doubt.map_or(now, |doubt| doubt.last_sign);
     server.begin_doubt(now, if is_sign(end) { now } else { silent_since });
@@ -177,6 +178,7 @@ fn failed(
     let is_news = server.session != session;
     if session == SessionPath::Untried {
         // Our own fault says nothing of the server, but that there is something to say.
+        server.could_not_ask(now);
         if server.session == SessionPath::Silent {
             server.says(session, detail);
         }

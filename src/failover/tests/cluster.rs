@@ -69,12 +69,16 @@ fn an_old_primary_that_comes_back_gets_nobody_also_after_a_restart_of_ours() {
 }
 
 #[test]
-fn what_matches_what_is_remembered_need_not_wait_for_the_others() {
+fn after_a_restart_what_matches_what_is_remembered_waits_for_the_others_too() {
     let mut rig = healthy(three());
     promoted(&mut rig);
     let mut next = rig.restarted(three());
     next.open_session("b", primary(2, &[900]));
-    assert_eq!(next.way("pg"), "b");
+    assert!(next.holds(), "it may have been overtaken while nobody looked");
+    next.open_session("c", primary(3, &[900, 990]));
+    next.open_session("a", standby(3, &[900, 990]));
+    next.fit(&["a", "b", "c"]);
+    assert_eq!(next.way("pg"), "c");
     let mut without = Rig::new(three());
     without.open_session("b", primary(2, &[900]));
     assert!(without.holds());
@@ -124,7 +128,8 @@ fn a_higher_number_without_descent_proves_nothing_against_another_claimant() {
     rig.sees("c", facts.clone());
     assert!(rig.holds());
     rig.dies("b");
-    assert_eq!(rig.way("pg"), "c", "higher than all that was routed to, and it comes from what a claims");
+    assert!(rig.holds(), "alone, too: what was written on the line that was routed to is not on its own");
+    assert_eq!(rig.count("pool.split_brain"), 2, "of two, and of one that proves nothing");
 }
 
 #[test]
@@ -281,4 +286,19 @@ fn what_was_decided_is_explained_server_by_server() {
         "split_brain: two_primaries: b is on timeline 2, which left timeline 1 at 0/384; c is on timeline 2, which left timeline 1 at 0/3B6"
     );
     rig.feed(Event::Tick);
+}
+
+#[test]
+fn a_pin_to_whoever_is_the_primary_is_no_word_against_one_that_comes_after_it() {
+    let mut rig = healthy(three());
+    promoted(&mut rig);
+    rig.fail_over("pg", Some("b")).unwrap();
+    assert_eq!(rig.way("pg"), "b");
+    rig.dies("b");
+    rig.sees("c", primary(3, &[900, 990]));
+    assert_eq!(rig.way("pg"), "", "it is pinned");
+    rig.comes_back("b", primary(2, &[900]));
+    assert_eq!(rig.way("pg"), "", "and what it is pinned to was overtaken meanwhile");
+    rig.fail_back("pg").unwrap();
+    assert_eq!(rig.way("pg"), "c");
 }
