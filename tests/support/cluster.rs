@@ -221,6 +221,24 @@ impl Node {
         append(&self.data().join("postgresql.auto.conf"), &line);
     }
 
+    /// Makes a standby of `primary` of it, from a copy, and starts it. It has been killed or stopped.
+    #[track_caller]
+    pub fn rejoin(&mut self, primary: &Self) {
+        fs::remove_dir_all(self.data()).expect("remove");
+        self.copy(primary);
+        self.start();
+    }
+
+    /// Makes a standby of `primary` of it where it is, and starts it. It has been stopped in order.
+    #[track_caller]
+    pub fn rejoin_in_place(&mut self, primary: &Self) {
+        let signal = self.data().join("standby.signal");
+        fs::write(&signal, "").expect("write");
+        give_to_account(&signal);
+        self.follow(primary);
+        self.start();
+    }
+
     /// Starts it where it was, and waits until it takes sessions.
     #[track_caller]
     pub fn start(&mut self) {

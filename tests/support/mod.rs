@@ -22,6 +22,7 @@ pub mod relayed;
 pub mod servers;
 pub mod site;
 pub mod sock;
+pub mod talker;
 pub mod wait;
 pub mod watched;
 
