@@ -124,7 +124,7 @@ fn a_promotion_is_followed_at_once_and_no_client_that_comes_after_the_kill_fails
     median("kill -9 to a standby that is writable", promoting);
     let promotion = median("writable to the first write through the proxy", after_promotion);
     let kill = median("kill -9 to the first write through the proxy", after_kill);
-    assert!(promotion < Duration::from_millis(250), "{promotion:?}");
+    assert!(promotion < Duration::from_millis(500), "{promotion:?}");
     assert!(kill < Duration::from_millis(1500), "{kill:?}");
 }
 
@@ -153,7 +153,7 @@ fn the_death_of_a_primary_is_noticed_at_once() {
         }
         let what = how.map_or_else(|| "kill -9".to_owned(), |how| format!("stop -m {how:?}").to_lowercase());
         let middle = median(&format!("{what} to its notice"), taken);
-        assert!(middle < Duration::from_millis(300), "{what}: {middle:?}");
+        assert!(middle < Duration::from_millis(500), "{what}: {middle:?}");
     }
 }
 
