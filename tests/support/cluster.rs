@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::namespace::Namespace;
 use super::net::fresh_addr;
 use super::postgres::{as_account, client, give_to_account, must, tool};
 use super::process::{Guarded, run};
@@ -29,7 +30,9 @@ pub const PLAIN: &str = "watcher";
 pub const HBA: &str = "host postgres,replication changeover 127.0.0.0/8 scram-sha-256\n\
                        host postgres watcher 127.0.0.0/8 scram-sha-256\n";
 
-const HBA_OF_SUPERUSER: &str = "host all,replication postgres 127.0.0.0/8 trust\n";
+/// Also from the networks of [`Namespace`].
+const HBA_OF_SUPERUSER: &str = "host all,replication postgres 127.0.0.0/8 trust\n\
+                                host all,replication postgres 198.18.0.0/15 trust\n";
 
 /// The ways of `pg_ctl stop` that do not wait for clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,10 +62,32 @@ impl Cluster {
     /// As [`Self::start`], with these lines in `pg_hba.conf`.
     #[track_caller]
     pub fn with_hba(standbys: usize, hba: &str) -> Self {
+        Self::make(standbys, hba, "", None)
+    }
+
+    /// As [`Self::start`], with these lines at the end of every `postgresql.conf`.
+    #[track_caller]
+    pub fn with_settings(standbys: usize, settings: &str) -> Self {
+        Self::make(standbys, HBA, settings, None)
+    }
+
+    /// As [`Self::start`], with the first primary in a network namespace.
+    #[track_caller]
+    pub fn apart(standbys: usize, namespace: Namespace) -> Self {
+        Self::make(standbys, &HBA.replace("127.0.0.0/8", "all"), "", Some(namespace))
+    }
+
+    #[track_caller]
+    fn make(standbys: usize, hba: &str, settings: &str, namespace: Option<Namespace>) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         give_to_account(dir.path());
         let mut primary = Node::new(dir.path(), "pg1");
+        if let Some(namespace) = namespace {
+            primary.addr.set_ip(namespace.inside.into());
+            primary.namespace = Some(namespace);
+        }
         primary.init(hba);
+        append(&primary.data().join("postgresql.conf"), settings);
         primary.start();
         primary.psql(&format!(
             "CREATE ROLE {MONITOR} LOGIN REPLICATION PASSWORD '{PASSWORD}'; CREATE ROLE {PLAIN} LOGIN PASSWORD '{PASSWORD}'"
@@ -100,11 +125,13 @@ pub struct Node {
     pub addr: SocketAddr,
     root: PathBuf,
     process: Option<Guarded>,
+    /// What it is cut off by, if it can be.
+    pub namespace: Option<Namespace>,
 }
 
 impl Node {
     fn new(root: &Path, name: &str) -> Self {
-        Self { name: name.to_owned(), addr: fresh_addr(), root: root.to_owned(), process: None }
+        Self { name: name.to_owned(), addr: fresh_addr(), root: root.to_owned(), process: None, namespace: None }
     }
 
     /// Its data directory.
@@ -256,7 +283,9 @@ impl Node {
     fn spawn(&self) -> std::process::Child {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_file()).expect("open");
         let mut command = self.tool("postgres");
-        command.arg("-D").arg(self.data()).stdin(Stdio::null());
+        command.arg("-D").arg(self.data());
+        let mut command = self.namespace.iter().fold(command, |command, namespace| namespace.inside_of(&command));
+        command.stdin(Stdio::null());
         command.stdout(log.try_clone().expect("clone")).stderr(log);
         command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"))
     }

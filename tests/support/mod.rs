@@ -13,6 +13,7 @@ pub mod crowd;
 pub mod daemon;
 pub mod http;
 pub mod metrics;
+pub mod namespace;
 pub mod narrow;
 pub mod net;
 pub mod postgres;
