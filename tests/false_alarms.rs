@@ -116,8 +116,15 @@ impl Watched {
         wait_until("what may follow has followed", DEADLINE, || over.elapsed() >= AFTERMATH);
         self.site.daemon.wait_state("orders", "healthy");
         let events = self.events();
-        // A standby may well fall behind under load; that is no failure.
-        let alarms: Vec<_> = events.iter().filter(|event| !is_of_lag(event["kind"].as_str().unwrap())).collect();
+        let kinds: Vec<_> = events.iter().map(|event| event["kind"].as_str().unwrap()).collect();
+        // A standby may well fall behind under load, which is no failure; and a daemon may say that it stood still itself.
+        let lags = kinds.contains(&"backend.lagging");
+        let is_harmless = |kind: &str| {
+            matches!(kind, "backend.lagging" | "daemon.stalled")
+                || lags && matches!(kind, "pool.degraded" | "pool.recovered")
+        };
+        let alarms: Vec<_> = events.iter().filter(|event| !is_harmless(event["kind"].as_str().unwrap())).collect();
+        println!("told: {kinds:?}");
         assert!(alarms.is_empty(), "{alarms:#?}");
         for (client, server) in &mut self.clients {
             assert_eq!(client.ask(SERVED_BY).as_ref(), Ok(&*server), "its conversation goes on");
@@ -130,10 +137,6 @@ impl Watched {
             Conversation::open(at).expect("whoever comes is served");
         }
     }
-}
-
-fn is_of_lag(kind: &str) -> bool {
-    kind.contains("lag") || kind.contains("caught_up")
 }
 
 /// Does `work` again and again in so many threads while `meanwhile` runs.
