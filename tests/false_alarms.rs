@@ -37,7 +37,7 @@ impl Conversation {
         let mut stream = dial(at).map_err(|error| error.to_string())?;
         stream.write_all(STARTUP).map_err(|error| error.to_string())?;
         let mut conversation = Self(stream);
-        conversation.to_the_end().map(|_| conversation)
+        conversation.read_answer().map(|_| conversation)
     }
 
     /// The last value that `query` returned.
@@ -45,11 +45,11 @@ impl Conversation {
         let length = u32::try_from(query.len() + 5).unwrap().to_be_bytes();
         let message = [b"Q", &length[..], query.as_bytes(), b"\0"].concat();
         self.0.write_all(&message).map_err(|error| error.to_string())?;
-        self.to_the_end()
+        self.read_answer()
     }
 
     /// Reads until the server is ready for more, or has an error to tell.
-    fn to_the_end(&mut self) -> Result<String, String> {
+    fn read_answer(&mut self) -> Result<String, String> {
         let mut value = String::new();
         loop {
             let mut head = [0; 5];
