@@ -15,6 +15,8 @@ struct Standing {
     pinned: Option<BackendName>,
     /// When it was last asked for, and when it ends.
     pause: Option<(WallTime, Option<WallTime>)>,
+    /// The same by the process' own clock: on the calendar, which people set, its end may lie elsewhere from one start to the next.
+    seen: Option<Paused>,
     failovers: u64,
     recoveries: u64,
     /// The number of its last failover.
@@ -94,18 +96,10 @@ impl World {
         let Some(status) = self.core.pool_status(self.now, pool) else { return };
         let (wall, now) = (self.wall(), self.now);
         let standing = self.account.pools.entry(pool.clone()).or_default();
-        let end = |paused: Paused| paused.until.map(|until| wall + until.since(now));
-        // The calendar has microseconds: the same end, reckoned at another time, may be one off.
-        let is_near = |(one, other): (WallTime, WallTime)| one.as_micros().abs_diff(other.as_micros()) <= 1;
-        let is_same = match (standing.pause, status.paused.map(end)) {
-            (None, None) => true,
-            (Some((_, before)), Some(after)) => {
-                before.is_none() == after.is_none() && before.zip(after).is_none_or(is_near)
-            }
-            _ => false,
-        };
-        if !is_same {
+        if standing.seen != status.paused {
+            let end = |paused: Paused| paused.until.map(|until| wall + until.since(now));
             standing.pause = status.paused.map(|paused| (wall, end(paused)));
+            standing.seen = status.paused;
         }
         standing.pinned = status.pinned;
         standing.number = self.told.get(pool).map_or(0, |(number, _)| *number);
@@ -208,6 +202,10 @@ impl World {
             expected.extend(is_told.then(|| (Some(status.name.clone()), "pool.unpinned")));
             let is_over = self.check_pause(&status, standing.pause);
             expected.extend(is_over.then(|| (Some(status.name.clone()), "pool.resumed")));
+            if let Some(standing) = self.account.pools.get_mut(&status.name) {
+                standing.seen = status.paused;
+                standing.pause = standing.pause.filter(|_| status.paused.is_some());
+            }
             let is_down = self.check_down(&status, reports);
             expected.extend(is_down.then(|| (Some(status.name.clone()), "pool.down")));
             for backend in &status.backends {
