@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 
 use changeover::config::{OsSources, parse};
-use changeover::failover::{Controller, Event, RouteTable, Sessions, TargetRoutes};
+use changeover::failover::{Controller, Event, PoolRoutes, RouteTable, Sessions, TargetRoutes};
 use changeover::model::{
     Actor, BackendId, CheckKind, Epoch, Generation, MonoTime, OutReason, Plan, PoolKind, PoolName, Target,
 };
@@ -110,6 +110,14 @@ impl Site {
         let fronts = fronts.iter().collect();
         let (stop, thread, with_standby) = (Some(stop), Some(thread), Some(with_standby));
         Self { metrics, registry, backends, fronts, writer, with_standby, stop, thread }
+    }
+
+    /// Publishes the table by which all servers are fit, with `change` made to the pool's routes.
+    fn publish_with(&mut self, change: impl Fn(&mut PoolRoutes)) {
+        let mut published = self.with_standby.take().unwrap();
+        let table = Arc::get_mut(&mut published.table).expect("nobody else has it");
+        table.pools.values_mut().for_each(|routes| change(Arc::get_mut(routes).expect("nobody else has them")));
+        self.writer.publish(published);
     }
 
     /// The number behind `series` in the metrics.
@@ -492,14 +500,25 @@ fn a_client_that_says_nothing_or_nonsense_or_leaves_takes_no_place_of_those_who_
 
 #[test]
 fn sessions_that_write_are_cut_and_those_that_read_go_on() {
-    let (pg1, cancels) = server(1, 4, open());
-    let site = Site::start([""; 2], &[pg1.addr], &[Target::Primary, Target::Any]);
-    let ((mut writing, _), (mut reading, key)) = (log_in(site.fronts[0], &[]), log_in(site.fronts[1], &[]));
-    let fence = |which| {
-        site.registry.fence(site.backends["pg1"], Epoch(100), which, OutReason::Demoted, &mut Pace::new(MonoTime::ZERO))
+    let ((pg1, _), (pg2, cancels)) = (server(1, 4, open()), server(2, 4, open()));
+    let targets = [Target::Primary, Target::Any, Target::Standby];
+    let mut site = Site::start(["", "priority = {number}"], &[pg1.addr, pg2.addr], &targets);
+    site.publish_with(|routes| {
+        let tiers = routes.tiers.split_off(1);
+        routes.others.insert(Target::Standby, TargetRoutes { pending: false, tiers });
+    });
+    // The listener for any server leads to the primary too.
+    let writing = [0, 1].map(|front| log_in(site.fronts[front], &[]).0);
+    let (mut reading, key) = log_in(site.fronts[2], &[]);
+    assert_eq!(key[2], 2, "it reads from the standby");
+    let fence = |name: &str| {
+        let (backend, mut pace) = (site.backends[name], Pace::new(MonoTime::ZERO));
+        site.registry.fence(backend, Epoch(100), Sessions::Writing, OutReason::Demoted, &mut pace).sessions
     };
-    assert_eq!(fence(Sessions::Writing).sessions, 1);
-    assert_eq!(writing.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!((fence("pg1"), fence("pg2")), (2, 0));
+    for mut writing in writing {
+        assert_eq!(writing.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
     reading.write_all(b"rows").unwrap();
     let mut back = [0; 4];
     reading.read_exact(&mut back).unwrap();

@@ -150,6 +150,12 @@ impl PoolRoutes {
         route.map(|route| (route.backend, route.epoch))
     }
 
+    /// Whether `backend` is the one that sessions which write are sent to.
+    #[must_use]
+    pub fn is_write_route(&self, backend: BackendId) -> bool {
+        self.write_route().is_some_and(|(id, _)| id == backend)
+    }
+
     /// Whether a verdict is out on what `target` wants, and the tiers for it.
     #[must_use]
     pub fn wanted(&self, target: Option<Target>) -> (bool, &[Tier]) {

@@ -18,6 +18,8 @@ pub(super) struct Picked {
     pub(super) backend: Arc<BackendLive>,
     pub(super) pool: Arc<PoolLive>,
     pub(super) room: Room,
+    /// Whether its sessions can write: it was the primary when it was picked.
+    pub(super) writes: bool,
 }
 
 /// A client's backend.
@@ -61,7 +63,7 @@ pub(super) async fn connect_to(
     pool: PoolName,
     header: &[u8],
 ) -> Result<Established, Failure> {
-    let Picked { route, plan, backend: backend_live, pool: pool_live, room } = picked;
+    let Picked { route, plan, backend: backend_live, pool: pool_live, room, writes: _ } = picked;
     let admission = worker.registry.admit(worker.index, route.backend, route.epoch, facts)?;
     let begun = worker.clock.now();
     let options = DialOptions { source: route.approach.source_address };

@@ -12,7 +12,7 @@ use crate::model::{
     BackendId, DialError, HoldEnd, HoldPlan, ListenerPlan, MonoTime, PoolKind, SessionEnd, Target, WhenDown,
 };
 use crate::relay::FirstChunk;
-use crate::routing::{BackendLive, InLine, PoolLive, Room, SessionFacts};
+use crate::routing::{InLine, PoolLive, Room, SessionFacts};
 use crate::sys::{Gated, Stream};
 use crate::wire::postgres::FirstPacket;
 
@@ -158,7 +158,7 @@ impl Search {
                 }
                 Choice::Dial(picked) => {
                     let header = caller.header(picked.route.approach.send_proxy_protocol, &client);
-                    let facts = self.facts(&plan, &picked.backend, caller);
+                    let facts = self.facts(&plan, &picked, caller);
                     self.first.set_resend(picked.plan.resend);
                     match connect_to(worker, picked, facts, plan.pool.clone(), &header).await {
                         Ok(session) => {
@@ -186,10 +186,10 @@ impl Search {
         if cancels { Err(Refusal::Cancels) } else { Ok(()) }
     }
 
-    /// What the session table tells of it at `backend`.
-    fn facts(&self, plan: &ListenerPlan, backend: &Arc<BackendLive>, caller: &Caller) -> SessionFacts {
-        let (listener, backend) = (plan.name.clone(), Arc::clone(backend));
-        let writes = self.packet.is_some() && plan.target.writes();
+    /// What the session table tells of it at the backend that was `picked`.
+    fn facts(&self, plan: &ListenerPlan, picked: &Picked, caller: &Caller) -> SessionFacts {
+        let (listener, backend) = (plan.name.clone(), Arc::clone(&picked.backend));
+        let writes = self.packet.is_some() && (plan.target.writes() || picked.writes);
         SessionFacts { listener, backend, client: caller.source(), since: self.since, writes }
     }
 
@@ -285,7 +285,8 @@ impl Search {
             Ok((route, room)) => match published.live.backends.get(&route.backend) {
                 Some(backend) => {
                     let (route, backend) = (route.clone(), Arc::clone(backend));
-                    Choice::Dial(Picked { route, plan: routes.dial, backend, pool, room })
+                    let writes = routes.is_write_route(route.backend);
+                    Choice::Dial(Picked { route, plan: routes.dial, backend, pool, room, writes })
                 }
                 None => Choice::Refuse(Refusal::NoBackend),
             },
