@@ -419,6 +419,17 @@ fn what_is_encrypted_follows_the_clients_last_session_while_it_has_few() {
     assert_ne!(names[0], names[1], "nobody is there to be followed");
 }
 
+#[test]
+fn what_is_encrypted_follows_nobody_to_a_server_that_was_second_best() {
+    let (one, two) = (encrypting(b'1'), encrypting(b'2'));
+    let mut site = Site::start(["", "priority = {number}"], &[one.addr, two.addr], &[Target::PreferStandby]);
+    let last = encrypt(site.fronts[0]);
+    assert_eq!(last.1, b'1');
+    // A standby has come, and is tried first.
+    site.publish_with(|routes| routes.tiers.reverse());
+    assert_eq!(encrypt(site.fronts[0]).1, b'2');
+}
+
 /// All that comes until the end.
 fn rest(mut stream: TcpStream) -> Vec<u8> {
     let mut heard = Vec::new();

@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::failover::{PoolRoutes, PoolServer, Route, Tier};
+use crate::failover::{PoolRoutes, PoolServer, Route};
 use crate::model::{CancelKey, CancelWay, ListenerPlan, Place};
 use crate::relay::FirstChunk;
 use crate::sys::{DialOptions, Stream, connect_with};
@@ -73,8 +73,9 @@ pub(super) fn follow<'r>(
     ip: IpAddr,
 ) -> Option<(&'r Route, Place)> {
     let last = worker.registry.followed().last(&plan.name, ip)?;
-    let mut routes = routes.wanted(Some(plan.target)).1.iter().flat_map(Tier::routes);
-    let route = routes.find(|route| route.backend == last)?;
+    // Only where a pick would look now: a session that was sent elsewhere for want of better keeps nobody there.
+    let tier = routes.wanted(Some(plan.target)).1.iter().find(|tier| !tier.routes().iter().all(Route::is_full))?;
+    let route = tier.routes().iter().find(|route| route.backend == last)?;
     Some((route, route.load.take(route.max_connections)?))
 }
 
