@@ -551,6 +551,24 @@ fn a_client_held_goes_on_when_what_it_wants_is_there() {
 }
 
 #[test]
+fn a_client_waits_while_its_server_lets_nobody_in() {
+    let server = Server::start(fresh_addr(), |number, mut stream| {
+        stream.set_read_timeout(Some(DEADLINE))?;
+        packet(&mut stream)?;
+        if number < 2 {
+            return stream.write_all(b"E\0\0\0\x23SFATAL\0VFATAL\0C57P03\0Mnot now\0\0");
+        }
+        stream.write_all(b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\0\x07abcdZ\0\0\0\x05I")?;
+        stream.read(&mut [0; 8]).map(drop)
+    });
+    let site = Site::start(["hold = \"10m\"", ""], &[server.addr], &[Target::Primary]);
+    let (_session, key) = log_in(site.fronts[0], &[]);
+    assert_eq!(key, b"\0\0\0\x07abcd");
+    let failures = "backend_connect_failures_total{backend=\"pg1\",pool=\"orders\",reason=\"unanswered\"}";
+    assert_eq!(site.count(failures), 2.0, "each is a failed dial");
+}
+
+#[test]
 fn psql_cancels_its_query_through_two_servers() {
     let real = Postgres::start();
     let (other, cancels) = server(2, 4, open());

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use crate::model::{Direction, Resend, SessionEnd};
 use crate::sys::{Gated, Stream};
 use crate::wire::is_greeting;
+use crate::wire::postgres::is_cannot_connect_now;
 
 use super::buffer::{BufferPool, Filled};
 use super::loans::Loans;
@@ -28,11 +29,13 @@ pub struct FirstChunk {
     /// How many of them the present backend's socket has taken.
     sent: usize,
     resend: Resend,
+    /// Whether it is known to be PostgreSQL's.
+    is_postgres: bool,
 }
 
 impl Default for FirstChunk {
     fn default() -> Self {
-        Self { bytes: Vec::new(), sent: 0, resend: Resend::Greeting }
+        Self { bytes: Vec::new(), sent: 0, resend: Resend::Greeting, is_postgres: false }
     }
 }
 
@@ -40,6 +43,11 @@ impl FirstChunk {
     /// Goes by `resend` from now on.
     pub const fn set_resend(&mut self, resend: Resend) {
         self.resend = resend;
+    }
+
+    /// The client speaks PostgreSQL's protocol, and so does its backend.
+    pub const fn set_postgres(&mut self) {
+        self.is_postgres = true;
     }
 
     /// Whether the client has sent anything.
@@ -157,6 +165,8 @@ pub enum Opening {
         /// Whether the connection was reset; else the backend may still read.
         reset: bool,
     },
+    /// The backend, PostgreSQL's, has said that it lets nobody in now. The client was not told, and may be given another.
+    TurnedAway,
     /// It is over. Both sides have been told.
     Ended(SessionEnd),
 }
@@ -216,6 +226,9 @@ fn poll(
 
 fn heard_of_backend(heard: io::Result<Option<Filled>>, first: &FirstChunk) -> Opening {
     match heard {
+        Ok(Some(filled)) if first.is_postgres && first.is_repeatable() && is_cannot_connect_now(filled.bytes()) => {
+            Opening::TurnedAway
+        }
         Ok(Some(filled)) => Opening::Opened(Start { down: Some(filled), ..Start::default() }),
         Ok(None) if first.is_repeatable() => Opening::Unanswered { reset: false },
         // It may still read: the relay sees the end again and passes it on.

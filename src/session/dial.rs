@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::failover::Route;
-use crate::model::{BackendId, DialPlan, MonoTime, PoolName, SessionEnd};
+use crate::model::{BackendId, DialError, DialPlan, MonoTime, PoolName, SessionEnd};
 use crate::routing::{Admission, BackendLive, PoolLive, Room, SessionFacts, Stale};
 use crate::sys::{DialOptions, Stream, connect_with, dial_error};
 
@@ -37,6 +37,14 @@ pub(super) struct Established {
     pub(super) is_last_resort: bool,
     /// Its place among the backend's sessions; given back last, when the sockets are closed.
     pub(super) room: Room,
+}
+
+impl Established {
+    /// Counts, and reports, that the backend let nobody in.
+    pub(super) fn count_unanswered(&self, worker: &Worker) {
+        self.backend_live.metrics.count_connect_failure(DialError::Unanswered);
+        worker.feedback.dial_failed(self.route.backend, self.route.epoch, DialError::Unanswered);
+    }
 }
 
 /// Why a backend that was picked did not become the client's.

@@ -8,9 +8,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::failover::{Arrival, NoRoute, PoolRoutes, Route, client_key};
-use crate::model::{
-    BackendId, DialError, HoldEnd, HoldPlan, ListenerPlan, MonoTime, PoolKind, SessionEnd, Target, WhenDown,
-};
+use crate::model::{BackendId, HoldEnd, HoldPlan, ListenerPlan, MonoTime, PoolKind, SessionEnd, Target, WhenDown};
 use crate::relay::FirstChunk;
 use crate::routing::{InLine, PoolLive, Room, SessionFacts};
 use crate::sys::{Gated, Stream};
@@ -23,7 +21,7 @@ use super::doubt::{self, Look, Silent};
 use super::first_packet::first_packet;
 use super::hold::Hold;
 use super::login::Login;
-use super::refusal::Refusal;
+use super::refusal::{Refusal, Refused};
 use super::{Entrance, Worker};
 
 /// When every dial failed but the table still holds the backends fit, a held client tries again after
@@ -34,13 +32,6 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// often, and so long each time, the next table is waited for.
 const UNKNOWN_POOL_WAITS: u32 = 20;
 const UNKNOWN_POOL_WAIT: Duration = Duration::from_millis(50);
-
-/// Who is turned away, and why. The client's socket closes only when it has been counted; it is lost if the
-/// runtime could not watch it any more.
-pub(super) struct Refused {
-    pub(super) refusal: Refusal,
-    pub(super) client: Option<Arc<Gated>>,
-}
 
 /// What to do next with a client.
 enum Choice {
@@ -183,6 +174,7 @@ impl Search {
         let packet = first_packet(worker, client, &mut self.first).await.map_err(Refusal::FirstPacket)?;
         let cancels = matches!(packet, FirstPacket::Cancel(_));
         self.packet = Some(packet);
+        self.first.set_postgres();
         if cancels { Err(Refusal::Cancels) } else { Ok(()) }
     }
 
@@ -223,10 +215,9 @@ impl Search {
     /// `session` ended before its backend's first byte, by a reset or in order: it counts as a failed dial.
     /// Later than that the backend is asked for first: servers close on those who stay silent for long.
     pub(super) fn was_unanswered(&mut self, worker: &Worker, session: Established, reset: bool) {
-        let Route { backend, epoch, ref name, .. } = session.route;
+        let Route { backend, ref name, .. } = session.route;
         tracing::debug!(pool = %session.pool, backend = %name, reset, "a backend ended before its first byte");
-        session.backend_live.metrics.count_connect_failure(DialError::Unanswered);
-        worker.feedback.dial_failed(backend, epoch, DialError::Unanswered);
+        session.count_unanswered(worker);
         let is_late = worker.clock.now() > session.answer_by;
         if is_late {
             self.tried.clear();
@@ -240,6 +231,13 @@ impl Search {
             Some(session)
         };
         self.silent = Some(Silent::new(session, is_late));
+    }
+
+    /// The server of `session` lets nobody in now: a failed dial, and no doubt about it.
+    pub(super) fn was_turned_away(&mut self, worker: &Worker, session: Established) {
+        session.count_unanswered(worker);
+        self.tried.push(session.route.backend);
+        self.leave(session);
     }
 
     /// Takes a place among those who wait for what `plan` says, unless it has one. Whether there was one left.

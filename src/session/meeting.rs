@@ -25,6 +25,8 @@ pub(super) enum Outcome {
     Ended(SessionEnd),
     /// The backend ended before its first byte, by a reset or in order; the client may be given another.
     Unanswered { reset: bool },
+    /// The backend lets nobody in now; the client may be given another.
+    TurnedAway,
     /// The backend was fenced before its first byte; the client may be given another.
     Fenced,
 }
@@ -61,8 +63,11 @@ impl Meeting {
             match self.first_byte(worker, search, client).await {
                 Opening::Opened(start) => start,
                 Opening::Ended(end) => return Outcome::Ended(end),
-                Opening::Unanswered { reset } => match admission.fenced() {
-                    None => return Outcome::Unanswered { reset },
+                opening @ (Opening::Unanswered { .. } | Opening::TurnedAway) => match admission.fenced() {
+                    None => {
+                        let Opening::Unanswered { reset } = opening else { return Outcome::TurnedAway };
+                        return Outcome::Unanswered { reset };
+                    }
                     Some(SessionEnd::Closed) => return closed(client),
                     Some(_) => return Outcome::Fenced,
                 },

@@ -40,10 +40,11 @@ use crate::telemetry::{Counted, ListenerMetrics};
 use crate::wire::postgres::FirstPacket;
 
 pub use caller::Caller;
-use establish::{Refused, Search};
+use establish::Search;
 pub use guard::{Guard, Pass};
 pub use hand_over::{Handed, Threads};
 use meeting::{Meeting, Outcome};
+use refusal::Refused;
 pub use seats::{Seat, Seats};
 use talk::{Guest, Talk, talk};
 pub use worker::Worker;
@@ -131,6 +132,7 @@ pub async fn run(worker: Rc<Worker>, entrance: Rc<Entrance>, client: Stream, cal
                 return over.end(&worker, end, line.pair);
             }
             Outcome::Fenced => search.was_fenced(meeting.part()),
+            Outcome::TurnedAway => search.was_turned_away(&worker, meeting.part()),
             Outcome::Unanswered { reset } => search.was_unanswered(&worker, meeting.part(), reset),
         }
     }

@@ -17,6 +17,7 @@
 //! makes the others try their next host. They read that there is no TLS here, which is true of this answer only.
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -28,6 +29,13 @@ use crate::sys::{Gated, Stream};
 use crate::wire::postgres::{FirstPacket, cannot_connect_now, parse_first_packet};
 
 use super::Worker;
+
+/// Who is turned away, and why. The client's socket closes only when it has been counted; it is lost if the
+/// runtime could not watch it any more.
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    pub(super) client: Option<Arc<Gated>>,
+}
 
 /// How long a client that is told `N` may take for what it sends next, all in all: a round trip for each request.
 const NEXT_PACKETS_WAIT: Duration = Duration::from_secs(1);

@@ -109,6 +109,15 @@ pub fn cannot_connect_now(message: &str, hint: &str) -> Vec<u8> {
     packet
 }
 
+/// Whether `answer` begins with an `ErrorResponse` of code 57P03, all of which is there: the server starts, or shuts down.
+#[must_use]
+pub fn is_cannot_connect_now(answer: &[u8]) -> bool {
+    let [b'E', a, b, c, d, ..] = *answer else { return false };
+    let end = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX).saturating_add(1);
+    let mut fields = answer.get(5..end).unwrap_or_default().split(|&byte| byte == 0);
+    fields.any(|field| field == b"C57P03")
+}
+
 #[cfg(test)]
 mod tests {
     use super::{FirstPacket, NotAFirstPacket, STARTUP_MAX, cancel_request, cannot_connect_now, parse_first_packet};
