@@ -349,13 +349,15 @@ impl Controller {
 
     fn evict(&mut self, now: MonoTime, evictions: Vec<Eviction>, turn: &mut Turn) {
         for Eviction { backend, epoch, reason, policy, which } in evictions {
+            // Without time to drain they are closed in this turn, before anything else is served from.
+            let is_at_once = policy == SessionPolicy::Close || self.drain_timeout.is_zero();
             match policy {
                 SessionPolicy::Keep => {}
-                SessionPolicy::Close => {
+                SessionPolicy::Close | SessionPolicy::Drain if is_at_once => {
                     self.departures.are_fenced(backend, epoch, which);
                     turn.fences.push(Command::FenceSessions { backend, epoch, reason, which });
                 }
-                SessionPolicy::Drain => {
+                SessionPolicy::Close | SessionPolicy::Drain => {
                     self.departures.add(Departure { at: now + self.drain_timeout, backend, epoch, reason, which });
                 }
             }

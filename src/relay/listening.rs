@@ -135,31 +135,19 @@ impl Listening<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-    use std::time::Duration;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
     use tokio::task::LocalSet;
 
     use super::{Heard, listen};
     use crate::model::{CancelKey, SessionEnd};
+    use crate::relay::tests::pair;
     use crate::relay::{Loans, Pulse, RelayEnd, Start, relay};
-    use crate::sys::{Gated, Stream, connect, tally};
+    use crate::sys::{Gated, tally};
     use crate::wire::postgres::StartupTap;
 
     const STARTUP: &[u8] = b"\0\0\0\x10\0\x03\0\0user\0a\0\0";
     const KEY: &[u8] = b"\0\0\0\x07abcd";
     const OPENING: &[u8] = b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\0\x07abcdZ\0\0\0\x05I";
-
-    async fn pair() -> (Stream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string().parse().unwrap();
-        let ours = connect(&address, Duration::from_secs(10)).await.unwrap();
-        let other = listener.accept().unwrap().0;
-        other.set_nonblocking(true).unwrap();
-        (ours, TcpStream::from_std(other).unwrap())
-    }
 
     /// Once the key is known, a session costs what any other does.
     #[tokio::test(flavor = "current_thread")]

@@ -212,7 +212,7 @@ mod tests {
     use crate::sys::{Gated, Stream, connect, tally};
 
     /// One end of a connection for the relay, and the other end.
-    async fn pair() -> (Stream, TcpStream) {
+    pub(super) async fn pair() -> (Stream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string().parse().unwrap();
         let ours = connect(&address, Duration::from_secs(10)).await.unwrap();

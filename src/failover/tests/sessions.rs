@@ -264,6 +264,18 @@ fn failback_leaves_sessions_where_they_are_or_drains_them_by_policy() {
 }
 
 #[test]
+fn without_a_drain_timeout_a_failback_closes_in_its_own_turn() {
+    let drains = |s: &mut crate::model::SessionPolicies| s.failed_back = SessionPolicy::Drain;
+    let two = plan().drain_timeout(ms(0)).pool("pg").sessions(drains).failback_after(ms(0));
+    let mut rig = Rig::new(two.backend("a", 1).backend("b", 2));
+    rig.fit(&["a", "b"]);
+    rig.kill("a");
+    rig.revive("a");
+    assert_eq!((rig.way("pg").as_str(), rig.fences().len()), ("a | b", 1));
+    assert_eq!(rig.core.departures.next_due(), None);
+}
+
+#[test]
 fn a_backend_that_nobody_knows_is_ignored() {
     let mut rig = two();
     for event in [
