@@ -66,6 +66,8 @@ impl World {
         // A probe that hangs, the one after it, its thresholds, and the way back tier by tier. Returns that did not last
         // have made the next one wait.
         let (soon, most) = (self.now + ms(45_000), self.now + DAMPING_CAP * 2);
+        // What was on its way when the trouble ended still comes, and may be bad news.
+        self.pass(ms(1000));
         while self.now < soon && !self.all_are_fit() {
             self.pass(ms(1000));
         }
