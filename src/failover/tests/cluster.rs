@@ -171,7 +171,7 @@ fn a_pin_to_a_standby_holds_those_that_write_and_fences_the_old_before_the_new()
     let mut rig = healthy(three());
     rig.point_to("b", SessionPolicy::Keep).unwrap();
     assert!(rig.holds() && rig.fences().is_empty());
-    assert_eq!(rig.server_reason("a"), "standby: pinned to b until `changeover failback pg`");
+    assert_eq!(rig.server_reason("a"), "the primary, and kept from clients: pinned to b until `changeover failback pg`");
     rig.live(ms(60_000), &[]);
     assert_eq!(rig.failovers(), ["1 pending: a >  (manual)"]);
     rig.sees("b", primary(2, &[900]));
@@ -277,7 +277,10 @@ fn what_was_decided_is_explained_server_by_server() {
     rig.dies("a");
     let rules = explain(&rig);
     assert_eq!(rules[0], "hold: clients wait up to 10s for a primary");
-    assert_eq!(rules[1], "no_primary: no_primary: standby is b, c");
+    assert_eq!(
+        rules[1],
+        "no_primary: no_primary: standby is b, c; it goes on once one is promoted, or the primary is back"
+    );
     assert_eq!(rig.core.evaluate(rig.now, &"pg".into()).unwrap().reason, "no server proves that it is the primary");
     rig.sees("b", primary(2, &[900]));
     rig.sees("c", primary(2, &[950]));
