@@ -34,7 +34,7 @@ pub(super) fn failover(event: &Value, to: Option<&str>, sessions: SessionPolicy)
     let (pool, from) = (text(event, "pool"), event["from"].as_str());
     let (to, mut told) = match (event["to"].as_str(), to) {
         (None, Some(to)) => {
-            let waits = "nothing serves it until then, and new clients wait";
+            let waits = "those who write wait until it is, for as long as `hold`";
             (to.to_owned(), vec![format!("{pool} is pinned to {to}, which is not the primary yet: {waits}.")])
         }
         (Some(_), _) | (None, None) => {
@@ -130,7 +130,10 @@ mod tests {
     fn a_failover_to_a_standby_says_that_it_waits_for_its_promotion() {
         let event = json!({"pool": "orders", "from": "pg1", "to": null});
         let told = failover(&event, Some("pg2"), SessionPolicy::Keep);
-        assert!(told.starts_with("orders is pinned to pg2, which is not the primary yet: nothing serves"), "{told}");
+        assert!(
+            told.starts_with("orders is pinned to pg2, which is not the primary yet: those who write wait"),
+            "{told}"
+        );
         assert!(told.contains("Sessions on pg1 go on") && told.contains("if pg2 fails"), "{told}");
         let event = json!({"pool": "orders", "from": "pg1", "to": "pg2"});
         assert!(failover(&event, None, SessionPolicy::Keep).starts_with("orders serves from pg2 now"));

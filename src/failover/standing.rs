@@ -138,12 +138,17 @@ impl Pool {
         };
         let standbys = those(&|member| member.availability() == Availability::Standby);
         let (claimants, roleless) = (those(&|m| is(m, Part::Refused)), those(&|m| is(m, Part::Roleless)));
-        let mut said = vec![format!("standby is {}", names(&standbys))];
+        let fit = if standbys.is_empty() {
+            "no standby is fit".to_owned()
+        } else {
+            format!("standby is {}", names(&standbys))
+        };
+        let mut said = vec![fit];
         if !claimants.is_empty() {
             said.push(format!("{} would be the primary and is not believed", names(&claimants)));
         }
         if !roleless.is_empty() {
-            said.push(format!("what {} is cannot be seen, and has to be mended first", names(&roleless)));
+            said.push(format!("nobody knows what {} is, and why stands below", names(&roleless)));
         } else if !standbys.is_empty() {
             said.push("it goes on once one is promoted, or the primary is back".to_owned());
         }
