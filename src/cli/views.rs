@@ -110,6 +110,11 @@ pub(super) fn reason(backend: &Value) -> Option<&str> {
     backend["reason"].as_str().filter(|&reason| !reason.is_empty() && backend["role"] != reason)
 }
 
+/// Whether what is known of a PostgreSQL server is worth a line although it serves: its monitor is not let in, say.
+fn is_odd(meaning: &str) -> bool {
+    !meaning.is_empty() && !meaning.starts_with("alive")
+}
+
 /// A line a backend, and below the table why those do not serve that do not.
 pub(super) fn backends(answer: &Value) -> String {
     let clusters = has_clusters(answer);
@@ -117,7 +122,7 @@ pub(super) fn backends(answer: &Value) -> String {
     for pool in items(&answer["pools"]) {
         for backend in items(&pool["backends"]) {
             let name = format!("{}/{}", text(pool, "name"), text(backend, "name"));
-            if let Some(reason) = reason(backend) {
+            if let Some(reason) = reason(backend).or_else(|| backend["meaning"].as_str().filter(|said| is_odd(said))) {
                 reasons.push_str(&wrapped(&format!("{name}: {reason}")));
             }
             rows.push(backend_row(name, backend, clusters));
@@ -275,6 +280,8 @@ mod tests {
         let table = backends(&answer());
         assert!(!table.contains("orders/pg2:"), "{table}");
         let mut answer = answer();
+        answer["pools"][0]["backends"][0]["meaning"] = json!("no_permission: the session is denied");
+        assert!(backends(&answer).contains("\norders/pg1: no_permission: the session is denied\n"), "{answer:#}");
         answer["pools"][0]["backends"][1]["reason"] = json!("standby: behind by 5 bytes and 1.0s");
         assert!(backends(&answer).contains("\norders/pg2: standby: behind by 5 bytes"), "{answer:#}");
     }
