@@ -61,6 +61,29 @@ fn writers_reach_the_primary_and_readers_the_standbys() {
     assert_eq!(roles, ["primary", "standby", "standby"]);
 }
 
+/// It serves on, and everything looks healthy until it restarts: the log and the table have to say it before.
+#[test]
+fn a_server_that_lets_the_monitor_in_no_more_is_told_of_while_it_serves() {
+    let cluster = Cluster::start(0);
+    let (site, writes, _) = site(&cluster, "");
+    assert_eq!(ask(writes, WHO), Ok(who(&cluster, 0, false)));
+    let warned = || site.daemon.logged("the server does not let the monitor in").len();
+    assert_eq!(warned(), 0);
+    let node = &cluster.nodes[0];
+    let lock = |option: &str| {
+        node.psql(&format!("ALTER ROLE changeover {option}"));
+        node.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'changeover'");
+    };
+    lock("NOLOGIN");
+    let shown = || site.told(&["backends"]).contains("no_permission: the session is denied");
+    wait_until("it is told of", DEADLINE, || warned() == 1 && shown());
+    assert_eq!(ask(writes, WHO), Ok(who(&cluster, 0, false)));
+    lock("LOGIN");
+    let again = || !site.daemon.logged("the server lets the monitor in again").is_empty();
+    wait_until("it is let in", DEADLINE, || again() && !shown());
+    assert_eq!(warned(), 1, "{:#?}", site.daemon.log());
+}
+
 #[test]
 fn a_killed_primary_costs_no_client_and_the_promoted_standby_has_its_writers() {
     let mut cluster = Cluster::start(2);

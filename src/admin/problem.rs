@@ -93,7 +93,7 @@ impl Problem {
             Self::NotAuthorized => (
                 StatusCode::FORBIDDEN,
                 "not_authorized",
-                "only root and the daemon's own user may change anything, over a Unix socket",
+                "only root and the daemon's own user may change anything, over a Unix socket: give [admin] bind one, such as unix:/run/changeover/admin.sock",
             ),
             Self::MisdirectedRequest => (
                 StatusCode::MISDIRECTED_REQUEST,

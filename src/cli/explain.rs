@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::table::{layout, wrapped};
-use super::views::{age, items, lag, names, serves, text};
+use super::views::{age, items, lag, names, reason, serves, text};
 
 /// How far the parts of the page are set in.
 const IN: &str = "  ";
@@ -16,9 +16,7 @@ const DAY: f64 = 86_400.0;
 pub(super) fn page(answer: &Value) -> String {
     let mut page = decision(answer);
     page.push_str("\nBY WHICH RULE\n");
-    for rule in items(&answer["rules"]) {
-        page.push_str(&rule_lines(rule, answer));
-    }
+    page.push_str(&rules_lines(items(&answer["rules"]), answer));
     page.push_str("\nON WHICH EVIDENCE\n");
     page.push_str(&evidence(answer));
     page.push_str(&at_run_time(answer));
@@ -40,10 +38,19 @@ fn decision(answer: &Value) -> String {
     wrapped(&format!("{line}. The pool is {state}."))
 }
 
-fn rule_lines(rule: &Value, answer: &Value) -> String {
-    let when = rule["at"].as_str().map(|at| format!(" [{}{}]", shorter(at, answer), ago(at, answer)));
-    let detail = format!("{IN}{IN}{}{}", text(rule, "detail"), when.unwrap_or_default());
-    format!("{}{}", wrapped(&format!("{IN}{}", text(rule, "sentence"))), wrapped(&detail))
+/// Each rule with what it comes to; one that applies to several in a row is said once.
+fn rules_lines(rules: &[Value], answer: &Value) -> String {
+    let (mut page, mut last) = (String::new(), None);
+    for rule in rules {
+        let sentence = text(rule, "sentence");
+        if last.as_ref() != Some(&sentence) {
+            page.push_str(&wrapped(&format!("{IN}{sentence}")));
+        }
+        let when = rule["at"].as_str().map(|at| format!(" [{}{}]", shorter(at, answer), ago(at, answer)));
+        page.push_str(&wrapped(&format!("{IN}{IN}{}{}", text(rule, "detail"), when.unwrap_or_default())));
+        last = Some(sentence);
+    }
+    page
 }
 
 fn evidence(answer: &Value) -> String {
@@ -72,7 +79,7 @@ fn evidence(answer: &Value) -> String {
     let header =
         ["  BACKEND", "PRIO", "HEALTH", "FOR", "ADMIN", "SERVES", "FAILS", "OKS", "LATENCY", "CHECKED", "SESS"];
     for backend in backends {
-        let (name, reason) = (text(backend, "name"), text(backend, "reason"));
+        let (name, reason) = (text(backend, "name"), reason(backend).unwrap_or_default());
         if !reason.is_empty() {
             said.push_str(&wrapped(&format!("{IN}{name}: {reason}")));
         }
@@ -140,14 +147,18 @@ fn prospect(answer: &Value) -> String {
     }
     let mut page = wrapped(&format!("IF {} FAILED NOW", names(answer, "serving")));
     page.push_str(&if items(&prospect["to"]).is_empty() {
-        wrapped(&format!("{IN}nothing would serve."))
+        let waits = if is_cluster(answer) { " those who write, until a standby is promoted" } else { "" };
+        wrapped(&format!("{IN}nothing would serve{waits}."))
     } else {
         wrapped(&format!("{IN}{} would serve.", names(prospect, "to")))
     });
-    for rule in items(&prospect["rules"]) {
-        page.push_str(&rule_lines(rule, answer));
-    }
+    page.push_str(&rules_lines(items(&prospect["rules"]), answer));
     format!("\n{page}")
+}
+
+/// Whether the pool is a PostgreSQL cluster.
+fn is_cluster(answer: &Value) -> bool {
+    items(&answer["evidence"]).iter().any(|backend| backend["meaning"].is_string())
 }
 
 /// A moment in UTC, to the second: nobody compares more digits by eye.
@@ -217,6 +228,26 @@ mod tests {
             "rules": [{"sentence": "A rule.", "detail": rule, "at": null}], "evidence": servers,
             "time": "2026-11-21T10:01:00Z", "if_active_failed": null,
         })
+    }
+
+    #[test]
+    fn a_rule_that_applies_to_several_is_said_once() {
+        let mut answer = answer("one");
+        answer["rules"] = json!([
+            {"sentence": "A rule.", "detail": "one", "at": null},
+            {"sentence": "A rule.", "detail": "two", "at": null},
+            {"sentence": "Another.", "detail": "three", "at": null},
+        ]);
+        let page = page(&answer);
+        assert!(page.contains("\n  A rule.\n    one\n    two\n  Another.\n    three\n"), "{page}");
+    }
+
+    #[test]
+    fn while_a_cluster_has_nobody_else_it_is_said_who_waits_for_what() {
+        let mut answer = answer("one");
+        answer["if_active_failed"] = json!({"to": [], "rules": []});
+        let words = "\n  nothing would serve those who write, until a standby is promoted.\n";
+        assert!(page(&answer).ends_with(words), "{}", page(&answer));
     }
 
     #[test]

@@ -188,7 +188,7 @@ fn failover(args: &FailoverArgs) -> Result<(), CliError> {
     };
     let order = json!({ "to": args.to, "reason": args.reason, "sessions": sessions.label() });
     let event = by_socket(&args.client)?.post_ok(&format!("{}/failover", pool_path(&args.pool)), &order)?;
-    done(&args.client, &event, || Ok(told::failover(&event, sessions)))
+    done(&args.client, &event, || Ok(told::failover(&event, args.to.as_deref(), sessions)))
 }
 
 fn admin_state(args: &BackendArgs, state: &str) -> Result<(), CliError> {

@@ -15,20 +15,34 @@ fn lines(list: &[String]) -> String {
     list.iter().map(|line| wrapped(line)).collect()
 }
 
+fn serves(pool: &Value) -> bool {
+    pool["active"].as_array().is_some_and(|active| !active.is_empty())
+}
+
 /// Who serves a pool now, and what new clients get if nobody does.
 fn serving(pool: &Value) -> String {
     let name = text(pool, "name");
-    if pool["active"].as_array().is_some_and(|active| !active.is_empty()) {
+    if serves(pool) {
         format!("{name} serves from {} now", names(pool, "active"))
     } else {
         format!("nothing serves {name} now; `changeover explain {name}` says what clients get, and why")
     }
 }
 
-pub(super) fn failover(event: &Value, sessions: SessionPolicy) -> String {
-    let (pool, to) = (text(event, "pool"), text(event, "to"));
-    let from = event["from"].as_str();
-    let mut told = vec![format!("{pool} serves from {to} now, and from nothing else: it is pinned.")];
+/// `to` is who was asked for: of a cluster that may be one that cannot serve before it is promoted.
+pub(super) fn failover(event: &Value, to: Option<&str>, sessions: SessionPolicy) -> String {
+    let (pool, from) = (text(event, "pool"), event["from"].as_str());
+    let (to, mut told) = match (event["to"].as_str(), to) {
+        (None, Some(to)) => {
+            let waits = "those who write wait until it is, for as long as `hold`";
+            (to.to_owned(), vec![format!("{pool} is pinned to {to}, which is not the primary yet: {waits}.")])
+        }
+        (Some(_), _) | (None, None) => {
+            let to = text(event, "to");
+            let serves = format!("{pool} serves from {to} now, and from nothing else: it is pinned.");
+            (to, vec![serves])
+        }
+    };
     if let Some(from) = from.filter(|from| *from != to) {
         told.push(match sessions {
             SessionPolicy::Keep => format!("Sessions on {from} go on; --sessions drain or close would end them."),
@@ -41,8 +55,11 @@ pub(super) fn failover(event: &Value, sessions: SessionPolicy) -> String {
 }
 
 pub(super) fn failback(name: &str, pool: &Value) -> String {
-    let next = format!("Next: nothing. `changeover explain {name}` says what happens from here on.");
-    lines(&[format!("{name} is released: {}.", serving(pool)), next])
+    let mut told = vec![format!("{name} is released: {}.", serving(pool))];
+    if serves(pool) {
+        told.push(format!("Next: nothing. `changeover explain {name}` says what happens from here on."));
+    }
+    lines(&told)
 }
 
 pub(super) fn admin_state(pool: &str, backend: &Value, whole: &Value) -> String {
@@ -99,4 +116,35 @@ pub(super) fn probed(name: &str) -> String {
         format!("The check of {name} runs now and counts like any other."),
         "Next: `changeover backends` shows what it found.".to_owned(),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::model::SessionPolicy;
+
+    use super::{failback, failover};
+
+    #[test]
+    fn a_failover_to_a_standby_says_that_it_waits_for_its_promotion() {
+        let event = json!({"pool": "orders", "from": "pg1", "to": null});
+        let told = failover(&event, Some("pg2"), SessionPolicy::Keep);
+        assert!(
+            told.starts_with("orders is pinned to pg2, which is not the primary yet: those who write wait"),
+            "{told}"
+        );
+        assert!(told.contains("Sessions on pg1 go on") && told.contains("if pg2 fails"), "{told}");
+        let event = json!({"pool": "orders", "from": "pg1", "to": "pg2"});
+        assert!(failover(&event, None, SessionPolicy::Keep).starts_with("orders serves from pg2 now"));
+    }
+
+    #[test]
+    fn where_nothing_serves_after_a_release_there_is_something_to_do_next() {
+        for (active, is_done) in [(json!(["pg1"]), true), (json!([]), false)] {
+            let told = failback("orders", &json!({"name": "orders", "active": active}));
+            assert_eq!(told.contains("Next: nothing"), is_done, "{told}");
+            assert!(told.contains("changeover explain orders"), "{told}");
+        }
+    }
 }

@@ -31,7 +31,22 @@ pub(super) fn status(answer: &Value) -> String {
         vec![text(pool, "name"), text(pool, "state"), names(pool, "active"), text(pool, "held"), session_count(pool)]
     };
     let rows: Vec<Vec<String>> = items(&answer["pools"]).iter().map(row).collect();
-    layout(&["POOL", "STATE", "ACTIVE", "HELD", "SESSIONS"], &rows)
+    format!("{}{}", layout(&["POOL", "STATE", "ACTIVE", "HELD", "SESSIONS"], &rows), bound(answer))
+}
+
+/// What operators have ordered of the pools and not taken back: below a table, so that nobody forgets it.
+fn bound(answer: &Value) -> String {
+    let mut said = String::new();
+    for pool in items(&answer["pools"]) {
+        let name = text(pool, "name");
+        if pool["paused"] == true {
+            said.push_str(&wrapped(&format!("{name}: paused, new clients wait until `changeover resume {name}`")));
+        }
+        if let Some(pinned) = pool["pinned"].as_str() {
+            said.push_str(&wrapped(&format!("{name}: pinned to {pinned} until `changeover failback {name}`")));
+        }
+    }
+    if said.is_empty() { said } else { format!("\n{said}") }
 }
 
 /// A line a pool, in full. Where one is a PostgreSQL cluster: who is primary, and how far the last standby is behind.
@@ -58,7 +73,7 @@ pub(super) fn pools(answer: &Value) -> String {
         header.extend(["PRIMARY", "LAG"]);
     }
     header.extend(["HELD", "SESSIONS"]);
-    layout(&header, &rows)
+    format!("{}{}", layout(&header, &rows), bound(answer))
 }
 
 fn has_clusters(answer: &Value) -> bool {
@@ -90,6 +105,16 @@ pub(super) fn lag(backend: &Value) -> Option<String> {
     })
 }
 
+/// Why a backend gets no new sessions, if there is more to it than that it is a standby.
+pub(super) fn reason(backend: &Value) -> Option<&str> {
+    backend["reason"].as_str().filter(|&reason| !reason.is_empty() && backend["role"] != reason)
+}
+
+/// Whether what is known of a PostgreSQL server is worth a line although it serves: its monitor is not let in, say.
+fn is_odd(meaning: &str) -> bool {
+    !meaning.is_empty() && !meaning.starts_with("alive")
+}
+
 /// A line a backend, and below the table why those do not serve that do not.
 pub(super) fn backends(answer: &Value) -> String {
     let clusters = has_clusters(answer);
@@ -97,7 +122,7 @@ pub(super) fn backends(answer: &Value) -> String {
     for pool in items(&answer["pools"]) {
         for backend in items(&pool["backends"]) {
             let name = format!("{}/{}", text(pool, "name"), text(backend, "name"));
-            if let Some(reason) = backend["reason"].as_str().filter(|reason| !reason.is_empty()) {
+            if let Some(reason) = reason(backend).or_else(|| backend["meaning"].as_str().filter(|said| is_odd(said))) {
                 reasons.push_str(&wrapped(&format!("{name}: {reason}")));
             }
             rows.push(backend_row(name, backend, clusters));
@@ -182,7 +207,7 @@ fn backend_row(name: String, backend: &Value, clusters: bool) -> Vec<String> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{backends, lag, pools};
+    use super::{backends, lag, pools, status};
 
     fn server(name: &str, role: &Value, lag: &Value) -> Value {
         json!({
@@ -232,6 +257,33 @@ mod tests {
         for line in pools(&answer()).lines().chain(backends(&answer()).lines()) {
             assert!(line.chars().count() <= 100, "{line}");
         }
+    }
+
+    #[test]
+    fn what_is_ordered_and_not_taken_back_stands_below_the_tables() {
+        let mut answer = answer();
+        assert!(![status(&answer), pools(&answer)].concat().contains("changeover "), "nothing is ordered");
+        answer["pools"][0]["paused"] = json!(true);
+        answer["pools"][1]["pinned"] = json!("one");
+        for table in [status(&answer), pools(&answer)] {
+            for line in [
+                "\n\norders: paused, new clients wait until `changeover resume orders`\n",
+                "\nweb: pinned to one until `changeover failback web`\n",
+            ] {
+                assert!(table.contains(line), "{line}\n{table}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_standby_that_is_read_from_needs_no_reason() {
+        let table = backends(&answer());
+        assert!(!table.contains("orders/pg2:"), "{table}");
+        let mut answer = answer();
+        answer["pools"][0]["backends"][0]["meaning"] = json!("no_permission: the session is denied");
+        assert!(backends(&answer).contains("\norders/pg1: no_permission: the session is denied\n"), "{answer:#}");
+        answer["pools"][0]["backends"][1]["reason"] = json!("standby: behind by 5 bytes and 1.0s");
+        assert!(backends(&answer).contains("\norders/pg2: standby: behind by 5 bytes"), "{answer:#}");
     }
 
     #[test]

@@ -66,7 +66,7 @@ fn write_listener(out: &mut String, listener: &ListenerPlan) -> fmt::Result {
     writeln!(out, "\nlistener {} on {} -> pool {}{target}", listener.name, addresses(&listener.bind), listener.pool)?;
     writeln!(
         out,
-        "  closes idle sessions {}, half-closed ones {}",
+        "  closes idle sessions: {}; half-closed ones: {}",
         never(listener.idle_timeout),
         never(listener.half_close_timeout)
     )?;

@@ -208,7 +208,8 @@ impl fmt::Display for Change {
             }
             Self::BackendHealthy { backend, downtime: None } => write!(f, "backend {backend} is healthy"),
             Self::BackendUnhealthy { backend, reason, detail, detect } => {
-                write!(f, "backend {backend} is unhealthy ({reason}): {detail}; confirmed in {detect:.1?}")
+                write!(f, "backend {backend} is unhealthy ({reason}): {detail}")?;
+                if detect.is_zero() { Ok(()) } else { write!(f, "; confirmed in {detect:.1?}") }
             }
             Self::BackendAdminState { backend, from, to } => write!(f, "backend {backend} goes from {from} to {to}"),
             Self::BackendRegistered { backend } => write!(f, "backend {backend} was added"),
@@ -245,7 +246,8 @@ impl fmt::Display for Change {
                 write!(f, "backend {backend} is behind by {bytes} bytes and {time:.1?}, and gets no new sessions")
             }
             Self::BackendLagging { backend, lagging: false, bytes, time } => {
-                write!(f, "backend {backend} has caught up: it is behind by {bytes} bytes and {time:.1?}")
+                write!(f, "backend {backend} has caught up: it is behind by {bytes} bytes")?;
+                if time.is_zero() { Ok(()) } else { write!(f, " and {time:.1?}") }
             }
             Self::LatencyHigh { backend, latency, limit } => {
                 write!(f, "backend {backend} answers in {latency:.1?}, and may take {limit:.1?}")

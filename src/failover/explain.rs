@@ -53,7 +53,7 @@ impl Pool {
         let serving = names(&self.serving);
         let last = self.last_move.as_ref().filter(|last| last.at == since);
         let detail = match last {
-            Some(last) if !last.from.is_empty() => {
+            Some(last) if !last.from.is_empty() && last.from != self.serving => {
                 format!("{serving} took over from {} ({})", names(&last.from), last.reason)
             }
             Some(_) | None => format!("{serving} serves"),
@@ -94,7 +94,7 @@ impl Pool {
         }
         if let Some(pause) = self.pause {
             let limit = match pause.until {
-                Some(until) => format!("for {:?} at most", until.since(pause.since)),
+                Some(until) => format!("for {:.0?} at most", until.since(pause.since)),
                 None => format!("until `changeover resume {}`", self.plan.name),
             };
             rules.push(applied(Rule::Paused, Some(pause.since), format!("new clients wait, {limit}")));

@@ -112,9 +112,7 @@ impl Pool {
                 rules.push(applied(Rule::SplitBrain, format!("{state}: {}", claims.join("; "))));
             }
             Election::Nobody | Election::Open => {
-                let standbys = self.members.iter().filter(|member| member.availability() == Availability::Standby);
-                let standbys: Vec<_> = standbys.map(|member| member.plan.name.clone()).collect();
-                rules.push(applied(Rule::NoPrimary, format!("{state}: standby is {}", names(&standbys))));
+                rules.push(applied(Rule::NoPrimary, format!("{state}: {}", self.without_primary())));
             }
         }
         if self.is_suspect() {
@@ -125,6 +123,36 @@ impl Pool {
             rules.push(applied(Rule::Server, format!("{} is {}", member.plan.name, said(server))));
         }
         rules
+    }
+}
+
+impl Pool {
+    /// Who else is there while there is no primary, and what may be done about it.
+    fn without_primary(&self) -> String {
+        let those = |is_meant: &dyn Fn(&Member) -> bool| {
+            let of = self.members.iter().filter(|member| is_meant(member));
+            of.map(|member| member.plan.name.clone()).collect::<Vec<_>>()
+        };
+        let is = |member: &Member, part: Part| {
+            member.availability() == Availability::Barred && self.server_of(member).is_some_and(|s| s.part == part)
+        };
+        let standbys = those(&|member| member.availability() == Availability::Standby);
+        let (claimants, roleless) = (those(&|m| is(m, Part::Refused)), those(&|m| is(m, Part::Roleless)));
+        let fit = if standbys.is_empty() {
+            "no standby is fit".to_owned()
+        } else {
+            format!("standby is {}", names(&standbys))
+        };
+        let mut said = vec![fit];
+        if !claimants.is_empty() {
+            said.push(format!("{} would be the primary and is not believed", names(&claimants)));
+        }
+        if !roleless.is_empty() {
+            said.push(format!("nobody knows what {} is, and why stands below", names(&roleless)));
+        } else if !standbys.is_empty() {
+            said.push("it goes on once one is promoted, or the primary is back".to_owned());
+        }
+        said.join("; ")
     }
 }
 

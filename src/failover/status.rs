@@ -78,13 +78,15 @@ impl Pool {
             Availability::Eligible | Availability::Slow if active => String::new(),
             Availability::Slow if member.passed_over => format!("{}; another is faster", unfit(member)),
             Availability::Eligible | Availability::Slow if self.pin.is_some() => {
-                format!("standby: {}", self.release_hint())
+                format!("{}: {}", self.kept_waiting(), self.release_hint())
             }
             Availability::Eligible | Availability::Slow => match self.active {
-                Some(_) if !self.may_serve(member) => "standby: automatic failover is off".to_owned(),
+                Some(_) if !self.may_serve(member) => format!("{}: automatic failover is off", self.kept_waiting()),
                 Some(active) if member.tier < active && member.is_fit() => "fit again, waiting for failback".to_owned(),
                 Some(active) => format!("standby: priority {active} serves"),
-                None if !self.plan.failover.automatic => "standby: automatic failover is off".to_owned(),
+                None if !self.plan.failover.automatic => {
+                    format!("{}: automatic failover is off", self.kept_waiting())
+                }
                 None => "waiting for first verdicts of a better tier".to_owned(),
             },
             Availability::Pending => match &member.health.obstacle {
@@ -99,6 +101,11 @@ impl Pool {
             Availability::Maintained if member.admin == AdminState::Maintenance => "in maintenance".to_owned(),
             Availability::Maintained => "in maintenance by its agent".to_owned(),
         }
+    }
+
+    /// What a backend is that could serve and may not. In a cluster that is no standby, but the primary.
+    const fn kept_waiting(&self) -> &'static str {
+        if self.cluster.is_some() { "the primary, and kept from clients" } else { "standby" }
     }
 
     /// What the pool is pinned to, and how it is released.

@@ -78,7 +78,7 @@ impl Rule {
                 "Of several that say they are the primary, nobody gets clients that write until one proves it or a person decides."
             }
             Self::Suspect => "While the primary is in doubt, new clients that write wait and sessions go on.",
-            Self::Server => "What a server's session and its accept path said last has one written meaning.",
+            Self::Server => "What a server is follows from what its session and its accept path said last.",
             Self::NoVerdict => "While verdicts are out, clients wait for them.",
             Self::Hold => "While nothing serves, new clients wait.",
             Self::Refuse => "While nothing serves, new clients are closed at once.",

@@ -49,6 +49,7 @@ const OWN_LATENESS_MAX: Duration = Duration::from_millis(100);
 pub async fn watch(spec: Arc<WatchSpec>, clock: Clock, mut news: impl AsyncFnMut(WatchNews)) {
     let mut opener = Opener { spec: &spec, clock, physical_until: MonoTime::ZERO, connected: Cell::default() };
     let mut retry = Retry::default();
+    let mut is_shut_out = false;
     loop {
         let pause = retry.pause(clock.now());
         if !pause.is_zero() {
@@ -58,6 +59,9 @@ pub async fn watch(spec: Arc<WatchSpec>, clock: Clock, mut news: impl AsyncFnMut
         match Box::pin(opener.open()).await {
             Ok(mut open) => {
                 let begun = clock.now();
+                if std::mem::take(&mut is_shut_out) {
+                    tracing::info!(address = %spec.address, "the server lets the monitor in again");
+                }
                 news(WatchNews::Opened(open.facts.clone())).await;
                 let over = match Talk::new(clock, &spec.postgres, &mut news) {
                     Ok(mut talk) => talk.run(&mut open.session, open.kind, &mut open.known).await,
@@ -70,6 +74,11 @@ pub async fn watch(spec: Arc<WatchSpec>, clock: Clock, mut news: impl AsyncFnMut
                 news(WatchNews::Ended { end: over.end, detail: over.detail }).await;
             }
             Err(Some(failure)) => {
+                // No server is taken out for it, so nothing else would say it before the role is missed.
+                if is_denied(failure.error) && !std::mem::replace(&mut is_shut_out, true) {
+                    let (address, user) = (&spec.address, &spec.postgres.user);
+                    tracing::warn!(%address, %user, "the server does not let the monitor in: {}", failure.detail);
+                }
                 if retry.is_news(clock.now(), failure.error) {
                     news(WatchNews::Failed { error: failure.error, detail: failure.detail }).await;
                 }
@@ -77,6 +86,12 @@ pub async fn watch(spec: Arc<WatchSpec>, clock: Clock, mut news: impl AsyncFnMut
             Err(None) => tracing::debug!(address = %spec.address, "we were too late ourselves to judge a login"),
         }
     }
+}
+
+/// Whether a server lives and does not let the monitor in.
+const fn is_denied(error: WatchError) -> bool {
+    use LoginError::{NotAuthorized, NotPermitted, Other, Tls};
+    matches!(error, WatchError::Login(NotAuthorized | NotPermitted | Tls | Other))
 }
 
 /// A session, and what its server said first.

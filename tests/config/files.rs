@@ -171,7 +171,7 @@ fn a_plan_is_described_for_people() {
     let described = describe(&read(&file("http-check.toml")).unwrap());
     let wanted = "\
 listener orders on 127.0.0.1:6432 -> pool orders
-  closes idle sessions never, half-closed ones after 1m
+  closes idle sessions: never; half-closed ones: after 1m
 
 pool orders: tcp, round-robin within a tier
   connect: up to 3 backends, 2s each; sent again without an answer: greeting

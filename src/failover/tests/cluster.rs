@@ -1,7 +1,7 @@
 //! Who is the primary: promotions, old primaries that come back, two that claim it, and what people order.
 
 use super::build::ms;
-use super::clustered::{healthy, plain, primary, standby, three};
+use super::clustered::{denied, healthy, plain, primary, standby, three};
 use super::rig::{Rig, passed};
 use crate::failover::{Change, Event, Refusal};
 use crate::model::{AdminState, OutReason, PoolState, Role, SessionPolicy, Timeline, WatchEnd};
@@ -171,7 +171,10 @@ fn a_pin_to_a_standby_holds_those_that_write_and_fences_the_old_before_the_new()
     let mut rig = healthy(three());
     rig.point_to("b", SessionPolicy::Keep).unwrap();
     assert!(rig.holds() && rig.fences().is_empty());
-    assert_eq!(rig.server_reason("a"), "standby: pinned to b until `changeover failback pg`");
+    assert_eq!(
+        rig.server_reason("a"),
+        "the primary, and kept from clients: pinned to b until `changeover failback pg`"
+    );
     rig.live(ms(60_000), &[]);
     assert_eq!(rig.failovers(), ["1 pending: a >  (manual)"]);
     rig.sees("b", primary(2, &[900]));
@@ -277,7 +280,10 @@ fn what_was_decided_is_explained_server_by_server() {
     rig.dies("a");
     let rules = explain(&rig);
     assert_eq!(rules[0], "hold: clients wait up to 10s for a primary");
-    assert_eq!(rules[1], "no_primary: no_primary: standby is b, c");
+    assert_eq!(
+        rules[1],
+        "no_primary: no_primary: standby is b, c; it goes on once one is promoted, or the primary is back"
+    );
     assert_eq!(rig.core.evaluate(rig.now, &"pg".into()).unwrap().reason, "no server proves that it is the primary");
     rig.sees("b", primary(2, &[900]));
     rig.sees("c", primary(2, &[950]));
@@ -286,6 +292,26 @@ fn what_was_decided_is_explained_server_by_server() {
         "split_brain: two_primaries: b is on timeline 2, which left timeline 1 at 0/384; c is on timeline 2, which left timeline 1 at 0/3B6"
     );
     rig.feed(Event::Tick);
+}
+
+/// While nobody is the primary, it is said who keeps the pool from having one: a monitor that is not let in, or a
+/// server that is not believed.
+#[test]
+fn without_a_primary_it_is_said_who_is_in_the_way() {
+    let why = |rig: &Rig| rig.core.explain(rig.now, &"pg".into()).unwrap().rules[1].detail.clone();
+    let mut rig = Rig::new(three());
+    for name in ["a", "b", "c"] {
+        rig.fails(name, denied());
+    }
+    rig.fit(&["a", "b", "c"]);
+    rig.pass(ms(300));
+    assert_eq!(why(&rig), "no_primary: no standby is fit; nobody knows what a, b, c is, and why stands below");
+    let mut rig = healthy(three());
+    promoted(&mut rig);
+    rig.comes_back("a", primary(1, &[]));
+    rig.dies("b");
+    let waits = "it goes on once one is promoted, or the primary is back";
+    assert_eq!(why(&rig), format!("no_primary: standby is c; a would be the primary and is not believed; {waits}"));
 }
 
 #[test]
