@@ -5,6 +5,7 @@ mod asker;
 mod execute;
 mod history;
 mod keep;
+mod lineage;
 mod probes;
 mod record;
 mod stall;
@@ -78,7 +79,7 @@ enum Wake {
 pub async fn run(control: Control) {
     let Control { clock, writer, registry, metrics, asked, mut inbox, observer, seed, .. } = control;
     let (mut on_first_verdicts, store, mut state) = (control.on_first_verdicts, control.store, Some(control.state));
-    let mut keeper = Keeper::new(store.clone(), clock);
+    let (mut keeper, mut kept) = Keeper::new(store.clone(), clock);
     let mut controller = Recorded::new(Controller::new(seed), control.recorder);
     let (mut probes, mut answers) = (Probes::new(asked.orders), asked.answers);
     let (watches, mut watched) = Watches::new(clock);
@@ -99,6 +100,7 @@ pub async fn run(control: Control) {
                 Wake::Tell(probes::event(&mut ready), Asker::Nobody)
             }
             Some(news) = watched.recv() => Wake::Tell(news, Asker::Nobody),
+            Some(news) = kept.recv() => Wake::Tell(news, Asker::Nobody),
             message = inbox.recv() => message.map_or(Wake::Stop, wake),
             () = sleep_until(clock.instant(deadline.unwrap_or_default())), if deadline.is_some() => {
                 Wake::Tell(Event::Tick, Asker::Nobody)
@@ -108,7 +110,7 @@ pub async fn run(control: Control) {
         if let Some(since) = stalled_since(now, deadline, planned.unwrap_or_default()) {
             // Before all that has come meanwhile is judged.
             controller.handle(now, Event::WasStalled { since }, &mut commands);
-            let reports = executor.carry_out(now, &mut commands, &probes);
+            let reports = executor.carry_out(now, &mut commands, &probes, &mut keeper);
             let left = keeper.after(&controller, now, &reports, false);
             keeper.write(left);
         }
@@ -134,7 +136,7 @@ pub async fn run(control: Control) {
         if replaced {
             executor.adopt(&controller);
         }
-        let reports = executor.carry_out(now, &mut commands, &probes);
+        let reports = executor.carry_out(now, &mut commands, &probes, &mut keeper);
         controller.hand_over();
         let left = keeper.after(&controller, now, &reports, replaced);
         asker.answer(&mut keeper, left, reports);

@@ -291,7 +291,11 @@ struct Fence {
 
 impl Fence {
     fn is_for(&self, entry: &Entry) -> bool {
-        let is_among = self.which == Sessions::All || entry.facts.writes;
+        let is_among = match self.which {
+            Sessions::All => true,
+            Sessions::Writing => entry.facts.writes,
+            Sessions::Opening => entry.facts.writes && matches!(entry.sockets, Sockets::None | Sockets::Server(_)),
+        };
         entry.backend == self.backend && entry.epoch < self.epoch && is_among && entry.fenced.is_none()
     }
 }
