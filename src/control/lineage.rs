@@ -118,3 +118,69 @@ fn begin(store: &StoreHandle, pool: &PoolName, lineage: &Lineage) -> Begun {
 fn change(pool: &PoolName, lineage: &Lineage) -> Change {
     Change::Lineage(pool.clone(), Some(serde_json::to_string(lineage).unwrap_or_default()))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tokio::task::{LocalSet, yield_now};
+
+    use super::*;
+    use crate::model::EventRecord;
+    use crate::model::{Timeline, WallTime};
+    use crate::store::Stuck;
+
+    fn lineage(timeline: u32) -> Lineage {
+        Lineage { server: "b".into(), system: None, timeline: Some(Timeline(timeline)), history: [].into() }
+    }
+
+    /// What the store has been told by the time that it is told something.
+    async fn taken(store: &Stuck) -> Vec<Change> {
+        loop {
+            match store.take() {
+                Some(changes) if !changes.is_empty() => return changes,
+                Some(_) | None => sleep(Duration::from_millis(1)).await,
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_without_room_is_told_until_it_has_it_and_of_the_last_line_alone() {
+        let work = async {
+            let (store, handle) = Stuck::new();
+            let (lineages, mut kept) = Lineages::new(handle.clone());
+            let pool = PoolName::from("p");
+            handle.append(EventRecord::new(WallTime::from_micros(1), "in.the.way"));
+            lineages.keep(pool.clone(), lineage(2));
+            lineages.keep(pool.clone(), lineage(3));
+            assert_eq!(lineages.left(), [change(&pool, &lineage(3))], "the daemon may end now");
+            sleep(AGAIN_AFTER * 3).await;
+            assert_eq!(store.take(), Some(Vec::new()), "what was in the way");
+            assert_eq!(taken(&store).await, [change(&pool, &lineage(3))]);
+            assert!(lineages.left().is_empty());
+            // The store answered neither; nobody who waits is left waiting.
+            let mut told = [kept.recv().await.unwrap(), kept.recv().await.unwrap()];
+            told.sort_by_key(|event| format!("{event:?}"));
+            let event = |timeline| Event::LineageKept { pool: pool.clone(), lineage: lineage(timeline) };
+            assert_eq!(told, [event(2), event(3)]);
+            sleep(AGAIN_AFTER * 3).await;
+            assert!(store.take().is_none(), "and not once more");
+        };
+        LocalSet::new().run_until(work).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_gone_is_not_brought_back() {
+        let work = async {
+            let (store, handle) = Stuck::new();
+            let (lineages, mut kept) = Lineages::new(handle.clone());
+            handle.append(EventRecord::new(WallTime::from_micros(1), "in.the.way"));
+            lineages.keep("p".into(), lineage(2));
+            lineages.forget(&"p".into());
+            yield_now().await;
+            assert_eq!(store.take(), Some(Vec::new()));
+            assert_eq!(kept.recv().await, Some(Event::LineageKept { pool: "p".into(), lineage: lineage(2) }));
+            assert!(store.take().is_none() && lineages.left().is_empty());
+        };
+        LocalSet::new().run_until(work).await;
+    }
+}

@@ -70,6 +70,7 @@ pub async fn watch(spec: Arc<WatchSpec>, clock: Clock, mut news: impl AsyncFnMut
                 news(WatchNews::Ended { end: over.end, detail: over.detail }).await;
             }
             Err(Some(failure)) => {
+                retry.failed(failure.error);
                 if retry.is_news(clock.now(), failure.error) {
                     news(WatchNews::Failed { error: failure.error, detail: failure.detail }).await;
                 }
