@@ -89,12 +89,21 @@ fn newcomers(at: SocketAddr, clients: usize) -> Vec<Result<Instant, String>> {
 fn a_promotion_is_followed_at_once_and_no_client_that_comes_after_the_kill_fails() {
     let mut cluster = Cluster::start(1);
     cluster.nodes[0].psql("CREATE TABLE t (n int)");
-    let site = Site::with(&settings(&cluster));
-    let writes = site.daemon.listener("orders");
+    let state = tempfile::tempdir().unwrap();
+    // Who is the primary is on disk before anybody writes to it; `CLUSTER_STATE=0` shows what that costs.
+    let kept = format!("state_dir = \"{}\"\n", state.path().display());
+    let daemon = Daemon::start(&format!(
+        "[daemon]\nworkers = 1\ndrain_timeout = \"300ms\"\n{}[admin]\nbind = \"127.0.0.1:0\"\n\
+         [listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n[pools.orders]\nhold = \"60s\"\n{}\n",
+        if times("CLUSTER_STATE", 1) > 0 { &kept } else { "" },
+        settings(&cluster),
+    ));
+    let writes = daemon.listener("orders");
     let (mut after_promotion, mut after_kill, mut promoting) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..times("CLUSTER_ROUNDS", 3) {
         let (old, new) = (round % 2, (round + 1) % 2);
-        wait_whole(&site.daemon);
+        wait_whole(&daemon);
+        let before = last_event(&daemon);
         Talker::open(writes).unwrap().ask("INSERT INTO t VALUES (0)").unwrap();
         let mut promoter = Talker::open(cluster.nodes[new].addr).unwrap();
         let mut watcher = Talker::open(cluster.nodes[new].addr).unwrap();
@@ -113,7 +122,13 @@ fn a_promotion_is_followed_at_once_and_no_client_that_comes_after_the_kill_fails
         let failed: Vec<_> = written.iter().filter_map(|written| written.as_ref().err()).collect();
         assert_eq!(failed, [""; 0], "round {round}");
         let first = written.into_iter().map(Result::unwrap).min().unwrap();
-        after_promotion.push(first.saturating_duration_since(writable));
+        let waited = first.saturating_duration_since(writable);
+        if waited > Duration::from_millis(200) {
+            let events = daemon.admin_get(&format!("/api/v1/events?after={before}")).json();
+            println!("round {round}: {waited:?} from {killed:?}, {events:#}");
+            daemon.log().iter().rev().take(60).rev().for_each(|line| println!("{line}"));
+        }
+        after_promotion.push(waited);
         after_kill.push(first - killed);
         promoting.push(writable - killed);
         let (one, other) = cluster.nodes.split_at_mut(1);
