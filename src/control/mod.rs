@@ -84,9 +84,8 @@ pub async fn run(control: Control) {
     let (mut probes, mut answers) = (Probes::new(asked.orders), asked.answers);
     let (watches, mut watched) = Watches::new(clock);
     let mut executor = Executor::new(clock, writer, registry, metrics, observer, watches);
-    // Since when the last plan is in force.
-    let mut planned: Option<MonoTime> = None;
-    let (mut ready, mut commands) = (Vec::new(), Vec::new());
+    // The last: since when the last plan is in force.
+    let (mut ready, mut commands, mut planned) = (Vec::new(), Vec::new(), None::<MonoTime>);
     loop {
         let deadline = wake_by(clock.now(), controller.next_deadline(), controller.has_open_questions());
         // Nobody comes first: answers of a crowd must not keep orders waiting.
