@@ -125,7 +125,7 @@ fn a_promotion_is_followed_at_once_and_no_client_that_comes_after_the_kill_fails
         let waited = first.saturating_duration_since(writable);
         if waited > Duration::from_millis(200) {
             let events = daemon.admin_get(&format!("/api/v1/events?after={before}")).json();
-            println!("round {round}: {waited:?} from {killed:?}, {events:#}");
+            println!("round {round}: {waited:?}, {events:#}");
             daemon.log().iter().rev().take(60).rev().for_each(|line| println!("{line}"));
         }
         after_promotion.push(waited);
