@@ -86,7 +86,10 @@
 //!     Tests: `whatever_happens_to_a_cluster_there_is_one_write_target_or_none`,
 //!     `an_old_primary_that_comes_back_gets_nobody_also_after_a_restart_of_ours`,
 //!     `whoever_is_demoted_while_it_lives_is_fenced_before_another_one_writes`,
-//!     `equal_timelines_are_a_split_brain_and_a_person_decides`.
+//!     `equal_timelines_are_a_split_brain_and_a_person_decides`. Its line of history is on disk before the first client is sent there, but for a
+//!     disk that does not answer: `a_new_line_of_history_is_written_down_before_anybody_is_sent_there_and_the_fence_waits_for_no_disk`,
+//!     `a_disk_that_does_not_answer_holds_a_failover_up_for_a_tenth_of_a_second`,
+//!     `a_daemon_that_is_killed_right_after_the_first_write_to_a_new_primary_knows_the_old_one_for_what_it_is`.
 
 pub mod admin;
 pub mod cli;

@@ -17,7 +17,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use changeover::failover::recording::{Line, Replay, Scribe};
-use changeover::failover::{Arrival, Command, Controller, Event, Order, PoolMemory, RouteTable, Sessions};
+use changeover::failover::{
+    Arrival, Command, Controller, Event, KEPT_WITHIN, Lineage, Order, PoolMemory, RouteTable, Sessions,
+};
 use changeover::model::{
     Actor, AdminPlan, AdminState, Advice, Approach, BackendId, BackendPlan, BackendStatus, Balance, CheckKind,
     CheckPlan, DaemonPlan, DialError, DialPlan, Epoch, Failback, FailoverPlan, Fork, HealthState, HoldPlan, LogPlan,
@@ -116,6 +118,8 @@ struct Session {
     backend: BackendId,
     epoch: Epoch,
     writes: bool,
+    /// Its server has not answered yet.
+    opens: bool,
 }
 
 struct World {
@@ -130,11 +134,17 @@ struct World {
     sent: u64,
     monitors: BTreeMap<BackendId, Monitor>,
     names: BTreeMap<BackendId, String>,
-    /// The fences of those that write, and of all.
-    fences: BTreeMap<BackendId, [Epoch; 2]>,
+    /// The fences of those that write, of all, and of those that write and have not begun.
+    fences: BTreeMap<BackendId, [Epoch; 3]>,
     sessions: Vec<Session>,
     /// The highest timeline that clients that write were ever sent to.
     routed: u32,
+    /// What of that is on disk.
+    on_disk: Option<Lineage>,
+    /// What the disk has not answered yet, and since when it was asked.
+    unkept: Option<(Lineage, MonoTime)>,
+    /// The disk does not answer.
+    is_stuck: bool,
     /// Whether every plan so far has had the writing sessions of who is demoted closed.
     always_cut: bool,
     /// How often news is lost, in a hundred.
@@ -184,6 +194,9 @@ impl World {
             fences: BTreeMap::new(),
             sessions: Vec::new(),
             routed: 0,
+            on_disk: None,
+            unkept: None,
+            is_stuck: false,
             always_cut: true,
             loss,
             turns: 0,
@@ -221,6 +234,11 @@ impl World {
     fn feed(&mut self, event: Event) {
         self.turns += 1;
         (self.turns, self.now).hash(&mut self.hash);
+        if let Event::LineageKept { lineage, .. } = &event
+            && self.unkept.as_ref().is_some_and(|(of, _)| of == lineage)
+        {
+            self.on_disk = self.unkept.take().map(|(lineage, _)| lineage);
+        }
         self.note(|world| match &event {
             Event::PlanReplaced { .. } => format!("{:?} PlanReplaced", world.now),
             Event::Watched { backend, news, .. } => {
@@ -281,6 +299,14 @@ impl World {
         };
         let rival = status.backends.iter().find(equal).filter(|_| status.pinned.is_none());
         assert!(rival.is_none(), "{} is the write target, and {rival:?} proves as much", chosen.name);
+        let was_routed = believed == self.routed;
+        if let Some((lineage, asked)) = &self.unkept {
+            let waited = self.now.since(*asked) >= KEPT_WITHIN;
+            assert!(was_routed || waited, "clients write to {lineage:?}, which is not on disk");
+        } else {
+            let kept = self.on_disk.as_ref().and_then(|lineage| lineage.timeline);
+            assert_eq!(kept, Some(Timeline(believed)), "clients write to what is not on disk");
+        }
         assert!(believed >= self.routed, "timeline {believed} after {}", self.routed);
         assert!(truth >= self.routed, "{} is truly on timeline {truth}, after {}", chosen.name, self.routed);
         self.routed = believed;
@@ -293,9 +319,17 @@ impl World {
         assert!(targets.len() <= 1, "{} write targets", targets.len());
         for route in &targets {
             let floor = self.fences.get(&route.backend).copied().unwrap_or_default();
-            assert!(route.epoch >= floor[0], "{} is routed under {} and fenced at {floor:?}", route.name, route.epoch);
+            assert!(
+                route.epoch >= floor[0].max(floor[2]),
+                "{} is routed under {} and fenced at {floor:?}",
+                route.name,
+                route.epoch
+            );
+            let is_elsewhere = |session: &&Session| session.writes && session.backend != route.backend;
+            let begins = self.sessions.iter().filter(is_elsewhere).find(|session| session.opens);
+            assert!(begins.is_none(), "{} is the write target, and a dial is under way: {begins:?}", route.name);
             if self.always_cut {
-                let stray = self.sessions.iter().find(|session| session.writes && session.backend != route.backend);
+                let stray = self.sessions.iter().find(is_elsewhere);
                 assert!(
                     stray.is_none(),
                     "{} is the write target, and another one is written to: {stray:?}",
@@ -340,22 +374,42 @@ impl World {
             Command::FenceSessions { backend, epoch, reason, which } => {
                 self.note(|_| format!("  fence {backend} below {epoch}, {which:?}, for {reason}"));
                 let floors = self.fences.entry(backend).or_default();
-                assert!(
-                    epoch > floors[usize::from(which == Sessions::All)],
-                    "a fence of {backend} goes back to {epoch}"
-                );
-                floors[0] = floors[0].max(epoch);
+                let own = match which {
+                    Sessions::Writing => 0,
+                    Sessions::All => 1,
+                    Sessions::Opening => 2,
+                };
+                assert!(epoch > floors[own], "a fence of {backend} goes back to {epoch}");
+                floors[own] = epoch;
+                if which != Sessions::Opening {
+                    floors[0] = floors[0].max(epoch);
+                }
                 if which == Sessions::All {
                     floors[1] = floors[1].max(epoch);
                 }
-                let is_meant = |of: &Session| of.backend == backend && of.epoch < epoch;
-                self.sessions.retain(|of| !is_meant(of) || (which == Sessions::Writing && !of.writes));
+                let is_among = |of: &Session| match which {
+                    Sessions::All => true,
+                    Sessions::Writing => of.writes,
+                    Sessions::Opening => of.writes && of.opens,
+                };
+                self.sessions.retain(|of| of.backend != backend || of.epoch >= epoch || !is_among(of));
             }
             Command::Report(transition) => {
                 self.splits += u64::from(transition.change.kind() == "pool.split_brain");
                 self.note(|_| format!("  {}", transition.change));
             }
             Command::StopProbe { .. } => {}
+            Command::KeepLineage { lineage, .. } => {
+                self.note(|_| format!("  keep {lineage:?}"));
+                let late = if self.is_stuck { 10_000 } else { self.rng.u64(1..20) };
+                let late = if self.rng.u8(..10) == 0 { late + 150 } else { late };
+                if self.status().pinned.is_some() {
+                    // A person has said so; should it be lost before it is on disk, it is still what was said.
+                    self.routed = lineage.timeline.expect("a primary without a timeline").0;
+                }
+                self.unkept = Some((lineage.clone(), self.now));
+                self.send(self.now + ms(late), Event::LineageKept { pool: pool(), lineage });
+            }
         }
     }
 
@@ -494,7 +548,11 @@ impl World {
         let (backend, epoch) = (route.backend, route.epoch);
         let floor = self.fences.get(&backend).copied().unwrap_or_default()[usize::from(!target.writes())];
         assert!(epoch >= floor, "the present table leads behind a fence");
-        self.sessions.push(Session { backend, epoch, writes: target.writes() });
+        let (writes, opens) = (target.writes(), self.rng.bool());
+        // Those that were opened before have been answered meanwhile, or not.
+        let answered = self.rng.bool();
+        self.sessions.iter_mut().for_each(|session| session.opens &= !answered);
+        self.sessions.push(Session { backend, epoch, writes, opens });
         if self.rng.u8(..10) == 0 && self.servers[&self.names[&backend]].process == Process::Dead {
             self.feed(Event::DialFailed { backend, epoch, error: DialError::Refused });
         }
@@ -568,7 +626,8 @@ impl World {
             }
             66..69 => self.direct(name),
             69..71 => self.stall(),
-            71 => self.restart(),
+            71 if self.rng.bool() => self.restart(),
+            71 => self.is_stuck = !self.is_stuck,
             72 => {
                 let count = self.rng.usize(2..=4);
                 let plan = draw_plan(&mut self.rng, count);
@@ -635,7 +694,15 @@ impl World {
         }
         self.note(|_| "restart".to_owned());
         self.restarts += 1;
-        let memory: PoolMemory = self.core.memory(&pool()).unwrap();
+        let mut memory: PoolMemory = self.core.memory(&pool()).unwrap();
+        // What was waited for is on disk; what was not may be lost with the machine.
+        let (lost, _) = (self.rng.bool(), self.unkept.take());
+        if lost && memory.lineage != self.on_disk {
+            memory.lineage.clone_from(&self.on_disk);
+            let timeline = self.on_disk.as_ref().and_then(|lineage| lineage.timeline);
+            self.routed = timeline.map_or(0, |timeline| timeline.0);
+        }
+        self.on_disk.clone_from(&memory.lineage);
         let json = serde_json::to_string(&memory).unwrap();
         self.core = Controller::new(self.rng.u64(..));
         self.table = Arc::clone(self.core.table());
@@ -659,7 +726,7 @@ impl World {
 
     /// One primary is left, and all is well: within a bounded time it is served from.
     fn calm(&mut self) {
-        self.loss = 0;
+        (self.loss, self.is_stuck) = (0, false);
         let count = self.plan.pools[&pool()].backends.len();
         let in_plan: Vec<String> = NAMES.iter().take(count).map(|name| (*name).to_owned()).collect();
         for name in NAMES {

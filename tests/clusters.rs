@@ -5,11 +5,12 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::cluster::{Cluster, PASSWORD, Stop};
+use support::cluster::{Cluster, Node, PASSWORD, Stop};
 use support::postgres::client;
 use support::process::run;
 use support::{DEADLINE, Site, StopOnDrop, wait_until};
@@ -28,6 +29,19 @@ fn site(cluster: &Cluster, settings: &str) -> (Site, SocketAddr, SocketAddr) {
     ));
     let (writes, reads) = (site.daemon.listener("orders"), site.daemon.listener("reads"));
     (site, writes, reads)
+}
+
+/// A configuration with `cluster` alone, which keeps its state in `directory` and lets nobody wait for long.
+fn lone_pool(cluster: &Cluster, directory: &Path) -> String {
+    let server = |node: &Node| format!("[pools.orders.backends.{}]\naddress = \"{}\"\n", node.name, node.addr);
+    let servers: String = cluster.nodes.iter().map(server).collect();
+    format!(
+        "[daemon]\nstate_dir = \"{}\"\n[admin]\nbind = \"127.0.0.1:0\"\n\
+         [listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n\
+         [pools.orders]\nkind = \"postgres\"\nhold = \"500ms\"\n[pools.orders.check]\ninterval = \"100ms\"\n\
+         [pools.orders.postgres]\npassword = \"{PASSWORD}\"\n{servers}",
+        directory.display()
+    )
 }
 
 /// What `query` is answered through a listener.
@@ -126,18 +140,7 @@ fn an_old_primary_that_comes_back_gets_not_one_write_also_after_a_restart_of_the
     let mut cluster = Cluster::start(1);
     cluster.nodes[0].psql("CREATE TABLE t (n int)");
     let state = tempfile::tempdir().unwrap();
-    let servers: String = cluster
-        .nodes
-        .iter()
-        .map(|node| format!("[pools.orders.backends.{}]\naddress = \"{}\"\n", node.name, node.addr))
-        .collect();
-    let config = format!(
-        "[daemon]\nstate_dir = \"{}\"\n[admin]\nbind = \"127.0.0.1:0\"\n\
-         [listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n\
-         [pools.orders]\nkind = \"postgres\"\nhold = \"500ms\"\n[pools.orders.check]\ninterval = \"100ms\"\n\
-         [pools.orders.postgres]\npassword = \"{PASSWORD}\"\n{servers}",
-        state.path().display()
-    );
+    let config = lone_pool(&cluster, state.path());
     let mut daemon = support::Daemon::start(&config);
     let orders = daemon.listener("orders");
     assert_eq!(ask(orders, WHO), Ok(who(&cluster, 0, false)));
@@ -160,6 +163,48 @@ fn an_old_primary_that_comes_back_gets_not_one_write_also_after_a_restart_of_the
     let refused = ask(orders, "INSERT INTO t VALUES (100)").unwrap_err();
     assert!(refused.contains("no primary is available in pool orders"), "{refused}");
     assert_eq!(cluster.nodes[0].psql("SELECT count(*) FROM t"), "0");
+}
+
+#[test]
+fn a_daemon_that_is_killed_right_after_the_first_write_to_a_new_primary_knows_the_old_one_for_what_it_is() {
+    const ROUNDS: usize = 3;
+    let mut cluster = Cluster::start(1);
+    cluster.nodes[0].psql("CREATE TABLE t (n int)");
+    let state = tempfile::tempdir().unwrap();
+    let config = lone_pool(&cluster, state.path());
+    for round in 0..ROUNDS {
+        let (old, new) = (round % 2, (round + 1) % 2);
+        let mut daemon = support::Daemon::start(&config);
+        let orders = daemon.listener("orders");
+        wait_until("the primary serves", DEADLINE, || ask(orders, WHO) == Ok(who(&cluster, old, false)));
+        let rows = cluster.nodes[old].psql("SELECT count(*) FROM t");
+        cluster.nodes[old].kill();
+        cluster.nodes[new].promote();
+        // The first write of all is the last thing that this process does.
+        wait_until("it is written to", DEADLINE, || ask(orders, "INSERT INTO t VALUES (1)").is_ok());
+        daemon.kill();
+        drop(daemon);
+        cluster.nodes[new].stop(Stop::Fast);
+        cluster.nodes[old].start();
+        assert!(cluster.nodes[old].is_primary(), "it believes so itself");
+        let daemon = support::Daemon::spawn(&config);
+        let (orders, name) = (daemon.listener("orders"), cluster.nodes[old].name.clone());
+        wait_until("the old one is seen", DEADLINE, || daemon.backend("orders", &name)["role"] == "primary");
+        let writers: Vec<_> = (0..4).map(|_| thread::spawn(move || ask(orders, "INSERT INTO t VALUES (2)"))).collect();
+        for writer in writers {
+            let refused = writer.join().unwrap().unwrap_err();
+            assert!(refused.contains("no primary is available in pool orders"), "round {round}: {refused}");
+        }
+        assert_eq!(cluster.nodes[old].psql("SELECT count(*) FROM t"), rows, "round {round}: not one write reaches it");
+        drop(daemon);
+        // The next round begins with the one that was promoted, and the other as its standby.
+        cluster.nodes[old].kill();
+        cluster.nodes[new].start();
+        let (one, other) = cluster.nodes.split_at_mut(1);
+        let (back, primary) = if old == 0 { (&mut one[0], &other[0]) } else { (&mut other[0], &one[0]) };
+        back.rejoin(primary);
+        cluster.wait_streaming(new, 1);
+    }
 }
 
 #[test]

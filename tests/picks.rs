@@ -53,6 +53,7 @@ fn routes(balance: Balance, max_connections: u32) -> Arc<PoolRoutes> {
             | Command::StartWatch { .. }
             | Command::StopWatch { .. }
             | Command::FenceSessions { .. }
+            | Command::KeepLineage { .. }
             | Command::Report(_) => None,
         });
         if let Some(asked) = asked {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::failover::recording::{Decision, Replay, Share};
-use crate::failover::{Event, Sessions};
+use crate::failover::{Event, Lineage, Sessions};
 use crate::model::{BackendId, BackendName, Epoch, PoolName, ProbeId, ProbeOutcome, ServerFacts, TargetId, WatchNews};
 
 /// Names written out in one line at most; the rest is counted.
@@ -51,7 +51,7 @@ fn target(id: TargetId, names: &dyn Names) -> String {
 pub(super) const fn is_news(decision: &Decision) -> bool {
     match decision {
         Decision::Ask(..) | Decision::Stop(_) | Decision::Watch(..) | Decision::Unwatch(_) => false,
-        Decision::Publish { .. } | Decision::Fence { .. } | Decision::Report { .. } => true,
+        Decision::Publish { .. } | Decision::Fence { .. } | Decision::Keep { .. } | Decision::Report { .. } => true,
     }
 }
 
@@ -62,6 +62,7 @@ pub(super) fn concerns(decision: &Decision, pool: &PoolName, names: &dyn Names) 
         Decision::Watch(of, _) | Decision::Unwatch(of) => names.backend(*of).is_some_and(|(of, _)| of == pool.as_str()),
         Decision::Publish { pools, .. } => pools.contains_key(pool),
         Decision::Fence { backend, .. } => names.backend(*backend).is_some_and(|(of, _)| of == pool.as_str()),
+        Decision::Keep { pool: of, .. } => of == pool,
         Decision::Report { pool: of, .. } => of.as_ref().is_none_or(|of| of == pool),
     }
 }
@@ -97,6 +98,9 @@ pub(super) fn event(event: &Event, names: &dyn Names) -> String {
         Event::Restored { pools } => {
             let pools: Vec<String> = pools.keys().map(PoolName::to_string).collect();
             format!("what an earlier process remembered is given back, of pools {}", list(&pools))
+        }
+        Event::LineageKept { pool, lineage } => {
+            format!("{} is on disk as the primary of {pool}, or waits for it no longer", line(lineage))
         }
         Event::PlanReplaced { plan, actor } => {
             let pools: Vec<String> = plan.pools.keys().map(PoolName::to_string).collect();
@@ -163,15 +167,26 @@ pub(super) fn decision(decision: &Decision, names: &dyn Names) -> String {
         Decision::Watch(of, watch) => format!("watch {watch} of {} begins", backend(*of, names)),
         Decision::Unwatch(of) => format!("{} is watched no more", backend(*of, names)),
         Decision::Fence { backend: of, epoch, reason, which } => {
-            let which = if *which == Sessions::Writing { "writing sessions" } else { "sessions" };
+            let which = match which {
+                Sessions::All => "sessions",
+                Sessions::Writing => "writing sessions",
+                Sessions::Opening => "writing sessions that have not begun",
+            };
             format!("{which} of {} are closed ({reason}); its epoch is {epoch}", backend(*of, names))
         }
+        Decision::Keep { pool, lineage } => format!("{} is to be on disk as the primary of {pool}", line(lineage)),
         Decision::Report { pool, actor, kind, text } => {
             let pool = pool.as_ref().map_or_else(String::new, |pool| format!("{pool}: "));
             let by = if actor.as_str() == "changeover" { String::new() } else { format!(", by {actor}") };
             format!("{pool}{text}{by} [{kind}]")
         }
     }
+}
+
+/// A line of history.
+fn line(lineage: &Lineage) -> String {
+    let on = |timeline| format!(" on timeline {timeline}");
+    format!("{}{}", lineage.server, lineage.timeline.map_or_else(String::new, on))
 }
 
 /// Where new sessions of a pool go.

@@ -258,7 +258,7 @@ keys! {
             "The same, but for the proof.";
         DEMOTED = "demoted", POLICY, Preset::Text("close"),
             "When a server of a postgres pool is not the primary any more: the sessions of listeners whose `target` is the primary.",
-            "They would get errors at each write, and a server that was lost might still acknowledge one.";
+            "They would get errors at each write, and a server that was lost might still acknowledge one. Whatever is said here, no new one begins there: a dial that is under way is made again, to the new primary.";
         LAGGING = "lagging", POLICY, Preset::Text("keep"),
             "When a standby of a postgres pool is too far behind.",
             "They read what is old, as they did a moment before; new sessions go elsewhere.";

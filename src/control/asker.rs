@@ -78,7 +78,7 @@ mod tests {
     /// Whether an order that changed nothing is answered before the store has come to it.
     async fn is_answered_at_once(is_kept: bool) -> bool {
         let (store, handle) = Stuck::new();
-        let mut keeper = Keeper::new(handle, Clock::start());
+        let (mut keeper, _kept) = Keeper::new(handle, Clock::start());
         let (reply, mut answer) = oneshot::channel();
         Asker::Operator { pool: "p".into(), is_kept, reply }.answer(&mut keeper, Left::default(), Reports::default());
         tokio::task::yield_now().await;

@@ -12,6 +12,7 @@ use crate::telemetry::{Metrics, Phase};
 
 use super::Observer;
 use super::history::{Reports, Took};
+use super::keep::Keeper;
 use super::probes::Probes;
 use super::watches::Watches;
 
@@ -125,11 +126,18 @@ impl Executor {
     }
 
     /// Carries out the commands of one turn, which began at `began`. Returns what it has told, and how long it took.
-    pub(super) fn carry_out(&mut self, began: MonoTime, commands: &mut Vec<Command>, probes: &Probes) -> Reports {
+    pub(super) fn carry_out(
+        &mut self,
+        began: MonoTime,
+        commands: &mut Vec<Command>,
+        probes: &Probes,
+        keeper: &mut Keeper,
+    ) -> Reports {
         let decided = self.clock.now();
         let mut transitions = Vec::new();
         for command in commands.drain(..) {
             match command {
+                Command::KeepLineage { pool, lineage } => keeper.keep_lineage(pool, lineage),
                 Command::PublishTable(table) => {
                     self.metrics.set_generation(table.generation);
                     self.writer.publish(Published { table, live: Arc::clone(&self.live) });

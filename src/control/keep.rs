@@ -6,12 +6,15 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::failover::{Controller, PinMemory, PoolMemory};
+use tokio::sync::mpsc;
+
+use crate::failover::{Controller, Event, Lineage, PinMemory, PoolMemory};
 use crate::model::{Actor, AdminState, BackendName, EventRecord, MonoTime, Paused, PoolName, WallTime};
 use crate::store::{AdminEntry, Applied, Change, Pause, Pin, PoolCounters, Refused, State, StoreHandle};
 use crate::sys::Clock;
 
 use super::history::{Reports, event_of};
+use super::lineage::Lineages;
 
 /// The way from the core to the store.
 pub(super) struct Keeper {
@@ -21,6 +24,7 @@ pub(super) struct Keeper {
     told: BTreeMap<PoolName, PoolMemory>,
     /// Pools whose last changes it had no room for, and whose doing they were: it is told again after the next turn.
     owed: BTreeMap<PoolName, Actor>,
+    lineages: Lineages,
 }
 
 /// What a turn leaves to be kept.
@@ -53,8 +57,16 @@ impl Left {
 }
 
 impl Keeper {
-    pub(super) const fn new(store: StoreHandle, clock: Clock) -> Self {
-        Self { store, clock, told: BTreeMap::new(), owed: BTreeMap::new() }
+    /// Where the core is told what is on disk comes with it.
+    pub(super) fn new(store: StoreHandle, clock: Clock) -> (Self, mpsc::Receiver<Event>) {
+        let (lineages, kept) = Lineages::new(store.clone());
+        (Self { store, clock, told: BTreeMap::new(), owed: BTreeMap::new(), lineages }, kept)
+    }
+
+    /// Has `lineage` written down, before `pool` sends anybody there.
+    pub(super) fn keep_lineage(&mut self, pool: PoolName, lineage: Lineage) {
+        self.told.entry(pool.clone()).or_default().lineage = Some(lineage.clone());
+        self.lineages.keep(pool, lineage);
     }
 
     /// Whether what was kept so far outlives a restart.
@@ -91,6 +103,7 @@ impl Keeper {
     /// At the end: what is still owed, and backends that are out now have been so until now.
     pub(super) fn end(&mut self, controller: &Controller, now: MonoTime) {
         let mut left = self.after(controller, now, &Reports::default(), false);
+        left.changes.extend(self.lineages.left());
         for status in controller.pool_statuses(now) {
             for backend in status.backends.iter().filter(|backend| !backend.downtime.is_zero()) {
                 let key = (status.name.clone(), backend.name.clone());
@@ -121,7 +134,11 @@ impl Keeper {
     fn owe(&mut self, before: Vec<Before>) {
         for Before { pool, actor, memory } in before {
             match memory {
-                Some(memory) => drop(self.told.insert(pool.clone(), memory)),
+                Some(mut memory) => {
+                    // It has a way of its own.
+                    memory.lineage = self.told.remove(&pool).map_or(memory.lineage, |told| told.lineage);
+                    drop(self.told.insert(pool.clone(), memory));
+                }
                 None => drop(self.told.remove(&pool)),
             }
             self.owed.insert(pool, actor);
@@ -139,7 +156,10 @@ impl Keeper {
         differences(pool, before, after, by, &mut left.changes);
         let before = match memory {
             Some(memory) => self.told.insert(pool.clone(), memory),
-            None => self.told.remove(pool),
+            None => {
+                self.lineages.forget(pool);
+                self.told.remove(pool)
+            }
         };
         left.before.push(Before { pool: pool.clone(), actor: by.actor.clone(), memory: before });
     }
@@ -319,7 +339,7 @@ mod tests {
         let (store, handle) = Stuck::new();
         let (pool, now, wall, ops) =
             (PoolName::from("p"), MonoTime::ZERO, WallTime::from_micros(1_000_000_000), Actor::from("ops"));
-        let mut keeper = Keeper::new(handle, Clock::start());
+        let (mut keeper, _kept) = Keeper::new(handle, Clock::start());
         let mut left = Left::default();
         keeper.note(&pool, Some(memory(now)), &By { now, wall, actor: &ops }, &mut left);
         let all = left.changes.len();
@@ -344,7 +364,7 @@ mod tests {
         handle.append(crate::model::EventRecord::new(WallTime::from_micros(1), "in.the.way"));
         let (pool, now, wall, ops) =
             (PoolName::from("p"), MonoTime::ZERO, WallTime::from_micros(2), Actor::from("ops"));
-        let mut keeper = Keeper::new(handle, Clock::start());
+        let (mut keeper, _kept) = Keeper::new(handle, Clock::start());
         let drained = PoolMemory { admin: [("a".into(), AdminState::Drain)].into(), ..PoolMemory::default() };
         let mut left = Left::default();
         keeper.note(&pool, Some(drained.clone()), &By { now, wall, actor: &ops }, &mut left);

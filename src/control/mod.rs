@@ -5,6 +5,7 @@ mod asker;
 mod execute;
 mod history;
 mod keep;
+mod lineage;
 mod probes;
 mod record;
 mod stall;
@@ -78,14 +79,13 @@ enum Wake {
 pub async fn run(control: Control) {
     let Control { clock, writer, registry, metrics, asked, mut inbox, observer, seed, .. } = control;
     let (mut on_first_verdicts, store, mut state) = (control.on_first_verdicts, control.store, Some(control.state));
-    let mut keeper = Keeper::new(store.clone(), clock);
+    let (mut keeper, mut kept) = Keeper::new(store.clone(), clock);
     let mut controller = Recorded::new(Controller::new(seed), control.recorder);
     let (mut probes, mut answers) = (Probes::new(asked.orders), asked.answers);
     let (watches, mut watched) = Watches::new(clock);
     let mut executor = Executor::new(clock, writer, registry, metrics, observer, watches);
-    // Since when the last plan is in force.
-    let mut planned: Option<MonoTime> = None;
-    let (mut ready, mut commands) = (Vec::new(), Vec::new());
+    // The last: since when the last plan is in force.
+    let (mut ready, mut commands, mut planned) = (Vec::new(), Vec::new(), None::<MonoTime>);
     loop {
         let deadline = wake_by(clock.now(), controller.next_deadline(), controller.has_open_questions());
         // Nobody comes first: answers of a crowd must not keep orders waiting.
@@ -99,6 +99,7 @@ pub async fn run(control: Control) {
                 Wake::Tell(probes::event(&mut ready), Asker::Nobody)
             }
             Some(news) = watched.recv() => Wake::Tell(news, Asker::Nobody),
+            Some(news) = kept.recv() => Wake::Tell(news, Asker::Nobody),
             message = inbox.recv() => message.map_or(Wake::Stop, wake),
             () = sleep_until(clock.instant(deadline.unwrap_or_default())), if deadline.is_some() => {
                 Wake::Tell(Event::Tick, Asker::Nobody)
@@ -108,7 +109,7 @@ pub async fn run(control: Control) {
         if let Some(since) = stalled_since(now, deadline, planned.unwrap_or_default()) {
             // Before all that has come meanwhile is judged.
             controller.handle(now, Event::WasStalled { since }, &mut commands);
-            let reports = executor.carry_out(now, &mut commands, &probes);
+            let reports = executor.carry_out(now, &mut commands, &probes, &mut keeper);
             let left = keeper.after(&controller, now, &reports, false);
             keeper.write(left);
         }
@@ -134,7 +135,7 @@ pub async fn run(control: Control) {
         if replaced {
             executor.adopt(&controller);
         }
-        let reports = executor.carry_out(now, &mut commands, &probes);
+        let reports = executor.carry_out(now, &mut commands, &probes, &mut keeper);
         controller.hand_over();
         let left = keeper.after(&controller, now, &reports, replaced);
         asker.answer(&mut keeper, left, reports);

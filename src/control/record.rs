@@ -113,6 +113,7 @@ impl Turn {
             | Command::StartWatch { .. }
             | Command::StopWatch { .. }
             | Command::FenceSessions { .. }
+            | Command::KeepLineage { .. }
             | Command::Report(_) => 0,
         };
         self.commands.iter().map(of).sum()

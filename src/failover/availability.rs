@@ -29,7 +29,7 @@ pub enum Availability {
     Eligible,
     /// It may if there is none that is better by enough.
     Slow,
-    /// It has no verdict yet, or what it is in its cluster is waited for.
+    /// It has no verdict yet, or what it is in its cluster is waited for, or being written down.
     Pending,
     /// It is fit, and a standby in its cluster.
     Standby,
@@ -63,7 +63,7 @@ impl Availability {
                 HealthState::Healthy | HealthState::Unhealthy => match voices.part {
                     Part::Leads if health == HealthState::Unhealthy => Self::Slow,
                     Part::Leads => Self::Eligible,
-                    Part::Awaited => Self::Pending,
+                    Part::Elected | Part::Awaited => Self::Pending,
                     Part::Follows => Self::Standby,
                     Part::Refused | Part::Roleless | Part::Foreign => Self::Barred,
                 },

@@ -56,6 +56,8 @@ pub(super) struct Turn {
     pub(super) touched: BTreeSet<PoolName>,
     pub(super) fences: Vec<Command>,
     pub(super) reports: Vec<Transition>,
+    /// Lines of history that are to be written down.
+    pub(super) keeps: Vec<Command>,
     /// Servers that are to be watched.
     pub(super) watches: Vec<Command>,
 }
@@ -68,8 +70,14 @@ impl Turn {
             touched: BTreeSet::new(),
             fences: Vec::new(),
             reports: Vec::new(),
+            keeps: Vec::new(),
             watches: Vec::new(),
         }
+    }
+
+    fn keep(&mut self, pool: &PoolName, effects: &mut Effects) {
+        let keep = |lineage| Command::KeepLineage { pool: pool.clone(), lineage };
+        self.keeps.extend(effects.lineage.take().map(keep));
     }
 
     pub(super) fn report(&mut self, pool: &PoolName, effects: &mut Effects) {
@@ -100,8 +108,9 @@ impl Controller {
         }
     }
 
-    /// Takes in one event and adds to `out` what is to be done, in order: the table before the
-    /// fences, the fences before the reports. A cluster's new write target is in a second table, after the fences.
+    /// Takes in one event and adds to `out` what is to be done, in order: a new line of history is written down before the
+    /// table, the table before the fences, the fences before the reports. A cluster's new write target is in a second table,
+    /// after the fences, and not in this turn's if its line of history is new: [`Event::LineageKept`] brings it.
     pub fn handle(&mut self, now: MonoTime, event: Event, out: &mut Vec<Command>) {
         let mut turn = Turn::new();
         match event {
@@ -128,6 +137,7 @@ impl Controller {
             }
             Event::Restored { pools } if self.planned => self.restore(now, pools, &mut turn),
             Event::Restored { pools } => self.memories = pools,
+            Event::LineageKept { pool, lineage } => self.lineage_kept(pool, &lineage, &mut turn),
             Event::PlanReplaced { plan, actor } => {
                 turn.actor = actor;
                 self.replace_plan(now, &plan, &mut turn, out);
@@ -274,6 +284,7 @@ impl Controller {
                 }
             }
             let evictions = std::mem::take(&mut effects.evictions);
+            turn.keep(&name, &mut effects);
             self.departures.stay(&effects.returns);
             turn.report(&name, &mut effects);
             let mut routes = pool.routes();
@@ -295,6 +306,7 @@ impl Controller {
                 pools.get_or_insert_with(|| self.table.pools.clone()).insert(name, Arc::new(routes));
             }
         }
+        out.append(&mut turn.keeps);
         if let Some(pools) = pools {
             self.table = Arc::new(RouteTable { generation: self.table.generation.next(), pools });
             out.push(Command::PublishTable(Arc::clone(&self.table)));
@@ -317,6 +329,7 @@ impl Controller {
             | Command::StopProbe { .. }
             | Command::StartWatch { .. }
             | Command::StopWatch { .. }
+            | Command::KeepLineage { .. }
             | Command::PublishTable(_)
             | Command::Report(_) => false,
         };
@@ -343,6 +356,7 @@ impl Controller {
     /// Takes over what a pool wants done.
     pub(super) fn take(&mut self, now: MonoTime, pool: &PoolName, mut effects: Effects, turn: &mut Turn) {
         turn.report(pool, &mut effects);
+        turn.keep(pool, &mut effects);
         self.departures.stay(&effects.returns);
         self.evict(now, effects.evictions, turn);
     }

@@ -12,6 +12,7 @@ use crate::model::{
 };
 
 use super::change::Transition;
+use super::cluster::Lineage;
 use super::memory::PoolMemory;
 use super::order::Order;
 use super::table::RouteTable;
@@ -91,6 +92,13 @@ pub enum Event {
         /// By pool.
         pools: BTreeMap<PoolName, PoolMemory>,
     },
+    /// This line of history is on disk, or it is known that it will not be for now. Ignored unless it is the pool's present one.
+    LineageKept {
+        /// Where.
+        pool: PoolName,
+        /// Which.
+        lineage: Lineage,
+    },
     /// The plan is another: the configuration was read anew, or changed at run time.
     PlanReplaced {
         /// The plan.
@@ -131,6 +139,13 @@ pub enum Command {
         /// The server.
         backend: BackendId,
     },
+    /// Have it written down that `pool` is about to send clients to this line of history, and tell when it is.
+    KeepLineage {
+        /// Where.
+        pool: PoolName,
+        /// Which.
+        lineage: Lineage,
+    },
     /// New sessions go by this table from now on.
     PublishTable(Arc<RouteTable>),
     /// Close the sessions of `backend` that were admitted under an epoch below `epoch`, and admit no more of them.
@@ -157,4 +172,6 @@ pub enum Sessions {
     All,
     /// Those that may write: their listener's target is the primary.
     Writing,
+    /// Those of them whose server has not answered yet: their clients are given another one.
+    Opening,
 }

@@ -103,8 +103,10 @@ impl Pool {
         self.check_cluster(&routes)?;
         if routes.paused {
             rule(routes.tiers.is_empty(), || "paused, and yet there are routes".to_owned())
-        } else if self.is_suspect() {
-            rule(routes.tiers.is_empty() && routes.pending, || "new sessions go to who is in doubt".to_owned())
+        } else if self.is_withheld() {
+            rule(routes.tiers.is_empty() && routes.pending, || {
+                "new sessions go to who is in doubt, or not on disk".to_owned()
+            })
         } else if serves {
             rule(all_fit && !routes.tiers.is_empty(), || "routes lead to what is not fit".to_owned())?;
             let first = routes.tiers.first().and_then(|tier| tier.routes().first());
@@ -148,7 +150,7 @@ impl Pool {
             }
         }
         let parts = self.members().iter().filter_map(|member| member.server.as_ref());
-        let leads = parts.filter(|server| server.part == Part::Leads).count();
+        let leads = parts.filter(|server| matches!(server.part, Part::Leads | Part::Elected)).count();
         rule(leads == usize::from(cluster.elected().is_some()), || format!("{leads} servers lead"))
     }
 }

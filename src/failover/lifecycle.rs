@@ -97,7 +97,6 @@ impl Pool {
             self.serving = serving;
         }
         self.report_state(now, chosen.is_some(), effects);
-        self.remember_lineage();
     }
 
     /// The backends of a tier that may serve there.

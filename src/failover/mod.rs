@@ -157,6 +157,13 @@
 //! its writing sessions go by the policy `demoted`. A new write target is published only after these fences: in one turn first the table
 //! without it, then the fences, then the table with it. Sessions that read stay through promotions and demotions.
 //!
+//! **A new line of history is on disk before anybody is sent there.** Who is about to lead is written down first
+//! ([`Command::KeepLineage`]), while the one before is fenced; clients wait for [`Event::LineageKept`], or [`KEPT_WITHIN`]: a disk
+//! that hangs stops no failover.
+//!
+//! **Nothing begins at whoever is the primary no more.** Whatever `demoted` says of sessions that have begun, those that write
+//! and whose server has not answered yet are given another one.
+//!
 //! **Without a primary clients wait while any server lives.** The pool is down only when none does, and then nobody is sent to a
 //! server that is not the primary, whatever `when_down` says.
 //!
@@ -183,6 +190,7 @@ mod explain;
 mod health;
 mod hearing;
 mod invariants;
+mod keeping;
 mod lag;
 mod latency;
 mod lifecycle;
@@ -220,6 +228,7 @@ pub use controller::Controller;
 pub use damping::{DAMPING_CAP, DAMPING_FLOOR};
 pub use event::{Command, Event, Sessions};
 pub use health::REFUSALS_FOR_DEATH;
+pub use keeping::KEPT_WITHIN;
 pub use latency::{MIN_GAIN, SLOW_EXIT, SLOW_HOLD, SLOW_HOLD_INTERVALS};
 pub use memory::{PinMemory, PoolMemory};
 pub use order::{Order, Refusal};

@@ -11,6 +11,7 @@ use crate::model::{
 
 use super::availability::Availability;
 use super::change::Change;
+use super::cluster::Lineage;
 use super::damping::Damping;
 use super::event::Sessions;
 use super::lifecycle::{Failovers, Tenure};
@@ -27,6 +28,8 @@ pub(super) struct Effects {
     pub(super) changes: Vec<Change>,
     pub(super) evictions: Vec<Eviction>,
     pub(super) returns: Vec<Return>,
+    /// The line of history that is to be on disk before anybody is sent there.
+    pub(super) lineage: Option<Lineage>,
 }
 
 /// A backend that is as it should be again: its sessions that were to go for the opposite may stay.
@@ -52,6 +55,14 @@ pub(super) struct Eviction {
     /// Drain or close; what is kept is no eviction.
     pub(super) policy: SessionPolicy,
     pub(super) which: Sessions,
+}
+
+impl Eviction {
+    /// Of those that write and have not begun, at a server that is no primary any more: they begin elsewhere.
+    pub(super) const fn of_opening(backend: BackendId, epoch: Epoch) -> Self {
+        let (reason, policy) = (OutReason::Demoted, SessionPolicy::Close);
+        Self { backend, epoch, reason, policy, which: Sessions::Opening }
+    }
 }
 
 /// The last change of the active tier.
@@ -341,8 +352,8 @@ impl Pool {
         } else if self.resorts() && !self.is_pending() {
             tiers.extend(self.last_resort().map(|member| (member.tier, vec![member.route()])));
         }
-        let is_suspect = self.is_suspect();
-        if self.pause.is_some() || is_suspect {
+        let is_withheld = self.is_withheld();
+        if self.pause.is_some() || is_withheld {
             tiers.clear();
         }
         let active = self.active.and_then(|priority| tiers.remove_entry(&priority));
@@ -351,7 +362,7 @@ impl Pool {
             name: self.plan.name.clone(),
             dial: self.plan.dial,
             hold: self.plan.hold,
-            pending: self.is_pending() || is_suspect,
+            pending: self.is_pending() || is_withheld,
             paused: self.pause.is_some(),
             others: self.other_routes(),
             kind: self.plan.kind,

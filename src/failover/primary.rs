@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::model::{
-    BackendId, BackendName, Epoch, HealthState, MonoTime, OutReason, PoolState, Role, SystemId, Timeline,
+    BackendId, BackendName, Epoch, HealthState, MonoTime, OutReason, PoolState, Role, SessionPolicy, SystemId, Timeline,
 };
 
 use super::availability::Availability;
@@ -24,6 +24,8 @@ pub(super) struct Cluster {
     pub(super) election: Election,
     /// Who was the write target last.
     pub(super) holder: Option<Holder>,
+    /// Until when at the latest whoever is elected waits for that to be on disk.
+    pub(super) kept_by: Option<MonoTime>,
     /// Where the primary was when.
     pub(super) samples: Samples,
     /// The primary that people were told of.
@@ -44,8 +46,9 @@ pub(super) struct Holder {
 
 impl Cluster {
     pub(super) fn new() -> Self {
-        let (lineage, holder, told) = (None, None, None);
-        Self { lineage, election: Election::Open, holder, samples: Samples::default(), told, contested: Vec::new() }
+        let (lineage, holder, kept_by, told) = (None, None, None, None);
+        let (election, samples) = (Election::Open, Samples::default());
+        Self { lineage, election, holder, kept_by, samples, told, contested: Vec::new() }
     }
 
     /// Gives back what was remembered.
@@ -99,6 +102,7 @@ impl Pool {
             }
             cluster.election = election;
         }
+        self.keep_lineage(now, effects);
         self.demote(effects);
         self.tell(effects);
     }
@@ -170,8 +174,9 @@ impl Pool {
         let Some(member) = member else {
             // It went with a plan, and its sessions were to go in peace.
             let (reason, policy) = (OutReason::Demoted, self.plan.failover.sessions.demoted);
-            let (epoch, which) = (epoch.next(), Sessions::Writing);
-            effects.evictions.push(Eviction { backend: id, epoch, reason, policy, which });
+            let (opening, epoch) = (epoch.next(), epoch.next().next());
+            effects.evictions.extend((policy != SessionPolicy::Close).then(|| Eviction::of_opening(id, opening)));
+            effects.evictions.push(Eviction { backend: id, epoch, reason, policy, which: Sessions::Writing });
             return;
         };
         let tier = member.tier;
@@ -181,6 +186,12 @@ impl Pool {
             self.lose(tier, OutReason::Demoted, Duration::ZERO, &evidence);
         }
         if !is_cut {
+            // Whatever may go on there, nothing begins: also with a dial that was under way.
+            let may_go_on = self.plan.failover.sessions.demoted != SessionPolicy::Close;
+            if let Some(member) = self.member_mut(id).filter(|_| may_go_on) {
+                member.epoch = member.epoch.next();
+                effects.evictions.push(Eviction::of_opening(id, member.epoch));
+            }
             self.evict(id, OutReason::Demoted, effects);
         }
     }
@@ -225,22 +236,6 @@ impl Pool {
         }
     }
 
-    /// What serves is the highest that was ever routed to; what a person bound the pool to over all proof is it from then on.
-    pub(super) fn remember_lineage(&mut self) {
-        if !self.serves() {
-            return;
-        }
-        let member = self.members.iter().find(|member| self.is_seated(member) && member.is_eligible());
-        let Some(member) = member else { return };
-        let Some(facts) = member.server.as_ref().and_then(|server| server.facts.as_ref()) else { return };
-        let lineage = Lineage::of(&member.plan.name, facts);
-        if let Some(cluster) = &mut self.cluster
-            && cluster.lineage.as_ref() != Some(&lineage)
-        {
-            cluster.lineage = Some(lineage);
-        }
-    }
-
     /// Whether what serves is in doubt: then nobody new is sent there, and nothing else changes.
     pub(super) fn is_suspect(&self) -> bool {
         let doubted = |member: &Member| self.server_of(member).is_some_and(Server::is_suspect);
@@ -262,7 +257,8 @@ impl Pool {
     /// The state of a cluster without a primary; none if the pool is no cluster, or fares as any other pool.
     pub(super) fn cluster_state_unserved(&self, pending: bool) -> Option<PoolState> {
         let cluster = self.cluster.as_ref().filter(|_| pending)?;
-        let is_first = self.serving.is_empty() && cluster.election == Election::Open;
+        let is_open = cluster.election == Election::Open || cluster.kept_by.is_some();
+        let is_first = self.serving.is_empty() && is_open;
         Some(if is_first { PoolState::Unknown } else { PoolState::FailoverInProgress })
     }
 

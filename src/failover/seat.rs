@@ -103,7 +103,9 @@ impl Pool {
     /// When the pool wants to decide though nothing happens.
     pub(super) fn next_deadline(&self) -> Option<MonoTime> {
         let pause = self.pause.and_then(|pause| pause.until);
-        pause.into_iter().chain(self.returns_at()).chain(self.next_lapse()).chain(self.next_word()).min()
+        let kept_by = self.cluster.as_ref().and_then(|cluster| cluster.kept_by);
+        let ends = pause.into_iter().chain(kept_by);
+        ends.chain(self.returns_at()).chain(self.next_lapse()).chain(self.next_word()).min()
     }
 
     /// When the stable time of a better tier ends, if one runs.

@@ -94,6 +94,8 @@ pub(super) struct Server {
 pub enum Part {
     /// It may take the seat: the primary; and every backend of a pool that is no cluster.
     Leads,
+    /// It is the primary, and that is being written down: nobody is sent there before.
+    Elected,
     /// Its first word is waited for.
     Awaited,
     /// It is a standby.

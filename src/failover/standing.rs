@@ -53,6 +53,9 @@ impl Pool {
             Availability::Eligible | Availability::Slow if server.is_suspect() && self.is_seated(member) => {
                 Some(format!("in doubt: {}", server.words()))
             }
+            Availability::Pending if server.part == Part::Elected => {
+                Some("the primary: that it is so is being written to disk".to_owned())
+            }
             Availability::Pending if server.part == Part::Awaited && member.is_sound() => {
                 Some("what it is in its cluster is waited for".to_owned())
             }
@@ -84,7 +87,7 @@ impl Pool {
                     member.plan.name
                 )
             }
-            Part::Leads | Part::Awaited | Part::Follows | Part::Refused => {
+            Part::Leads | Part::Elected | Part::Awaited | Part::Follows | Part::Refused => {
                 let lineage = cluster.and_then(|cluster| cluster.lineage.as_ref());
                 let served = lineage.and_then(|lineage| Some((&lineage.server, lineage.timeline?)));
                 let since = served.map_or_else(String::new, |(server, timeline)| {

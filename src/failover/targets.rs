@@ -26,8 +26,8 @@ impl Pool {
         }
         let doubted = |member: &Member| self.server_of(member).is_some_and(Server::is_suspect);
         let standbys: Vec<&Member> = self.members.iter().filter(|member| self.is_readable(member)).collect();
-        let primary: Vec<&Member> =
-            self.members.iter().filter(|member| member.is_eligible() && !doubted(member)).collect();
+        let may_lead = |member: &&Member| member.is_eligible() && !doubted(member) && !self.is_withheld();
+        let primary: Vec<&Member> = self.members.iter().filter(may_lead).collect();
         let open: Vec<&Member> = standbys.iter().copied().filter(|member| !doubted(member)).collect();
         // Whoever is in doubt, or has not said what it is, may be fit in a moment.
         let is_pending = open.len() < standbys.len()
@@ -40,7 +40,7 @@ impl Pool {
             .iter()
             .filter(|m| [&open, &primary].iter().any(|of| of.iter().any(|o| o.id == m.id)))
             .collect();
-        let any_pending = is_pending || self.is_pending() || self.is_suspect();
+        let any_pending = is_pending || self.is_pending() || self.is_withheld();
         for (target, tiers, pending) in [
             (Target::Standby, standby, is_pending),
             (Target::PreferStandby, preferred, any_pending),

@@ -291,7 +291,11 @@ struct Fence {
 
 impl Fence {
     fn is_for(&self, entry: &Entry) -> bool {
-        let is_among = self.which == Sessions::All || entry.facts.writes;
+        let is_among = match self.which {
+            Sessions::All => true,
+            Sessions::Writing => entry.facts.writes,
+            Sessions::Opening => entry.facts.writes && matches!(entry.sockets, Sockets::None | Sockets::Server(_)),
+        };
         entry.backend == self.backend && entry.epoch < self.epoch && is_among && entry.fenced.is_none()
     }
 }
@@ -441,6 +445,34 @@ mod tests {
         assert_eq!(registry.admit(0, PG1, Epoch(0), facts()).unwrap_err(), Stale, "whoever comes now picks again");
         assert_eq!(fence(Sessions::All).sessions, 1, "and those that read can be cut as well");
         assert_eq!(reading.end(), Some(SessionEnd::FencedDemoted));
+    }
+
+    #[tokio::test]
+    async fn a_fence_of_those_that_open_leaves_those_that_have_begun() {
+        let registry = Registry::new(1);
+        let open = |writes| registry.admit(0, PG1, Epoch(0), SessionFacts { writes, ..facts() }).unwrap();
+        let (begun, dialling, connected, reading) = (open(true), open(true), open(true), open(false));
+        let ((client, mut person), (backend, mut server)) = (client().await, pair().await);
+        begun.attach_client(&client, &backend, || ()).unwrap();
+        let (silent, mut peer) = pair().await;
+        connected.attach_server(&silent).unwrap();
+        let pace = &mut Pace::new(MonoTime::ZERO);
+        let fenced = registry.fence(PG1, Epoch(1), Sessions::Opening, OutReason::Demoted, pace);
+        assert_eq!(fenced.sessions, 0, "no client is cut");
+        assert_eq!((begun.fenced(), reading.fenced()), (None, None));
+        client.try_send(b"rows").unwrap();
+        backend.try_send(b"query").unwrap();
+        assert_eq!((person.read(&mut [0; 8]).unwrap(), server.read(&mut [0; 8]).unwrap()), (4, 5));
+        let (late, _peer) = pair().await;
+        assert_eq!(dialling.attach_server(&late), Err(Stale), "a dial under way becomes no session");
+        assert_eq!(
+            connected.attach_client(&client, &silent, || ()),
+            Err(Stale),
+            "nor does one that was not answered yet"
+        );
+        assert_eq!(peer.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        assert_eq!(reading.attach_server(&late), Ok(()));
+        assert_eq!(registry.admit(0, PG1, Epoch(0), facts()).unwrap_err(), Stale, "whoever comes now picks again");
     }
 
     /// A client's connection, and the client.

@@ -7,6 +7,8 @@
 mod kept;
 
 use std::sync::Arc;
+use std::thread::{Builder, park_timeout};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -21,6 +23,9 @@ use crate::store::{self, Refused, State, StoreHandle};
 use crate::sys::Clock;
 
 pub use crate::config::overlay::{FieldFault, RejectCode, Rejected};
+
+/// From one try to the next while the store has no room: it takes thousands of requests in that time.
+const AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// What is to be changed.
 #[derive(Debug, Clone)]
@@ -85,9 +90,25 @@ pub struct Current {
     document: Arc<Document>,
     overlay: Arc<Overlay>,
     plan: Arc<Plan>,
+    /// What is to be forgotten and the store had no room for: it is told with whatever comes next, and again soon.
+    owed: Vec<store::Change>,
 }
 
 impl Current {
+    /// Has `store` forget what lies over the file no more, and what it has had no room for before. Whether it has taken it.
+    fn forget(&mut self, store: &StoreHandle, changes: Vec<store::Change>, events: Vec<EventRecord>) -> bool {
+        self.owed.extend(changes);
+        match store.record(self.owed.clone(), events) {
+            Ok(()) => self.owed.clear(),
+            Err(Refused::Busy) => {}
+            Err(error) => {
+                tracing::warn!(%error, "what was dropped may have to be dropped again after a restart");
+                self.owed.clear();
+            }
+        }
+        self.owed.is_empty()
+    }
+
     /// What is in force.
     #[must_use]
     pub const fn plan(&self) -> &Arc<Plan> {
@@ -125,10 +146,16 @@ impl Settings {
     ) -> (Self, Vec<Note>) {
         let (overlay, unreadable) = kept::overlay(state);
         let Effective { plan, overlay, changes, notes } = effective(&document, &overlay);
-        forget(&store, unreadable.into_iter().chain(changes.into_iter().map(kept::change)).collect(), Vec::new());
-        let current = Current { document: Arc::new(document), overlay: Arc::new(overlay), plan: Arc::new(plan) };
+        let (document, overlay, plan) = (Arc::new(document), Arc::new(overlay), Arc::new(plan));
+        let mut current = Current { document, overlay, plan, owed: Vec::new() };
+        let gone = unreadable.into_iter().chain(changes.into_iter().map(kept::change)).collect();
+        let is_taken = current.forget(&store, gone, Vec::new());
         let shown = watch::Sender::new(Arc::clone(&current.overlay));
-        (Self { control, store, clock, current: Arc::new(Mutex::new(current)), shown }, notes)
+        let settings = Self { control, store, clock, current: Arc::new(Mutex::new(current)), shown };
+        if !is_taken {
+            settings.forget_later();
+        }
+        (settings, notes)
     }
 
     /// Holds what is in force, so that nothing changes it meanwhile. Blocks the thread; not for one that runs a runtime.
@@ -156,9 +183,27 @@ impl Settings {
     pub fn reloaded(&self, current: &mut Current, document: Document, plan: Arc<Plan>, left: Left, told: &[String]) {
         let Left { overlay, changes, notes } = left;
         let event = self.event("config.reloaded", json!({ "changes": told, "notes": notes_of(&notes) }));
-        forget(&self.store, changes.into_iter().map(kept::change).collect(), vec![event]);
-        *current = Current { document: Arc::new(document), overlay: Arc::new(overlay), plan };
+        if !current.forget(&self.store, changes.into_iter().map(kept::change).collect(), vec![event]) {
+            self.forget_later();
+        }
+        (current.document, current.overlay, current.plan) = (Arc::new(document), Arc::new(overlay), plan);
         self.shown.send_replace(Arc::clone(&current.overlay));
+    }
+
+    /// Tries again, on a thread of its own, until the store has room for what it is to forget, or somebody has told it meanwhile.
+    fn forget_later(&self) {
+        let owner = self.clone();
+        let again = move || {
+            let mut is_taken = false;
+            while !is_taken {
+                park_timeout(AGAIN_AFTER);
+                let mut current = owner.current.blocking_lock();
+                is_taken = current.owed.is_empty() || current.forget(&owner.store, Vec::new(), Vec::new());
+            }
+        };
+        if let Err(error) = Builder::new().name("forgetting".to_owned()).spawn(again) {
+            tracing::warn!(%error, "what was dropped is forgotten with the next change");
+        }
     }
 
     /// Changes pool `pool`, as `actor` wants. `audit` becomes the audit trail's entry of it, kept in the same
@@ -193,7 +238,10 @@ impl Settings {
                 }
             });
             let Changed { overlay, changes, pool: pool_plan } = changed.await.map_err(|_| EditError::Stopping)??;
-            let kept = owner.store.change(changes.into_iter().map(kept::change).collect(), vec![audit]).await?;
+            // What is owed comes first: it was dropped before this was changed.
+            let all = current.owed.iter().cloned().chain(changes.into_iter().map(kept::change)).collect();
+            let kept = owner.store.change(all, vec![audit]).await?;
+            current.owed.clear();
             let mut plan = Plan::clone(&current.plan);
             plan.pools.insert(pool, pool_plan);
             let plan = Arc::new(plan);
@@ -225,13 +273,6 @@ impl Settings {
     }
 }
 
-/// Has the store forget what lies over the file no more.
-fn forget(store: &StoreHandle, changes: Vec<store::Change>, events: Vec<EventRecord>) {
-    if let Err(error) = store.record(changes, events) {
-        tracing::warn!(%error, "what was dropped may have to be dropped again after a restart");
-    }
-}
-
 /// What is left over a file that was read anew, and what is not.
 #[derive(Debug)]
 pub struct Left {
@@ -247,4 +288,45 @@ pub struct Left {
 #[must_use]
 pub fn notes_of(notes: &[Note]) -> Value {
     notes.iter().map(Note::to_json).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{Settings, park_timeout};
+    use crate::config::{Document, OsSources};
+    use crate::model::{Actor, EventRecord, WallTime};
+    use crate::routing::mailbox;
+    use crate::store::{Change, Patch, State, Stuck};
+    use crate::sys::Clock;
+
+    #[test]
+    fn what_is_to_be_forgotten_is_told_again_when_the_store_had_no_room_for_it() {
+        let text = "[listeners.front]\nbind = '127.0.0.1:1'\npool = 'p'\n[pools.p]\nbackends = ['127.0.0.1:2']\n";
+        let document = Document::parse("test.toml", text, &OsSources).unwrap();
+        let (store, handle) = Stuck::new();
+        let (control, _feedback, _inbox) = mailbox();
+        handle.append(EventRecord::new(WallTime::from_micros(1), "in.the.way"));
+        // Nobody can read it.
+        let patch =
+            Patch { value: "{".to_owned(), file_value: None, since: WallTime::default(), actor: Actor::from("ops") };
+        let mut state = State::default();
+        state.apply(Change::Patch("p".into(), "check.interval".to_owned(), Some(patch)));
+        let (settings, _) = Settings::begin(document, &state, control, handle, Clock::start());
+        let owed = [Change::Patch("p".into(), "check.interval".to_owned(), None)];
+        assert_eq!(settings.hold().owed, owed);
+        let begun = Instant::now();
+        let mut told = Vec::new();
+        while told.is_empty() && begun.elapsed() < Duration::from_secs(20) {
+            told = store.take().unwrap_or_default();
+            park_timeout(Duration::from_millis(1));
+        }
+        assert_eq!(told, owed);
+        while !settings.hold().owed.is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "it is owed no more");
+            park_timeout(Duration::from_millis(1));
+        }
+    }
 }

@@ -219,6 +219,11 @@ impl Change {
         }
     }
 
+    /// Whether it may be as long as it is. What a line of history is made of was bounded where it was read.
+    pub(super) fn fits(&self) -> bool {
+        matches!(self, Self::Lineage(..)) || !self.is_set() || self.weight() <= ENTRY_MAX
+    }
+
     /// Whether it sets an entry, rather than removing it.
     pub(super) const fn is_set(&self) -> bool {
         match self {

@@ -79,6 +79,7 @@ pub async fn watch(spec: Arc<WatchSpec>, clock: Clock, mut news: impl AsyncFnMut
                     let (address, user) = (&spec.address, &spec.postgres.user);
                     tracing::warn!(%address, %user, "the server does not let the monitor in: {}", failure.detail);
                 }
+                retry.failed(failure.error);
                 if retry.is_news(clock.now(), failure.error) {
                     news(WatchNews::Failed { error: failure.error, detail: failure.detail }).await;
                 }

@@ -205,7 +205,9 @@ impl World {
                 self.open.remove(&target);
                 self.note(format!("  stop {target}"));
             }
-            Command::StartWatch { .. } | Command::StopWatch { .. } => panic!("no server is watched here"),
+            Command::StartWatch { .. } | Command::StopWatch { .. } | Command::KeepLineage { .. } => {
+                panic!("no server is watched here")
+            }
             Command::PublishTable(table) => {
                 self.note(format!("  publish {}", table.generation));
                 self.table = table;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::failover::change::Transition;
+use crate::failover::cluster::Lineage;
 use crate::failover::event::{Command, Sessions};
 use crate::failover::table::{PoolRoutes, RouteTable};
 use crate::model::{
@@ -43,6 +44,13 @@ pub enum Decision {
     Watch(BackendId, WatchId),
     /// The server is watched no more.
     Unwatch(BackendId),
+    /// Have a pool's line of history written down.
+    Keep {
+        /// Where.
+        pool: PoolName,
+        /// Which.
+        lineage: Lineage,
+    },
     /// Tell people.
     Report {
         /// Where.
@@ -121,6 +129,7 @@ impl Decisions {
             Command::StartWatch { backend, watch, spec: _ } => Decision::Watch(*backend, *watch),
             Command::StopWatch { backend } => Decision::Unwatch(*backend),
             Command::PublishTable(table) => self.publish(table),
+            Command::KeepLineage { pool, lineage } => Decision::Keep { pool: pool.clone(), lineage: lineage.clone() },
             &Command::FenceSessions { backend, epoch, reason, which } => {
                 Decision::Fence { backend, epoch, reason, which }
             }

@@ -28,6 +28,7 @@ impl Masks {
             | Event::WasStalled { .. }
             | Event::Watched { .. }
             | Event::Restored { .. }
+            | Event::LineageKept { .. }
             | Event::Ordered { .. } => event.clone(),
         }
     }

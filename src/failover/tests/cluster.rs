@@ -19,7 +19,10 @@ fn a_standby_that_was_promoted_is_served_from_at_once() {
     rig.dies("a");
     assert!(rig.holds());
     rig.sees("b", primary(2, &[900]));
-    assert_eq!((rig.deeds().as_str(), rig.kinds().as_slice()), ("[b]", &["pool.primary_changed", "pool.failover"][..]));
+    assert_eq!(
+        (rig.deeds().as_str(), rig.kinds().as_slice()),
+        ("keep:b [-] [b]", &["pool.primary_changed", "pool.failover"][..])
+    );
     assert_eq!(rig.failovers(), ["1 pending: a >  (dead)", "1 in_progress: a > b (dead)", "1 completed: a > b (dead)"]);
     assert_eq!(rig.state(), PoolState::FailoverComplete, "a has the better priority");
     let told = Change::PrimaryChanged { from: Some("a".into()), to: "b".into(), timeline: Some(Timeline(2)) };
@@ -30,7 +33,7 @@ fn a_standby_that_was_promoted_is_served_from_at_once() {
 fn whoever_is_demoted_while_it_lives_is_fenced_before_another_one_writes() {
     let mut rig = healthy(three());
     rig.sees("b", primary(2, &[900]));
-    assert_eq!(rig.deeds(), "[-] a:writing(demoted) [b]");
+    assert_eq!(rig.deeds(), "keep:b [-] a:writing(demoted) [b]");
     assert_eq!(rig.failovers().last().unwrap(), "1 completed: a > b (demoted)");
     assert!(rig.server_reason("a").contains("b has served on timeline 2"), "{}", rig.server_reason("a"));
     // And nobody goes back to it, whatever it says.
@@ -45,10 +48,10 @@ fn a_drained_departure_of_writers_does_not_outlive_the_next_primary() {
     rig.dies("a");
     assert_eq!(rig.deeds(), "");
     rig.sees("b", primary(2, &[900]));
-    assert_eq!(rig.deeds(), "[-] a:writing(demoted) [b]");
+    assert_eq!(rig.deeds(), "keep:b [-] a:writing(demoted) [b]");
     let mut kept = healthy(three().sessions(|of| of.demoted = SessionPolicy::Keep));
     kept.sees("b", primary(2, &[900]));
-    assert_eq!(kept.deeds(), "[b]", "as the policy says");
+    assert_eq!(kept.deeds(), "keep:b [-] a:opening(demoted) [b]", "what has begun goes on, as the policy says");
 }
 
 #[test]
@@ -178,7 +181,7 @@ fn a_pin_to_a_standby_holds_those_that_write_and_fences_the_old_before_the_new()
     rig.live(ms(60_000), &[]);
     assert_eq!(rig.failovers(), ["1 pending: a >  (manual)"]);
     rig.sees("b", primary(2, &[900]));
-    assert_eq!(rig.deeds(), "[-] a:writing(demoted) [b]");
+    assert_eq!(rig.deeds(), "keep:b [-] a:writing(demoted) [b]");
     // A pin to a standby overrules no proof: b is lost, c is promoted, and b comes back as it was.
     rig.dies("b");
     rig.sees("c", primary(3, &[900, 990]));
@@ -226,7 +229,7 @@ fn a_primary_that_says_it_is_a_standby_is_demoted_and_those_that_read_stay() {
     assert!(rig.holds());
     assert_eq!(rig.failovers(), ["1 pending: a >  (demoted)"]);
     rig.sees("b", primary(2, &[900]));
-    assert_eq!(rig.deeds(), "[b]", "fenced already");
+    assert_eq!(rig.deeds(), "keep:b [-] [b]", "fenced already");
 }
 
 #[test]
@@ -236,7 +239,7 @@ fn a_primary_that_left_the_plan_is_fenced_before_another_one_writes() {
     rig.replan(super::build::plan().pool("pg").postgres().backend("b", 2).backend("c", 2));
     assert!(rig.holds() && rig.fences().is_empty(), "drained, as policies say");
     rig.sees("b", primary(2, &[900]));
-    assert_eq!(rig.deeds(), format!("[-] #{gone}:writing(demoted) [b]"));
+    assert_eq!(rig.deeds(), format!("keep:b [-] #{gone}:writing(demoted) [b]"));
 }
 
 #[test]

@@ -128,16 +128,21 @@ impl Rig {
         routes.tiers.is_empty() && routes.pending
     }
 
-    /// The tables and fences of the last turn, in order: `[-] a:writing(demoted) [b]`.
+    /// What is written down, the tables and the fences of the last turn, in order: `keep:b [-] a:writing(demoted) [b]`.
     pub(super) fn deeds(&self) -> String {
         let deed = |command: &Command| match command {
+            Command::KeepLineage { lineage, .. } => Some(format!("keep:{}", lineage.server)),
             Command::PublishTable(table) => {
                 let tiers = &table.pools[&PoolName::from("pg")].tiers;
                 let target = tiers.first().map_or("-".to_owned(), |tier| tier.routes()[0].name.to_string());
                 Some(format!("[{target}]"))
             }
             Command::FenceSessions { backend, reason, which, .. } => {
-                let what = if *which == Sessions::Writing { "writing" } else { "all" };
+                let what = match which {
+                    Sessions::All => "all",
+                    Sessions::Writing => "writing",
+                    Sessions::Opening => "opening",
+                };
                 Some(format!("{}:{what}({reason})", self.name_of(*backend)))
             }
             _ => None,

@@ -24,7 +24,8 @@ fn restarted(rig: &Rig, plan: PlanBuilder) -> Rig {
 /// A process that is given this back.
 fn restarted_with(memory: PoolMemory, plan: PlanBuilder) -> Rig {
     let (core, open, now) = (Controller::new(7), BTreeMap::new(), MonoTime::ZERO + ms(1000));
-    let mut next = Rig { core, now, last: Vec::new(), told: Vec::new(), open, watches: BTreeMap::new() };
+    let mut next =
+        Rig { core, now, last: Vec::new(), told: Vec::new(), has_disk: true, open, watches: BTreeMap::new() };
     next.feed(Event::Restored { pools: BTreeMap::from([("pg".into(), memory)]) });
     assert!(next.last.is_empty(), "{:?}", next.last);
     next.replan(plan);

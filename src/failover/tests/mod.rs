@@ -19,6 +19,7 @@ mod damping;
 mod departures;
 mod explain;
 mod health;
+mod keeping;
 mod lag;
 mod lifecycle;
 mod memory;

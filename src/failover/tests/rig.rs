@@ -61,6 +61,7 @@ fn check_order(commands: &[Command]) {
     let has_fenced = |at: usize| commands[..at].iter().any(|before| matches!(before, Command::FenceSessions { .. }));
     let rank = |(at, command): (usize, &Command)| match command {
         Command::StopProbe { .. } | Command::StopWatch { .. } => 0,
+        Command::KeepLineage { .. } => 0,
         Command::PublishTable(_) if !has_fenced(at) => 1,
         Command::FenceSessions { .. } => 2,
         Command::PublishTable(_) => 3,
@@ -83,6 +84,8 @@ pub(super) struct Rig {
     pub(super) told: Vec<Change>,
     /// The latest watch of each server.
     pub(super) watches: BTreeMap<BackendId, WatchId>,
+    /// Whether the disk answers at once.
+    pub(super) has_disk: bool,
     /// The latest open question to each target.
     pub(super) open: BTreeMap<TargetId, (ProbeId, Arc<ProbeSpec>)>,
 }
@@ -92,7 +95,7 @@ impl Rig {
         let core = Controller::new(7);
         let open = BTreeMap::new();
         let (last, told, watches) = Default::default();
-        let mut rig = Self { core, now: MonoTime::ZERO + ms(1000), last, told, watches, open };
+        let mut rig = Self { core, now: MonoTime::ZERO + ms(1000), last, told, watches, has_disk: true, open };
         rig.replan(plan);
         rig
     }
@@ -101,8 +104,21 @@ impl Rig {
         self.feed(replaced(plan));
     }
 
-    /// One turn, with the order of its commands and the invariants checked.
+    /// One turn, with the order of its commands and the invariants checked; and the next one with what is on disk by then.
     pub(super) fn feed(&mut self, event: Event) {
+        self.turn(event);
+        let keep = self.last.iter().find_map(|command| match command {
+            Command::KeepLineage { pool, lineage } => Some((pool.clone(), lineage.clone())),
+            _ => None,
+        });
+        if let Some((pool, lineage)) = keep.filter(|_| self.has_disk) {
+            let first = std::mem::take(&mut self.last);
+            self.turn(Event::LineageKept { pool, lineage });
+            self.last.splice(0..0, first);
+        }
+    }
+
+    fn turn(&mut self, event: Event) {
         let before = self.core.table().generation;
         self.last.clear();
         self.core.handle(self.now, event, &mut self.last);
@@ -125,7 +141,7 @@ impl Rig {
                     self.watches.insert(*backend, *watch);
                 }
                 Command::StopWatch { backend } => assert!(self.watches.remove(backend).is_some(), "not watched"),
-                Command::FenceSessions { .. } => {}
+                Command::FenceSessions { .. } | Command::KeepLineage { .. } => {}
             }
         }
         self.core.check_invariants().unwrap();

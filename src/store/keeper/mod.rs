@@ -23,7 +23,7 @@ use super::figures::{Figures, count};
 use super::history::{Ring, bound};
 use super::pages::Pages;
 use super::request::{Answer, Applied, Job, Now, Refused, Reply, Request};
-use super::state::{Change, ENTRIES_MAX, ENTRY_MAX, Row, State};
+use super::state::{Change, ENTRIES_MAX, Row, State};
 
 /// An event that is not durable after so long is shown all the same: the contract's second.
 pub(super) const SHOW_AFTER: Duration = Duration::from_secs(1);
@@ -254,9 +254,9 @@ impl Keeper {
     }
 
     fn record(&mut self, now: Now, changes: Vec<Change>, events: Vec<EventRecord>, reply: Option<Reply>) {
-        let longest = changes.iter().filter(|change| change.is_set()).map(Change::weight).max().unwrap_or(0);
+        let longest = changes.iter().filter(|change| !change.fits()).map(Change::weight).max();
         let added = changes.iter().filter(|change| self.state.grows_by(change)).count();
-        let refusal = if longest > ENTRY_MAX {
+        let refusal = if let Some(longest) = longest {
             Some(Refused::TooLong(longest))
         } else if added > 0 && self.state.len() + added > ENTRIES_MAX {
             Some(Refused::Full)
@@ -272,10 +272,12 @@ impl Keeper {
                 }
                 return;
             }
-            // Nobody hears of it, and what happened has happened.
+            // Nobody hears of it, and what happened has happened: only what is beyond a limit is left out.
             (Some(_), false) => {
                 count(&self.figures.refused, 1);
-                Vec::new()
+                let is_full = longest.is_none();
+                let is_kept = |change: &Change| change.fits() && !(is_full && self.state.grows_by(change));
+                changes.into_iter().filter(is_kept).collect()
             }
         };
         for change in changes {

@@ -308,6 +308,29 @@ fn an_event_that_is_too_long_is_cut_down() {
 }
 
 #[test]
+fn who_is_the_primary_is_kept_whatever_comes_with_it_and_however_long_its_history_is() {
+    let mut rig = Rig::new(true);
+    rig.write();
+    rig.written();
+    let pool = PoolName::from("p");
+    let lineage = Change::Lineage(pool.clone(), Some("x".repeat(900_000)));
+    let (reply, mut waiting) = oneshot::channel();
+    rig.keeper
+        .handle(rig.at(), Request::Record { changes: vec![lineage.clone()], events: Vec::new(), reply: Some(reply) });
+    assert_eq!(rig.write().unwrap().rows, [lineage.row()]);
+    assert!(waiting.try_recv().is_err(), "it is not on disk yet");
+    rig.written();
+    assert!(waiting.try_recv().unwrap().unwrap().is_durable);
+    // In one piece with what is beyond a limit, and nobody would hear of that.
+    let newer = Change::Lineage(pool.clone(), Some("newer".to_owned()));
+    let too_long = Change::Registration((pool, "b".into()), Some("x".repeat(70_000)));
+    let changes = vec![too_long, newer.clone()];
+    rig.keeper.handle(rig.at(), Request::Record { changes, events: Vec::new(), reply: None });
+    assert_eq!(rig.write().unwrap().rows, [newer.row()]);
+    assert_eq!(rig.figures.read().refused, 1);
+}
+
+#[test]
 fn with_as_many_entries_as_there_may_be_only_what_people_would_add_is_refused() {
     let mut rig = Rig::new(false);
     let pool = PoolName::from("p");

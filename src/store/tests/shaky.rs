@@ -50,6 +50,23 @@ fn what_is_durable_is_there_after_the_next_start() {
 }
 
 #[test]
+fn who_is_the_primary_is_written_again_and_again_until_the_disk_has_it() {
+    let disk = ShakyDisk::default();
+    let store = open(&disk);
+    let pool = PoolName::from("orders");
+    let lineage = |of: &str| Change::Lineage(pool.clone(), Some(of.to_owned()));
+    assert!(wait(store.handle.change(vec![lineage("first")], Vec::new())).unwrap().is_durable);
+    disk.fail_writes(Some(ErrorKind::StorageFull));
+    assert!(!wait(store.handle.change(vec![lineage("second")], Vec::new())).unwrap().is_durable, "nobody waits");
+    wait_until("it is known to fail", || store.handle.figures().is_degraded);
+    assert_eq!(open(&disk.image()).state.lineages[&pool], "first", "as after a crash");
+    disk.fail_writes(None);
+    wait_until("the disk is well again", || !store.handle.figures().is_degraded);
+    assert_eq!(open(&disk.image()).state.lineages[&pool], "second");
+    close(store);
+}
+
+#[test]
 fn a_full_disk_stops_nobody_and_loses_nothing() {
     let disk = ShakyDisk::default();
     let store = open(&disk);

@@ -1,0 +1,64 @@
+//! The line of history of a new primary is written down before anybody is sent there: whatever becomes of the daemon and its
+//! machine after that, the primary of an older line is known for what it is. A disk that does not answer holds that up for
+//! [`KEPT_WITHIN`], and no longer; who writes it down goes on trying.
+
+use std::time::Duration;
+
+use crate::model::{MonoTime, PoolName};
+
+use super::availability::Availability;
+use super::cluster::Lineage;
+use super::controller::{Controller, Turn};
+use super::pool::{Effects, Pool};
+use super::server::Part;
+
+/// The longest that writers wait for the disk: some twenty times what a commit takes on one that works.
+pub const KEPT_WITHIN: Duration = Duration::from_millis(100);
+
+impl Controller {
+    /// `lineage` of pool `name` is on disk, or it is known that it will not be for now: there is nothing to wait for.
+    pub(super) fn lineage_kept(&mut self, name: PoolName, lineage: &Lineage, turn: &mut Turn) {
+        let cluster = self.pools.get_mut(&name).and_then(|pool| pool.cluster.as_mut());
+        if let Some(cluster) = cluster.filter(|cluster| cluster.lineage.as_ref() == Some(lineage)) {
+            cluster.kept_by = None;
+            turn.touched.insert(name);
+        }
+    }
+}
+
+impl Pool {
+    /// Whether what serves gets nobody new for now: it is in doubt, or on a line of history that is being written down.
+    pub(super) fn is_withheld(&self) -> bool {
+        self.is_suspect() || (self.serves() && self.cluster.as_ref().is_some_and(|cluster| cluster.kept_by.is_some()))
+    }
+
+    /// What is about to serve is the highest that was ever routed to; what a person bound the pool to over all proof is it from
+    /// then on. Has it written down, and until it is, or the time is up, holds back who is new.
+    pub(super) fn keep_lineage(&mut self, now: MonoTime, effects: &mut Effects) {
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.kept_by = cluster.kept_by.filter(|&by| now < by);
+        let Some(id) = cluster.elected() else { return };
+        let may_lead = |availability| matches!(availability, Availability::Eligible | Availability::Slow);
+        let Some(member) = self.member(id).filter(|m| may_lead(m.availability()) && self.may_serve(m)) else { return };
+        let Some(facts) = member.server.as_ref().and_then(|server| server.facts.as_ref()) else { return };
+        let lineage = Lineage::of(&member.plan.name, facts);
+        let serves = self.serves() && self.is_seated(member);
+        let Some(cluster) = &mut self.cluster else { return };
+        if cluster.lineage.as_ref() != Some(&lineage) {
+            // Who serves and tells more of the line that it is on is written to already: to hold anybody back would undo nothing.
+            let is_known =
+                |of: &Lineage| of.server == lineage.server && [None, lineage.timeline].contains(&of.timeline);
+            let tells_more = serves && cluster.lineage.as_ref().is_some_and(is_known);
+            cluster.lineage = Some(lineage.clone());
+            cluster.kept_by = (!tells_more).then(|| now + KEPT_WITHIN);
+            effects.lineage = Some(lineage);
+        }
+        if cluster.kept_by.is_some()
+            && !serves
+            && let Some(member) = self.member_mut(id)
+        {
+            member.server.iter_mut().for_each(|server| server.part = Part::Elected);
+            member.settle(now);
+        }
+    }
+}
