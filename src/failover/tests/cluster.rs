@@ -1,7 +1,7 @@
 //! Who is the primary: promotions, old primaries that come back, two that claim it, and what people order.
 
 use super::build::ms;
-use super::clustered::{healthy, plain, primary, standby, three};
+use super::clustered::{denied, healthy, of_system, plain, primary, standby, three};
 use super::rig::{Rig, passed};
 use crate::failover::{Change, Event, Refusal};
 use crate::model::{AdminState, OutReason, PoolState, Role, SessionPolicy, Timeline, WatchEnd};
@@ -106,6 +106,19 @@ fn equal_timelines_are_a_split_brain_and_a_person_decides() {
     assert_eq!(rig.way("pg"), "c");
     rig.comes_back("b", standby(2, &[950]));
     assert_eq!(rig.way("pg"), "c");
+}
+
+#[test]
+fn timelines_of_two_clusters_prove_nothing_between_them() {
+    let mut rig = Rig::new(three());
+    rig.open_session("a", primary(1, &[]));
+    rig.open_session("b", of_system(primary(2, &[900]), 1));
+    rig.fails("c", denied());
+    rig.fit(&["a", "b", "c"]);
+    assert_eq!((rig.holds(), rig.count("pool.split_brain")), (true, 1));
+    // The third says of which cluster most are.
+    rig.open_session("c", standby(1, &[]));
+    assert_eq!(rig.way("pg"), "a");
 }
 
 #[test]
