@@ -67,24 +67,27 @@ impl Pulse {
 #[derive(Debug)]
 pub struct Stalls {
     pulse: Arc<Pulse>,
-    told: u64,
+    /// When the last one that was told was noticed, and since when it lasted.
+    told: (u64, u64),
 }
 
 impl Stalls {
     pub(super) fn of(pulse: &Arc<Pulse>) -> Self {
-        Self { pulse: Arc::clone(pulse), told: 0 }
+        Self { pulse: Arc::clone(pulse), told: (0, 0) }
     }
 
     /// Since when the thread that asks stood still, if it does, or did a moment ago, and that was not told yet.
     pub fn news(&mut self, now: MonoTime) -> Option<MonoTime> {
         self.pulse.look(now);
-        let stalled = self.pulse.stalled.load(Ordering::Relaxed);
-        if stalled <= self.told {
+        let noticed = (self.pulse.stalled.load(Ordering::Relaxed), self.pulse.began.load(Ordering::Relaxed));
+        if noticed.0 <= self.told.0 {
             return None;
         }
-        self.told = stalled;
-        let is_fresh = now.since(MonoTime::from_nanos(stalled)) < STALE;
-        is_fresh.then(|| MonoTime::from_nanos(self.pulse.began.load(Ordering::Relaxed)))
+        let before = std::mem::replace(&mut self.told, noticed);
+        let [stalled, began, told] = [noticed.0, noticed.1, before.0].map(MonoTime::from_nanos);
+        // Both threads stood still, or this one saw the other come back: that it ended a moment later is no news.
+        let is_known = noticed.1 == before.1 && stalled < now && stalled.since(told) < LATE;
+        (now.since(stalled) < STALE && !is_known).then_some(began)
     }
 }
 
@@ -132,13 +135,16 @@ mod tests {
             "it lasts still, and what fell due meanwhile is not to be judged either"
         );
         pulse.beat(at(1600));
-        assert_eq!(stalls.news(at(1601)), Some(at(1100)), "it is over just now");
+        assert_eq!(stalls.news(at(1601)), Some(at(1100)), "it went on for long after it was told");
         assert_eq!(stalls.news(at(1602)), None);
         pulse.beat(at(2000));
         assert_eq!(stalls.news(at(2001)), Some(at(1700)));
-        pulse.beat(at(2300));
+        assert_eq!(stalls.news(at(2250)), Some(at(2100)));
+        pulse.beat(at(2251));
+        assert_eq!(stalls.news(at(2252)), None, "that it is over now was to be expected");
+        pulse.beat(at(2500));
         pulse.rest();
-        assert_eq!(stalls.news(at(3300)), None, "long ago");
+        assert_eq!(stalls.news(at(3500)), None, "long ago");
         assert_eq!(stalls.news(at(9000)), None);
     }
 }
