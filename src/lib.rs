@@ -2,7 +2,7 @@
 //!
 //! A daemon that stands in front of backends, relays clients to one that is fit, and moves to the next
 //! in milliseconds when it is not. Two planes: the **control plane** is one thread that decides and answers
-//! the admin API, and one that probes for it; the **data plane** is one thread per core that accepts, picks,
+//! the admin API, and one that probes and watches for it; the **data plane** is one thread per core that accepts, picks,
 //! dials and relays. They meet in [`routing`] alone.
 //!
 //! The modules stand on floors, and imports only go down (`tests/tidy` is the wall):

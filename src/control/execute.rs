@@ -9,12 +9,12 @@ use crate::probe::Answer;
 use crate::routing::{BackendLive, EarlyEnds, Fenced, Live, Pace, PoolLive, Published, Registry, RouteWriter};
 use crate::sys::Clock;
 use crate::telemetry::{Metrics, Phase};
+use crate::watch;
 
 use super::Observer;
 use super::history::{Reports, Took};
 use super::keep::Keeper;
 use super::probes::Probes;
-use super::watches::Watches;
 
 /// The hands of the control task.
 pub(super) struct Executor {
@@ -23,7 +23,7 @@ pub(super) struct Executor {
     pub(super) registry: Registry,
     pub(super) metrics: Arc<Metrics>,
     pub(super) observer: Option<Observer>,
-    watches: Watches,
+    watches: watch::Orders,
     live: Arc<Live>,
     names: BTreeMap<BackendId, (PoolName, BackendName)>,
     departed: Departed,
@@ -45,7 +45,7 @@ impl Executor {
         registry: Registry,
         metrics: Arc<Metrics>,
         observer: Option<Observer>,
-        watches: Watches,
+        watches: watch::Orders,
     ) -> Self {
         let (live, names, departed, paces) = Default::default();
         Self { clock, writer, registry, metrics, observer, watches, live, names, departed, paces }
@@ -155,8 +155,10 @@ impl Executor {
                 }
                 Command::StartProbe { target, probe, spec } => probes.start(target, probe, spec),
                 Command::StopProbe { target } => probes.stop(target),
-                Command::StartWatch { backend, watch, spec } => self.watches.start(backend, watch, spec),
-                Command::StopWatch { backend } => self.watches.stop(backend),
+                Command::StartWatch { backend, watch, spec } => {
+                    self.watches.give(backend, watch::Order::Start { watch, spec });
+                }
+                Command::StopWatch { backend } => self.watches.give(backend, watch::Order::Stop),
                 Command::Report(transition) => transitions.push(transition),
             }
         }

@@ -9,7 +9,6 @@ mod lineage;
 mod probes;
 mod record;
 mod stall;
-mod watches;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +18,12 @@ use tokio::time::{sleep_until, timeout};
 
 use crate::failover::{Controller, Event, Transition};
 use crate::model::MonoTime;
-use crate::probe::{Asked, IN_FLIGHT_MAX};
+use crate::probe::{Asked, IN_FLIGHT_MAX, Stalls};
 use crate::routing::{Message, Registry, RouteWriter};
 use crate::store::{State, StoreHandle};
 use crate::sys::Clock;
 use crate::telemetry::Metrics;
+use crate::watch::{Told, Watched};
 
 use asker::Asker;
 use execute::Executor;
@@ -32,7 +32,6 @@ use probes::Probes;
 use record::Recorded;
 pub use record::{RecordTo, Recorder};
 use stall::{stalled_since, wake_by};
-use watches::Watches;
 
 /// Is told of each transition, on the control thread: it must not block.
 pub type Observer = Box<dyn FnMut(&Transition) + Send>;
@@ -49,6 +48,8 @@ pub struct Control {
     pub metrics: Arc<Metrics>,
     /// Where it has backends asked, and where their answers come.
     pub asked: Asked,
+    /// Where it has servers watched, and where the news of them come.
+    pub watched: Watched,
     /// What it is told and asked.
     pub inbox: mpsc::Receiver<Message>,
     /// Who is told of transitions besides the log.
@@ -77,13 +78,13 @@ enum Wake {
 
 /// Decides until told to stop.
 pub async fn run(control: Control) {
-    let Control { clock, writer, registry, metrics, asked, mut inbox, observer, seed, .. } = control;
+    let Control { clock, writer, registry, metrics, asked, watched, mut inbox, observer, seed, .. } = control;
     let (mut on_first_verdicts, store, mut state) = (control.on_first_verdicts, control.store, Some(control.state));
     let (mut keeper, mut kept) = Keeper::new(store.clone(), clock);
     let mut controller = Recorded::new(Controller::new(seed), control.recorder);
-    let (mut probes, mut answers) = (Probes::new(asked.orders), asked.answers);
-    let (watches, mut watched) = Watches::new(clock);
-    let mut executor = Executor::new(clock, writer, registry, metrics, observer, watches);
+    let (mut probes, mut answers, mut stalls) = (Probes::new(asked.orders), asked.answers, asked.stalls);
+    let mut news = watched.news;
+    let mut executor = Executor::new(clock, writer, registry, metrics, observer, watched.orders);
     // The last: since when the last plan is in force.
     let (mut ready, mut commands, mut planned) = (Vec::new(), Vec::new(), None::<MonoTime>);
     loop {
@@ -98,15 +99,15 @@ pub async fn run(control: Control) {
                 }
                 Wake::Tell(probes::event(&mut ready), Asker::Nobody)
             }
-            Some(news) = watched.recv() => Wake::Tell(news, Asker::Nobody),
-            Some(news) = kept.recv() => Wake::Tell(news, Asker::Nobody),
+            Some(told) = news.recv() => Wake::Tell(watched_event(told), Asker::Nobody),
+            Some(kept) = kept.recv() => Wake::Tell(kept, Asker::Nobody),
             message = inbox.recv() => message.map_or(Wake::Stop, wake),
             () = sleep_until(clock.instant(deadline.unwrap_or_default())), if deadline.is_some() => {
                 Wake::Tell(Event::Tick, Asker::Nobody)
             }
         };
         let now = clock.now();
-        if let Some(since) = stalled_since(now, deadline, planned.unwrap_or_default()) {
+        if let Some(since) = stood_still(now, deadline, planned, &mut stalls) {
             // Before all that has come meanwhile is judged.
             controller.handle(now, Event::WasStalled { since }, &mut commands);
             let reports = executor.carry_out(now, &mut commands, &probes, &mut keeper);
@@ -145,6 +146,22 @@ pub async fn run(control: Control) {
         planned.inspect(|_| tell_first_verdicts(&controller, &mut on_first_verdicts));
     }
     close(&mut keeper, &controller, clock.now(), &store).await;
+}
+
+/// Since when this thread or the one that asks did not run, if something is due that is not to be judged by it.
+fn stood_still(
+    now: MonoTime,
+    due: Option<MonoTime>,
+    planned: Option<MonoTime>,
+    stalls: &mut Stalls,
+) -> Option<MonoTime> {
+    let asking = due.filter(|&due| due <= now).and_then(|_| stalls.news(now));
+    stalled_since(now, due, planned.unwrap_or_default()).or(asking)
+}
+
+fn watched_event(told: Told) -> Event {
+    let Told { backend, watch, news } = told;
+    Event::Watched { backend, watch, news }
 }
 
 /// Tells, once, that every backend has its first verdict. Looks at every backend, so only for as long as it is of interest.

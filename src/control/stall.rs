@@ -5,6 +5,9 @@
 //! still; but whether the machine did is not known here, and what sessions reported of that time is worth nothing if
 //! it did. They are asked again, which costs a moment.
 //!
+//! Should the other thread stand still, what is doubted cannot be allayed: both paths to a server end there. So when something is
+//! due its stalls (`probe::Stalls`) count as one's own.
+//!
 //! A turn that puts a plan in force takes its time, hundreds of milliseconds for ten thousand backends, and that is known: what
 //! fell due in it is not late.
 

@@ -23,7 +23,6 @@ use crate::config::Document;
 use crate::config::overlay::Note;
 use crate::control::{Control, Observer, RecordTo, Recorder};
 use crate::model::{Address, ListenerName, MonoTime, Plan};
-use crate::probe::Service;
 use crate::relay::PIPES_MAX;
 use crate::routing::{ControlHandle, Phase, Readiness, Registry, mailbox, route_cell};
 use crate::session::{Guard, Seats, Threads, Worker};
@@ -32,7 +31,7 @@ use crate::store::{self, Opened, State, StoreError};
 use crate::sys::{Clock, cores, raise_descriptor_limit};
 use crate::telemetry::Metrics;
 
-use control_threads::ControlThreads;
+use control_threads::{Askers, ControlThreads};
 pub use reload::ReloadError;
 pub use run::{RunError, run};
 use sockets::Sockets;
@@ -173,12 +172,11 @@ pub fn start(document: Document, options: Options) -> Result<Daemon, StartError>
     let worker_count = if plan.daemon.workers == 0 { cores() } else { plan.daemon.workers };
     let seats = Seats::new(session_limit(&plan, worker_count), worker_count);
     let metrics = Arc::new(Metrics::new().map_err(|cause| StartError::Metrics(Box::new(cause)))?);
-    let sockets = Sockets::default();
+    let (sockets, clock) = (Sockets::default(), Clock::start());
     let opening = sockets.open_missing(&plan, worker_count)?;
-    let clock = Clock::start();
     let (writer, routes) = route_cell();
     let (control, feedback, inbox) = mailbox();
-    let (prober, asked) = Service::new(clock);
+    let (askers, asked, watched) = Askers::new(clock);
     let Begun { settings, plan, state, notes } = begin(document, control.clone(), clock)?;
     let (registry, readiness) = (Registry::new(worker_count), Readiness::default());
     let (sender, ready) = mpsc::channel();
@@ -190,6 +188,7 @@ pub fn start(document: Document, options: Options) -> Result<Daemon, StartError>
         registry: registry.clone(),
         metrics: Arc::clone(&metrics),
         asked,
+        watched,
         inbox,
         observer: options.observer,
         on_first_verdicts: Some(first_verdicts(readiness.clone(), sender, options.on_ready)),
@@ -207,7 +206,7 @@ pub fn start(document: Document, options: Options) -> Result<Daemon, StartError>
         clock,
         settings: settings.clone(),
     };
-    let control_threads = ControlThreads::start(task, admin, prober, &mourn).map_err(StartError::Thread)?;
+    let control_threads = ControlThreads::start(task, admin, askers, &mourn).map_err(StartError::Thread)?;
     let (threads, arrivals) = Threads::new(worker_count);
     let start_worker = |(index, arrivals)| {
         let (routes, registry, feedback) = (routes.clone(), registry.clone(), feedback.clone());

@@ -3,6 +3,20 @@
 //! The **session path** is the monitoring session that is held open. The **accept path** is the probe, which asks for TLS
 //! and needs no login. What becomes of a server's health by their words is [`watched`](super::watched)'s; who is primary is
 //! [`cluster`](super::cluster)'s.
+//!
+//! # How long a role is believed
+//!
+//! A server says its role on an open session. When that is lost and no new one is let in, because the monitor is denied or the server
+//! full, the role is believed without limit of time, but only for as long as the server has visibly not been down since:
+//!
+//! - while the accept path keeps answering: out, by whatever verdict, and the role is gone until a session tells it again;
+//! - a single refusal there, or a single "cannot connect now", is proof of a restart, which may have made a standby of it: the role
+//!   is gone though one refusal is no verdict;
+//! - what another server claims is weighed against it by what both lines of history prove (`cluster`), not by whose word is newer: a
+//!   promotion that descends from its line wins at once, and an old primary that comes back does not.
+//!
+//! A limit of time would take a good primary out for a password that was changed on the server alone. What is left is a restart
+//! that both paths missed, between two questions: then clients that write are sent to a standby, which refuses their writes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -148,6 +162,7 @@ impl Server {
     pub(super) fn accepts(&mut self, now: MonoTime, outcome: &ProbeOutcome) {
         let Some(accept) = accept_of(outcome) else { return self.could_not_ask(now) };
         self.accept = accept;
+        self.sworn &= !(matches!(self.session, SessionPath::Denied | SessionPath::Full) && was_down(outcome));
         let (deadline, retries) = (self.deadline(), self.retries);
         if accept == AcceptPath::Answers
             && let Some(doubt) = &mut self.doubt
@@ -280,6 +295,12 @@ fn accept_of(outcome: &ProbeOutcome) -> Option<AcceptPath> {
             CheckError::Malformed | CheckError::SourceRefused | CheckError::AgentDown | CheckError::CommandFailed,
         ) => Some(AcceptPath::Alien),
     }
+}
+
+/// Whether it proves that the server has been down since it was last heard of.
+const fn was_down(outcome: &ProbeOutcome) -> bool {
+    let ProbeOutcome::Failed { error, .. } = outcome else { return false };
+    matches!(error, ProbeError::Dial(DialError::Refused) | ProbeError::Check(CheckError::CannotConnectNow))
 }
 
 /// What it says of the session path that no session could be opened; `ended` is whether the last one was ended in order.

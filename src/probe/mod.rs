@@ -4,7 +4,6 @@
 mod agent;
 mod command;
 mod http;
-mod orders;
 mod postgres;
 mod pulse;
 mod service;
@@ -21,9 +20,9 @@ use crate::model::{
 use crate::sys::{Clock, DialOptions, Stream, connect_with, dial_error};
 use crate::wire::own_proxy_header;
 
-pub use orders::{Order, Orders};
 use pulse::Pulse;
-pub use service::{Asked, Finished, Service};
+pub use pulse::Stalls;
+pub use service::{Asked, Finished, Order, Orders, Service};
 
 /// "Too late" counts only if we noticed it within this time: if our own loop was late by more, the
 /// answer may have been there all along, and it was us.

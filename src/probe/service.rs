@@ -21,11 +21,27 @@ use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::sleep;
 
 use crate::model::{ProbeId, ProbeSpec, TargetId};
-use crate::sys::Clock;
+use crate::sys::{self, Clock, OrderInbox, orders};
 
-use super::orders::{Inbox, Order, Orders, orders};
-use super::pulse::HEARTBEAT;
+use super::pulse::{HEARTBEAT, Stalls};
 use super::{Answer, IN_FLIGHT_MAX, Prober};
+
+/// What to do about a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Ask it; an older question to it is dropped.
+    Start {
+        /// The number that the answer must carry.
+        probe: ProbeId,
+        /// What to ask.
+        spec: Arc<ProbeSpec>,
+    },
+    /// Ask it no more.
+    Stop,
+}
+
+/// Where orders are given: the last one about a target is the one that counts.
+pub type Orders = sys::Orders<TargetId, Order>;
 
 /// A question that has its answer.
 #[derive(Debug)]
@@ -47,14 +63,17 @@ pub struct Asked {
     pub orders: Orders,
     /// Where the answers come.
     pub answers: mpsc::Receiver<Finished>,
+    /// Whether the thread that asks stood still itself.
+    pub stalls: Stalls,
 }
 
 /// What is to run on the thread that asks.
 #[derive(Debug)]
 pub struct Service {
     clock: Clock,
-    inbox: Inbox,
+    inbox: OrderInbox<TargetId, Order>,
     answers: mpsc::Sender<Finished>,
+    prober: Prober,
 }
 
 impl Service {
@@ -63,14 +82,15 @@ impl Service {
     pub fn new(clock: Clock) -> (Self, Asked) {
         let (orders, inbox) = orders();
         let (sender, answers) = mpsc::channel(IN_FLIGHT_MAX);
-        (Self { clock, inbox, answers: sender }, Asked { orders, answers })
+        let prober = Prober::new(clock);
+        let stalls = Stalls::of(&prober.pulse);
+        (Self { clock, inbox, answers: sender, prober }, Asked { orders, answers, stalls })
     }
 
     /// Asks until nobody can give orders any more. On a thread of its own, in a runtime for local tasks, with which
     /// whatever is still being asked ends.
     pub async fn run(self) {
-        let Self { clock, mut inbox, answers } = self;
-        let prober = Prober::new(clock);
+        let Self { clock, mut inbox, answers, prober } = self;
         let mut running = Running { prober, answers, tasks: BTreeMap::new() };
         loop {
             if running.tasks.is_empty() {
@@ -220,7 +240,7 @@ mod tests {
             asked.orders.give(first, Order::Start { probe: new, spec: spec(&address, CheckKind::Tcp, PATIENCE) });
             let finished = answer(&mut asked).await;
             assert_eq!((finished.target, finished.probe), (first, new));
-            let Asked { orders, mut answers } = asked;
+            let Asked { orders, mut answers, .. } = asked;
             drop(orders);
             assert!(timeout(PATIENCE, answers.recv()).await.unwrap().is_none(), "and no other");
         })

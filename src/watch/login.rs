@@ -2,23 +2,23 @@
 
 use std::cell::Cell;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 use tokio_rustls::TlsConnector;
 
 use crate::model::{LoginError, PostgresPlan, TlsMode, WatchEnd, WatchError, WatchSpec};
-use crate::sys::{DialOptions, Stream, connect_with, dial_error};
+use crate::sys::{DialOptions, MarkedStream, Stream, connect_with, dial_error};
 use crate::wire::own_proxy_header;
 use crate::wire::postgres::{Demand, MESSAGE_MAX, SSL_REQUEST, Said, Told, scram_iterations};
 
 use super::session::{Line, Over, Session};
-use super::tls::{client_config, server_name};
+use super::tls::{Trusts, server_name};
 
 /// The most often that a password is hashed for a server. PostgreSQL's default is 4,096, and whoever answers in its place may say anything.
 const ITERATIONS_MAX: u32 = 1_000_000;
@@ -74,16 +74,27 @@ pub(super) enum Kind {
 }
 
 /// Connects as `spec` says, and logs in as `kind`. Whoever breaks it off finds in `connected` how far it has come.
-pub(super) async fn log_in(spec: &WatchSpec, kind: Kind, connected: &Cell<bool>) -> Result<Session, Failure> {
-    match attempt(spec, kind, spec.postgres.tls, connected).await {
+pub(super) async fn log_in(
+    spec: &WatchSpec,
+    kind: Kind,
+    trusts: &Arc<Trusts>,
+    connected: &Cell<bool>,
+) -> Result<Session, Failure> {
+    match attempt(spec, kind, spec.postgres.tls, trusts, connected).await {
         Err(Failure { error: WatchError::Login(LoginError::Tls), .. }) if spec.postgres.tls == TlsMode::Prefer => {
-            attempt(spec, kind, TlsMode::Disable, connected).await
+            attempt(spec, kind, TlsMode::Disable, trusts, connected).await
         }
         done => done,
     }
 }
 
-async fn attempt(spec: &WatchSpec, kind: Kind, mode: TlsMode, connected: &Cell<bool>) -> Result<Session, Failure> {
+async fn attempt(
+    spec: &WatchSpec,
+    kind: Kind,
+    mode: TlsMode,
+    trusts: &Arc<Trusts>,
+    connected: &Cell<bool>,
+) -> Result<Session, Failure> {
     connected.set(false);
     let address = &spec.address;
     let options = DialOptions { source: spec.approach.source_address };
@@ -100,7 +111,7 @@ async fn attempt(spec: &WatchSpec, kind: Kind, mode: TlsMode, connected: &Cell<b
         Stream::Unix(stream) => (Box::new(stream) as Box<dyn Line>, true),
         Stream::Tcp(stream) => {
             let is_near = stream.peer_addr().is_ok_and(|peer| is_loopback(peer.ip()));
-            match encrypt(stream, spec, mode).await? {
+            match encrypt(MarkedStream::new(stream), spec, mode, trusts).await? {
                 Encrypted::Yes(line) => (line, true),
                 Encrypted::No(stream) => (Box::new(stream) as Box<dyn Line>, is_near),
             }
@@ -118,11 +129,16 @@ fn is_loopback(ip: IpAddr) -> bool {
 
 enum Encrypted {
     Yes(Box<dyn Line>),
-    No(TcpStream),
+    No(MarkedStream),
 }
 
 /// Has the connection encrypted, if `mode` wants it and the server can.
-async fn encrypt(mut stream: TcpStream, spec: &WatchSpec, mode: TlsMode) -> Result<Encrypted, Failure> {
+async fn encrypt(
+    mut stream: MarkedStream,
+    spec: &WatchSpec,
+    mode: TlsMode,
+    trusts: &Arc<Trusts>,
+) -> Result<Encrypted, Failure> {
     if mode == TlsMode::Disable {
         return Ok(Encrypted::No(stream));
     }
@@ -145,7 +161,8 @@ async fn encrypt(mut stream: TcpStream, spec: &WatchSpec, mode: TlsMode) -> Resu
         }
         byte => return Err(not_postgres(byte)),
     }
-    let config = client_config(mode, spec.postgres.ca_file.as_deref()).map_err(tls)?;
+    let ca_file = spec.postgres.ca_file.clone();
+    let config = Arc::clone(trusts).config(mode, ca_file).await.map_err(tls)?;
     let Some(name) = server_name(&spec.address).map_err(tls)? else { return Ok(Encrypted::No(stream)) };
     let encrypted = TlsConnector::from(config).connect(name, stream).await;
     let encrypted = encrypted.map_err(|error| tls(format!("TLS with {}: {error}", spec.address)))?;

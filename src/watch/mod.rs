@@ -1,4 +1,5 @@
-//! Floor 4: watches one PostgreSQL server over a session that is held open. Knows nothing of pools, roles wanted or tables.
+//! Floor 4: watches PostgreSQL servers, each over a session that is held open, on a thread that decides nothing ([`Service`]).
+//! Knows nothing of pools, roles wanted or tables.
 //!
 //! A heartbeat is five bytes (`Sync`), answered in microseconds without privilege, snapshot or log line; a server that was promoted
 //! says so in the very next answer. The session is opened as `replication` or `plain` says:
@@ -19,72 +20,95 @@ mod facts;
 mod judge;
 mod login;
 mod retry;
+mod service;
 mod session;
 mod talk;
 mod tls;
 
 use std::cell::Cell;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout_at};
 
-use crate::model::{
-    DialError, LoginError, MonoTime, ServerFacts, WatchEnd, WatchError, WatchNews, WatchSession, WatchSpec,
-};
-use crate::sys::Clock;
+use crate::model::{DialError, LoginError, MonoTime, ServerFacts, WatchError, WatchNews, WatchSession, WatchSpec};
+use crate::sys::{Clock, Tickers};
 
 use facts::{Known, NoFacts};
 use login::{Failure, Kind, log_in};
 use retry::Retry;
-use session::{Over, Session};
+pub use service::{Order, Orders, Service, Told, Watched};
+use session::Session;
 use talk::Talk;
+use tls::Trusts;
 
 /// That a session to a database was not let in is remembered for so long: each attempt is a line in the server's log.
 const PHYSICAL_FOR: Duration = Duration::from_secs(600);
 /// "Too late" counts only if we noticed it within this time.
 const OWN_LATENESS_MAX: Duration = Duration::from_millis(100);
 
-/// Watches the server that `spec` names, and tells `news` of it, for as long as it is polled.
-pub async fn watch(spec: Arc<WatchSpec>, clock: Clock, mut news: impl AsyncFnMut(WatchNews)) {
-    let mut opener = Opener { spec: &spec, clock, physical_until: MonoTime::ZERO, connected: Cell::default() };
-    let mut retry = Retry::default();
-    let mut is_shut_out = false;
-    loop {
-        let pause = retry.pause(clock.now());
-        if !pause.is_zero() {
-            sleep(pause).await;
-        }
-        // The state of a login is large, and most of a watch's life is spent after it.
-        match Box::pin(opener.open()).await {
-            Ok(mut open) => {
-                let begun = clock.now();
-                if std::mem::take(&mut is_shut_out) {
-                    tracing::info!(address = %spec.address, "the server lets the monitor in again");
-                }
-                news(WatchNews::Opened(open.facts.clone())).await;
-                let over = match Talk::new(clock, &spec.postgres, &mut news) {
-                    Ok(mut talk) => talk.run(&mut open.session, open.kind, &mut open.known).await,
-                    Err(error) => {
-                        Over { end: WatchEnd::Closed, detail: format!("no timer for its heartbeat: {error}") }
+/// What all watches on one thread have in common. A clone has the same.
+#[derive(Debug, Clone)]
+pub struct Watcher {
+    clock: Clock,
+    tickers: Tickers,
+    trusts: Arc<Trusts>,
+}
+
+impl Watcher {
+    /// One that watches nobody yet.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, tickers: Tickers::default(), trusts: Arc::new(Trusts::new(clock)) }
+    }
+
+    /// Watches the server that `spec` names, and tells `news` of it, for as long as it is polled: always on the same runtime,
+    /// that of all other watches of this watcher.
+    pub async fn watch(self, spec: Arc<WatchSpec>, mut news: impl AsyncFnMut(WatchNews)) {
+        let (clock, trusts) = (self.clock, &self.trusts);
+        let mut opener =
+            Opener { spec: &spec, clock, trusts, physical_until: MonoTime::ZERO, connected: Cell::default() };
+        let mut retry = Retry::default();
+        let mut is_shut_out = false;
+        loop {
+            let pause = retry.pause(clock.now());
+            if !pause.is_zero() {
+                sleep(pause).await;
+            }
+            // Before there is a session: should there be no descriptor for it, that says nothing of the server.
+            let ticker = self.tickers.every(spec.postgres.heartbeat).map_err(|error| Some(no_timer(&error)));
+            // The state of a login is large, and most of a watch's life is spent after it.
+            let opened = match ticker {
+                Ok(ticker) => Box::pin(opener.open()).await.map(|open| (open, ticker)),
+                Err(failure) => Err(failure),
+            };
+            match opened {
+                Ok((mut open, mut ticker)) => {
+                    let begun = clock.now();
+                    if std::mem::take(&mut is_shut_out) {
+                        tracing::info!(address = %spec.address, "the server lets the monitor in again");
                     }
-                };
-                retry.ended(clock.now().since(begun));
-                drop(open.session);
-                news(WatchNews::Ended { end: over.end, detail: over.detail }).await;
-            }
-            Err(Some(failure)) => {
-                // No server is taken out for it, so nothing else would say it before the role is missed.
-                if is_denied(failure.error) && !std::mem::replace(&mut is_shut_out, true) {
-                    let (address, user) = (&spec.address, &spec.postgres.user);
-                    tracing::warn!(%address, %user, "the server does not let the monitor in: {}", failure.detail);
+                    news(WatchNews::Opened(open.facts.clone())).await;
+                    let mut talk = Talk::new(clock, &spec.postgres, &mut ticker, &mut news);
+                    let over = talk.run(&mut open.session, open.kind, &mut open.known).await;
+                    retry.ended(clock.now().since(begun));
+                    drop(open.session);
+                    news(WatchNews::Ended { end: over.end, detail: over.detail }).await;
                 }
-                retry.failed(failure.error);
-                if retry.is_news(clock.now(), failure.error) {
-                    news(WatchNews::Failed { error: failure.error, detail: failure.detail }).await;
+                Err(Some(failure)) => {
+                    // No server is taken out for it, so nothing else would say it before the role is missed.
+                    if is_denied(failure.error) && !std::mem::replace(&mut is_shut_out, true) {
+                        let (address, user) = (&spec.address, &spec.postgres.user);
+                        tracing::warn!(%address, %user, "the server does not let the monitor in: {}", failure.detail);
+                    }
+                    retry.failed(failure.error);
+                    if retry.is_news(clock.now(), failure.error) {
+                        news(WatchNews::Failed { error: failure.error, detail: failure.detail }).await;
+                    }
                 }
+                Err(None) => tracing::debug!(address = %spec.address, "we were too late ourselves to judge a login"),
             }
-            Err(None) => tracing::debug!(address = %spec.address, "we were too late ourselves to judge a login"),
         }
     }
 }
@@ -93,6 +117,11 @@ pub async fn watch(spec: Arc<WatchSpec>, clock: Clock, mut news: impl AsyncFnMut
 const fn is_denied(error: WatchError) -> bool {
     use LoginError::{NotAuthorized, NotPermitted, Other, Tls};
     matches!(error, WatchError::Login(NotAuthorized | NotPermitted | Tls | Other))
+}
+
+fn no_timer(error: &io::Error) -> Failure {
+    let detail = format!("there is no timer for the heartbeat: {error}");
+    Failure { error: WatchError::Dial(DialError::Local), detail, code: None }
 }
 
 /// A session, and what its server said first.
@@ -106,6 +135,7 @@ struct Open {
 struct Opener<'a> {
     spec: &'a WatchSpec,
     clock: Clock,
+    trusts: &'a Arc<Trusts>,
     /// Until when a session to a database is not tried.
     physical_until: MonoTime,
     connected: Cell<bool>,
@@ -154,7 +184,7 @@ impl Opener<'_> {
     }
 
     async fn open_as(&self, kind: Kind) -> Result<Open, Failure> {
-        let mut session = log_in(self.spec, kind, &self.connected).await?;
+        let mut session = log_in(self.spec, kind, self.trusts, &self.connected).await?;
         let mut known = Known::default();
         let facts = facts::ask(&mut session, kind, &mut known).await.map_err(|error| match error {
             NoFacts::Over(over) => over.into(),

@@ -1,10 +1,15 @@
 //! An open session: heartbeats and facts by turns, and a judgement of how late they are.
+//!
+//! Most heartbeats are quiet (`session`): one goes out at a tick, and its answer, which wakes nobody, is looked for at the next one,
+//! where the next heartbeat goes out too. So a beat costs one wake, which all servers that are watched at one pace share. What is not
+//! there at the first look is waited for exactly, by the alarm. How long answers take is learnt from the heartbeats that are exact
+//! from their beginning: each eighth, so that the sample is a fair one, and the one after each that was not there when it was
+//! looked for. A heartbeat from whose tick to the next an answer may become late is always exact.
 
-use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Sleep, sleep, sleep_until};
 
 use crate::model::{MonoTime, PostgresPlan, WatchEnd, WatchNews};
 use crate::sys::{Clock, Ticker};
@@ -22,24 +27,38 @@ const ROLE_EVERY: Duration = Duration::from_millis(50);
 const FACTS_MAY_TAKE: u32 = 4;
 /// A session is given up after so many times the deadline at which its server is given up.
 const SILENT_AFTER: u32 = 4;
+/// After an exact heartbeat so many are quiet.
+const QUIET: u32 = 7;
 
 /// What an open session is judged by.
 pub(super) struct Talk<'a, N> {
     clock: Clock,
     plan: &'a PostgresPlan,
     judge: Judge,
-    ticker: Ticker,
+    ticker: &'a mut Ticker,
     /// Rings when an answer is late. Set only where the tick of the next heartbeat, which comes anyway, does not say so in time.
     alarm: Pin<Box<Sleep>>,
+    /// So many heartbeats are quiet until one is exact.
+    quiet: u32,
     news: &'a mut N,
 }
 
+/// An exchange that is waited for.
+struct Wait {
+    /// When it was begun.
+    since: MonoTime,
+    /// It may take so many times as long as a heartbeat.
+    times: u32,
+    /// Whether its time counts for what others should take.
+    teaches: bool,
+    /// Whether a tick has gone by since it was begun.
+    has_ticked: bool,
+}
+
 impl<'a, N: AsyncFnMut(WatchNews)> Talk<'a, N> {
-    /// The error is our own: there is no descriptor left.
-    pub(super) fn new(clock: Clock, plan: &'a PostgresPlan, news: &'a mut N) -> io::Result<Self> {
+    pub(super) fn new(clock: Clock, plan: &'a PostgresPlan, ticker: &'a mut Ticker, news: &'a mut N) -> Self {
         let alarm = Box::pin(sleep_until(clock.instant(clock.now())));
-        let ticker = Ticker::new(plan.heartbeat)?;
-        Ok(Self { clock, plan, judge: Judge::new(plan.heartbeat_deadline), ticker, alarm, news })
+        Self { clock, plan, judge: Judge::new(plan.heartbeat_deadline), ticker, alarm, quiet: 0, news }
     }
 
     /// Talks until the session is over.
@@ -50,17 +69,10 @@ impl<'a, N: AsyncFnMut(WatchNews)> Talk<'a, N> {
             let begun = self.clock.now();
             let reported = session.reported;
             let spoke = if begun < facts_due {
-                self.judged(1, true, async { Ok(session.beat().await?) }).await
+                self.beat(begun, session).await
             } else {
                 facts_due = begun + facts_every;
-                let asked = self.judged(FACTS_MAY_TAKE, false, facts::ask(session, kind, known)).await;
-                match asked {
-                    Ok(facts) => {
-                        (self.news)(WatchNews::Seen(facts)).await;
-                        Ok(())
-                    }
-                    Err(error) => Err(error),
-                }
+                self.facts(begun, session, kind, known).await
             };
             match spoke {
                 Ok(()) => {}
@@ -72,37 +84,85 @@ impl<'a, N: AsyncFnMut(WatchNews)> Talk<'a, N> {
                     return Over { end: WatchEnd::Malformed, detail };
                 }
             }
+            if session.reported == reported
+                && let Err(over) = self.rest(session).await
+            {
+                return over;
+            }
+            if session.owes()
+                && let Err(over) = self.collect(begun, session).await
+            {
+                return over;
+            }
             if session.reported != reported {
                 // Its role: the rest of it is asked for now.
                 facts_due = self.clock.now();
-                continue;
-            }
-            // Cancel-safety: what was read stays in the session; a tick is taken or left.
-            tokio::select! {
-                biased;
-                over = session.rest() => return over,
-                tick = self.ticker.tick() => {
-                    if let Err(error) = tick {
-                        return Over { end: WatchEnd::Closed, detail: error.to_string() };
-                    }
-                }
             }
         }
     }
 
-    /// Waits for `exchange`, and says so when it takes longer than it should. Its time counts for what others should take if
-    /// it `teaches`.
+    async fn facts(
+        &mut self,
+        begun: MonoTime,
+        session: &mut Session,
+        kind: Kind,
+        known: &mut Known,
+    ) -> Result<(), NoFacts> {
+        let wait = Wait { since: begun, times: FACTS_MAY_TAKE, teaches: false, has_ticked: false };
+        let facts = self.judged(wait, facts::ask(session, kind, known)).await?;
+        (self.news)(WatchNews::Seen(facts)).await;
+        Ok(())
+    }
+
+    /// One heartbeat, whose answer is there if it is an exact one.
+    async fn beat(&mut self, begun: MonoTime, session: &mut Session) -> Result<(), NoFacts> {
+        if self.quiet > 0 && session.can_be_quiet() && self.plan.heartbeat < self.judge.soft() {
+            self.quiet -= 1;
+            return Ok(session.beat_quietly().await?);
+        }
+        self.quiet = QUIET;
+        let wait = Wait { since: begun, times: 1, teaches: true, has_ticked: false };
+        self.judged(wait, async { Ok(session.beat().await?) }).await
+    }
+
+    /// Waits for the next tick, or until the server has something to report.
+    async fn rest(&mut self, session: &mut Session) -> Result<(), Over> {
+        // Cancel-safety: what was read stays in the session; a tick is taken or left.
+        tokio::select! {
+            biased;
+            rested = session.rest() => rested,
+            () = tick(self.ticker, self.plan.heartbeat) => Ok(()),
+        }
+    }
+
+    /// Has the answer to the quiet heartbeat that was sent at `sent`: it is there, or waited for.
+    async fn collect(&mut self, sent: MonoTime, session: &mut Session) -> Result<(), Over> {
+        session.look().await?;
+        if !session.owes() {
+            return Ok(());
+        }
+        self.quiet = 0;
+        let wait = Wait { since: sent, times: 1, teaches: false, has_ticked: true };
+        let answered = self.judged(wait, async { Ok(session.answer().await?) }).await;
+        match answered {
+            Ok(()) => Ok(()),
+            Err(NoFacts::Over(over)) => Err(over),
+            // A heartbeat asks nothing.
+            Err(NoFacts::Told(_) | NoFacts::Strange(_)) => Ok(()),
+        }
+    }
+
+    /// Waits for `exchange`, and says so when it takes longer than it should.
     async fn judged<T>(
         &mut self,
-        times: u32,
-        teaches: bool,
+        wait: Wait,
         exchange: impl Future<Output = Result<T, NoFacts>>,
     ) -> Result<T, NoFacts> {
-        let soft = self.judge.soft() * times;
+        let soft = self.judge.soft() * wait.times;
         let silent = self.plan.heartbeat_deadline * SILENT_AFTER;
-        let mut since = self.clock.now();
+        let mut since = wait.since;
         let (mut is_late, mut was_us) = (false, false);
-        let mut is_armed = self.plan.heartbeat >= soft;
+        let mut is_armed = wait.has_ticked || self.plan.heartbeat >= soft;
         tokio::pin!(exchange);
         loop {
             let due = since + if is_late { silent } else { soft };
@@ -118,12 +178,12 @@ impl<'a, N: AsyncFnMut(WatchNews)> Talk<'a, N> {
                         (self.news)(WatchNews::OnTime { took }).await;
                     }
                     // An answer that took longer than it may, of which the alarm did not tell: we came to it late.
-                    if teaches && !was_us && (is_late || took <= soft) {
+                    if wait.teaches && !was_us && (is_late || took <= soft) {
                         self.judge.answered(took);
                     }
                     return done;
                 }
-                _ = self.ticker.tick(), if !is_armed => is_armed = true,
+                () = tick(self.ticker, self.plan.heartbeat), if !is_armed => is_armed = true,
                 () = &mut self.alarm, if is_armed => {
                     let now = self.clock.now();
                     if was_late_ourselves(now, due, soft) {
@@ -140,6 +200,14 @@ impl<'a, N: AsyncFnMut(WatchNews)> Talk<'a, N> {
                 }
             }
         }
+    }
+}
+
+/// Waits for the next tick. A timer that fails us is no fault of the server's: then the runtime's has to do.
+async fn tick(ticker: &mut Ticker, heartbeat: Duration) {
+    if let Err(error) = ticker.tick().await {
+        tracing::debug!(%error, "the timer of a heartbeat failed");
+        sleep(heartbeat).await;
     }
 }
 

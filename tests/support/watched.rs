@@ -13,9 +13,10 @@ use changeover::model::{
     WatchSession, WatchSpec,
 };
 use changeover::sys::Clock;
-use changeover::watch::watch;
+use changeover::watch::Watcher;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
+use tokio::task::LocalSet;
 
 use super::cluster::{MONITOR, PASSWORD};
 use super::wait::DEADLINE;
@@ -37,7 +38,7 @@ pub fn plan() -> PostgresPlan {
     }
 }
 
-/// A watch. It ends when this is dropped.
+/// One watch or some, on one thread. They end when this is dropped.
 #[derive(Debug)]
 pub struct Watched {
     news: Receiver<(Instant, WatchNews)>,
@@ -53,22 +54,31 @@ impl Watched {
 
     /// Watches the server at `address`, which has so much time for a login.
     pub fn start_at(address: Address, plan: PostgresPlan, timeout: Duration) -> Self {
-        let spec = WatchSpec { address, approach: Approach::PLAIN, timeout, postgres: Arc::new(plan) };
+        Self::start_all(vec![address], plan, timeout)
+    }
+
+    /// Watches the servers at `addresses`, each of which has so much time for a login.
+    pub fn start_all(addresses: Vec<Address>, plan: PostgresPlan, timeout: Duration) -> Self {
+        let postgres = Arc::new(plan);
         let (told, news) = channel();
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let since_open = Rc::new(Cell::new(Duration::ZERO));
-            let opened = Rc::clone(&since_open);
-            runtime.block_on(async {
-                let watched = watch(Arc::new(spec), Clock::start(), async move |news| {
+            let local = LocalSet::new();
+            let watcher = Watcher::new(Clock::start());
+            for address in addresses {
+                let (told, opened) = (told.clone(), Rc::clone(&since_open));
+                let spec = WatchSpec { address, approach: Approach::PLAIN, timeout, postgres: Arc::clone(&postgres) };
+                local.spawn_local(watcher.clone().watch(Arc::new(spec), async move |news| {
                     if matches!(news, WatchNews::Opened(_)) {
                         opened.set(thread_time());
                     }
                     told.send((Instant::now(), news)).ok();
-                });
-                tokio::select! { _ = stopped => {} () = watched => {} }
-            });
+                }));
+            }
+            drop(told);
+            local.block_on(&runtime, stopped).ok();
             thread_time().saturating_sub(since_open.get())
         });
         Self { news, stop: Some(stop), thread: Some(thread) }
@@ -135,7 +145,7 @@ impl Watched {
         self.news.try_iter().map(|(_, news)| news).collect()
     }
 
-    /// Ends the watch, and returns the processor time that its thread has taken since it last opened a session.
+    /// Ends the watches, and returns the processor time that its thread has taken since it last opened a session.
     pub fn stop(mut self) -> Duration {
         drop(self.stop.take());
         self.thread.take().expect("it runs").join().expect("no panic")
@@ -151,7 +161,8 @@ impl Drop for Watched {
     }
 }
 
-fn thread_time() -> Duration {
+/// The processor time that this thread has taken.
+pub fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

@@ -185,6 +185,45 @@ fn whoever_cannot_be_asked_as_whom_keeps_its_part() {
 }
 
 #[test]
+fn a_role_is_believed_of_whoever_lets_nobody_in_until_it_was_down() {
+    let full = WatchError::Login(LoginError::TooManyConnections);
+    let slow = || failed(ProbeError::Check(CheckError::AnswerTimedOut));
+    let starting = || failed(ProbeError::Check(CheckError::CannotConnectNow));
+    for (error, proof) in [(denied(), refused()), (denied(), starting()), (full, refused())] {
+        let mut rig = healthy(three());
+        rig.ends("a", WatchEnd::Terminated);
+        rig.fails("a", error);
+        rig.answer("a", passed());
+        rig.answer("a", slow());
+        assert_eq!(rig.way("pg"), "a", "one slow answer proves nothing");
+        rig.answer("a", passed());
+        rig.answer("a", proof);
+        assert_eq!(rig.backend("a").health, HealthState::Healthy, "once is no verdict");
+        assert!(rig.holds(), "and it may have come back as anything");
+        rig.answer("a", passed());
+        rig.live(ms(5000), &[]);
+        assert!(rig.holds());
+        rig.open_session("a", primary(1, &[]));
+        assert_eq!(rig.way("pg"), "a");
+    }
+}
+
+#[test]
+fn whoever_lets_nobody_in_yields_to_a_promotion_and_not_to_an_old_primary() {
+    let mut rig = healthy(three());
+    rig.ends("a", WatchEnd::Terminated);
+    rig.fails("a", denied());
+    rig.answer("a", passed());
+    rig.sees("b", primary(2, &[1000]));
+    assert_eq!(rig.way("pg"), "b", "its line comes from the one that is believed of the other");
+    rig.ends("b", WatchEnd::Terminated);
+    rig.fails("b", denied());
+    rig.answer("b", passed());
+    rig.open_session("a", primary(1, &[]));
+    assert_eq!(rig.way("pg"), "b", "an older line is no better for being told later");
+}
+
+#[test]
 fn whoever_is_never_let_in_has_no_part_and_says_why() {
     let mut rig = Rig::new(three());
     for name in ["a", "b", "c"] {
