@@ -235,6 +235,22 @@ fn a_hundred_of_a_hundred_cancels_reach_their_query_behind_two_standbys_in_clear
 }
 
 #[test]
+fn a_standby_that_hangs_keeps_no_cancel_from_the_other() {
+    let rig = Rig::start("");
+    let mut session = rig.session();
+    let node = rig.node(&session.whom());
+    let frozen = &rig.cluster.nodes[3 - node];
+    frozen.freeze();
+    rig.site.daemon.wait_health("orders", &frozen.name, "unhealthy");
+    rig.sleep(&mut session, node);
+    let begun = Instant::now();
+    // All are asked, and the client is kept until the one that hangs is waited for no longer.
+    rig.cancel(&session, Way::Clear);
+    println!("over after {:?}", begun.elapsed());
+    session.was_cancelled();
+}
+
+#[test]
 fn a_cancel_that_was_held_hits_no_later_query() {
     let rig = Rig::over(Cluster::with_settings(2, "ssl = off\n"), "");
     let mut session = Session::log_in(dial(rig.reads).unwrap());
