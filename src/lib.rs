@@ -60,6 +60,7 @@
 //!    `a_flood_of_addresses_takes_no_more_memory_than_a_fixed_number_of_them`,
 //!    `a_client_beyond_the_hold_limit_is_closed_at_once`, `a_limit_is_exact_under_200_clients_at_once`,
 //!    `there_is_a_limit_and_what_is_beyond_it_is_counted`,
+//!    `a_stranger_makes_servers_work_no_more_than_the_limit_and_stops_nobody_who_has_a_key`,
 //!    `one_pipe_does_for_many_streams`, `two_hundred_programs_take_turns_and_leave_nothing`.
 //! 9. Bad input never panics, and names what is wrong; a panic in one task ends no other.
 //!    Tests: `any_bytes_give_the_same_however_they_are_split`, `no_bytes_make_it_panic`,

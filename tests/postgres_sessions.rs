@@ -13,14 +13,14 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 
 use changeover::config::{OsSources, parse};
-use changeover::failover::{Controller, Event, PoolRoutes, RouteTable, Sessions, TargetRoutes};
+use changeover::failover::{Controller, Event, PoolRoutes, Route, RouteTable, Sessions, TargetRoutes};
 use changeover::model::{
     Actor, BackendId, CheckKind, Epoch, Generation, MonoTime, OutReason, Plan, PoolKind, PoolName, Target,
 };
 use changeover::routing::{
     BackendLive, EarlyEnds, FOLLOWED_MAX, Live, Pace, PoolLive, Published, Registry, RouteWriter, mailbox, route_cell,
 };
-use changeover::session::{Caller, Entrance, Guard, Places, Seats, Worker, run};
+use changeover::session::{BROADCASTS_MAX, Caller, Entrance, Guard, Places, Seats, Worker, run};
 use changeover::sys::{Clock, Stream};
 use changeover::telemetry::Metrics;
 use support::postgres::{Postgres, client, must};
@@ -370,6 +370,128 @@ fn a_cancel_is_never_held_and_ends_where_there_is_no_server() {
     assert_eq!(site.count("listener_held{listener=\"standby\"}"), 0.0);
 }
 
+/// Asks for encryption, and does not wait for the answer.
+fn ask_first(addr: SocketAddr) -> TcpStream {
+    let mut stream = dial(addr).unwrap();
+    stream.write_all(SSL_REQUEST).unwrap();
+    stream
+}
+
+/// Goes on to cancel with `key` when encryption is refused, and waits for the end.
+fn then_cancel(mut stream: TcpStream, key: &[u8]) {
+    let mut answer = [0; 1];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, *b"N");
+    stream.write_all(&cancel_request(key)).unwrap();
+    assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
+}
+
+#[test]
+fn a_cancel_that_asked_for_encryption_and_was_held_is_not_passed_on_late() {
+    let (pg1, cancels) = server(1, 4, open());
+    let targets = [Target::Standby, Target::Primary];
+    let mut site = Site::start(["hold = \"10m\"", ""], &[pg1.addr], &targets);
+    let (held, primary) = (site.fronts[0], site.fronts[1]);
+    let (_session, key) = log_in(primary, &[]);
+    let late = ask_first(held);
+    site.wait_count("listener_held{listener=\"standby\"}", 1.0);
+    site.writer.publish(site.with_standby.take().unwrap());
+    // Whatever the session does now is not what was to be cancelled.
+    then_cancel(late, &key);
+    assert_eq!(site.count("postgres_cancels_total{listener=\"standby\",way=\"late\"}"), 1.0);
+    then_cancel(ask_first(primary), &key);
+    assert_eq!(took(&cancels), [key], "the one that came in time");
+}
+
+#[test]
+fn a_cancel_whose_first_server_let_it_down_is_not_passed_on_late() {
+    let silent = Server::start(fresh_addr(), |_, mut stream| packet(&mut stream).map(drop));
+    let (pg2, cancels) = server(2, 4, open());
+    let site = Site::start(["", "priority = {number}"], &[silent.addr, pg2.addr], &[Target::Primary]);
+    let (_session, key) = log_in(site.fronts[0], &[]);
+    then_cancel(ask_first(site.fronts[0]), &key);
+    assert_eq!(site.count("postgres_cancels_total{listener=\"primary\",way=\"late\"}"), 1.0);
+    // One that says at once what it is goes straight to its server.
+    cancel(site.fronts[0], &key);
+    assert_eq!(took(&cancels), [key]);
+}
+
+/// A server that takes requests to cancel and does nothing, until the other side has gone: then it tells its name.
+fn hanging(name: u8, gone: &mpsc::Sender<(u8, Vec<u8>)>) -> Server {
+    let gone = gone.clone();
+    Server::start(fresh_addr(), move |_, mut stream| {
+        stream.set_read_timeout(Some(DEADLINE))?;
+        let request = packet(&mut stream)?;
+        assert_eq!(stream.read(&mut [0; 8])?, 0);
+        gone.send((name, request[8..].to_vec())).map_err(|_| ErrorKind::BrokenPipe.into())
+    })
+}
+
+/// The `number`-th request to cancel that comes to the first listener, for any server, and is passed on to all.
+fn broadcast(site: &Site, number: usize) -> TcpStream {
+    let mut stream = dial(site.fronts[0]).unwrap();
+    stream.write_all(&cancel_request(&key(9, number, 4))).unwrap();
+    site.wait_count("postgres_cancels_total{listener=\"any\",way=\"broadcast\"}", number as f64);
+    stream
+}
+
+#[test]
+fn servers_that_hang_keep_nothing_of_a_client_that_has_gone() {
+    let (gone, ends) = mpsc::channel();
+    let pg1 = hanging(1, &gone);
+    let site = Site::start([""; 2], &[pg1.addr], &[Target::Any]);
+    let waiting = broadcast(&site, 1);
+    drop(broadcast(&site, 2));
+    let ended = [(); 2].map(|()| ends.recv_timeout(DEADLINE).unwrap().1[3]);
+    assert_eq!(ended, [2, 1], "the one that waits came first, and is kept until its time is up");
+    assert_eq!(rest(waiting), b"");
+}
+
+#[test]
+fn a_server_that_is_out_is_waited_for_less_long() {
+    let (gone, ends) = mpsc::channel();
+    let (pg1, pg2) = (hanging(1, &gone), hanging(2, &gone));
+    let mut site = Site::start(["", "priority = {number}"], &[pg1.addr, pg2.addr], &[Target::Any]);
+    site.publish_with(|routes| drop(routes.tiers.remove(1)));
+    // One after the other, so that the first would be let go by both before the last.
+    let waiting: Vec<_> = (1..=4).map(|number| broadcast(&site, number)).collect();
+    let ended = [(); 8].map(|()| ends.recv_timeout(DEADLINE).unwrap().0);
+    assert_eq!(ended, [2, 2, 2, 2, 1, 1, 1, 1]);
+    drop(waiting);
+}
+
+#[test]
+fn a_stranger_makes_servers_work_no_more_than_the_limit_and_stops_nobody_who_has_a_key() {
+    let gate = Arc::new(AtomicBool::new(false));
+    let ((pg1, first), (pg2, second)) = (server(1, 4, Arc::clone(&gate)), server(2, 4, Arc::clone(&gate)));
+    let site = Site::start([""; 2], &[pg1.addr, pg2.addr], &[Target::Any]);
+    let front = site.fronts[0];
+    let (_session, own) = log_in(front, &[]);
+    let count = |way: &str| site.count(&format!("postgres_cancels_total{{listener=\"any\",way=\"{way}\"}}"));
+    let strangers: Vec<_> = (0..2 * BROADCASTS_MAX)
+        .map(|number| {
+            let mut stream = dial(front).unwrap();
+            stream.write_all(&cancel_request(&key(9, number % 200, 4))).unwrap();
+            stream
+        })
+        .collect();
+    wait_until("all were heard", DEADLINE, || count("broadcast") + count("limited") >= strangers.len() as f64);
+    assert!(count("limited") > 0.0, "{} were passed on", count("broadcast"));
+    let mut stream = dial(front).unwrap();
+    stream.write_all(&cancel_request(&own)).unwrap();
+    let of_own = if own[2] == 1 { &first } else { &second };
+    wait_until("it arrives", DEADLINE, || of_own.lock().unwrap().contains(&own));
+    assert_eq!(count("learned"), 1.0);
+    gate.store(true, Ordering::SeqCst);
+    for stream in strangers {
+        assert_eq!(rest(stream), b"");
+    }
+    for cancels in [first, second] {
+        let strange = took(&cancels).iter().filter(|key| key[2] == 9).count();
+        assert!(strange as f64 <= count("broadcast"), "{strange}");
+    }
+}
+
 /// A server that encrypts, or so it says: then it tells its name.
 fn encrypting(name: u8) -> Server {
     Server::start(fresh_addr(), move |_, mut stream| {
@@ -428,6 +550,52 @@ fn what_is_encrypted_follows_nobody_to_a_server_that_was_second_best() {
     // A standby has come, and is tried first.
     site.publish_with(|routes| routes.tiers.reverse());
     assert_eq!(encrypt(site.fronts[0]).1, b'2');
+    waits_and_is_followed(&site, last, b'1');
+}
+
+/// Has the session speak, and waits until what comes next goes where it is, to the server of this name.
+fn waits_and_is_followed(site: &Site, (mut session, at): (TcpStream, u8), name: u8) {
+    assert_eq!(at, name);
+    session.write_all(b"a question").unwrap();
+    wait_until("what comes next goes to the same server", DEADLINE, || encrypt(site.fronts[0]).1 == name);
+    assert_eq!(site.count("postgres_encrypted_elsewhere_total{listener=\"prefer-standby\"}"), 0.0);
+}
+
+#[test]
+fn what_is_encrypted_follows_one_that_waits_for_an_answer_to_a_server_that_lingers() {
+    let (one, two) = (encrypting(b'1'), encrypting(b'2'));
+    let mut site = Site::start(["", "priority = {number}"], &[one.addr, two.addr], &[Target::PreferStandby]);
+    let last = encrypt(site.fronts[0]);
+    let lingers = |routes: &mut PoolRoutes| {
+        let out = routes.tiers.remove(0);
+        routes.lingering.extend(out.routes().iter().map(|route| Route { epoch: Epoch(9), ..route.clone() }));
+    };
+    site.publish_with(lingers);
+    assert_eq!(encrypt(site.fronts[0]).1, b'2', "it waits for nothing");
+    site.wait_count("listener_connections_active{listener=\"prefer-standby\"}", 1.0);
+    let kept = last.0.try_clone().unwrap();
+    waits_and_is_followed(&site, last, b'1');
+    let follower = encrypt(site.fronts[0]);
+    assert_eq!(follower.1, b'1');
+    site.wait_count("listener_connections_active{listener=\"prefer-standby\"}", 2.0);
+    // Whoever came after it goes when it goes.
+    let mut pace = Pace::new(MonoTime::ZERO);
+    let cut = site.registry.fence(site.backends["pg1"], Epoch(9), Sessions::All, OutReason::Drained, &mut pace);
+    assert_eq!(cut.sessions, 2);
+    drop(kept);
+}
+
+#[test]
+fn what_is_encrypted_and_may_have_missed_is_counted() {
+    let (one, two) = (encrypting(b'1'), encrypting(b'2'));
+    let mut site = Site::start(["", "priority = {number}"], &[one.addr, two.addr], &[Target::PreferStandby]);
+    let (mut session, _) = encrypt(site.fronts[0]);
+    site.publish_with(|routes| drop(routes.tiers.remove(0)));
+    session.write_all(b"a question").unwrap();
+    wait_until("one is counted", DEADLINE, || {
+        assert_eq!(encrypt(site.fronts[0]).1, b'2');
+        site.count("postgres_encrypted_elsewhere_total{listener=\"prefer-standby\"}") > 0.0
+    });
 }
 
 /// All that comes until the end.

@@ -353,6 +353,7 @@ mod tests {
             others: Default::default(),
             kind: PoolKind::Tcp,
             servers: Vec::new(),
+            lingering: Vec::new(),
             name: PoolName::from(number.to_string().as_str()),
             dial: DialPlan { connect_timeout: second, connect_attempts: 1, resend: Resend::Never },
             hold: HoldPlan { when_down: WhenDown::Hold, hold: second, hold_limit: 1 },

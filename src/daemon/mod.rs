@@ -22,10 +22,10 @@ use crate::admin::Admin;
 use crate::config::Document;
 use crate::config::overlay::Note;
 use crate::control::{Control, Observer, RecordTo, Recorder};
-use crate::model::{Address, ListenerName, MonoTime, Plan};
+use crate::model::{Address, ListenerName, MonoTime, Plan, PoolKind};
 use crate::relay::PIPES_MAX;
 use crate::routing::{ControlHandle, Phase, Readiness, Registry, mailbox, route_cell};
-use crate::session::{Guard, Seats, Threads, Worker};
+use crate::session::{BROADCASTS_MAX, Guard, Seats, Threads, Worker};
 use crate::settings::{Settings, notes_of};
 use crate::store::{self, Opened, State, StoreError};
 use crate::sys::{Clock, cores, raise_descriptor_limit};
@@ -277,10 +277,12 @@ fn first_verdicts(
 }
 
 /// How many sessions there may be at once: as configured, or what the descriptors allow at two each,
-/// with some left for listeners, probes and the admin server, and for the pipes of `threads` threads.
+/// with some left for listeners, probes and the admin server, and for the pipes and the broadcast cancels of `threads` threads.
 fn session_limit(plan: &Plan, threads: usize) -> usize {
     let limit = raise_descriptor_limit().limit;
-    let reserve = (limit / 4).min(1024 + threads * 2 * PIPES_MAX);
+    let clusters = plan.pools.values().filter(|pool| pool.kind == PoolKind::Postgres);
+    let servers = clusters.map(|pool| pool.backends.len()).max().unwrap_or(0);
+    let reserve = (limit / 4).min(1024 + threads * (2 * PIPES_MAX + servers * BROADCASTS_MAX));
     let allowed = (limit - reserve) / 2;
     if plan.daemon.max_sessions > allowed {
         tracing::warn!(

@@ -367,6 +367,7 @@ impl Pool {
             others: self.other_routes(),
             kind: self.plan.kind,
             servers: self.servers(),
+            lingering: self.lingering(),
             tiers: ordered.map(|(_, routes)| Tier::new(self.plan.balance, routes)).collect(),
         }
     }

@@ -39,6 +39,9 @@ pub struct PoolRoutes {
     pub kind: PoolKind,
     /// Of a postgres pool: all its servers, fit or not. A request to cancel may be for any of them.
     pub servers: Vec<PoolServer>,
+    /// Of a postgres pool: standbys whose sessions go on though they get no new ones, since they are drained or too far
+    /// behind. What may be a request to cancel such a session, encrypted, is all that is sent there.
+    pub lingering: Vec<Route>,
 }
 
 /// A server of a postgres pool, and how to reach it.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Target, WhenDown};
+use crate::model::{HealthState, Target, WhenDown};
 
 use super::availability::Availability;
 use super::member::Member;
@@ -16,6 +16,21 @@ impl Pool {
     pub(super) fn is_readable(&self, member: &Member) -> bool {
         let follows = |server: &Server| server.part == Part::Follows && server.is_good_standby();
         member.is_sound() && self.server_of(member).is_some_and(follows)
+    }
+
+    /// The standbys whose sessions go on though they get no new ones; none while new clients wait.
+    pub(super) fn lingering(&self) -> Vec<Route> {
+        let lingers = |member: &&Member| {
+            let stays = |server: &Server| {
+                let is_ousted = member.availability() == Availability::Draining || server.lag.is_lagging;
+                server.part == Part::Follows && !server.lag.has_diverged && !server.is_suspect() && is_ousted
+            };
+            member.health.state == HealthState::Healthy
+                && matches!(member.availability(), Availability::Draining | Availability::Standby)
+                && self.server_of(member).is_some_and(stays)
+        };
+        let members = self.members.iter().filter(|_| self.pause.is_none());
+        members.filter(lingers).map(Member::route).collect()
     }
 
     /// The routes by target; none in a pool that is no cluster.

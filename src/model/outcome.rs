@@ -234,6 +234,10 @@ labelled! {
         Broadcast = "broadcast",
         /// To nobody: there is no server.
         Nowhere = "nowhere",
+        /// To nobody: it was held or delayed here, and could hit a later query than the one that was meant.
+        Late = "late",
+        /// To nobody: whose key it is was not known, and too many such requests had come.
+        Limited = "limited",
     }
 }
 

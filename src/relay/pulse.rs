@@ -1,8 +1,10 @@
 //! A session's sign of life: what it has moved, and whether it must stop. Shared between the relay
 //! and the thread's one coarse tick, so that no session needs a timer of its own.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -40,6 +42,8 @@ pub struct Pulse {
     waker: RefCell<Option<Waker>>,
     /// Kept after each move, for so long.
     vigil: Option<(Rc<Vigil>, Duration)>,
+    /// Set after each move to whether the client has spoken last, where somebody wants to know.
+    awaits: OnceCell<Arc<AtomicBool>>,
 }
 
 impl Pulse {
@@ -121,6 +125,11 @@ impl Pulse {
         self
     }
 
+    /// Has `awaits` be set, after each move, to whether the client waits for an answer: whether it has spoken last.
+    pub fn tell_whether_it_awaits(&self, awaits: &Arc<AtomicBool>) {
+        self.awaits.get_or_init(|| Arc::clone(awaits));
+    }
+
     /// What moved since it was last asked, to the backend and to the client.
     pub fn take_moved(&self) -> [u64; 2] {
         let moved = self.moved_since_tick();
@@ -158,6 +167,9 @@ impl Pulse {
         total.set(total.get() + u64::try_from(bytes).unwrap_or(0));
         if let Some((vigil, time)) = &self.vigil {
             vigil.keep(*time);
+        }
+        if let Some(awaits) = self.awaits.get() {
+            awaits.store(direction == Direction::ClientToBackend, Ordering::Relaxed);
         }
     }
 

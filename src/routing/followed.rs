@@ -1,5 +1,6 @@
 //! Where each client's sessions are whose keys could not be read, because they are encrypted: a request to cancel one of
-//! them is encrypted too, and cannot be told from another session. It is sent where the client's last one went.
+//! them is encrypted too, and cannot be told from another session. It is sent where the client's last one went of those that
+//! wait for an answer, for that is what is cancelled; if none waits, where the last one went.
 //!
 //! So are its first few sessions, then: a client that has more of them open than [`FOLLOWED_MAX`] is many people or a pool of
 //! connections, of which the last says nothing, and whose balance would suffer. What is kept is one entry a session.
@@ -8,9 +9,10 @@ use std::collections::hash_map::{Entry, RandomState};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::model::{BackendId, ListenerName};
+use crate::model::{BackendId, Epoch, ListenerName};
 
 /// A client with more sessions than this at a listener is followed no longer.
 pub const FOLLOWED_MAX: usize = 4;
@@ -31,9 +33,27 @@ pub struct Followed {
 #[derive(Debug, Default)]
 struct Shard {
     /// Each client's, in the order in which they were opened.
-    open: HashMap<Visitor, BTreeMap<u64, BackendId>>,
+    open: HashMap<Visitor, BTreeMap<u64, Visit>>,
     /// How many were entered so far.
     entered: u64,
+}
+
+/// One session of a client.
+#[derive(Debug)]
+struct Visit {
+    to: (BackendId, Epoch),
+    awaits: Arc<AtomicBool>,
+}
+
+/// Where a client's session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastVisit {
+    /// Its backend.
+    pub backend: BackendId,
+    /// The epoch under which it was admitted there: who comes after it goes when it goes.
+    pub epoch: Epoch,
+    /// Whether it waits for an answer: the client was the last to say something.
+    pub awaits: bool,
 }
 
 impl Default for Followed {
@@ -43,25 +63,31 @@ impl Default for Followed {
 }
 
 impl Followed {
-    /// Enters a session of a client at `ip` to `backend`, for as long as the result lives.
+    /// Enters a session of a client at `ip` that was admitted to a backend under this epoch, for as long as the result lives.
     #[must_use]
-    pub fn enter(self: &Arc<Self>, listener: &ListenerName, ip: IpAddr, backend: BackendId) -> Follow {
+    pub fn enter(self: &Arc<Self>, listener: &ListenerName, ip: IpAddr, to: (BackendId, Epoch)) -> Follow {
         let visitor = (listener.clone(), ip);
+        let awaits = Arc::<AtomicBool>::default();
         let mut shard = self.shard(&visitor);
         shard.entered += 1;
         let number = shard.entered;
-        shard.open.entry(visitor.clone()).or_default().insert(number, backend);
+        let visit = Visit { to, awaits: Arc::clone(&awaits) };
+        shard.open.entry(visitor.clone()).or_default().insert(number, visit);
         drop(shard);
-        Follow { followed: Arc::clone(self), visitor, number }
+        Follow { followed: Arc::clone(self), visitor, number, awaits }
     }
 
-    /// Where the client at `ip` has opened its last session that is still there; none if it has none, or too many.
+    /// Where the client at `ip` has the last session that it has opened, of those that wait for an answer if any does; none
+    /// if it has none, or too many.
     #[must_use]
-    pub fn last(&self, listener: &ListenerName, ip: IpAddr) -> Option<BackendId> {
+    pub fn last(&self, listener: &ListenerName, ip: IpAddr) -> Option<LastVisit> {
         let visitor = (listener.clone(), ip);
         let shard = self.shard(&visitor);
         let open = shard.open.get(&visitor).filter(|open| open.len() <= FOLLOWED_MAX)?;
-        open.last_key_value().map(|(_, &backend)| backend)
+        let visits = open.values().map(|visit| (visit.awaits.load(Ordering::Relaxed), visit.to));
+        // The last one of the greatest.
+        let last = visits.max_by_key(|&(awaits, _)| awaits);
+        last.map(|(awaits, (backend, epoch))| LastVisit { backend, epoch, awaits })
     }
 
     /// A panic while the lock was held cannot have left a shard half changed in a way that matters.
@@ -77,6 +103,15 @@ pub struct Follow {
     followed: Arc<Followed>,
     visitor: Visitor,
     number: u64,
+    awaits: Arc<AtomicBool>,
+}
+
+impl Follow {
+    /// To be set to whether the session waits for an answer.
+    #[must_use]
+    pub const fn awaits(&self) -> &Arc<AtomicBool> {
+        &self.awaits
+    }
 }
 
 impl Drop for Follow {
@@ -93,30 +128,48 @@ impl Drop for Follow {
 
 #[cfg(test)]
 mod tests {
-    use super::{FOLLOWED_MAX, Followed};
-    use crate::model::BackendId;
+    use super::{FOLLOWED_MAX, Followed, LastVisit};
+    use crate::model::{BackendId, Epoch};
     use std::net::{IpAddr, Ipv4Addr};
     use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
+    const ONE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     #[test]
     fn a_client_is_followed_to_its_last_session_while_it_has_few() {
         let followed = Arc::new(Followed::default());
-        let (one, other) = (IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)));
-        let enter = |ip, backend| followed.enter(&"reads".into(), ip, BackendId(backend));
-        let last = |ip| followed.last(&"reads".into(), ip);
-        assert_eq!(last(one), None);
-        let (first, _other, second) = (enter(one, 1), enter(other, 3), enter(one, 2));
-        assert_eq!((last(one), last(other)), (Some(BackendId(2)), Some(BackendId(3))));
-        assert_eq!(followed.last(&"writes".into(), one), None, "through another listener it has none");
+        let other = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+        let enter = |ip, backend| followed.enter(&"reads".into(), ip, (BackendId(backend), Epoch(7)));
+        let last = |ip| followed.last(&"reads".into(), ip).map(|last| last.backend.0);
+        assert_eq!(last(ONE), None);
+        let (first, _other, second) = (enter(ONE, 1), enter(other, 3), enter(ONE, 2));
+        assert_eq!((last(ONE), last(other)), (Some(2), Some(3)));
+        assert_eq!(followed.last(&"writes".into(), ONE), None, "through another listener it has none");
         drop(second);
-        assert_eq!(last(one), Some(BackendId(1)));
-        let mut more: Vec<_> = (1..FOLLOWED_MAX).map(|_| enter(one, 2)).collect();
-        assert_eq!(last(one), Some(BackendId(2)));
-        more.push(enter(one, 2));
-        assert_eq!(last(one), None, "too many");
+        assert_eq!(last(ONE), Some(1));
+        let mut more: Vec<_> = (1..FOLLOWED_MAX).map(|_| enter(ONE, 2)).collect();
+        assert_eq!(last(ONE), Some(2));
+        more.push(enter(ONE, 2));
+        assert_eq!(last(ONE), None, "too many");
         drop((first, more));
-        assert_eq!(last(one), None);
+        assert_eq!(last(ONE), None);
         let left: usize = followed.shards.iter().map(|shard| shard.lock().unwrap().open.len()).sum();
         assert_eq!(left, 1, "the other one's");
+    }
+
+    #[test]
+    fn a_session_that_waits_for_an_answer_goes_before_those_that_came_later() {
+        let followed = Arc::new(Followed::default());
+        let visits = [1, 2, 3].map(|n| followed.enter(&"reads".into(), ONE, (BackendId(n), Epoch(u64::from(n)))));
+        let last = || followed.last(&"reads".into(), ONE);
+        let visit = |n, awaits| Some(LastVisit { backend: BackendId(n), epoch: Epoch(u64::from(n)), awaits });
+        assert_eq!(last(), visit(3, false));
+        visits[0].awaits().store(true, Ordering::Relaxed);
+        assert_eq!(last(), visit(1, true));
+        visits[1].awaits().store(true, Ordering::Relaxed);
+        assert_eq!(last(), visit(2, true));
+        visits[1].awaits().store(false, Ordering::Relaxed);
+        assert_eq!(last(), visit(1, true));
     }
 }

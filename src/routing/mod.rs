@@ -19,7 +19,7 @@ pub use admission::{Admission, Stale, Woken};
 pub use cancel_keys::{CancelKeys, Learned};
 pub use entry::{Pair, SessionFacts};
 pub use feedback::Feedback;
-pub use followed::{FOLLOWED_MAX, Follow, Followed};
+pub use followed::{FOLLOWED_MAX, Follow, Followed, LastVisit};
 pub use line::{InLine, Room};
 pub use live::{BackendLive, EarlyEnds, Live, PoolLive};
 pub use mailbox::{ControlHandle, mailbox};

@@ -71,7 +71,9 @@ pub(super) struct Search {
     line: Option<InLine>,
     /// Its place among those who wait; kept until a backend answers or the dial's time is over.
     pub(super) hold: Option<Hold>,
-    unknown_pool: u32,
+    pub(super) unknown_pool: u32,
+    /// How often a server was looked for, since it is known what the client wants.
+    pub(super) looks: u32,
     silent: Option<Silent>,
     /// An operator has closed it, at whichever backend it was then.
     is_closed: bool,
@@ -92,6 +94,7 @@ impl Search {
             tried: Vec::new(),
             hold: None,
             unknown_pool: 0,
+            looks: 0,
             silent: None,
             is_closed: false,
         }
@@ -268,6 +271,7 @@ impl Search {
         if routes.kind == PoolKind::Postgres && self.packet.is_none() {
             return Choice::Hear;
         }
+        self.looks = self.looks.saturating_add(1);
         let look = self.silent.as_ref().map(|silent| silent.look(routes));
         if look == Some(Look::News) {
             self.forget_silent();
@@ -282,8 +286,7 @@ impl Search {
         match self.take_place(worker, routes, &pool, plan) {
             Ok((route, room)) => match published.live.backends.get(&route.backend) {
                 Some(backend) => {
-                    let (route, backend) = (route.clone(), Arc::clone(backend));
-                    let writes = routes.is_write_route(route.backend);
+                    let (backend, writes) = (Arc::clone(backend), routes.is_write_route(route.backend));
                     Choice::Dial(Picked { route, plan: routes.dial, backend, pool, room, writes })
                 }
                 None => Choice::Refuse(Refusal::NoBackend),
@@ -300,13 +303,13 @@ impl Search {
     }
 
     /// Picks a backend and takes a place there; whoever waits in line for room does not do so before its turn.
-    fn take_place<'r>(
+    fn take_place(
         &mut self,
         worker: &Worker,
-        routes: &'r PoolRoutes,
+        routes: &PoolRoutes,
         pool: &Arc<PoolLive>,
         plan: &ListenerPlan,
-    ) -> Result<(&'r Route, Room), NoRoute> {
+    ) -> Result<(Route, Room), NoRoute> {
         let target = plan.target;
         self.line = self.line.take().filter(|line| line.is_of(pool, target));
         // Before it queues, so that its turn is the order of its arrival.
@@ -314,7 +317,7 @@ impl Search {
         if self.must_queue(routes, pool, target) {
             return Err(NoRoute::Full);
         }
-        let may_follow = self.tried.is_empty() && self.packet.as_ref().is_some_and(FirstPacket::is_opaque);
+        let may_follow = !self.is_late() && self.packet.as_ref().is_some_and(FirstPacket::is_opaque);
         if let Some((route, place)) = self.ip.filter(|_| may_follow).and_then(|ip| follow(worker, routes, plan, ip)) {
             return Ok((route, Room::new(place, Arc::clone(pool))));
         }
@@ -332,7 +335,7 @@ impl Search {
             };
             // Somebody else may have taken the last place since the pick saw it; then there is no more to see there.
             if let Some(place) = route.load.take(route.max_connections) {
-                break Ok((route, Room::new(place, Arc::clone(pool))));
+                break Ok((route.clone(), Room::new(place, Arc::clone(pool))));
             }
         };
         if !matches!(taken, Err(NoRoute::Full)) {

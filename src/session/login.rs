@@ -4,13 +4,15 @@ use std::rc::Rc;
 
 use crate::failover::PoolServer;
 use crate::model::{CancelKey, SessionEnd};
-use crate::relay::{FirstChunk, Heard, Start, listen};
+use crate::relay::{Heard, Pulse, Start, listen};
 use crate::routing::{Follow, Learned};
 use crate::sys::Gated;
 use crate::wire::postgres::{StartupTap, Tapped};
 
 use super::caller::Caller;
+use super::cancel::Request;
 use super::dial::Established;
+use super::establish::Search;
 use super::meeting::Meeting;
 use super::{Entrance, Worker, cancel};
 
@@ -20,7 +22,17 @@ pub(super) enum CancelPlace {
     /// Its key is known.
     Learned { _key: Learned },
     /// It is not, and the client is followed.
-    Followed { _to: Follow },
+    Followed { to: Follow },
+}
+
+impl CancelPlace {
+    /// Goes by what `pulse` has moving from now on.
+    pub(super) fn watch(&self, pulse: &Pulse) {
+        match self {
+            Self::Learned { .. } => {}
+            Self::Followed { to } => pulse.tell_whether_it_awaits(to.awaits()),
+        }
+    }
 }
 
 /// What there is to be heard still, and what was.
@@ -31,31 +43,32 @@ pub(super) enum Login {
     None,
     /// Nothing is to be heard, or it was of no use.
     Unknown,
-    /// It goes on.
-    GoesOn(Box<StartupTap>),
+    /// It goes on. `is_late`: the client had to wait for its server.
+    GoesOn { tap: Box<StartupTap>, is_late: bool },
     /// It is done, and the key is remembered.
     Done(Learned),
 }
 
 impl Login {
-    /// What is known of the login of a client that has sent `first` to the server of `session`, and begins with `start`.
+    /// What is known of the login of the client of `search`, whose first bytes have gone to the server of `session`, and that
+    /// begins with `start`.
     pub(super) fn follow(
         worker: &Worker,
         entrance: &Entrance,
         session: &Established,
-        first: &FirstChunk,
+        search: &Search,
         start: &Start,
     ) -> Self {
         if start.holds_client_bytes() {
             return Self::Unknown;
         }
         let mut tap = StartupTap::default();
-        let heard = match tap.client(first.bytes()) {
+        let heard = match tap.client(search.first.bytes()) {
             Tapped::GoOn => tap.server(start.answer()),
             over @ (Tapped::Over(_) | Tapped::Cancels(_)) => over,
         };
         match heard {
-            Tapped::GoOn => Self::GoesOn(Box::new(tap)),
+            Tapped::GoOn => Self::GoesOn { tap: Box::new(tap), is_late: search.is_late() },
             Tapped::Over(key) => learn(worker, entrance, session, key).map_or(Self::Unknown, Self::Done),
             // It was sent to the server already, as a part of what came at once.
             Tapped::Cancels(_) => Self::Unknown,
@@ -64,17 +77,27 @@ impl Login {
 
     /// Whether there is nothing more to be heard.
     pub(super) const fn is_heard(&self) -> bool {
-        !matches!(self, Self::GoesOn(_))
+        !matches!(self, Self::GoesOn { .. })
     }
 
     /// What is kept of the client of `meeting`, once everything is heard.
-    pub(super) fn into_place(self, worker: &Worker, meeting: &Meeting, caller: &Caller) -> Option<Box<CancelPlace>> {
+    pub(super) fn into_place(
+        self,
+        worker: &Worker,
+        entrance: &Entrance,
+        meeting: &Meeting,
+        caller: &Caller,
+    ) -> Option<Box<CancelPlace>> {
         let place = match self {
             Self::None => return None,
             Self::Done(key) => CancelPlace::Learned { _key: key },
-            Self::Unknown | Self::GoesOn(_) => {
-                let (listener, backend) = (&meeting.plan.name, meeting.session.route.backend);
-                CancelPlace::Followed { _to: worker.registry.followed().enter(listener, caller.ip()?, backend) }
+            Self::Unknown | Self::GoesOn { .. } => {
+                let (listener, route, ip) = (&meeting.plan.name, &meeting.session.route, caller.ip()?);
+                let followed = worker.registry.followed();
+                if followed.last(listener, ip).is_some_and(|last| last.awaits && last.backend != route.backend) {
+                    entrance.metrics.encrypted_elsewhere.inc();
+                }
+                CancelPlace::Followed { to: followed.enter(listener, ip, (route.backend, route.epoch)) }
             }
         };
         Some(Box::new(place))
@@ -91,7 +114,7 @@ impl Login {
         caller: &Caller,
         start: Start,
     ) -> (Result<Start, SessionEnd>, Self) {
-        let Self::GoesOn(tap) = self else { return (Ok(start), self) };
+        let Self::GoesOn { tap, is_late } = self else { return (Ok(start), self) };
         let Meeting { session, pulse, .. } = meeting;
         match listen(client, &session.server, start, *tap, pulse, &worker.loans).await {
             Heard::On(start, key) => {
@@ -99,7 +122,7 @@ impl Login {
             }
             Heard::Ended(end) => (Err(end), Self::None),
             Heard::Cancels(key) => {
-                cancel::pass_on(worker, entrance, client, caller, &key).await;
+                cancel::pass_on(worker, entrance, client, caller, Request { key, is_late }).await;
                 (Err(SessionEnd::Completed), Self::None)
             }
         }

@@ -75,7 +75,7 @@ impl Meeting {
         };
         // Before a byte of it is delivered: a client may cancel as soon as it knows how.
         if search.packet.is_some() {
-            search.login = Login::follow(worker, entrance, &self.session, &search.first, &start);
+            search.login = Login::follow(worker, entrance, &self.session, search, &start);
         }
         if admission.attach_client(client, server, || start.deliver(client, &self.pulse)).is_ok() {
             return Outcome::Opened(start.after(std::mem::take(&mut search.first)));

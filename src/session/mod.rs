@@ -40,6 +40,8 @@ use crate::telemetry::{Counted, ListenerMetrics};
 use crate::wire::postgres::FirstPacket;
 
 pub use caller::Caller;
+pub use cancel::BROADCASTS_MAX;
+use cancel::Request;
 use establish::Search;
 pub use guard::{Guard, Pass};
 pub use hand_over::{Handed, Threads};
@@ -112,7 +114,7 @@ pub async fn run(worker: Rc<Worker>, entrance: Rc<Entrance>, client: Stream, cal
                 } else {
                     Box::pin(login.listen(&worker, &entrance, &meeting, &client, &caller, start)).await
                 };
-                let place = login.into_place(&worker, &meeting, &caller);
+                let place = login.into_place(&worker, &entrance, &meeting, &caller);
                 let (mut on, line) = Talk::after(meeting, guest, client);
                 let start = match start {
                     Ok(start) => start,
@@ -161,11 +163,12 @@ async fn turned_away(
         tracing::debug!(client = ?caller.source(), %reason, "client refused");
     }
     // Its place among those who wait is free before it is told anything.
+    let is_late = search.is_late();
     let Search { first, packet, hold, .. } = search;
     drop(hold);
     match (&client, packet) {
         (Some(client), Some(FirstPacket::Cancel(key))) => {
-            cancel::pass_on(&worker, &entrance, client, caller, &key).await;
+            cancel::pass_on(&worker, &entrance, client, caller, Request { key, is_late }).await;
         }
         (Some(client), Some(packet)) => {
             refusal::tell(&worker, &entrance.plan(), client, &packet, first, refusal).await;

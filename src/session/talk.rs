@@ -153,6 +153,9 @@ impl Talk {
 /// Relays from `start` to the end or to the next rest.
 pub(super) async fn talk(worker: Rc<Worker>, mut talk: Talk, line: Line, start: Start) {
     let Line { pair, pulse, watch } = line;
+    if let Some(place) = &talk.cancel_place {
+        place.watch(&pulse);
+    }
     let end = relay(&pair.client, &pair.server, start, &pulse, &worker.loans).await;
     drop(watch);
     talk.count(&pulse);

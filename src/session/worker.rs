@@ -15,6 +15,7 @@ use crate::routing::{Admission, BackendLive, Feedback, Registry, RouteReader};
 use crate::sys::{Clock, Stream, release_memory};
 use crate::telemetry::PipeMetrics;
 
+use super::cancel::Broadcasts;
 use super::chance::Chance;
 use super::hand_over::Threads;
 use super::hold::HoldQueues;
@@ -63,6 +64,7 @@ pub struct Worker {
     vigil: Rc<Vigil>,
     pub(super) holds: HoldQueues,
     pub(super) chance: Chance,
+    pub(super) broadcasts: Broadcasts,
     sessions: Rc<RefCell<Slab<Watched>>>,
     pub(super) first_session: Notify,
     pub(super) resting: RestingTalks,
@@ -134,6 +136,7 @@ impl Worker {
             vigil: Rc::default(),
             holds: HoldQueues::default(),
             chance: Chance::new(clock.unix_seconds(clock.now()).to_bits() ^ (index as u64).rotate_right(16)),
+            broadcasts: Broadcasts::default(),
             sessions: Rc::default(),
             first_session: Notify::new(),
             resting: RestingTalks::default(),

@@ -44,6 +44,8 @@ pub struct ListenerMetrics {
     pub held: IntGauge,
     /// Sessions whose key for cancelling there was no place for.
     pub cancel_keys_refused: IntCounter,
+    /// Encrypted connections that went to another server than the one where their address waits for an answer.
+    pub encrypted_elsewhere: IntCounter,
     rejected: Vec<IntCounter>,
     cancels: Vec<IntCounter>,
 }
@@ -159,6 +161,7 @@ pub(super) struct ListenerVecs {
     held: IntGaugeVec,
     cancels: IntCounterVec,
     cancel_keys_refused: IntCounterVec,
+    encrypted_elsewhere: IntCounterVec,
 }
 
 impl ListenerVecs {
@@ -182,6 +185,12 @@ impl ListenerVecs {
                 "Sessions whose key for cancelling there was no place for, so that all servers are asked.",
                 &["listener"],
             )?,
+            encrypted_elsewhere: make.counters(
+                "postgres_encrypted_elsewhere_total",
+                "Encrypted connections that went to another server than the one where a session of their address waits for \
+                 an answer: if one was a request to cancel that, it missed.",
+                &["listener"],
+            )?,
         })
     }
 
@@ -192,6 +201,7 @@ impl ListenerVecs {
             active: self.active.with_label_values(&[name]),
             held: self.held.with_label_values(&[name]),
             cancel_keys_refused: self.cancel_keys_refused.with_label_values(&[name]),
+            encrypted_elsewhere: self.encrypted_elsewhere.with_label_values(&[name]),
             rejected: RejectReason::LABELS
                 .iter()
                 .map(|reason| self.rejected.with_label_values(&[name, *reason]))
@@ -209,6 +219,7 @@ impl ListenerVecs {
             drop(self.rejected.remove_label_values(&[name, *reason]));
         }
         drop(self.cancel_keys_refused.remove_label_values(&[name]));
+        drop(self.encrypted_elsewhere.remove_label_values(&[name]));
         for way in CancelWay::LABELS {
             drop(self.cancels.remove_label_values(&[name, *way]));
         }

@@ -32,6 +32,7 @@ pub(super) fn pool(balance: Balance, tiers: Vec<Vec<Route>>, pending: bool) -> P
         others: Default::default(),
         kind: crate::model::PoolKind::Tcp,
         servers: Vec::new(),
+        lingering: Vec::new(),
         tiers: tiers.into_iter().map(|routes| Tier::new(balance, routes)).collect(),
     };
     routes.lay_out(None);

@@ -94,3 +94,26 @@ fn a_server_whose_part_is_not_known_gets_no_readers_and_an_old_primary_neither()
     assert_eq!(rig.way_to(Target::Any).0, "b c", "a says that it is the primary, and is not");
     rig.pass(ms(10));
 }
+
+#[test]
+fn a_standby_lingers_while_it_is_drained_or_behind_and_lives() {
+    let lingering = |rig: &Rig| {
+        let routes = &rig.core.table().pools["pg"].lingering;
+        routes.iter().map(|route| route.name.to_string()).collect::<Vec<_>>()
+    };
+    let mut rig = healthy(three());
+    assert!(lingering(&rig).is_empty());
+    rig.order("b", AdminState::Drain);
+    assert_eq!((rig.way_to(Target::Standby).0, lingering(&rig)), ("c".to_owned(), vec!["b".to_owned()]));
+    rig.pause("pg", None).unwrap();
+    assert!(lingering(&rig).is_empty(), "nobody is sent anywhere");
+    rig.resume("pg").unwrap();
+    assert_eq!(lingering(&rig), ["b"]);
+    rig.order("a", AdminState::Drain);
+    assert_eq!(lingering(&rig), ["b"], "a primary is not among them");
+    rig.order("b", AdminState::Maintenance);
+    assert!(lingering(&rig).is_empty());
+    rig.order("b", AdminState::Drain);
+    rig.dies("b");
+    assert!(lingering(&rig).is_empty());
+}
