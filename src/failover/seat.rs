@@ -36,8 +36,11 @@ impl Pool {
         let allowed = |member: &&Member| member.availability().is_allowed();
         let preferred = self.members().iter().filter(allowed).map(|member| member.tier).min()?;
         let best = self.best_of(tiers)?;
-        if self.cluster.is_some() {
-            return Some(best);
+        if let Some(cluster) = &self.cluster {
+            let last = cluster.lineage.as_ref().and_then(|lineage| self.named(&lineage.server));
+            // Whoever was promoted while no process looked gets nobody without an order either.
+            let is_ordered = last.is_none_or(|last| last.tier == best) || self.plan.failover.automatic;
+            return is_ordered.then_some(best);
         }
         if !self.plan.failover.automatic {
             return (best == preferred).then_some(best);
