@@ -137,6 +137,10 @@ struct World {
     sessions: Vec<Session>,
     /// What the core was told last that each server is.
     told: BTreeMap<BackendId, Role>,
+    /// Whom clients that write were sent to last.
+    written: Option<String>,
+    /// Whether anybody has said anything since, or need not.
+    is_free: bool,
     /// The highest timeline that clients that write were ever sent to.
     routed: u32,
     /// Whether every plan so far has had the writing sessions of who is demoted closed.
@@ -188,6 +192,8 @@ impl World {
             fences: BTreeMap::new(),
             sessions: Vec::new(),
             told: BTreeMap::new(),
+            written: None,
+            is_free: true,
             routed: 0,
             always_cut: true,
             loss,
@@ -219,6 +225,7 @@ impl World {
     fn replan(&mut self, plan: Arc<Plan>) {
         self.always_cut &= plan.pools[&pool()].failover.sessions.demoted == SessionPolicy::Close;
         self.plan = Arc::clone(&plan);
+        self.is_free = true;
         self.feed(replaced(plan));
     }
 
@@ -234,6 +241,7 @@ impl World {
             other => format!("{:?} {other:?}", world.now),
         });
         self.hear(&event);
+        self.is_free |= matches!(event, Event::Ordered { .. });
         let replaced = matches!(event, Event::PlanReplaced { .. });
         let mut out = Vec::new();
         let copy = self.recording.as_ref().map(|_| event.clone());
@@ -255,6 +263,7 @@ impl World {
         if is_news {
             self.check_lineage();
         }
+        self.check_follow();
         self.check_writers(&Arc::clone(&self.table));
     }
 
@@ -290,6 +299,17 @@ impl World {
 
     fn target(&self) -> Option<(BackendId, Epoch)> {
         write_target(&self.table)
+    }
+
+    /// Without automatic failover nobody who writes is sent to another server unless a person has said something.
+    fn check_follow(&mut self) {
+        let Some((target, _)) = self.target() else { return };
+        let name = &self.names[&target];
+        if self.written.as_ref() != Some(name) {
+            let may_follow = self.is_free || self.plan.pools[&pool()].failover.automatic || self.written.is_none();
+            assert!(may_follow, "{name} is the write target after {:?}, and nobody has ordered it", self.written);
+            (self.written, self.is_free) = (Some(name.clone()), false);
+        }
     }
 
     /// Nobody is ever sent to an older line than somebody was before, by what the core believes and by what is true.
