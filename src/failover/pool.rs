@@ -303,7 +303,8 @@ impl Pool {
         if self.pin.is_some() {
             return self.is_seated(member);
         }
-        self.plan.failover.automatic || self.active.is_none_or(|active| member.tier == active)
+        let ordered = self.active.or_else(|| self.served_last());
+        self.plan.failover.automatic || ordered.is_none_or(|tier| member.tier == tier)
     }
 
     /// Whether nothing that may serve is fit, and some of it is known not to be.

@@ -218,6 +218,8 @@ fn with_automatic_off_a_new_primary_is_not_followed_after_a_restart_either() {
     next.live(ms(60_000), &["a"]);
     assert_eq!((next.way("pg"), next.way_to(Target::Any).0), (String::new(), "c".to_owned()));
     assert_eq!(next.server_reason("b"), "standby: automatic failover is off");
+    next.comes_back("a", standby(2, &[900]));
+    assert!(next.holds(), "as without a restart: who served last lives, and may be promoted again");
     next.fail_over("pg", Some("b")).unwrap();
     assert_eq!(next.way("pg"), "b");
     // Who was ordered last is served from again without one.
