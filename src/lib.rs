@@ -82,12 +82,17 @@
 //!     `what_is_given_back_is_what_was_remembered_and_nobody_is_told`, `whatever_happens_the_rules_hold_and_the_pools_recover`,
 //!     `what_was_acknowledged_is_there_after_forty_kills`, `a_full_disk_stops_nobody_and_loses_nothing`,
 //!     `a_disk_that_is_really_full_stops_nobody_and_what_was_written_stays`, `a_disk_that_hangs_holds_nobody_up`.
-//! 13. A cluster has one write target or none, and never one that is behind what was routed to; whoever was the primary is fenced
-//!     before another one is written to.
+//! 13. A cluster has one write target or none, and never one that is behind what was routed to; nobody reaches another primary
+//!     through any target, and whoever was the primary is fenced whole before another one is written to.
 //!     Tests: `whatever_happens_to_a_cluster_there_is_one_write_target_or_none`,
 //!     `the_write_target_is_where_a_second_reckoning_says`,
 //!     `an_old_primary_that_comes_back_gets_nobody_also_after_a_restart_of_ours`,
 //!     `whoever_is_demoted_while_it_lives_is_fenced_before_another_one_writes`,
+//!     `nobody_reaches_a_primary_that_those_who_write_are_not_led_to_because_of_a_pin`,
+//!     `nobody_reaches_a_primary_that_no_operator_has_named_without_automatic_failover`,
+//!     `nobody_reaches_the_new_primary_before_the_old_one_is_fenced`,
+//!     `readers_go_on_while_there_is_no_primary_and_through_a_promotion`,
+//!     `nobody_writes_beside_the_primary_whatever_a_session_came_for`,
 //!     `equal_timelines_are_a_split_brain_and_a_person_decides`. Its line of history is on disk before the first client is sent there, but for a
 //!     disk that does not answer: `a_new_line_of_history_is_written_down_before_anybody_is_sent_there_and_the_fence_waits_for_no_disk`,
 //!     `a_disk_that_does_not_answer_holds_a_failover_up_for_a_tenth_of_a_second`,

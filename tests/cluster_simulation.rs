@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use changeover::failover::recording::{Line, Replay, Scribe};
 use changeover::failover::{
-    Arrival, Command, Controller, Event, KEPT_WITHIN, Lineage, Order, PoolMemory, RouteTable, Sessions,
+    Arrival, Command, Controller, Event, KEPT_WITHIN, Lineage, Order, PoolMemory, Route, RouteTable, Sessions,
 };
 use changeover::model::{
     Actor, AdminPlan, AdminState, Advice, Approach, BackendId, BackendPlan, BackendStatus, Balance, CheckKind,
@@ -113,10 +113,14 @@ struct Monitor {
     seen: Option<ServerFacts>,
 }
 
+/// A client's, with one life of a server: it ends when that does.
 #[derive(Debug)]
 struct Session {
     backend: BackendId,
     epoch: Epoch,
+    server: String,
+    life: u64,
+    /// It was led to whom those who write are led to.
     writes: bool,
     /// Its server has not answered yet.
     opens: bool,
@@ -134,9 +138,15 @@ struct World {
     sent: u64,
     monitors: BTreeMap<BackendId, Monitor>,
     names: BTreeMap<BackendId, String>,
-    /// The fences of those that write, of all, and of those that write and have not begun.
-    fences: BTreeMap<BackendId, [Epoch; 3]>,
+    /// The fences of those that are there, and of those that write and have not begun.
+    fences: BTreeMap<BackendId, [Epoch; 2]>,
     sessions: Vec<Session>,
+    /// What the core was told last that each server is.
+    told: BTreeMap<BackendId, Role>,
+    /// Whom clients that write were sent to last.
+    written: Option<String>,
+    /// Whether anybody has said anything since, or need not.
+    is_free: bool,
     /// The highest timeline that clients that write were ever sent to.
     routed: u32,
     /// What of that is on disk.
@@ -193,6 +203,9 @@ impl World {
             names: BTreeMap::new(),
             fences: BTreeMap::new(),
             sessions: Vec::new(),
+            told: BTreeMap::new(),
+            written: None,
+            is_free: true,
             routed: 0,
             on_disk: None,
             unkept: None,
@@ -227,6 +240,7 @@ impl World {
     fn replan(&mut self, plan: Arc<Plan>) {
         self.always_cut &= plan.pools[&pool()].failover.sessions.demoted == SessionPolicy::Close;
         self.plan = Arc::clone(&plan);
+        self.is_free = true;
         self.feed(replaced(plan));
     }
 
@@ -246,6 +260,8 @@ impl World {
             }
             other => format!("{:?} {other:?}", world.now),
         });
+        self.hear(&event);
+        self.is_free |= matches!(event, Event::Ordered { .. });
         let replaced = matches!(event, Event::PlanReplaced { .. });
         let mut out = Vec::new();
         let copy = self.recording.as_ref().map(|_| event.clone());
@@ -267,6 +283,34 @@ impl World {
         if is_news {
             self.check_lineage();
         }
+        self.check_follow();
+        self.check_writers(&Arc::clone(&self.table));
+    }
+
+    /// Takes note of what the core is told that a server is.
+    fn hear(&mut self, event: &Event) {
+        let Event::Watched { backend, watch, news: WatchNews::Opened(facts) | WatchNews::Seen(facts) } = event else {
+            return;
+        };
+        if self.monitors.get(backend).is_some_and(|monitor| monitor.watch == *watch) {
+            self.told.insert(*backend, facts.role);
+        }
+    }
+
+    /// Whether the session can write, whatever it came for, and the core could know.
+    fn can_write(&self, session: &Session) -> bool {
+        let Session { backend, server, life, .. } = session;
+        let truth = &self.servers[server];
+        let goes_on = truth.life == *life && matches!(truth.process, Process::Up | Process::Frozen);
+        goes_on && truth.is_primary() && self.told.get(backend) == Some(&Role::Primary)
+    }
+
+    /// While those who write are led to one server, nobody can write at another one.
+    fn check_writers(&self, table: &RouteTable) {
+        let Some((target, _)) = write_target(table).filter(|_| self.always_cut) else { return };
+        let stray = self.sessions.iter().find(|session| session.backend != target && self.can_write(session));
+        let name = self.names.get(&target);
+        assert!(stray.is_none(), "{name:?} is the write target, and another one is written to: {stray:?}");
     }
 
     fn status(&self) -> PoolStatus {
@@ -274,8 +318,18 @@ impl World {
     }
 
     fn target(&self) -> Option<(BackendId, Epoch)> {
-        let routes = &self.table.pools.get(&pool())?.tiers;
-        routes.first().and_then(|tier| tier.routes().first()).map(|route| (route.backend, route.epoch))
+        write_target(&self.table)
+    }
+
+    /// Without automatic failover nobody who writes is sent to another server unless a person has said something.
+    fn check_follow(&mut self) {
+        let Some((target, _)) = self.target() else { return };
+        let name = &self.names[&target];
+        if self.written.as_ref() != Some(name) {
+            let may_follow = self.is_free || self.plan.pools[&pool()].failover.automatic || self.written.is_none();
+            assert!(may_follow, "{name} is the write target after {:?}, and nobody has ordered it", self.written);
+            (self.written, self.is_free) = (Some(name.clone()), false);
+        }
     }
 
     /// Nobody is ever sent to an older line than somebody was before, by what the core believes and by what is true.
@@ -312,35 +366,39 @@ impl World {
         self.routed = believed;
     }
 
-    /// One write target or none; and whoever writes elsewhere has been cut before.
+    /// One write target or none; whoever writes elsewhere has been cut before; and nobody is led to another primary.
     fn check_table(&self, table: &RouteTable) {
         let routes = &table.pools[&pool()];
         let targets: Vec<_> = routes.tiers.iter().flat_map(|tier| tier.routes()).collect();
         assert!(targets.len() <= 1, "{} write targets", targets.len());
         for route in &targets {
-            let floor = self.fences.get(&route.backend).copied().unwrap_or_default();
-            assert!(
-                route.epoch >= floor[0].max(floor[2]),
-                "{} is routed under {} and fenced at {floor:?}",
-                route.name,
-                route.epoch
-            );
-            let is_elsewhere = |session: &&Session| session.writes && session.backend != route.backend;
-            let begins = self.sessions.iter().filter(is_elsewhere).find(|session| session.opens);
-            assert!(begins.is_none(), "{} is the write target, and a dial is under way: {begins:?}", route.name);
-            if self.always_cut {
-                let stray = self.sessions.iter().find(is_elsewhere);
+            self.check_epoch(route);
+        }
+        let target = write_target(table);
+        let begins = |of: &&Session| of.writes && of.opens && target.is_some_and(|target| target.0 != of.backend);
+        let begun = self.sessions.iter().find(begins);
+        assert!(begun.is_none(), "{target:?} is the write target, and a dial is under way: {begun:?}");
+        if target.map(|of| of.0) != self.target().map(|of| of.0) {
+            self.check_writers(table);
+        }
+        for (wanted, of) in &routes.others {
+            for route in of.tiers.iter().flat_map(|tier| tier.routes()) {
+                self.check_epoch(route);
+                let is_standby = self.told.get(&route.backend) == Some(&Role::Standby);
+                let is_target = target.is_some_and(|of| of.0 == route.backend);
                 assert!(
-                    stray.is_none(),
-                    "{} is the write target, and another one is written to: {stray:?}",
+                    is_standby || is_target,
+                    "{wanted} leads to {}, and those who write are not led there",
                     route.name
                 );
             }
         }
-        for route in routes.others.values().flat_map(|of| &of.tiers).flat_map(|tier| tier.routes()) {
-            let floor = self.fences.get(&route.backend).copied().unwrap_or_default();
-            assert!(route.epoch >= floor[1], "{} is routed under {} and fenced at {floor:?}", route.name, route.epoch);
-        }
+    }
+
+    fn check_epoch(&self, route: &Route) {
+        let floors = self.fences.get(&route.backend).copied().unwrap_or_default();
+        let floor = floors[0].max(floors[1]);
+        assert!(route.epoch >= floor, "{} is routed under {} and fenced at {floor}", route.name, route.epoch);
     }
 
     fn carry_out(&mut self, command: Command) {
@@ -370,23 +428,15 @@ impl World {
                 self.note(|world| {
                     format!("  publish {}: {:?}", world.table.generation, after.map(|of| &world.names[&of.0]))
                 });
+                // Clients do not wait for the rest of the turn.
+                _ = self.admit();
             }
             Command::FenceSessions { backend, epoch, reason, which } => {
                 self.note(|_| format!("  fence {backend} below {epoch}, {which:?}, for {reason}"));
-                let floors = self.fences.entry(backend).or_default();
-                let own = match which {
-                    Sessions::Writing => 0,
-                    Sessions::All => 1,
-                    Sessions::Opening => 2,
-                };
-                assert!(epoch > floors[own], "a fence of {backend} goes back to {epoch}");
-                floors[own] = epoch;
-                if which != Sessions::Opening {
-                    floors[0] = floors[0].max(epoch);
-                }
-                if which == Sessions::All {
-                    floors[1] = floors[1].max(epoch);
-                }
+                let is_opening = which == Sessions::Opening;
+                let floor = &mut self.fences.entry(backend).or_default()[usize::from(is_opening)];
+                assert!(epoch > *floor, "a fence of {backend} goes back to {epoch}");
+                *floor = epoch;
                 let is_among = |of: &Session| match which {
                     Sessions::All => true,
                     Sessions::Writing => of.writes,
@@ -539,23 +589,31 @@ impl World {
         }
     }
 
-    /// A client comes, and is admitted if no fence forbids.
+    /// A client comes, and finds out if its server is dead.
     fn client(&mut self) {
-        let target = Target::ALL[self.rng.usize(..4)];
-        let Some(routes) = self.table.pools.get(&pool()) else { return };
-        let arrival = Arrival { target: Some(target), turn: self.rng.u64(..), ..Arrival::default() };
-        let Ok(route) = routes.pick(&arrival) else { return };
-        let (backend, epoch) = (route.backend, route.epoch);
-        let floor = self.fences.get(&backend).copied().unwrap_or_default()[usize::from(!target.writes())];
-        assert!(epoch >= floor, "the present table leads behind a fence");
-        let (writes, opens) = (target.writes(), self.rng.bool());
         // Those that were opened before have been answered meanwhile, or not.
         let answered = self.rng.bool();
         self.sessions.iter_mut().for_each(|session| session.opens &= !answered);
-        self.sessions.push(Session { backend, epoch, writes, opens });
+        let Some((backend, epoch)) = self.admit() else { return };
         if self.rng.u8(..10) == 0 && self.servers[&self.names[&backend]].process == Process::Dead {
             self.feed(Event::DialFailed { backend, epoch, error: DialError::Refused });
         }
+    }
+
+    /// A client comes, and is admitted: the present table leads behind no fence.
+    fn admit(&mut self) -> Option<(BackendId, Epoch)> {
+        let target = Target::ALL[self.rng.usize(..4)];
+        let routes = self.table.pools.get(&pool())?;
+        let arrival = Arrival { target: Some(target), turn: self.rng.u64(..), ..Arrival::default() };
+        let route = routes.pick(&arrival).ok()?;
+        let (backend, epoch) = (route.backend, route.epoch);
+        self.check_epoch(route);
+        let server = route.name.to_string();
+        let life = self.servers[&server].life;
+        let writes = target.writes() || routes.is_write_route(backend);
+        let opens = self.rng.bool();
+        self.sessions.push(Session { backend, epoch, server, life, writes, opens });
+        Some((backend, epoch))
     }
 
     fn any_name(&mut self) -> String {
@@ -710,6 +768,7 @@ impl World {
         self.monitors.clear();
         self.fences.clear();
         self.sessions.clear();
+        self.told.clear();
         self.feed(replaced(Arc::clone(&self.plan)));
         let memory = serde_json::from_str(&json).unwrap();
         self.feed(Event::Restored { pools: [(pool(), memory)].into() });
@@ -794,6 +853,12 @@ impl World {
         assert!(status.backends.iter().all(|backend| backend.eligible), "a standby is not read from: {status:#?}");
         assert!(self.core.has_first_verdicts());
     }
+}
+
+/// Where those who write are led.
+fn write_target(table: &RouteTable) -> Option<(BackendId, Epoch)> {
+    let route = table.pools.get(&pool())?.tiers.first()?.routes().first()?;
+    Some((route.backend, route.epoch))
 }
 
 fn replaced(plan: Arc<Plan>) -> Event {

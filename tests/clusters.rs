@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use support::cluster::{Cluster, Node, PASSWORD, Stop};
 use support::postgres::client;
 use support::process::run;
+use support::talker::Talker;
 use support::{DEADLINE, Site, StopOnDrop, wait_until};
 
 /// The daemon in front of `cluster`, with `settings` of the pool besides, and its write and read listeners.
@@ -25,7 +26,8 @@ fn site(cluster: &Cluster, settings: &str) -> (Site, SocketAddr, SocketAddr) {
         .collect();
     let site = Site::with(&format!(
         "kind = \"postgres\"\n{settings}\n[pools.orders.postgres]\npassword = \"{PASSWORD}\"\n{servers}\
-         [listeners.reads]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\ntarget = \"standby\"\n"
+         [listeners.reads]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\ntarget = \"standby\"\n\
+         [listeners.any]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\ntarget = \"any\"\n"
     ));
     let (writes, reads) = (site.daemon.listener("orders"), site.daemon.listener("reads"));
     (site, writes, reads)
@@ -205,6 +207,37 @@ fn a_daemon_that_is_killed_right_after_the_first_write_to_a_new_primary_knows_th
         back.rejoin(primary);
         cluster.wait_streaming(new, 1);
     }
+}
+
+#[test]
+fn nobody_writes_beside_the_primary_whatever_a_session_came_for() {
+    const INSERT: &str = "INSERT INTO t VALUES (1)";
+    let cluster = Cluster::start(2);
+    let [pg1, pg2, pg3] = &cluster.nodes[..] else { panic!("three") };
+    pg1.psql("CREATE TABLE t (n int)");
+    // Each is promoted from the one before it, while that one lives.
+    pg3.follow(pg2);
+    pg3.reload();
+    cluster.wait_streaming(1, 1);
+    let (site, writes, reads) = site(&cluster, "");
+    let any = site.daemon.listener("any");
+    assert_eq!(ask(any, WHO), Ok(who(&cluster, 0, false)));
+    site.done("POST", "/orders/failover", r#"{"to": "pg2", "sessions": "keep"}"#);
+    assert_eq!(ask(any, WHO), Ok(who(&cluster, 1, true)), "those who write are not led to pg1 any more");
+    let mut reader = Talker::open(reads).unwrap();
+    assert_eq!(reader.ask(WHO), Ok(vec![who(&cluster, 1, true)]));
+    pg2.promote();
+    wait_until("pg2 serves", DEADLINE, || ask(writes, WHO) == Ok(who(&cluster, 1, false)));
+    assert_eq!(reader.ask(INSERT), Ok(Vec::new()), "it goes on through the promotion");
+    site.done("POST", "/orders/failback", "");
+    wait_until("pg3 has it", DEADLINE, || pg3.psql("SELECT count(*) FROM t") == "1");
+    let mut other = Talker::open(reads).unwrap();
+    assert_eq!(other.ask(WHO), Ok(vec![who(&cluster, 2, true)]));
+    pg3.promote();
+    wait_until("pg3 serves", DEADLINE, || ask(writes, WHO) == Ok(who(&cluster, 2, false)));
+    assert!(reader.ask(INSERT).is_err(), "pg2 lives, and its session is cut");
+    assert_eq!((pg2.psql("SELECT count(*) FROM t").as_str(), other.ask(INSERT)), ("1", Ok(Vec::new())));
+    assert_eq!((pg1.psql("SELECT count(*) FROM t").as_str(), ask(any, WHO)), ("0", Ok(who(&cluster, 2, false))));
 }
 
 #[test]

@@ -257,7 +257,7 @@ keys! {
             "When it cannot be reached.",
             "The same, but for the proof.";
         DEMOTED = "demoted", POLICY, Preset::Text("close"),
-            "When a server of a postgres pool is not the primary any more: the sessions of listeners whose `target` is the primary.",
+            "When a server of a postgres pool is not the primary any more: all of its sessions.",
             "They would get errors at each write, and a server that was lost might still acknowledge one. Whatever is said here, no new one begins there: a dial that is under way is made again, to the new primary.";
         LAGGING = "lagging", POLICY, Preset::Text("keep"),
             "When a standby of a postgres pool is too far behind.",

@@ -18,8 +18,7 @@ use super::order::Order;
 use super::pool::{Effects, Eviction, Pool};
 use super::recovery::Pace;
 use super::schedule::Schedule;
-use super::table::{PoolRoutes, RouteTable};
-use super::tier::Tier;
+use super::table::RouteTable;
 
 /// Every pool, every schedule and the table that follows from them.
 ///
@@ -265,62 +264,81 @@ impl Controller {
         }
     }
 
-    /// Lets every touched pool decide, then puts the commands in their order.
+    /// Lets every touched pool decide, then puts the commands in their order, after the lines of history that are to be kept:
+    ///
+    /// | the pool | the table | fences | another table | reports |
+    /// |---|---|---|---|---|
+    /// | no cluster; or those who write are led where they were led, or nowhere; or no other server is fenced | as decided | those there are | | what changed |
+    /// | a cluster in which they are led to another one, while others of its servers are fenced | nobody is led to that one, through whichever target | of the others | as decided | the same |
     fn settle(&mut self, now: MonoTime, mut turn: Turn, out: &mut Vec<Command>) {
-        let mut pools = None;
-        let mut targets = BTreeMap::new();
-        for name in std::mem::take(&mut turn.touched) {
-            let Some(pool) = self.pools.get_mut(&name) else {
-                pools.get_or_insert_with(|| self.table.pools.clone()).remove(&name);
-                continue;
-            };
-            let mut effects = Effects::default();
-            pool.decide(now, &mut effects);
-            if pool.is_empty_seat() {
-                for member in pool.members() {
-                    if let Some(pace) = pool.pace(member) {
-                        self.schedule.no_later_than(now, member.target, pace.longest());
-                    }
-                }
-            }
-            let evictions = std::mem::take(&mut effects.evictions);
-            turn.keep(&name, &mut effects);
-            self.departures.stay(&effects.returns);
-            turn.report(&name, &mut effects);
-            let mut routes = pool.routes();
-            let moves = pool.cluster.as_mut().is_some_and(|cluster| cluster.holds(routes.write_route()));
-            let deadline = pool.next_deadline();
-            if let Some(before) = std::mem::replace(&mut pool.deadline, deadline) {
-                self.deadlines.remove(&(before, name.clone()));
-            }
-            self.deadlines.extend(deadline.map(|at| (at, name.clone())));
-            self.evict(now, evictions, &mut turn);
-            let published = self.table.pools.get(&name);
-            if moves && self.must_fence_first(&name, &routes, &turn.fences) {
-                let (tiers, pending) =
-                    (std::mem::take(&mut routes.tiers), std::mem::replace(&mut routes.pending, true));
-                targets.insert(name.clone(), (tiers, pending));
-            }
-            if published.is_none_or(|published| **published != routes) {
-                routes.lay_out(published.map(Arc::as_ref));
-                pools.get_or_insert_with(|| self.table.pools.clone()).insert(name, Arc::new(routes));
-            }
+        let touched = std::mem::take(&mut turn.touched);
+        for name in &touched {
+            self.decide(now, name, &mut turn);
         }
+        let waiting = touched.iter().filter(|name| self.must_fence_first(name, &turn.fences));
+        let waiting: BTreeSet<PoolName> = waiting.cloned().collect();
         out.append(&mut turn.keeps);
-        if let Some(pools) = pools {
-            self.table = Arc::new(RouteTable { generation: self.table.generation.next(), pools });
-            out.push(Command::PublishTable(Arc::clone(&self.table)));
-        }
+        self.publish(&touched, &waiting, out);
         out.append(&mut turn.fences);
-        self.publish_targets(targets, out);
+        self.publish(&waiting, &BTreeSet::new(), out);
         out.extend(turn.reports.into_iter().map(Command::Report));
         out.append(&mut turn.watches);
     }
 
+    /// Lets pool `name` decide, if it is there still.
+    fn decide(&mut self, now: MonoTime, name: &PoolName, turn: &mut Turn) {
+        let Some(pool) = self.pools.get_mut(name) else { return };
+        let mut effects = Effects::default();
+        pool.decide(now, &mut effects);
+        if pool.is_empty_seat() {
+            for member in pool.members() {
+                if let Some(pace) = pool.pace(member) {
+                    self.schedule.no_later_than(now, member.target, pace.longest());
+                }
+            }
+        }
+        let deadline = pool.next_deadline();
+        if let Some(before) = std::mem::replace(&mut pool.deadline, deadline) {
+            self.deadlines.remove(&(before, name.clone()));
+        }
+        self.deadlines.extend(deadline.map(|at| (at, name.clone())));
+        self.take(now, name, effects, turn);
+    }
+
+    /// Publishes the routes of these pools, if they are not what is published; of those among `waiting`, the routes before
+    /// their fences.
+    fn publish(&mut self, names: &BTreeSet<PoolName>, waiting: &BTreeSet<PoolName>, out: &mut Vec<Command>) {
+        let mut pools = None;
+        for name in names {
+            let published = self.table.pools.get(name);
+            let pool = self.pools.get_mut(name);
+            let routes = pool.as_deref().map(|pool| match waiting.contains(name) {
+                true => pool.routes_before_fences(),
+                false => pool.routes(),
+            });
+            if routes.as_ref() == published.map(Arc::as_ref) {
+                continue;
+            }
+            let pools = pools.get_or_insert_with(|| self.table.pools.clone());
+            if let Some((pool, mut routes)) = pool.zip(routes) {
+                pool.note_routes(&routes);
+                routes.lay_out(published.map(Arc::as_ref));
+                pools.insert(name.clone(), Arc::new(routes));
+            } else {
+                pools.remove(name);
+            }
+        }
+        if let Some(pools) = pools {
+            self.table = Arc::new(RouteTable { generation: self.table.generation.next(), pools });
+            out.push(Command::PublishTable(Arc::clone(&self.table)));
+        }
+    }
+
     /// Whether the write target of a cluster may only be published when these fences have returned: others of its servers
     /// may have sessions that write until then.
-    fn must_fence_first(&self, name: &PoolName, routes: &PoolRoutes, fences: &[Command]) -> bool {
-        let Some((target, _)) = routes.write_route() else { return false };
+    fn must_fence_first(&self, name: &PoolName, fences: &[Command]) -> bool {
+        let Some(pool) = self.pools.get(name).filter(|pool| pool.cluster.is_some()) else { return false };
+        let Some((target, _)) = pool.routes().write_route() else { return false };
         let is_others = |fence: &Command| match fence {
             Command::FenceSessions { backend, .. } => {
                 *backend != target && self.homes.get(backend).is_none_or(|home| home == name)
@@ -333,24 +351,8 @@ impl Controller {
             | Command::PublishTable(_)
             | Command::Report(_) => false,
         };
-        fences.iter().any(is_others)
-    }
-
-    /// Publishes the write targets that waited for fences.
-    fn publish_targets(&mut self, targets: BTreeMap<PoolName, (Vec<Tier>, bool)>, out: &mut Vec<Command>) {
-        if targets.is_empty() {
-            return;
-        }
-        let mut pools = self.table.pools.clone();
-        for (name, (tiers, pending)) in targets {
-            let Some(pool) = self.pools.get(&name) else { continue };
-            let published = pools.get(&name).cloned();
-            let mut routes = PoolRoutes { tiers, pending, ..pool.routes() };
-            routes.lay_out(published.as_deref());
-            pools.insert(name, Arc::new(routes));
-        }
-        self.table = Arc::new(RouteTable { generation: self.table.generation.next(), pools });
-        out.push(Command::PublishTable(Arc::clone(&self.table)));
+        let is_led_there = self.table.pools.get(name).is_some_and(|published| published.is_write_route(target));
+        !is_led_there && fences.iter().any(is_others)
     }
 
     /// Takes over what a pool wants done.

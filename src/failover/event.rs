@@ -170,7 +170,8 @@ pub enum Sessions {
     /// All of them.
     #[default]
     All,
-    /// Those that may write: their listener's target is the primary.
+    /// Those that were led to the write target when they came. Not for a server that loses the role: those that read from it
+    /// when it was promoted can write as well.
     Writing,
     /// Those of them whose server has not answered yet: their clients are given another one.
     Opening,

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{BackendId, HealthState, PoolName, WhenDown};
+use crate::model::{BackendId, HealthState, PoolName, SessionPolicy, WhenDown};
 
 use super::controller::Controller;
 use super::member::Member;
 use super::pool::Pool;
-use super::server::Part;
+use super::server::{Part, Server};
 use super::table::{PoolRoutes, Route};
 
 /// Fails with `broken` unless `holds`.
@@ -134,8 +134,7 @@ impl Pool {
         rule(targets.len() <= 1, || format!("{} write targets", targets.len()))?;
         if let Some(route) = targets.first() {
             rule(cluster.elected() == Some(route.backend), || format!("{} is not the primary", route.name))?;
-            let holds =
-                cluster.holder.is_some_and(|holder| (holder.backend, holder.epoch) == (route.backend, route.epoch));
+            let holds = cluster.holder.is_some_and(|holder| holder.backend == route.backend);
             rule(holds, || format!("nobody knows that {} has sessions that write", route.name))?;
             let timeline = self.named(&route.name).and_then(|member| member.server.as_ref()?.facts.as_ref()?.timeline);
             let known = cluster.lineage.as_ref();
@@ -144,10 +143,25 @@ impl Pool {
         }
         for (target, of) in &routes.others {
             for route in of.tiers.iter().flat_map(|tier| tier.routes()) {
-                let member = self.member(route.backend);
-                let fits = member.is_some_and(|member| member.is_eligible() || self.is_readable(member));
-                rule(fits, || format!("{target} leads to {}, which is neither primary nor standby", route.name))?;
+                let reads = self.member(route.backend).is_some_and(|member| self.is_readable(member));
+                let writes = targets.first().is_some_and(|target| target.backend == route.backend);
+                rule(reads || writes, || {
+                    format!(
+                        "{target} leads to {}, which is neither a standby nor whom those who write reach",
+                        route.name
+                    )
+                })?;
             }
+        }
+        for route in routes.all() {
+            let server = self.member(route.backend).and_then(|member| member.server.as_ref());
+            let is_noted = server.is_some_and(|server| server.routed == Some(route.epoch));
+            rule(is_noted, || format!("nobody knows that {} has sessions", route.name))?;
+        }
+        for member in self.members() {
+            let has_lost = self.has_lost_role(member) && self.plan.failover.sessions.demoted != SessionPolicy::Keep;
+            let is_let_go = !member.server.as_ref().is_some_and(Server::may_have_sessions);
+            rule(!has_lost || is_let_go, || format!("{} is not the primary, and may be written to", member.plan.name))?;
         }
         let parts = self.members().iter().filter_map(|member| member.server.as_ref());
         let leads = parts.filter(|server| matches!(server.part, Part::Leads | Part::Elected)).count();

@@ -60,7 +60,9 @@ impl Pool {
             let why = self.why_not(member, false);
             return Err(Refusal::NoEligibleBackend(format!("backend {name} of pool {pool} is not eligible: {why}")));
         }
-        if self.pin.as_ref().is_some_and(|pin| pin.backend == *name && !pin.whole_tier) {
+        // Unless its word is to be taken now, over all proof.
+        let is_told_more = |pin: &Pin| self.is_refused_claimant(member) && !pin.overrules;
+        if self.pin.as_ref().is_some_and(|pin| pin.backend == *name && !pin.whole_tier && !is_told_more(pin)) {
             return Err(Refusal::Conflict(format!("pool {pool} is pinned to {name} already")));
         }
         Ok((name.clone(), false))

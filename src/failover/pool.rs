@@ -198,7 +198,7 @@ impl Pool {
         self.lose(priority, OutReason::Drained, Duration::ZERO, &removed.to_string());
         effects.changes.push(removed);
         self.evict(id, OutReason::Drained, effects);
-        self.holder_goes(id);
+        self.primary_goes(id);
     }
 
     /// Remembers why a backend was lost, and on which evidence, if that is why the seat may be empty: losses of other
@@ -228,20 +228,20 @@ impl Pool {
 
     /// Lets the sessions of member `id` go by this policy.
     pub(super) fn evict_by(&mut self, id: BackendId, reason: OutReason, policy: SessionPolicy, effects: &mut Effects) {
-        let is_cluster = self.cluster.is_some();
-        let Some(member) = self.member_mut(id) else { return };
-        if policy == SessionPolicy::Keep {
+        // Who serves in its place is a matter of those who write: a standby's sessions cannot.
+        let is_of_seat = matches!(reason, OutReason::Manual | OutReason::FailedBack) && self.cluster.is_some();
+        let Some(member) = self.member(id) else { return };
+        if policy == SessionPolicy::Keep || (is_of_seat && !self.is_written_to(member)) {
             return;
         }
-        // Who serves in its place is a matter of those who write.
-        let about_writing = matches!(reason, OutReason::Demoted | OutReason::Manual | OutReason::FailedBack);
-        let which = if is_cluster && about_writing { Sessions::Writing } else { Sessions::All };
+        let Some(member) = self.member_mut(id) else { return };
         member.epoch = member.epoch.next();
         let epoch = member.epoch;
-        if let Some(server) = member.server.as_mut().filter(|_| policy == SessionPolicy::Close) {
+        let is_final = policy == SessionPolicy::Close || reason == OutReason::Demoted;
+        if let Some(server) = member.server.as_mut().filter(|_| is_final) {
             server.cut = epoch;
         }
-        effects.evictions.push(Eviction { backend: id, epoch, reason, policy, which });
+        effects.evictions.push(Eviction { backend: id, epoch, reason, policy, which: Sessions::All });
     }
 
     pub(super) fn report_state(&mut self, now: MonoTime, serves: bool, effects: &mut Effects) {
@@ -314,7 +314,8 @@ impl Pool {
         if self.pin.is_some() {
             return self.is_seated(member);
         }
-        self.plan.failover.automatic || self.active.is_none_or(|active| member.tier == active)
+        let ordered = self.active.or_else(|| self.served_last());
+        self.plan.failover.automatic || ordered.is_none_or(|tier| member.tier == tier)
     }
 
     /// Whether nothing that may serve is fit, and some of it is known not to be.
@@ -344,6 +345,15 @@ impl Pool {
 
     /// The routes as they should be published now.
     pub(super) fn routes(&self) -> PoolRoutes {
+        self.routes_with(false)
+    }
+
+    /// The same, but nobody reaches the primary of a cluster yet: those who write wait.
+    pub(super) fn routes_before_fences(&self) -> PoolRoutes {
+        self.routes_with(self.cluster.is_some())
+    }
+
+    fn routes_with(&self, is_withheld: bool) -> PoolRoutes {
         let mut tiers: BTreeMap<u32, Vec<Route>> = BTreeMap::new();
         if self.serves() {
             for member in self.members.iter().filter(|member| member.is_eligible() && self.may_serve(member)) {
@@ -352,19 +362,21 @@ impl Pool {
         } else if self.resorts() && !self.is_pending() {
             tiers.extend(self.last_resort().map(|member| (member.tier, vec![member.route()])));
         }
-        let is_withheld = self.is_withheld();
+        let is_withheld = is_withheld || self.is_withheld();
         if self.pause.is_some() || is_withheld {
             tiers.clear();
         }
+        let pending = self.is_pending() || is_withheld;
+        let targets: Vec<BackendId> = tiers.values().flatten().map(|route| route.backend).collect();
         let active = self.active.and_then(|priority| tiers.remove_entry(&priority));
         let ordered = active.into_iter().chain(tiers);
         PoolRoutes {
             name: self.plan.name.clone(),
             dial: self.plan.dial,
             hold: self.plan.hold,
-            pending: self.is_pending() || is_withheld,
+            pending,
             paused: self.pause.is_some(),
-            others: self.other_routes(),
+            others: self.other_routes(&targets, pending),
             kind: self.plan.kind,
             servers: self.servers(),
             lingering: self.lingering(),

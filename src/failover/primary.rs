@@ -15,6 +15,7 @@ use super::lag::Samples;
 use super::member::Member;
 use super::pool::{Effects, Eviction, Pool, Return};
 use super::server::{Part, Server};
+use super::table::PoolRoutes;
 
 /// What a pool knows of its cluster.
 #[derive(Debug)]
@@ -26,6 +27,9 @@ pub(super) struct Cluster {
     pub(super) holder: Option<Holder>,
     /// Until when at the latest whoever is elected waits for that to be on disk.
     pub(super) kept_by: Option<MonoTime>,
+    /// Servers that went with a plan while sessions there may have been able to write, and the first epoch that none of
+    /// these has.
+    gone: Vec<(BackendId, Epoch)>,
     /// Where the primary was when.
     pub(super) samples: Samples,
     /// The primary that people were told of.
@@ -34,21 +38,26 @@ pub(super) struct Cluster {
     contested: Vec<BackendName>,
 }
 
-/// Who may have sessions that write.
+/// Whom those who write were led to last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Holder {
     pub(super) backend: BackendId,
-    /// The epoch under which they were admitted last.
-    pub(super) epoch: Epoch,
-    /// Whether they were let go, because it is not the primary any more.
+    /// Whether it has lost the role since.
     demoted: bool,
 }
 
 impl Cluster {
     pub(super) fn new() -> Self {
-        let (lineage, holder, kept_by, told) = (None, None, None, None);
-        let (election, samples) = (Election::Open, Samples::default());
-        Self { lineage, election, holder, kept_by, samples, told, contested: Vec::new() }
+        Self {
+            lineage: None,
+            election: Election::Open,
+            holder: None,
+            kept_by: None,
+            gone: Vec::new(),
+            samples: Samples::default(),
+            told: None,
+            contested: Vec::new(),
+        }
     }
 
     /// Gives back what was remembered.
@@ -63,13 +72,6 @@ impl Cluster {
             Election::Primary(id) => Some(id),
             Election::Nobody | Election::Contested(_) | Election::Open => None,
         }
-    }
-
-    /// Takes note of the write target that is to be published. Says whether it is another one than the last.
-    pub(super) fn holds(&mut self, target: Option<(BackendId, Epoch)>) -> bool {
-        let Some((backend, epoch)) = target else { return false };
-        let before = self.holder.replace(Holder { backend, epoch, demoted: false });
-        before.is_none_or(|before| before.backend != backend)
     }
 }
 
@@ -99,6 +101,7 @@ impl Pool {
         if let Some(cluster) = &mut self.cluster {
             if cluster.elected() != elected {
                 cluster.samples.clear();
+                effects.returns.extend(elected.map(Return::Elected));
             }
             cluster.election = election;
         }
@@ -151,56 +154,104 @@ impl Pool {
         claims.elect()
     }
 
-    /// Lets the writing sessions of who was the write target go, if another one is the primary, or it is none itself.
+    /// Lets all sessions go of every server that has lost the role, or took it and is not held to have it.
+    ///
+    /// | the server, as far as sessions there may write | the primary is | its sessions |
+    /// |---|---|---|
+    /// | it was the write target last, or said last that it is the primary | it | stay |
+    /// | the same | another one | go, whether it lives or not |
+    /// | the same, and it lives | nobody, or several claim to be | go |
+    /// | the same, and it is lost or out | nobody, or several claim to be | stay: it may come back, and its loss has policies of its own |
+    /// | the same, and it says that it is the primary | not known before first words have come | stay |
+    /// | the same, and it left the plan | another one | go |
+    /// | said last that it is a standby, and was not the write target | whoever | stay |
+    ///
+    /// All of them, whatever they came for: those that came to read from a standby can write since its promotion.
     fn demote(&mut self, effects: &mut Effects) {
         let Some(cluster) = &mut self.cluster else { return };
         let elected = cluster.elected();
-        let is_open = cluster.election == Election::Open;
-        let Some(holder) = &mut cluster.holder else { return };
-        let Holder { backend: id, epoch, demoted } = *holder;
-        if elected == Some(id) {
-            if std::mem::take(&mut holder.demoted) {
-                effects.returns.push(Return::Elected(id));
-            }
-            return;
-        }
-        let member = self.members.iter().find(|member| member.id == id);
-        let says = member.filter(|member| member.is_sound()).and_then(|member| member.server.as_ref());
-        let lives = says.is_some_and(|server| server.role().is_some() || server.is_foreign);
-        if demoted || !(elected.is_some() || (lives && !is_open)) {
-            return;
-        }
-        holder.demoted = true;
-        let Some(member) = member else {
-            // It went with a plan, and its sessions were to go in peace.
+        if elected.is_some() {
             let (reason, policy) = (OutReason::Demoted, self.plan.failover.sessions.demoted);
-            let (opening, epoch) = (epoch.next(), epoch.next().next());
-            effects.evictions.extend((policy != SessionPolicy::Close).then(|| Eviction::of_opening(id, opening)));
-            effects.evictions.push(Eviction { backend: id, epoch, reason, policy, which: Sessions::Writing });
-            return;
-        };
-        let tier = member.tier;
-        let is_cut = member.server.as_ref().is_some_and(|server| server.cut > epoch);
-        if lives {
-            let evidence = format!("{} is not the primary any more", member.plan.name);
-            self.lose(tier, OutReason::Demoted, Duration::ZERO, &evidence);
-        }
-        if !is_cut {
-            // Whatever may go on there, nothing begins: also with a dial that was under way.
-            let may_go_on = self.plan.failover.sessions.demoted != SessionPolicy::Close;
-            if let Some(member) = self.member_mut(id).filter(|_| may_go_on) {
-                member.epoch = member.epoch.next();
-                effects.evictions.push(Eviction::of_opening(id, member.epoch));
+            for (backend, epoch) in std::mem::take(&mut cluster.gone) {
+                let may_go_on = policy != SessionPolicy::Close;
+                effects.evictions.extend(may_go_on.then(|| Eviction::of_opening(backend, epoch)));
+                effects.evictions.push(Eviction { backend, epoch, reason, policy, which: Sessions::All });
             }
-            self.evict(id, OutReason::Demoted, effects);
+        }
+        if let Some(holder) = cluster.holder.as_mut().filter(|holder| elected == Some(holder.backend)) {
+            holder.demoted = false;
+        }
+        let lost = self.members.iter().filter(|member| self.has_lost_role(member));
+        let lost: Vec<BackendId> = lost.map(|member| member.id).collect();
+        for id in lost {
+            self.explain_loss(id);
+            if self.member(id).and_then(|member| member.server.as_ref()).is_some_and(Server::may_have_sessions) {
+                self.let_go(id, effects);
+            }
         }
     }
 
-    /// Member `id` goes with a plan: should it be demoted later, these are the sessions that are meant.
-    pub(super) fn holder_goes(&mut self, id: BackendId) {
-        let Some(epoch) = self.member(id).map(|member| member.epoch) else { return };
+    /// Lets the sessions of `id` go, which has lost the role. Whatever may go on there, nothing begins: also not with a dial
+    /// that was under way.
+    fn let_go(&mut self, id: BackendId, effects: &mut Effects) {
+        let may_go_on = self.plan.failover.sessions.demoted != SessionPolicy::Close;
+        if let Some(member) = self.member_mut(id).filter(|_| may_go_on) {
+            member.epoch = member.epoch.next();
+            let epoch = member.epoch;
+            member.server.iter_mut().for_each(|server| server.cut = epoch);
+            effects.evictions.push(Eviction::of_opening(id, epoch));
+        }
+        self.evict(id, OutReason::Demoted, effects);
+    }
+
+    /// Whether sessions that are at `member` can write, as far as is known.
+    pub(super) fn is_written_to(&self, member: &Member) -> bool {
+        let holder = self.cluster.as_ref().and_then(|cluster| cluster.holder);
+        let held = holder.is_some_and(|holder| holder.backend == member.id && !holder.demoted);
+        held || self.server_of(member).is_some_and(Server::was_primary)
+    }
+
+    /// Whether sessions at `member` can write, and it is not the primary.
+    pub(super) fn has_lost_role(&self, member: &Member) -> bool {
+        let (Some(cluster), Some(server)) = (&self.cluster, &member.server) else { return false };
+        let is_awaited = cluster.election == Election::Open && server.says_primary();
+        self.is_written_to(member)
+            && match cluster.elected() {
+                Some(primary) => primary != member.id,
+                None => lives(member) && !is_awaited,
+            }
+    }
+
+    /// That `id` has lost the role is why the seat is empty, if it was the write target and lives.
+    fn explain_loss(&mut self, id: BackendId) {
         let holder = self.cluster.as_mut().and_then(|cluster| cluster.holder.as_mut());
-        holder.filter(|holder| holder.backend == id).into_iter().for_each(|holder| holder.epoch = epoch);
+        let Some(holder) = holder.filter(|holder| holder.backend == id && !holder.demoted) else { return };
+        holder.demoted = true;
+        let Some(member) = self.member(id).filter(|member| lives(member)) else { return };
+        let (tier, evidence) = (member.tier, format!("{} is not the primary any more", member.plan.name));
+        self.lose(tier, OutReason::Demoted, Duration::ZERO, &evidence);
+    }
+
+    /// Member `id` goes with a plan: should another one be the primary later, sessions that are left there are to go.
+    pub(super) fn primary_goes(&mut self, id: BackendId) {
+        let Some(member) = self.member(id).filter(|member| self.is_written_to(member)) else { return };
+        let epoch = member.epoch.next();
+        if !member.server.as_ref().is_some_and(Server::may_have_sessions) {
+            return;
+        }
+        self.cluster.iter_mut().for_each(|cluster| cluster.gone.push((id, epoch)));
+    }
+
+    /// Takes note of where new sessions are led by the table that is published.
+    pub(super) fn note_routes(&mut self, routes: &PoolRoutes) {
+        let Some(cluster) = &mut self.cluster else { return };
+        if let Some((backend, _)) = routes.write_route() {
+            cluster.holder = Some(Holder { backend, demoted: false });
+        }
+        for route in routes.all() {
+            let server = self.member_mut(route.backend).and_then(|member| member.server.as_mut());
+            server.into_iter().for_each(|server| server.routed = Some(route.epoch));
+        }
     }
 
     /// Tells people who is the primary, or that it cannot be told, once.
@@ -270,6 +321,12 @@ impl Pool {
         let own = self.members.iter().find(|member| self.is_seated(member)).map(|member| member.plan.priority);
         Some(own <= best)
     }
+}
+
+/// Whether a server lives and tells what it is.
+fn lives(member: &Member) -> bool {
+    let tells = |server: &Server| server.role().is_some() || server.is_foreign;
+    member.is_sound() && member.server.as_ref().is_some_and(tells)
 }
 
 fn claim(member: &Member) -> Option<Claim<'_>> {

@@ -37,13 +37,21 @@ impl Pool {
         let preferred = self.members().iter().filter(allowed).map(|member| member.tier).min()?;
         let best = self.best_of(tiers)?;
         if self.cluster.is_some() {
-            return Some(best);
+            // Whoever was promoted while no process looked gets nobody without an order either.
+            let is_ordered = self.served_last().is_none_or(|last| last == best);
+            return (self.plan.failover.automatic || is_ordered).then_some(best);
         }
         if !self.plan.failover.automatic {
             return (best == preferred).then_some(best);
         }
         let pending = self.members().iter().filter(|member| member.availability() == Availability::Pending);
         pending.map(|member| member.tier).all(|priority| priority >= best).then_some(best)
+    }
+
+    /// The tier of a cluster's server that served last, in this process or before, if it is there still.
+    pub(super) fn served_last(&self) -> Option<u32> {
+        let lineage = self.cluster.as_ref()?.lineage.as_ref()?;
+        self.named(&lineage.server).map(|member| member.tier)
     }
 
     /// The best tier with a fit backend, or else the best of those that are slow.

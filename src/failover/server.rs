@@ -94,7 +94,9 @@ pub(super) struct Server {
     pub(super) doubt: Option<Doubt>,
     /// Until when its first word is waited for; nothing once it has come, or the time was up.
     pub(super) heard_by: Option<MonoTime>,
-    /// Writing sessions of epochs below this one have been cut.
+    /// The epoch under which sessions were sent to it last; none if none ever were.
+    pub(super) routed: Option<Epoch>,
+    /// Sessions of epochs below this one have been cut, or are to go because it is not the primary.
     pub(super) cut: Epoch,
     pub(super) lag: Lag,
     /// Whether it is of another cluster.
@@ -137,6 +139,7 @@ impl Server {
             sworn: false,
             doubt: None,
             heard_by,
+            routed: None,
             cut: Epoch::default(),
             lag: Lag::default(),
             is_foreign: false,
@@ -242,6 +245,17 @@ impl Server {
     /// Whether it says so, and is of the right cluster.
     pub(super) fn claims(&self) -> bool {
         self.says_primary() && !self.is_foreign
+    }
+
+    /// Whether it was the primary when it was last heard, be that long ago: then its sessions can write, whatever they
+    /// came for, since none outlives the restart that makes a standby of it.
+    pub(super) fn was_primary(&self) -> bool {
+        self.facts.as_ref().is_some_and(|facts| facts.role == Role::Primary)
+    }
+
+    /// Whether sessions may be left of those that were sent to it.
+    pub(super) fn may_have_sessions(&self) -> bool {
+        self.routed.is_some_and(|epoch| epoch >= self.cut)
     }
 
     /// Whether a standby may be read from.

@@ -153,6 +153,12 @@ impl PoolRoutes {
         route.map(|route| (route.backend, route.epoch))
     }
 
+    /// Every route, by whichever target; one that several lead to comes as often.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Route> {
+        let others = self.others.values().flat_map(|of| &of.tiers);
+        self.tiers.iter().chain(others).flat_map(|tier| tier.routes())
+    }
+
     /// Whether `backend` is the one that sessions which write are sent to.
     #[must_use]
     pub fn is_write_route(&self, backend: BackendId) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{HealthState, Target, WhenDown};
+use crate::model::{BackendId, HealthState, Target, WhenDown};
 
 use super::availability::Availability;
 use super::member::Member;
@@ -33,16 +33,23 @@ impl Pool {
         members.filter(lingers).map(Member::route).collect()
     }
 
-    /// The routes by target; none in a pool that is no cluster.
-    pub(super) fn other_routes(&self) -> BTreeMap<Target, TargetRoutes> {
+    /// The routes by target; none in a pool that is no cluster. `writable` is whom those who write are led to, and
+    /// `is_awaited` whether they wait for somebody. Nobody is led to a primary that they are not led to: whoever reached
+    /// it could write there, while it is fenced or before those are who write elsewhere.
+    ///
+    /// | standbys that are fit | `standby` | `prefer-standby` | `any` |
+    /// |---|---|---|---|
+    /// | some | they | they, then `writable` | they and `writable`, by priority |
+    /// | none, one is in doubt or not heard yet | waits for it | `writable`, else waits | the same |
+    /// | none | by `when_down`; `use-preferred`: `writable`, else waits if `is_awaited` | `writable`, else waits if `is_awaited` | the same |
+    pub(super) fn other_routes(&self, writable: &[BackendId], is_awaited: bool) -> BTreeMap<Target, TargetRoutes> {
         let mut others = BTreeMap::new();
         if self.cluster.is_none() {
             return others;
         }
         let doubted = |member: &Member| self.server_of(member).is_some_and(Server::is_suspect);
         let standbys: Vec<&Member> = self.members.iter().filter(|member| self.is_readable(member)).collect();
-        let may_lead = |member: &&Member| member.is_eligible() && !doubted(member) && !self.is_withheld();
-        let primary: Vec<&Member> = self.members.iter().filter(may_lead).collect();
+        let primary: Vec<&Member> = self.members.iter().filter(|member| writable.contains(&member.id)).collect();
         let open: Vec<&Member> = standbys.iter().copied().filter(|member| !doubted(member)).collect();
         // Whoever is in doubt, or has not said what it is, may be fit in a moment.
         let is_pending = open.len() < standbys.len()
@@ -55,11 +62,10 @@ impl Pool {
             .iter()
             .filter(|m| [&open, &primary].iter().any(|of| of.iter().any(|o| o.id == m.id)))
             .collect();
-        let any_pending = is_pending || self.is_pending() || self.is_withheld();
         for (target, tiers, pending) in [
-            (Target::Standby, standby, is_pending),
-            (Target::PreferStandby, preferred, any_pending),
-            (Target::Any, self.by_priority(&all), any_pending),
+            (Target::Standby, standby, is_pending || (resort && is_awaited)),
+            (Target::PreferStandby, preferred, is_pending || is_awaited),
+            (Target::Any, self.by_priority(&all), is_pending || is_awaited),
         ] {
             let tiers: Vec<Tier> = if self.pause.is_some() { Vec::new() } else { tiers };
             let pending = pending && tiers.is_empty();

@@ -180,7 +180,7 @@ pub struct SessionPolicies {
     pub dead: SessionPolicy,
     /// When it cannot be reached.
     pub unreachable: SessionPolicy,
-    /// When it is not the primary any more; for sessions that may write.
+    /// When it is not the primary any more.
     pub demoted: SessionPolicy,
     /// When it is a standby, and too far behind.
     pub lagging: SessionPolicy,

@@ -24,7 +24,7 @@ labelled! {
 }
 
 impl Target {
-    /// Whether its sessions may write, and so are cut when their server may not any more.
+    /// Whether its sessions come to write.
     #[must_use]
     pub const fn writes(self) -> bool {
         matches!(self, Self::Primary)

@@ -32,7 +32,7 @@ pub struct SessionFacts {
     pub client: Option<SocketAddr>,
     /// When its client came.
     pub since: MonoTime,
-    /// Whether it may write, and so is cut when its server may not any more; of postgres pools only.
+    /// Whether it was led to the primary when it came; of postgres pools only.
     pub writes: bool,
 }
 

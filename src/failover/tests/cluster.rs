@@ -6,7 +6,7 @@ use super::build::ms;
 use super::clustered::{denied, facts, healthy, of_system, plain, primary, standby, three};
 use super::rig::{Rig, passed};
 use crate::failover::{Change, Event, Refusal};
-use crate::model::{AdminState, OutReason, PoolState, Role, ServerFacts, SessionPolicy, Timeline, WatchEnd};
+use crate::model::{AdminState, OutReason, PoolState, Role, ServerFacts, SessionPolicy, Target, Timeline, WatchEnd};
 
 fn promoted(rig: &mut Rig) {
     rig.dies("a");
@@ -35,7 +35,7 @@ fn a_standby_that_was_promoted_is_served_from_at_once() {
 fn whoever_is_demoted_while_it_lives_is_fenced_before_another_one_writes() {
     let mut rig = healthy(three());
     rig.sees("b", primary(2, &[900]));
-    assert_eq!(rig.deeds(), "keep:b [-] a:writing(demoted) [b]");
+    assert_eq!(rig.deeds(), "keep:b [-] a:all(demoted) [b]");
     assert_eq!(rig.failovers().last().unwrap(), "1 completed: a > b (demoted)");
     assert!(rig.server_reason("a").contains("b has served on timeline 2"), "{}", rig.server_reason("a"));
     // And nobody goes back to it, whatever it says.
@@ -50,7 +50,7 @@ fn a_drained_departure_of_writers_does_not_outlive_the_next_primary() {
     rig.dies("a");
     assert_eq!(rig.deeds(), "");
     rig.sees("b", primary(2, &[900]));
-    assert_eq!(rig.deeds(), "keep:b [-] a:writing(demoted) [b]");
+    assert_eq!(rig.deeds(), "keep:b [-] a:all(demoted) [b]");
     let mut kept = healthy(three().sessions(|of| of.demoted = SessionPolicy::Keep));
     kept.sees("b", primary(2, &[900]));
     assert_eq!(kept.deeds(), "keep:b [-] a:opening(demoted) [b]", "what has begun goes on, as the policy says");
@@ -95,7 +95,7 @@ fn equal_timelines_are_a_split_brain_and_a_person_decides() {
     rig.dies("a");
     rig.sees("b", primary(2, &[900]));
     rig.sees("c", primary(2, &[950]));
-    assert_eq!(rig.deeds(), "[-] b:writing(demoted)");
+    assert_eq!(rig.deeds(), "[-] b:all(demoted) c:all(demoted)", "who came to read from c can write there");
     assert!(rig.holds());
     assert_eq!((rig.count("pool.split_brain"), rig.state()), (1, PoolState::FailoverInProgress));
     rig.sees("c", primary(2, &[950]));
@@ -227,7 +227,7 @@ fn a_pin_to_a_standby_holds_those_that_write_and_fences_the_old_before_the_new()
     rig.live(ms(60_000), &[]);
     assert_eq!(rig.failovers(), ["1 pending: a >  (manual)"]);
     rig.sees("b", primary(2, &[900]));
-    assert_eq!(rig.deeds(), "keep:b [-] a:writing(demoted) [b]");
+    assert_eq!(rig.deeds(), "keep:b [-] a:all(demoted) [b]");
     // A pin to a standby overrules no proof: b is lost, c is promoted, and b comes back as it was.
     rig.dies("b");
     rig.sees("c", primary(3, &[900, 990]));
@@ -258,6 +258,49 @@ fn with_automatic_off_a_new_primary_is_not_followed() {
 }
 
 #[test]
+fn with_automatic_off_a_new_primary_is_not_followed_after_a_restart_either() {
+    let mut rig = healthy(three().manual_failover());
+    rig.dies("a");
+    rig.sees("b", primary(2, &[900]));
+    let mut next = rig.restarted(three().manual_failover());
+    next.open_session("b", primary(2, &[900]));
+    next.open_session("c", standby(2, &[900]));
+    next.fit(&["b", "c"]);
+    next.dies("a");
+    next.live(ms(60_000), &["a"]);
+    assert_eq!((next.way("pg"), next.way_to(Target::Any).0), (String::new(), "c".to_owned()));
+    assert_eq!(next.server_reason("b"), "the primary, and kept from clients: automatic failover is off");
+    next.comes_back("a", standby(2, &[900]));
+    assert!(next.holds(), "as without a restart: who served last lives, and may be promoted again");
+    next.fail_over("pg", Some("b")).unwrap();
+    assert_eq!(next.way("pg"), "b");
+    // Who was ordered last is served from again without one.
+    let mut next = next.restarted(three().manual_failover());
+    next.open_session("b", primary(2, &[900]));
+    next.open_session("a", standby(2, &[900]));
+    next.open_session("c", standby(2, &[900]));
+    next.fit(&["a", "b", "c"]);
+    next.fail_back("pg").unwrap();
+    assert_eq!(next.way("pg"), "b");
+}
+
+#[test]
+fn the_way_out_that_is_named_is_open_also_to_what_the_pool_is_pinned_to() {
+    let mut rig = healthy(three());
+    rig.fail_over("pg", Some("b")).unwrap();
+    // Nothing says that timeline 3 comes from 1.
+    let mut facts = primary(3, &[950, 980]);
+    facts.history = [facts.history[1]].into();
+    rig.dies("a");
+    rig.sees("b", facts);
+    assert!(rig.holds() && rig.server_reason("b").contains("failover pg --to b"), "{}", rig.server_reason("b"));
+    rig.fail_over("pg", Some("b")).unwrap();
+    assert_eq!((rig.way("pg"), rig.status("pg").pinned), ("b".to_owned(), Some("b".into())));
+    let again = rig.fail_over("pg", Some("b")).unwrap_err().to_string();
+    assert!(again.contains("pinned to b already"), "{again}");
+}
+
+#[test]
 fn a_primary_that_is_drained_waits_for_another_one() {
     let mut rig = healthy(three());
     rig.order("a", AdminState::Drain);
@@ -268,10 +311,10 @@ fn a_primary_that_is_drained_waits_for_another_one() {
 }
 
 #[test]
-fn a_primary_that_says_it_is_a_standby_is_demoted_and_those_that_read_stay() {
+fn a_primary_that_says_it_is_a_standby_is_demoted_once() {
     let mut rig = healthy(three());
     rig.sees("a", standby(1, &[]));
-    assert_eq!(rig.deeds(), "[-] a:writing(demoted)");
+    assert_eq!(rig.deeds(), "[-] a:all(demoted)");
     assert!(rig.holds());
     assert_eq!(rig.failovers(), ["1 pending: a >  (demoted)"]);
     rig.sees("b", primary(2, &[900]));
@@ -285,7 +328,7 @@ fn a_primary_that_left_the_plan_is_fenced_before_another_one_writes() {
     rig.replan(super::build::plan().pool("pg").postgres().backend("b", 2).backend("c", 2));
     assert!(rig.holds() && rig.fences().is_empty(), "drained, as policies say");
     rig.sees("b", primary(2, &[900]));
-    assert_eq!(rig.deeds(), format!("keep:b [-] #{gone}:writing(demoted) [b]"));
+    assert_eq!(rig.deeds(), format!("keep:b [-] #{gone}:all(demoted) [b]"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::build::{PlanBuilder, ms, plan};
 use super::rig::Rig;
-use crate::failover::{Command, Event, Order, PoolMemory, Refusal, Sessions};
+use crate::failover::{Command, Event, Order, PoolMemory, Refusal, Sessions, Tier};
 use crate::model::{
     BackendId, Fork, LoginError, Lsn, OutReason, PoolName, Role, ServerFacts, SessionPolicy, SystemId, Target,
     Timeline, WatchEnd, WatchError, WatchId, WatchNews,
@@ -116,10 +116,7 @@ impl Rig {
     pub(super) fn way_to(&self, target: Target) -> (String, bool) {
         let routes = &self.core.table().pools[&PoolName::from("pg")];
         let (pending, tiers) = routes.wanted(Some(target));
-        let names = |tier: &crate::failover::Tier| {
-            tier.routes().iter().map(|route| route.name.to_string()).collect::<Vec<_>>().join(" ")
-        };
-        (tiers.iter().map(names).collect::<Vec<_>>().join(" | "), pending)
+        (tiers.iter().map(names_in).collect::<Vec<_>>().join(" | "), pending)
     }
 
     /// Whether clients that write wait.
@@ -148,6 +145,18 @@ impl Rig {
             _ => None,
         };
         self.last.iter().filter_map(deed).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Where each table of the last turn leads for a target: `b c, b c | a`.
+    pub(super) fn ways_to(&self, target: Target) -> String {
+        let way = |command: &Command| match command {
+            Command::PublishTable(table) => {
+                let (_, tiers) = table.pools[&PoolName::from("pg")].wanted(Some(target));
+                Some(tiers.iter().map(names_in).collect::<Vec<_>>().join(" | "))
+            }
+            _ => None,
+        };
+        self.last.iter().filter_map(way).collect::<Vec<_>>().join(", ")
     }
 
     fn name_of(&self, id: BackendId) -> String {
@@ -192,6 +201,10 @@ impl Rig {
     pub(super) fn after(&mut self, time: Duration) {
         self.pass(time);
     }
+}
+
+fn names_in(tier: &Tier) -> String {
+    tier.routes().iter().map(|route| route.name.to_string()).collect::<Vec<_>>().join(" ")
 }
 
 /// Shares facts between tests that change one of them.

@@ -15,7 +15,7 @@ fn a_new_line_of_history_is_written_down_before_anybody_is_sent_there_and_the_fe
     let mut rig = healthy(three());
     rig.has_disk = false;
     rig.sees("b", primary(2, &[900]));
-    assert_eq!(rig.deeds(), "keep:b [-] a:writing(demoted)");
+    assert_eq!(rig.deeds(), "keep:b [-] a:all(demoted)");
     assert_eq!((rig.way("pg"), rig.holds()), (String::new(), true));
     assert_eq!(rig.way_to(Target::Any).0, "c", "it serves nobody at all, for whoever is sent there may write");
     assert_eq!(rig.server_reason("b"), "the primary: that it is so is being written to disk");

@@ -4,7 +4,7 @@ use super::build::{ms, plan};
 use super::clustered::{denied, healthy, primary, standby, three};
 use super::rig::{Rig, passed};
 use crate::failover::{Arrival, NoRoute};
-use crate::model::{AdminState, Target};
+use crate::model::{AdminState, OutReason, SessionPolicy, Target};
 
 fn pick(rig: &Rig, target: Target) -> Result<String, NoRoute> {
     let arrival = Arrival { target: Some(target), ..Arrival::default() };
@@ -33,6 +33,70 @@ fn readers_go_on_while_there_is_no_primary_and_through_a_promotion() {
     assert!(rig.fences().is_empty(), "the sessions that read from b stay");
     assert_eq!(rig.way_to(Target::Standby).0, "c");
     assert_eq!(rig.way_to(Target::PreferStandby).0, "c | b");
+    // They can write since, so they go when another one is promoted while b lives.
+    rig.sees("c", primary(3, &[900, 990]));
+    assert_eq!(rig.deeds(), "keep:c [-] b:all(demoted) [c]");
+}
+
+#[test]
+fn readers_of_a_server_that_was_promoted_and_never_served_are_fenced_when_another_one_is_the_primary() {
+    let mut rig = healthy(three().manual_failover());
+    rig.sees("b", primary(2, &[900]));
+    assert_eq!(rig.deeds(), "[-] a:all(demoted)");
+    rig.sees("c", primary(3, &[900, 990]));
+    assert_eq!(rig.deeds(), "[-] b:all(demoted)");
+    rig.fail_over("pg", Some("c")).unwrap();
+    assert_eq!(rig.deeds(), "keep:c [-] [c]");
+    // The same while it is paused, and nobody has written through us to either.
+    let mut rig = healthy(three());
+    rig.pause("pg", None).unwrap();
+    rig.sees("b", primary(2, &[900]));
+    rig.sees("c", primary(3, &[900, 990]));
+    assert_eq!(rig.deeds(), "keep:c [-] b:all(demoted) [-]");
+}
+
+#[test]
+fn readers_of_a_standby_that_takes_the_role_and_is_not_believed_are_fenced_and_nobody_else() {
+    let mut rig = healthy(three());
+    promoted(&mut rig);
+    rig.sees("c", primary(1, &[]));
+    assert_eq!(rig.deeds(), "[b] c:all(demoted)");
+    assert_eq!(rig.way_to(Target::Standby).0, "");
+    rig.sees("c", primary(1, &[]));
+    assert_eq!(rig.deeds(), "", "once");
+    // It is made a standby, is read from, and takes the role once more.
+    rig.dies("c");
+    rig.comes_back("c", standby(2, &[900]));
+    assert_eq!(rig.way_to(Target::Standby).0, "c");
+    rig.sees("c", primary(1, &[]));
+    assert_eq!(rig.deeds(), "[b] c:all(demoted)");
+}
+
+#[test]
+fn an_order_that_lets_writers_go_leaves_those_who_read_from_standbys() {
+    let mut rig = healthy(three());
+    rig.point_to("b", SessionPolicy::Close).unwrap();
+    assert_eq!(rig.deeds(), "[-] a:all(manual)");
+    rig.point_to("c", SessionPolicy::Close).unwrap();
+    assert!(!rig.deeds().contains("b:"), "{}", rig.deeds());
+    rig.fail_back("pg").unwrap();
+    assert_eq!(rig.deeds(), "[a]", "c is a standby");
+}
+
+#[test]
+fn a_server_that_left_the_plan_after_its_promotion_is_fenced_with_all_that_read_there() {
+    let mut rig = healthy(three().manual_failover());
+    rig.sees("b", primary(2, &[900]));
+    let gone = rig.id("b");
+    rig.replan(plan().pool("pg").postgres().manual_failover().backend("a", 1).backend("c", 2));
+    // Nothing that is left says that a is not the primary.
+    assert_eq!(rig.deeds(), format!("[-] #{gone}:all(demoted) [a]"));
+}
+
+fn promoted(rig: &mut Rig) {
+    rig.dies("a");
+    rig.sees("b", primary(2, &[900]));
+    assert_eq!(rig.way("pg"), "b");
 }
 
 #[test]
@@ -67,13 +131,59 @@ fn a_primary_in_doubt_gets_nobody_new_and_readers_go_on() {
     assert_eq!(pick(&rig, Target::PreferStandby).as_deref(), Ok("a"));
 }
 
+/// Sessions that may write: whoever is led to a primary, whatever it came for.
+const OTHERS: [Target; 3] = [Target::Standby, Target::PreferStandby, Target::Any];
+
 #[test]
-fn a_pause_holds_every_target_and_a_pin_only_those_that_write() {
+fn nobody_reaches_a_primary_that_those_who_write_are_not_led_to_because_of_a_pin() {
     let mut rig = healthy(three());
     rig.fail_over("pg", Some("b")).unwrap();
-    assert_eq!(rig.way_to(Target::Any).0, "a | b c");
     assert!(rig.holds());
+    for target in OTHERS {
+        assert_eq!(rig.way_to(target), ("b c".to_owned(), false), "{target}: a may be overtaken at any moment");
+    }
     rig.fail_back("pg").unwrap();
+    assert_eq!(rig.way_to(Target::Any).0, "a | b c");
+    // Without a standby they wait, as those who write do.
+    for (plan, standby) in [(three(), NoRoute::Down), (three().use_preferred(), NoRoute::Pending)] {
+        let mut rig = healthy(plan);
+        rig.fail_over("pg", Some("b")).unwrap();
+        rig.dies("c");
+        rig.sees("b", primary(1, &[]));
+        assert!(rig.holds());
+        assert_eq!(pick(&rig, Target::Standby), Err(standby), "by the policy");
+        assert_eq!(pick(&rig, Target::PreferStandby), Err(NoRoute::Pending));
+        assert_eq!(pick(&rig, Target::Any), Err(NoRoute::Pending));
+    }
+}
+
+#[test]
+fn nobody_reaches_a_primary_that_no_operator_has_named_without_automatic_failover() {
+    let mut rig = healthy(three().manual_failover());
+    rig.dies("a");
+    rig.sees("b", primary(2, &[900]));
+    assert!(rig.fences().iter().all(|(_, _, reason)| *reason == OutReason::Dead), "readers go on");
+    for target in OTHERS {
+        assert_eq!(rig.way_to(target).0, "c", "{target}");
+    }
+    rig.fail_over("pg", Some("b")).unwrap();
+    assert_eq!(rig.way_to(Target::Any).0, "b c");
+    assert_eq!(rig.way_to(Target::PreferStandby).0, "c | b");
+}
+
+#[test]
+fn nobody_reaches_the_new_primary_before_the_old_one_is_fenced() {
+    let mut rig = healthy(three());
+    rig.sees("b", primary(2, &[900]));
+    assert_eq!(rig.deeds(), "keep:b [-] a:all(demoted) [b]");
+    assert_eq!(rig.ways_to(Target::Standby), "c, c");
+    assert_eq!(rig.ways_to(Target::Any), "c, b c");
+    assert_eq!(rig.ways_to(Target::PreferStandby), "c, c | b");
+}
+
+#[test]
+fn a_pause_holds_every_target() {
+    let mut rig = healthy(three());
     rig.pause("pg", None).unwrap();
     for target in Target::ALL {
         assert_eq!(rig.way_to(*target).0, "", "{target}");
