@@ -4,15 +4,18 @@
 //! be an order. How the connection ended does not tell whether it was read: a server that reads a part, or
 //! all of it and closes hard, ends in a reset too. So an order is sent twice only if the pool's `resend` says that
 //! this does no harm; else the end is passed on.
+//!
+//! Of a PostgreSQL server's answers those count as none that are no more than a no: that it lets nobody in now, of which the
+//! client is not told, and that it does not encrypt, after which the client begins anew without.
 
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
 
-use crate::model::{Direction, Resend, SessionEnd};
+use crate::model::{CancelKey, Direction, Resend, SessionEnd};
 use crate::sys::{Gated, Stream};
 use crate::wire::is_greeting;
-use crate::wire::postgres::is_cannot_connect_now;
+use crate::wire::postgres::{FirstPacket, NotNow, parse_first_packet};
 
 use super::buffer::{BufferPool, Filled};
 use super::loans::Loans;
@@ -21,6 +24,9 @@ use super::tell;
 
 /// So many bytes of a client are kept for another backend: more than any protocol's greeting.
 const FIRST_CHUNK_MAX: usize = 16 * 1024;
+
+/// The answer of a PostgreSQL server that does not encrypt.
+const NO: &[u8] = b"N";
 
 /// What a client has sent before any backend answered.
 #[derive(Debug)]
@@ -31,11 +37,13 @@ pub struct FirstChunk {
     resend: Resend,
     /// Whether it is known to be PostgreSQL's.
     is_postgres: bool,
+    /// So many requests for encryption came before it, and the client has been told of each that it is refused.
+    refusals: usize,
 }
 
 impl Default for FirstChunk {
     fn default() -> Self {
-        Self { bytes: Vec::new(), sent: 0, resend: Resend::Greeting, is_postgres: false }
+        Self { bytes: Vec::new(), sent: 0, resend: Resend::Greeting, is_postgres: false, refusals: 0 }
     }
 }
 
@@ -48,6 +56,22 @@ impl FirstChunk {
     /// The client speaks PostgreSQL's protocol, and so does its backend.
     pub const fn set_postgres(&mut self) {
         self.is_postgres = true;
+    }
+
+    /// Tells `client` that what it asked for is refused: there is no encryption. It begins anew, here or elsewhere: whoever goes
+    /// on without at one server does so at any, as if it had not asked. Whether it could be told.
+    pub fn refuse(&mut self, client: &Gated, pulse: &Pulse) -> bool {
+        self.bytes.clear();
+        (self.sent, self.refusals) = (0, self.refusals + 1);
+        let told = client.try_send(NO);
+        pulse.moved(Direction::BackendToClient, *told.as_ref().unwrap_or(&0));
+        told.is_ok_and(|told| told == NO.len())
+    }
+
+    /// How many requests for encryption the client has been told are refused.
+    #[must_use]
+    pub const fn refusals(&self) -> usize {
+        self.refusals
     }
 
     /// Whether the client has sent anything.
@@ -94,6 +118,37 @@ impl FirstChunk {
             Resend::Never => false,
             Resend::Greeting => is_greeting(&self.bytes),
             Resend::Always => true,
+        }
+    }
+
+    /// What `answer` means if it is no more than a no.
+    fn no(&self, answer: &[u8]) -> Option<Opening> {
+        if !self.is_postgres {
+            return None;
+        }
+        match parse_first_packet(&self.bytes) {
+            Ok(Some((FirstPacket::Encryption, length))) if length == self.bytes.len() && answer == NO => {
+                Some(Opening::NotEncrypted)
+            }
+            _ if self.is_repeatable() => NotNow::of(answer).map(Opening::TurnedAway),
+            _ => None,
+        }
+    }
+
+    /// Whether it may be sent as far as it is there. A PostgreSQL client's packet is sent whole: it may be a request to cancel,
+    /// which is perhaps another server's.
+    ///
+    /// # Errors
+    ///
+    /// The key of such a request.
+    fn may_be_sent(&self) -> Result<bool, CancelKey> {
+        if !self.is_postgres || self.sent > 0 {
+            return Ok(true);
+        }
+        match parse_first_packet(&self.bytes) {
+            Ok(Some((FirstPacket::Cancel(key), _))) => Err(key),
+            Ok(Some(_)) | Err(_) => Ok(true),
+            Ok(None) => Ok(false),
         }
     }
 
@@ -166,7 +221,12 @@ pub enum Opening {
         reset: bool,
     },
     /// The backend, PostgreSQL's, has said that it lets nobody in now. The client was not told, and may be given another.
-    TurnedAway,
+    TurnedAway(NotNow),
+    /// The backend, PostgreSQL's, has said `N`, no, to a request for encryption. Tell the client with
+    /// [`FirstChunk::refuse`], then open again, with this backend or another.
+    NotEncrypted,
+    /// The client, told that there is no encryption, wants no session, but to cancel another one. The backend was not told.
+    Cancels(CancelKey),
     /// It is over. Both sides have been told.
     Ended(SessionEnd),
 }
@@ -196,16 +256,22 @@ fn poll(
     loop {
         // The backend is looked at first: one that is gone should be sent nothing.
         if let Poll::Ready(heard) = poll_receive(cx, backend, buffers) {
-            return Poll::Ready(heard_of_backend(heard, first));
+            return Poll::Ready(heard_of_backend(heard, first, buffers));
         }
-        while !first.unsent().is_empty() {
+        let may_be_sent = match first.may_be_sent() {
+            Ok(may_be_sent) => may_be_sent,
+            Err(key) => return Poll::Ready(Opening::Cancels(key)),
+        };
+        while may_be_sent && !first.unsent().is_empty() {
             match backend.poll_send(cx, first.unsent()) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(written)) => {
                     first.sent += written;
                     pulse.moved(Direction::ClientToBackend, written);
                 }
-                Poll::Ready(Err(_)) => return Poll::Ready(heard_of_backend(last_words(backend, buffers), first)),
+                Poll::Ready(Err(_)) => {
+                    return Poll::Ready(heard_of_backend(last_words(backend, buffers), first, buffers));
+                }
             }
         }
         match poll_receive(cx, client, buffers) {
@@ -224,12 +290,15 @@ fn poll(
     }
 }
 
-fn heard_of_backend(heard: io::Result<Option<Filled>>, first: &FirstChunk) -> Opening {
+fn heard_of_backend(heard: io::Result<Option<Filled>>, first: &FirstChunk, buffers: &BufferPool) -> Opening {
     match heard {
-        Ok(Some(filled)) if first.is_postgres && first.is_repeatable() && is_cannot_connect_now(filled.bytes()) => {
-            Opening::TurnedAway
-        }
-        Ok(Some(filled)) => Opening::Opened(Start { down: Some(filled), ..Start::default() }),
+        Ok(Some(filled)) => match first.no(filled.bytes()) {
+            Some(no) => {
+                buffers.give_back(filled.buffer);
+                no
+            }
+            None => Opening::Opened(Start { down: Some(filled), ..Start::default() }),
+        },
         Ok(None) if first.is_repeatable() => Opening::Unanswered { reset: false },
         // It may still read: the relay sees the end again and passes it on.
         Ok(None) => Opening::Opened(Start { ended: true, ..Start::default() }),

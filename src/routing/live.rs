@@ -26,8 +26,8 @@ pub struct PoolLive {
     pub metrics: PoolMetrics,
     /// Sessions that have come so far: whose turn it is to be picked for, and to stand in line.
     turn: AtomicU64,
-    /// Clients that wait now.
-    held: AtomicUsize,
+    /// Clients that wait now, by what they want to reach.
+    held: [AtomicUsize; Target::ALL.len()],
     /// When the last failover was published, in nanoseconds; zero once a session has followed it.
     failover_at: AtomicU64,
     /// Clients that wait for room at a backend, by what they want to reach.
@@ -51,19 +51,20 @@ impl PoolLive {
     /// Clients that wait now.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
+        self.held.iter().map(|held| held.load(Ordering::Relaxed)).sum()
     }
 
-    /// Takes one of `limit` places to wait in, if there is one left. Give it back with [`Self::release`].
+    /// Takes one of `limit` places to wait in for what `target` wants, if there is one left. Give it back with [`Self::release`].
+    /// Each target has as many of its own: those who wait for a standby are no reason to refuse one who waits for the primary.
     #[must_use]
-    pub fn try_hold(&self, limit: usize) -> bool {
+    pub fn try_hold(&self, target: Target, limit: usize) -> bool {
         let more = |held| if held < limit { Some(held + 1) } else { None };
-        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+        self.held[target.index()].fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     /// Gives a place back.
-    pub fn release(&self) {
-        self.held.fetch_sub(1, Ordering::Relaxed);
+    pub fn release(&self, target: Target) {
+        self.held[target.index()].fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Notes that a failover took effect at `now`.

@@ -1,7 +1,5 @@
 //! The login of a PostgreSQL client, as far as it is followed: to the key with which the client may cancel.
 
-use std::rc::Rc;
-
 use crate::failover::PoolServer;
 use crate::model::{CancelKey, SessionEnd};
 use crate::relay::{FirstChunk, Heard, Start, listen};
@@ -12,7 +10,7 @@ use crate::wire::postgres::{StartupTap, Tapped};
 use super::caller::Caller;
 use super::dial::Established;
 use super::meeting::Meeting;
-use super::{Entrance, Worker, cancel};
+use super::{Entrance, Worker};
 
 /// What is kept of a session of a postgres pool for requests to cancel it, until its end.
 #[derive(Debug)]
@@ -52,13 +50,11 @@ impl Login {
         let mut tap = StartupTap::default();
         let heard = match tap.client(first.bytes()) {
             Tapped::GoOn => tap.server(start.answer()),
-            over @ (Tapped::Over(_) | Tapped::Cancels(_)) => over,
+            over @ Tapped::Over(_) => over,
         };
         match heard {
             Tapped::GoOn => Self::GoesOn(Box::new(tap)),
             Tapped::Over(key) => learn(worker, entrance, session, key).map_or(Self::Unknown, Self::Done),
-            // It was sent to the server already, as a part of what came at once.
-            Tapped::Cancels(_) => Self::Unknown,
         }
     }
 
@@ -84,11 +80,10 @@ impl Login {
     /// and what was heard.
     pub(super) async fn listen(
         self,
-        worker: &Rc<Worker>,
+        worker: &Worker,
         entrance: &Entrance,
         meeting: &Meeting,
         client: &Gated,
-        caller: &Caller,
         start: Start,
     ) -> (Result<Start, SessionEnd>, Self) {
         let Self::GoesOn(tap) = self else { return (Ok(start), self) };
@@ -98,10 +93,6 @@ impl Login {
                 (Ok(start), learn(worker, entrance, session, key).map_or(Self::Unknown, Self::Done))
             }
             Heard::Ended(end) => (Err(end), Self::None),
-            Heard::Cancels(key) => {
-                cancel::pass_on(worker, entrance, client, caller, &key).await;
-                (Err(SessionEnd::Completed), Self::None)
-            }
         }
     }
 }

@@ -16,6 +16,9 @@ const CANCEL_REQUEST: u32 = 80_877_102;
 const SSL_REQUEST: u32 = 80_877_103;
 const GSS_ENC_REQUEST: u32 = 80_877_104;
 
+/// `AuthenticationOk`.
+const AUTHENTICATION_OK: &[u8] = b"R\0\0\0\x08\0\0\0\0";
+
 /// The type of a TLS record with a handshake (RFC 8446, 5.1). As the first byte of a length it would be beyond any.
 const TLS_HANDSHAKE: u8 = 0x16;
 
@@ -109,18 +112,37 @@ pub fn cannot_connect_now(message: &str, hint: &str) -> Vec<u8> {
     packet
 }
 
-/// Whether `answer` begins with an `ErrorResponse` of code 57P03, all of which is there: the server starts, or shuts down.
-#[must_use]
-pub fn is_cannot_connect_now(answer: &[u8]) -> bool {
-    let [b'E', a, b, c, d, ..] = *answer else { return false };
-    let end = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX).saturating_add(1);
-    let mut fields = answer.get(5..end).unwrap_or_default().split(|&byte| byte == 0);
-    fields.any(|field| field == b"C57P03")
+/// Why a server lets a client in no further than to its first words. Nothing was done for that client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotNow {
+    /// It starts, stops or recovers: 57P03, or 57P01 for one that it had begun to let in.
+    Down,
+    /// It has as many sessions as it may: 53300.
+    Full,
+}
+
+impl NotNow {
+    /// Why, if `answer`, the server's first words to a `StartupMessage`, is an `ErrorResponse` that says so, all of which is
+    /// there. Where nothing proves who the client is (`trust`), that it may come in is said in the same breath before it.
+    #[must_use]
+    pub fn of(answer: &[u8]) -> Option<Self> {
+        let answer = answer.strip_prefix(AUTHENTICATION_OK).unwrap_or(answer);
+        let [b'E', a, b, c, d, ..] = *answer else { return None };
+        let end = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX).saturating_add(1);
+        let code = answer.get(5..end)?.split(|&byte| byte == 0).find_map(|field| field.strip_prefix(b"C"))?;
+        match code {
+            b"57P03" | b"57P01" => Some(Self::Down),
+            b"53300" => Some(Self::Full),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{FirstPacket, NotAFirstPacket, STARTUP_MAX, cancel_request, cannot_connect_now, parse_first_packet};
+    use super::{
+        FirstPacket, NotAFirstPacket, NotNow, STARTUP_MAX, cancel_request, cannot_connect_now, parse_first_packet,
+    };
     use crate::model::CancelKey;
     use proptest::prelude::*;
 
@@ -175,6 +197,23 @@ mod tests {
         assert_eq!(error[..5], [b'E', 0, 0, 0, 44]);
         assert_eq!(error[5..], *b"SFATAL\0VFATAL\0C57P03\0Mno primary\0Hwait\0\0");
         assert_eq!(error.len(), 1 + 44);
+    }
+
+    #[test]
+    fn a_server_that_lets_nobody_in_now_says_why() {
+        let stopping = cannot_connect_now("the database system is shutting down", "");
+        assert_eq!(NotNow::of(&stopping), Some(NotNow::Down));
+        let with = |code: &str| String::from_utf8(stopping.clone()).unwrap().replace("57P03", code).into_bytes();
+        assert_eq!(NotNow::of(&with("57P01")), Some(NotNow::Down));
+        assert_eq!(NotNow::of(&with("53300")), Some(NotNow::Full));
+        let let_in = [&b"R\0\0\0\x08\0\0\0\0"[..], &with("53300")].concat();
+        assert_eq!(NotNow::of(&let_in), Some(NotNow::Full));
+        let asks = [&b"R\0\0\0\x08\0\0\0\x03"[..], &stopping].concat();
+        for other in [with("28P01"), asks, stopping[..stopping.len() - 1].to_vec(), b"N".to_vec(), b"E\0".to_vec()] {
+            assert_eq!(NotNow::of(&other), None, "{other:?}");
+        }
+        let quoted = cannot_connect_now("C53300", "").iter().map(|byte| byte.to_owned()).collect::<Vec<_>>();
+        assert_eq!(NotNow::of(&quoted), Some(NotNow::Down), "the code and not the words");
     }
 
     proptest! {
