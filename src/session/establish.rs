@@ -151,7 +151,6 @@ impl Search {
                     Refusal::Hold(end)
                 }
                 Choice::Dial(picked) => {
-                    self.full = None;
                     let header = caller.header(picked.route.approach.send_proxy_protocol, &client);
                     let facts = self.facts(&plan, &picked, caller);
                     self.first.set_resend(picked.plan.resend);
@@ -278,7 +277,7 @@ impl Search {
         }
         let may_follow = self.tried.is_empty() && self.packet.as_ref().is_some_and(FirstPacket::is_opaque);
         if let Some((route, place)) = self.ip.filter(|_| may_follow).and_then(|ip| follow(worker, routes, plan, ip)) {
-            self.line = None;
+            (self.line, self.full) = (None, None);
             return Ok((route, Room::new(place, Arc::clone(pool))));
         }
         let taken = loop {
@@ -303,10 +302,11 @@ impl Search {
             Err(NoRoute::Exhausted) if self.full.is_some() => Err(NoRoute::Full),
             taken => taken,
         };
-        // One that was refused as one too many before tries for those behind it: they wait until it has an answer.
-        let is_scout = taken.is_ok() && self.full.is_some();
-        if !is_scout && !matches!(taken, Err(NoRoute::Full)) {
-            self.line = None;
+        match &taken {
+            // One that was refused as one too many before tries for those behind it: they wait until it has an answer.
+            Ok(_) if self.full.take().is_some() => {}
+            Err(NoRoute::Full) => {}
+            Ok(_) | Err(_) => self.line = None,
         }
         taken
     }
