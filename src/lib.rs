@@ -43,9 +43,11 @@
 //!    `a_client_at_rest_beyond_the_pace_is_silent_and_waits_for_its_turn`,
 //!    `a_busy_client_beyond_the_pace_is_silent_and_waits_if_nothing_is_on_its_way`,
 //!    `a_crowd_that_loses_its_backend_is_closed_at_a_pace`, `a_busy_crowd_that_loses_its_backend_is_closed_at_a_pace`.
-//! 5. A failing source of health is not a dead backend, and closes no session by default.
+//! 5. A failing source of health is not a dead backend, and closes no session by default; nor is what any client can bring about.
 //!    Tests: `an_unexpected_status_takes_a_backend_out_and_expected_ones_bring_it_back`,
-//!    `a_program_takes_a_backend_out_and_brings_it_back`.
+//!    `a_program_takes_a_backend_out_and_brings_it_back`,
+//!    `what_sessions_meet_at_a_server_has_it_asked_and_decides_nothing`, `a_storm_of_what_servers_do_not_understand_is_no_alarm`,
+//!    `a_stranger_takes_nobody_out_who_answers_others`.
 //! 6. The byte path takes no lock, allocates nothing, and waits for nothing but its two sockets.
 //!    Tests: `the_byte_path_allocates_nothing`, `a_message_costs_one_receive_and_one_send`, `a_session_at_rest_is_small`,
 //!    `a_busy_direction_lets_others_run`. Nor does it after a login was followed: `a_message_after_the_login_costs_one_receive_and_one_send`.
@@ -58,6 +60,7 @@
 //!    Tests: `the_client_after_the_last_allowed_one_is_closed_at_once_and_counted`,
 //!    `a_listener_has_as_many_clients_as_it_may_and_a_place_is_free_again_after_the_end`,
 //!    `a_flood_of_addresses_takes_no_more_memory_than_a_fixed_number_of_them`,
+//!    `those_who_wait_for_a_standby_take_no_place_of_those_who_wait_for_the_primary`,
 //!    `a_client_beyond_the_hold_limit_is_closed_at_once`, `a_limit_is_exact_under_200_clients_at_once`,
 //!    `there_is_a_limit_and_what_is_beyond_it_is_counted`,
 //!    `a_stranger_makes_servers_work_no_more_than_the_limit_and_stops_nobody_who_has_a_key`,

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,7 +15,7 @@ use support::cluster::{Cluster, Node, PASSWORD, Stop};
 use support::postgres::client;
 use support::process::run;
 use support::talker::Talker;
-use support::{DEADLINE, Site, StopOnDrop, wait_until};
+use support::{DEADLINE, Site, StopOnDrop, dial, wait_until};
 
 /// The daemon in front of `cluster`, with `settings` of the pool besides, and its write and read listeners.
 fn site(cluster: &Cluster, settings: &str) -> (Site, SocketAddr, SocketAddr) {
@@ -48,10 +49,18 @@ fn lone_pool(cluster: &Cluster, directory: &Path) -> String {
 
 /// What `query` is answered through a listener.
 fn ask(at: SocketAddr, query: &str) -> Result<String, String> {
-    let ended =
-        run(client("psql", at, &[("PGSSLMODE", "disable")]).args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", query]));
+    ask_as("disable", at, query)
+}
+
+/// The same, in this `sslmode`.
+fn ask_as(mode: &str, at: SocketAddr, query: &str) -> Result<String, String> {
+    let mut psql = client("psql", at, &[("PGSSLMODE", mode)]);
+    let ended = run(psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", query]));
     if ended.code == Some(0) { Ok(ended.stdout.trim_end().to_owned()) } else { Err(ended.stderr) }
 }
+
+/// How clients ask for encryption: never, and as they do unless they are told otherwise.
+const MODES: [&str; 2] = ["disable", "prefer"];
 
 /// The port of the server that a session reaches, and whether that is a standby.
 const WHO: &str = "SELECT inet_server_addr() || ' ' || pg_is_in_recovery()";
@@ -64,10 +73,10 @@ fn who(cluster: &Cluster, node: usize, standby: bool) -> String {
 fn writers_reach_the_primary_and_readers_the_standbys() {
     let cluster = Cluster::start(2);
     let (site, writes, reads) = site(&cluster, "");
-    for _ in 0..3 {
-        assert_eq!(ask(writes, WHO), Ok(who(&cluster, 0, false)));
+    for mode in [MODES; 2].concat() {
+        assert_eq!(ask_as(mode, writes, WHO), Ok(who(&cluster, 0, false)));
     }
-    let mut read: Vec<String> = (0..4).map(|_| ask(reads, WHO).unwrap()).collect();
+    let mut read: Vec<String> = [MODES; 2].concat().iter().map(|mode| ask_as(mode, reads, WHO).unwrap()).collect();
     read.sort();
     read.dedup();
     assert_eq!(read, [who(&cluster, 1, true)], "the standby of the better number");
@@ -109,15 +118,18 @@ fn a_killed_primary_costs_no_client_and_the_promoted_standby_has_its_writers() {
     let (over, served) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
         let stop = StopOnDrop(&over);
-        let writer = scope.spawn(|| {
-            let mut failed = Vec::new();
-            while !over.load(Ordering::SeqCst) {
-                match ask(writes, "INSERT INTO t VALUES (1)") {
-                    Ok(_) => _ = served.fetch_add(1, Ordering::SeqCst),
-                    Err(why) => failed.push(why),
+        let (over, served) = (&over, &served);
+        let writers = MODES.map(|mode| {
+            scope.spawn(move || {
+                let mut failed = Vec::new();
+                while !over.load(Ordering::SeqCst) {
+                    match ask_as(mode, writes, "INSERT INTO t VALUES (1)") {
+                        Ok(_) => _ = served.fetch_add(1, Ordering::SeqCst),
+                        Err(why) => failed.push(why),
+                    }
                 }
-            }
-            failed
+                failed
+            })
         });
         wait_until("it writes", DEADLINE, || served.load(Ordering::SeqCst) > 3);
         let begun = Instant::now();
@@ -127,9 +139,11 @@ fn a_killed_primary_costs_no_client_and_the_promoted_standby_has_its_writers() {
         wait_until("it writes again", DEADLINE, || served.load(Ordering::SeqCst) > before + 3);
         println!("three writes {:?} after the kill", begun.elapsed());
         drop(stop);
-        let failed = writer.join().unwrap();
-        // One that was in mid-conversation lost its server; whoever came was served.
-        assert!(failed.len() <= 1, "{failed:?}");
+        for writer in writers {
+            let failed = writer.join().unwrap();
+            // One that was in mid-conversation lost its server; whoever came was served.
+            assert!(failed.len() <= 1, "{failed:?}");
+        }
     });
     assert_eq!(ask(writes, WHO), Ok(who(&cluster, 1, false)));
     let events = site.daemon.admin_get("/api/v1/events?pool=orders&limit=1000").json();
@@ -276,15 +290,18 @@ fn a_switchover_by_hand_fails_no_client() {
     let (over, served) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
         let stop = StopOnDrop(&over);
-        let writer = scope.spawn(|| {
-            while !over.load(Ordering::SeqCst) {
-                ask(writes, "INSERT INTO t VALUES (1)").expect("no client fails");
-                served.fetch_add(1, Ordering::SeqCst);
-            }
+        let (over, served) = (&over, &served);
+        let writers = MODES.map(|mode| {
+            scope.spawn(move || {
+                while !over.load(Ordering::SeqCst) {
+                    ask_as(mode, writes, "INSERT INTO t VALUES (1)").expect("no client fails");
+                    served.fetch_add(1, Ordering::SeqCst);
+                }
+            })
         });
         wait_until("it writes", DEADLINE, || served.load(Ordering::SeqCst) > 3);
         site.done("POST", "/orders/pause", r#"{"timeout": "60s"}"#);
-        site.daemon.wait_held("orders", 1);
+        site.daemon.wait_held("orders", 2);
         cluster.nodes[0].stop(Stop::Fast);
         cluster.nodes[1].promote();
         site.done("POST", "/orders/failover", r#"{"to": "pg2", "reason": "switchover by hand"}"#);
@@ -292,8 +309,68 @@ fn a_switchover_by_hand_fails_no_client() {
         let before = served.load(Ordering::SeqCst);
         wait_until("it writes again", DEADLINE, || served.load(Ordering::SeqCst) > before + 3);
         drop(stop);
-        writer.join().unwrap();
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
     });
     let rows = cluster.nodes[1].psql("SELECT count(*) FROM t");
     assert_eq!(rows, served.load(Ordering::SeqCst).to_string());
+}
+
+const SSL_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
+
+/// The superuser's startup message.
+const STARTUP: &[u8] = b"\0\0\0\x29\0\x03\0\0user\0postgres\0database\0postgres\0\0";
+
+/// Logs in, after these requests for encryption, all of which are to be refused. What came that was no session.
+fn log_in(at: SocketAddr, requests: &[&[u8]]) -> Result<(), String> {
+    let told = |error: std::io::Error| error.to_string();
+    let mut stream = dial(at).map_err(told)?;
+    for request in requests {
+        stream.write_all(request).map_err(told)?;
+        let mut answer = [0];
+        stream.read_exact(&mut answer).map_err(told)?;
+        assert_eq!(answer, *b"N");
+    }
+    stream.write_all(STARTUP).map_err(told)?;
+    let mut kind = [0; 5];
+    stream.read_exact(&mut kind).map_err(told)?;
+    if kind[0] == b'R' { Ok(()) } else { Err(format!("{:?}", String::from_utf8_lossy(&kind))) }
+}
+
+#[test]
+fn a_server_that_stops_in_order_refuses_nobody_who_was_told_that_it_does_not_encrypt() {
+    let mut cluster = Cluster::with_settings(1, "ssl = off\nmax_connections = 100\n");
+    let (site, writes, _) = site(&cluster, "");
+    let (over, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let ways: [&[&[u8]]; 2] = [&[SSL_REQUEST], &[]];
+    let failed: Vec<String> = thread::scope(|scope| {
+        let stop = StopOnDrop(&over);
+        let (over, served) = (&over, &served);
+        let clients: Vec<_> = (0..24)
+            .map(|number| {
+                scope.spawn(move || {
+                    let mut failed = Vec::new();
+                    while !over.load(Ordering::SeqCst) {
+                        match log_in(writes, ways[number % 2]) {
+                            Ok(()) => _ = served.fetch_add(1, Ordering::SeqCst),
+                            Err(why) => failed.push(format!("{} requests: {why}", ways[number % 2].len())),
+                        }
+                    }
+                    failed
+                })
+            })
+            .collect();
+        let go_on = || {
+            let before = served.load(Ordering::SeqCst);
+            wait_until("they are served", DEADLINE, || served.load(Ordering::SeqCst) > before + 200);
+        };
+        go_on();
+        cluster.nodes[0].stop(Stop::Fast);
+        cluster.nodes[1].promote();
+        go_on();
+        drop(stop);
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    });
+    println!("{served:?} served");
+    assert!(failed.is_empty(), "{} of {served:?}: {failed:?}", failed.len());
+    drop(site);
 }

@@ -6,13 +6,14 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::net::{ends, reset};
 use support::servers::{HttpServer, SILENCE, Server};
-use support::{Backend, DEADLINE, Daemon, dial, fresh_addr, visit, wait_until};
+use support::{Backend, DEADLINE, Daemon, StopOnDrop, dial, fresh_addr, visit, wait_until};
 
 /// Gives an order, on which a server may have acted, and waits for the end.
 fn order(listener: SocketAddr) {
@@ -60,6 +61,53 @@ fn a_backend_that_ends_sessions_before_its_first_answer_is_taken_out() {
     let reason = daemon.backend("orders", "a")["reason"].as_str().unwrap().to_owned();
     assert!(reason.contains("sessions ended before the first answer"), "{reason}");
     assert_eq!(visit(orders).expect("served"), "b");
+}
+
+#[test]
+fn a_stranger_takes_nobody_out_who_answers_others() {
+    let b = Backend::start("b");
+    // It ends without a word on whatever it does not understand.
+    let server = Server::start(fresh_addr(), |_, mut stream| {
+        let mut word = [0; 6];
+        while stream.read_exact(&mut word).is_ok() && word == *b"hello\n" {
+            stream.write_all(&word)?;
+        }
+        Ok(())
+    });
+    let health = HttpServer::start(server.addr.ip(), 200);
+    let daemon = Daemon::start(&format!(
+        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n\
+         [pools.orders.check]\ninterval = \"1h\"\ntimeout = \"1h\"\n\
+         [pools.orders.backends.a]\naddress = \"{}\"\npriority = 1\n\
+         check = {{ kind = \"http\", http = {{ port = {}, path = \"/\" }} }}\n{}",
+        server.addr,
+        health.addr().port(),
+        b.toml("orders", 2)
+    ));
+    let orders = daemon.listener("orders");
+    daemon.wait_active("orders", "a");
+    // No probe takes anything away.
+    health.answer(SILENCE);
+    let (over, ordered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let _stop = StopOnDrop(&over);
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    order(orders);
+                    ordered.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        let (begun, mut client) = (Instant::now(), dial(orders).unwrap());
+        while begun.elapsed() < Duration::from_secs(4) || ordered.load(Ordering::SeqCst) < 100 {
+            let mut back = [0; 6];
+            client.write_all(b"hello\n").unwrap();
+            client.read_exact(&mut back).unwrap();
+            assert_eq!(daemon.backend("orders", "a")["health"], "healthy", "after {ordered:?} of them");
+        }
+    });
+    assert_eq!(daemon.pool("orders")["state"], "healthy");
 }
 
 #[test]

@@ -184,7 +184,7 @@ fn fill(at: SocketAddr) -> Vec<Conversation> {
 /// All connections are taken, and the monitor's own is ended meanwhile, `login` being how it logs in.
 fn exhausted(login: &str, keeps_it_out: bool) {
     let cluster = Cluster::start(1);
-    let watched = Watched::start(&cluster, "", login);
+    let watched = Watched::start(&cluster, "when_down = \"refuse\"", login);
     let primary = &cluster.nodes[0];
     let mut taken = fill(primary.addr);
     let first = taken.first_mut().unwrap();
@@ -201,7 +201,7 @@ fn exhausted(login: &str, keeps_it_out: bool) {
             // The monitor's place may be free.
             Ok(client) => taken.push(client),
             Err(why) => {
-                assert!(why.contains("53300"), "the server's own words: {why}");
+                assert!(why.contains("57P03") && why.contains("pg1 has no free connection"), "{why}");
                 refused += 1;
             }
         }
@@ -222,6 +222,58 @@ fn a_server_without_a_free_connection_is_no_alarm() {
 #[test]
 fn a_server_without_a_free_connection_for_the_monitor_itself_is_no_alarm() {
     exhausted("session = \"plain\"", true);
+}
+
+#[test]
+fn a_crowd_that_was_held_is_let_in_as_there_is_room() {
+    const CROWD: u32 = 60;
+    let cluster = Cluster::with_settings(1, "max_connections = 20\n");
+    let watched = Watched::start(&cluster, "", "");
+    watched.site.done("POST", "/orders/pause", r#"{"timeout": "60s"}"#);
+    thread::scope(|scope| {
+        let visit = || Conversation::open(watched.writes)?.ask("SELECT pg_sleep(0.05)").map(drop);
+        let crowd: Vec<_> = (0..CROWD).map(|_| scope.spawn(visit)).collect();
+        watched.site.daemon.wait_held("orders", CROWD);
+        watched.site.done("POST", "/orders/resume", "");
+        for client in crowd {
+            assert_eq!(client.join().unwrap(), Ok(()));
+        }
+    });
+    let full = [("backend", "pg1"), ("reason", "full")];
+    let refused = watched.site.daemon.metric("backend_connect_failures_total", &full).unwrap_or(0.0);
+    println!("{CROWD} clients, {refused} dials that the server refused as too many");
+    assert!(refused > 0.0, "the server was full");
+    let unanswered = [("backend", "pg1"), ("reason", "unanswered")];
+    assert_eq!(watched.site.daemon.metric("backend_connect_failures_total", &unanswered).unwrap_or(0.0), 0.0);
+    drop(watched);
+}
+
+/// TLS that nobody asked for: servers before version 17 end without a word.
+const HELLO: &[u8] = &[0x16, 3, 1, 0, 7, 1, 0, 0, 3, 9, 9, 9];
+
+#[test]
+fn a_storm_of_what_servers_do_not_understand_is_no_alarm() {
+    let cluster = Cluster::with_settings(1, "max_connections = 100\n");
+    let watched = Watched::start(&cluster, "", "");
+    let ended = AtomicUsize::new(0);
+    let storm = || {
+        for at in [watched.writes, watched.reads] {
+            let mut stream = dial(at).unwrap();
+            stream.write_all(HELLO).unwrap();
+            // In order or by a reset.
+            drop(stream.read_to_end(&mut Vec::new()));
+            ended.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    under(120, storm, || {
+        // Those in conversation are silent meanwhile: nobody is answered.
+        let begun = Instant::now();
+        wait_until("it has lasted", DEADLINE, || begun.elapsed() >= HARDSHIP);
+        visit(&watched);
+    });
+    println!("{ended:?} hellos");
+    assert!(ended.load(Ordering::SeqCst) > REFUSED);
+    watched.assert_calm();
 }
 
 #[test]

@@ -122,6 +122,25 @@ fn a_held_client_that_goes_away_is_noticed() {
 }
 
 #[test]
+fn a_client_that_is_held_when_the_daemon_stops_is_told_why_also_after_it_asked_for_encryption() {
+    let config =
+        nobody("kind = \"postgres\"\nhold = \"10m\"\n[pools.orders.postgres]\npassword = \"x\"", &[fresh_addr()]);
+    let daemon = Daemon::start(&config.replace("workers = 1", "workers = 1\ndrain_timeout = \"100ms\""));
+    let mut client = dial(daemon.listener("orders")).expect("accepted");
+    client.write_all(b"\0\0\0\x08\x04\xd2\x16\x2f").expect("sent");
+    daemon.wait_held("orders", 1);
+    daemon.signal(rustix::process::Signal::TERM);
+    let mut no = [0];
+    client.read_exact(&mut no).expect("an answer");
+    assert_eq!(no, *b"N");
+    client.write_all(b"\0\0\0\x10\0\x03\0\0user\0a\0\0").expect("sent");
+    let mut error = Vec::new();
+    client.read_to_end(&mut error).expect("an error and the end");
+    let error = String::from_utf8_lossy(&error).into_owned();
+    assert!(error.contains("C57P03") && error.contains("is going down"), "{error:?}");
+}
+
+#[test]
 fn what_a_held_client_has_sent_reaches_the_backend() {
     let mut a = Backend::absent("a");
     let daemon = Daemon::start(&nobody("hold = \"10m\"", &[a.addr]));

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use changeover::config::{OsSources, parse};
 use changeover::failover::{Controller, Event, PoolRoutes, Route, RouteTable, Sessions, TargetRoutes};
@@ -238,6 +239,11 @@ fn log_in(addr: SocketAddr, before: &[&[u8]]) -> (TcpStream, Vec<u8>) {
         assert_eq!(answer, *b"N");
     }
     stream.write_all(STARTUP).unwrap();
+    read_key(stream)
+}
+
+/// Reads until the session is open.
+fn read_key(mut stream: TcpStream) -> (TcpStream, Vec<u8>) {
     loop {
         let mut header = [0; 5];
         stream.read_exact(&mut header).unwrap();
@@ -720,20 +726,161 @@ fn a_client_held_goes_on_when_what_it_wants_is_there() {
 
 #[test]
 fn a_client_waits_while_its_server_lets_nobody_in() {
-    let server = Server::start(fresh_addr(), |number, mut stream| {
+    // The first is asked to encrypt twice, and nobody is after that: whoever was told no goes on without.
+    let ways: [&[&[u8]]; 3] = [&[], &[SSL_REQUEST], &[GSS_ENC_REQUEST, SSL_REQUEST]];
+    for way in ways {
+        let server = Server::start(fresh_addr(), move |number, mut stream| {
+            stream.set_read_timeout(Some(DEADLINE))?;
+            let mut requests = 0;
+            while packet(&mut stream)?[4..6] == [4, 0xd2] {
+                stream.write_all(b"N")?;
+                requests += 1;
+            }
+            assert_eq!(requests, if number == 0 { way.len() } else { 0 });
+            match number {
+                0 => stream.write_all(b"E\0\0\0\x23SFATAL\0VFATAL\0C57P03\0Mnot now\0\0"),
+                1 => stream.write_all(b"R\0\0\0\x08\0\0\0\0E\0\0\0\x23SFATAL\0VFATAL\0C57P01\0Mnot now\0\0"),
+                _ => {
+                    stream.write_all(b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\0\x07abcdZ\0\0\0\x05I")?;
+                    stream.read(&mut [0; 8]).map(drop)
+                }
+            }
+        });
+        let site = Site::start(["hold = \"10m\"", ""], &[server.addr], &[Target::Primary]);
+        let (_session, key) = log_in(site.fronts[0], way);
+        assert_eq!(key, b"\0\0\0\x07abcd");
+        let failures = "backend_connect_failures_total{backend=\"pg1\",pool=\"orders\",reason=\"unanswered\"}";
+        assert_eq!(site.count(failures), 2.0, "each is a failed dial");
+    }
+}
+
+#[test]
+fn a_client_that_was_told_no_goes_elsewhere_when_its_server_is_fenced() {
+    let ((pg1, _), (pg2, _)) = (server(1, 4, open()), server(2, 4, open()));
+    let mut site = Site::start(["", "priority = {number}"], &[pg1.addr, pg2.addr], &[Target::Primary]);
+    let mut stream = ask_to_encrypt(site.fronts[0]);
+    site.publish_with(|routes| routes.tiers.reverse());
+    let mut pace = Pace::new(MonoTime::ZERO);
+    let cut = site.registry.fence(site.backends["pg1"], Epoch(100), Sessions::All, OutReason::Dead, &mut pace);
+    assert_eq!(cut.sessions, 0, "it is none yet");
+    stream.write_all(STARTUP).unwrap();
+    assert_eq!(read_key(stream).1[2], 2);
+}
+
+/// Asks for encryption and is told that there is none.
+fn ask_to_encrypt(addr: SocketAddr) -> TcpStream {
+    let mut stream = dial(addr).unwrap();
+    stream.write_all(SSL_REQUEST).unwrap();
+    let mut answer = [0; 1];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, *b"N");
+    stream
+}
+
+const FULL: &[u8] = b"E\0\0\0\x24SFATAL\0VFATAL\0C53300\0Mtoo many\0\0";
+
+#[test]
+fn whoever_is_one_too_many_for_a_server_waits_in_line_and_one_at_a_time_tries() {
+    const CLIENTS: usize = 20;
+    const ROOM: usize = 3;
+    let (inside, dials) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counted = (Arc::clone(&inside), Arc::clone(&dials));
+    let server = Server::start(fresh_addr(), move |_, mut stream| {
+        let (inside, dials) = &counted;
         stream.set_read_timeout(Some(DEADLINE))?;
         packet(&mut stream)?;
-        if number < 2 {
-            return stream.write_all(b"E\0\0\0\x23SFATAL\0VFATAL\0C57P03\0Mnot now\0\0");
+        dials.fetch_add(1, Ordering::SeqCst);
+        let enter = |inside| if inside < ROOM { Some(inside + 1) } else { None };
+        if inside.fetch_update(Ordering::SeqCst, Ordering::SeqCst, enter).is_err() {
+            return stream.write_all(FULL);
         }
         stream.write_all(b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\0\x07abcdZ\0\0\0\x05I")?;
-        stream.read(&mut [0; 8]).map(drop)
+        let end = stream.read(&mut [0; 8]);
+        inside.fetch_sub(1, Ordering::SeqCst);
+        end.map(drop)
     });
     let site = Site::start(["hold = \"10m\"", ""], &[server.addr], &[Target::Primary]);
-    let (_session, key) = log_in(site.fronts[0], &[]);
-    assert_eq!(key, b"\0\0\0\x07abcd");
-    let failures = "backend_connect_failures_total{backend=\"pg1\",pool=\"orders\",reason=\"unanswered\"}";
-    assert_eq!(site.count(failures), 2.0, "each is a failed dial");
+    let front = site.fronts[0];
+    let (served, sessions) = mpsc::channel();
+    for _ in 0..CLIENTS {
+        let served = served.clone();
+        std::thread::spawn(move || served.send(log_in(front, &[])));
+    }
+    let first: Vec<_> = (0..ROOM).map(|_| sessions.recv_timeout(DEADLINE).unwrap()).collect();
+    site.wait_count("listener_held{listener=\"primary\"}", (CLIENTS - ROOM) as f64);
+    // Each has tried once at most, and then the first in line does, four times a second.
+    let (before, begun) = (dials.load(Ordering::SeqCst), Instant::now());
+    wait_until("some time has passed", DEADLINE, || begun.elapsed() > Duration::from_secs(2));
+    let more = dials.load(Ordering::SeqCst) - before;
+    let quarters = usize::try_from(begun.elapsed().as_millis() / 250).unwrap();
+    assert!((1..=CLIENTS + quarters + 4).contains(&more), "{more} dials in {:?}", begun.elapsed());
+    drop(first);
+    for _ in ROOM..CLIENTS {
+        drop(sessions.recv_timeout(DEADLINE).unwrap());
+    }
+    let of = |reason: &str| {
+        site.count(&format!("backend_connect_failures_total{{backend=\"pg1\",pool=\"orders\",reason=\"{reason}\"}}"))
+    };
+    assert_eq!((of("full") + CLIENTS as f64, of("unanswered")), (dials.load(Ordering::SeqCst) as f64, 0.0));
+}
+
+#[test]
+fn one_too_many_for_a_server_is_given_the_next_or_told_which_was_full() {
+    let full = || {
+        Server::start(fresh_addr(), |_, mut stream| {
+            packet(&mut stream)?;
+            stream.write_all(FULL)
+        })
+    };
+    let (pg1, (pg2, _)) = (full(), server(2, 4, open()));
+    let site = Site::start(["", "priority = {number}"], &[pg1.addr, pg2.addr], &[Target::Any]);
+    assert_eq!(log_in(site.fronts[0], &[]).1[2], 2);
+    for (pool, why) in [("hold = \"20ms\"", "held for 20ms"), ("when_down = \"refuse\"", "each has as many")] {
+        let pg1 = full();
+        let site = Site::start([pool, ""], &[pg1.addr], &[Target::Primary]);
+        let mut stream = dial(site.fronts[0]).unwrap();
+        stream.write_all(STARTUP).unwrap();
+        let error = String::from_utf8_lossy(&rest(stream)).into_owned();
+        assert!(error.contains(why) && error.contains("; pg1 has no free connection; "), "{error:?}");
+    }
+}
+
+#[test]
+fn those_who_wait_for_a_standby_take_no_place_of_those_who_wait_for_the_primary() {
+    let (pg1, _) = server(1, 4, open());
+    let targets = [Target::Standby, Target::Primary];
+    let mut site = Site::start(["hold = \"10m\"\nhold_limit = 2", ""], &[pg1.addr], &targets);
+    let (standby, primary) = (site.fronts[0], site.fronts[1]);
+    site.publish_with(|routes| {
+        routes.tiers.clear();
+        routes.others.insert(Target::Standby, TargetRoutes { pending: false, tiers: Vec::new() });
+    });
+    let wait = |front| {
+        let mut stream = dial(front).unwrap();
+        stream.write_all(STARTUP).unwrap();
+        stream
+    };
+    let held = |target: &str| format!("listener_held{{listener=\"{target}\"}}");
+    let readers = [wait(standby), wait(standby)];
+    site.wait_count(&held("standby"), 2.0);
+    assert!(String::from_utf8_lossy(&rest(wait(standby))).contains("2 clients wait already"));
+    let writers = [wait(primary), wait(primary)];
+    site.wait_count(&held("primary"), 2.0);
+    drop((readers, writers));
+    site.wait_count(&held("standby"), 0.0);
+    site.wait_count(&held("primary"), 0.0);
+}
+
+#[test]
+fn a_client_that_leaves_with_something_unread_is_noticed() {
+    let site = Site::start(["hold = \"10m\"", ""], &[fresh_addr()], &[Target::Standby]);
+    let mut waiting = dial(site.fronts[0]).unwrap();
+    waiting.write_all(STARTUP).unwrap();
+    site.wait_count("listener_held{listener=\"standby\"}", 1.0);
+    waiting.write_all(b"more").unwrap();
+    drop(waiting);
+    site.wait_count("listener_held{listener=\"standby\"}", 0.0);
+    site.wait_count("listener_rejected_total{listener=\"standby\",reason=\"client_left\"}", 1.0);
 }
 
 #[test]

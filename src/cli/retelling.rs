@@ -83,8 +83,9 @@ pub(super) fn event(event: &Event, names: &dyn Names) -> String {
         Event::DialFailed { backend: of, error, .. } => {
             format!("a client could not connect to {}: {error}", backend(*of, names))
         }
-        Event::EndedEarly { backend: of, sessions, .. } => {
-            format!("{sessions} sessions of {} ended badly right after they had begun", backend(*of, names))
+        Event::EndedEarly { backend: of, sessions, answered, .. } => {
+            let meanwhile = if *answered { ", and it has answered others" } else { "" };
+            format!("{sessions} sessions of {} ended badly right after they had begun{meanwhile}", backend(*of, names))
         }
         Event::DataStalled { backend: of, silent, .. } => {
             format!("{} has not acknowledged what was sent for {silent:.1?}", backend(*of, names))

@@ -159,7 +159,7 @@ keys! {
             "How long an accepted client waits for a backend.",
             "Longer than a failover takes, shorter than most clients' own patience.";
         HOLD_LIMIT = "hold_limit", Kind::Integer { min: 0, max: 1_000_000 }, Preset::Integer(1000),
-            "How many clients of the pool may wait at once.",
+            "How many clients of the pool may wait at once for each `target` of its listeners.",
             "A backend that comes back must not be met by everyone.";
         SOURCE_ADDRESS = "source_address", Kind::Ip, Preset::Optional("\"10.0.0.9\""),
             "The IP address of this machine from which backends are dialled and probed. While the machine does not have it, nothing is found out about them.",

@@ -189,7 +189,9 @@ fn wake(message: Message) -> Wake {
             Wake::Tell(Event::DialFailed { backend, epoch, error }, Asker::Nobody)
         }
         Message::EndedEarly { backend, epoch, live } => {
-            Wake::Tell(Event::EndedEarly { backend, epoch, sessions: live.early_ends.take() }, Asker::Nobody)
+            // In this order: one that ends after the first look is told of the next time.
+            let (sessions, answered) = (live.early_ends.take(), live.has_answered());
+            Wake::Tell(Event::EndedEarly { backend, epoch, sessions, answered }, Asker::Nobody)
         }
         Message::DataStalled { backend, epoch, silent } => {
             Wake::Tell(Event::DataStalled { backend, epoch, silent }, Asker::Nobody)

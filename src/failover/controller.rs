@@ -124,8 +124,8 @@ impl Controller {
                 }
             }
             Event::DialFailed { backend, epoch, error } => self.dial_failed(now, backend, epoch, error, &mut turn),
-            Event::EndedEarly { backend, epoch, sessions } => {
-                self.ended_early(now, backend, epoch, sessions, &mut turn);
+            Event::EndedEarly { backend, epoch, sessions, answered } => {
+                self.ended_early(now, backend, epoch, sessions, answered, &mut turn);
             }
             Event::DataStalled { backend, epoch, silent } => self.data_stalled(now, backend, epoch, silent),
             Event::WasStalled { since } => self.was_stalled(now, since, &mut turn),

@@ -55,6 +55,9 @@ pub enum Event {
         epoch: Epoch,
         /// How many.
         sessions: u32,
+        /// Whether it has sent bytes to anybody since such sessions were last told of.
+        #[serde(default)]
+        answered: bool,
     },
     /// Bytes that were sent to a backend are not acknowledged, on live sessions. Ignored if `epoch` is not the backend's present one.
     DataStalled {

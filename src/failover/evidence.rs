@@ -64,9 +64,13 @@ impl Pool {
         Some(Next { at_once: wanted && pace.is_some(), pace, decided })
     }
 
-    /// Takes in what was heard of member `id`. Says whether that decided anything.
+    /// Takes in what was heard of member `id`. Says whether that decided anything. Of a cluster's server only words are
+    /// taken in: what a session meets has it asked, and is no evidence.
     pub(super) fn hear(&mut self, now: MonoTime, id: BackendId, hearsay: Hearsay<'_>, effects: &mut Effects) -> bool {
-        let Some(member) = self.member_mut(id) else { return false };
+        let is_word = matches!(hearsay, Hearsay::Reported(_));
+        let Some(member) = self.member_mut(id).filter(|member| is_word || member.server.is_none()) else {
+            return false;
+        };
         let verdict = member.health.hear(now, hearsay, &member.plan.check);
         self.judge(now, id, &verdict, effects)
     }

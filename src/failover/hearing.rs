@@ -37,6 +37,7 @@ impl Controller {
         backend: BackendId,
         epoch: Epoch,
         sessions: u32,
+        answered: bool,
         turn: &mut Turn,
     ) {
         let Some(member) = self.present(backend, epoch).filter(|_| sessions > 0) else { return };
@@ -44,7 +45,7 @@ impl Controller {
         if member.health.stalled(now) {
             self.schedule.suspect(now, target);
         }
-        self.hear(now, backend, Hearsay::Ended(sessions), turn);
+        self.hear(now, backend, Hearsay::Ended { sessions, answered }, turn);
     }
 
     /// Bytes that sessions have sent are not acknowledged.

@@ -23,8 +23,13 @@
 //! answer ([`ENDED_POINTS`]) and a client's failed dial ([`DIAL_POINTS`]) are worth a quarter, and make us ask at once. A
 //! passing probe and a reported success take one failure away ([`SUCCESS_POINTS`]). As many points as the threshold is worth
 //! make a backend unhealthy for `check_failed`, and no more than one failure above that is kept. It is healthy again by `healthy_threshold`
-//! passing probes with the points below that. What sessions and dials tell decides nothing within [`PATIENCE`] of the first
+//! passing probes with the points below that. What dials tell decides nothing within [`PATIENCE`] of the first
 //! of it: thousands may meet one moment's trouble at once.
+//!
+//! **What any client can bring about has a backend asked, and decides alone only where nobody is answered.** A stranger makes sessions
+//! end before their first answer by sending what a server does not understand, as often as he likes. Their points are void as soon
+//! as the backend sends anybody a byte, and decide nothing before it has sent nobody one for [`UNANSWERED_FOR`]. Of a cluster's
+//! server neither ended sessions nor failed dials count at all: each has it asked, and the accept path and the monitor judge.
 //!
 //! **Nobody asks, nobody can pass.** A backend with check `none` is healthy from its first turn. Only what others tell makes it
 //! unhealthy, and then it is taken to be fit again after `recovery_interval` or [`UNCHECKED_RETURN`], by a reset, or by a
@@ -233,7 +238,9 @@ pub use latency::{MIN_GAIN, SLOW_EXIT, SLOW_HOLD, SLOW_HOLD_INTERVALS};
 pub use memory::{PinMemory, PoolMemory};
 pub use order::{Order, Refusal};
 pub use outside::UNCHECKED_RETURN;
-pub use passive::{DIAL_POINTS, ENDED_POINTS, PATIENCE, POINTS_PER_FAILURE, REPORTED_POINTS, SUCCESS_POINTS};
+pub use passive::{
+    DIAL_POINTS, ENDED_POINTS, PATIENCE, POINTS_PER_FAILURE, REPORTED_POINTS, SUCCESS_POINTS, UNANSWERED_FOR,
+};
 pub use recovery::RECOVERY_WAIT_MAX;
 pub use schedule::EMPTY_POOL_PROBE_INTERVAL;
 pub use server::Part;

@@ -301,7 +301,7 @@ fn accept_of(outcome: &ProbeOutcome) -> Option<AcceptPath> {
             Some(AcceptPath::Unreachable)
         }
         ProbeError::Dial(DialError::SourceAddress | DialError::Local) => None,
-        ProbeError::Dial(DialError::Unanswered)
+        ProbeError::Dial(DialError::Unanswered | DialError::Full)
         | ProbeError::Check(CheckError::AnswerTimedOut | CheckError::ClosedEarly) => Some(AcceptPath::Mute),
         ProbeError::Check(CheckError::Slow) => Some(AcceptPath::Answers),
         ProbeError::Check(CheckError::UnexpectedStatus | CheckError::CannotConnectNow) => Some(AcceptPath::Errs),
@@ -327,6 +327,7 @@ pub(super) const fn session_of(error: WatchError, ended: bool) -> SessionPath {
             | DialError::Unreachable
             | DialError::Unresolved
             | DialError::Unanswered
+            | DialError::Full
             | DialError::Other,
         )
         | WatchError::Login(LoginError::TimedOut) => SessionPath::Unanswered,

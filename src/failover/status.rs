@@ -57,7 +57,7 @@ impl Pool {
             latency: member.health.latency.last,
             smoothed: member.health.latency.smoothed,
             consecutive_failures: member.health.consecutive_failures(),
-            passive_points: member.health.passive.points,
+            passive_points: member.health.passive.points(),
             gave_up: member.has_given_up(),
             consecutive_successes: member.health.successes,
             last_check: member.health.last_check,

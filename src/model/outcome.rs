@@ -19,6 +19,8 @@ labelled! {
         Unresolved = "unresolved",
         /// It accepted, and ended before its first byte.
         Unanswered = "unanswered",
+        /// It is PostgreSQL, and has as many sessions as it may.
+        Full = "full",
         /// The host does not have the pool's `source_address`: our own fault, that says nothing of the backend.
         SourceAddress = "source_address",
         /// Our own fault (no descriptor, no local port): says nothing of the backend.
@@ -95,7 +97,9 @@ impl ProbeError {
             // A name that cannot be looked up is the resolver's failure, not the backend's.
             // One that accepts and hangs up is there; probes that go no further than that never say so.
             Self::Check(CheckError::Slow) => OutReason::Slow,
-            Self::Dial(DialError::Unresolved | DialError::Unanswered) | Self::Check(_) => OutReason::CheckFailed,
+            Self::Dial(DialError::Unresolved | DialError::Unanswered | DialError::Full) | Self::Check(_) => {
+                OutReason::CheckFailed
+            }
         }
     }
 }

@@ -156,7 +156,7 @@ pub struct HoldPlan {
     pub when_down: WhenDown,
     /// How long a client may wait.
     pub hold: Duration,
-    /// How many clients of the pool may wait at once.
+    /// How many clients of the pool may wait at once for each target.
     pub hold_limit: usize,
 }
 

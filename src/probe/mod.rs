@@ -220,6 +220,7 @@ impl Dial<'_> {
                 | DialError::Unreachable
                 | DialError::Unresolved
                 | DialError::Unanswered
+                | DialError::Full
                 | DialError::Other => ProbeError::Check(CheckError::AnswerTimedOut),
             };
             Failure { error: class, detail: format!("connecting to {source}: {error}") }

@@ -1,7 +1,5 @@
 //! A session of PostgreSQL from its server's first byte until it is open: moved like any other, and shown to a
 //! [`StartupTap`] meanwhile. After that the relay takes over, and knows nothing of it.
-//!
-//! What has been read is sent on whatever it is; only a request to cancel, which belongs to another server perhaps, is not.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
@@ -24,8 +22,6 @@ const STEPS_BEFORE_YIELD: u32 = 16;
 pub enum Heard {
     /// There is nothing more to hear: relay on from here. This is the session's key, if it was told.
     On(Start, Option<CancelKey>),
-    /// The client wants no session, but to cancel another one. The server has not been told.
-    Cancels(CancelKey),
     /// It is over. Both sides have been told.
     Ended(SessionEnd),
 }
@@ -44,7 +40,6 @@ pub async fn listen(
     let heard = poll_fn(|cx| listening.poll(cx)).await;
     match heard {
         Over::Heard(key) => Heard::On(Start { up: listening.up, down: listening.down, ended }, key),
-        Over::Cancels(key) => Heard::Cancels(key),
         Over::Ended(end) => {
             tell(end, client, backend, pulse).await;
             Heard::Ended(end)
@@ -55,7 +50,6 @@ pub async fn listen(
 /// Why to listen no more.
 enum Over {
     Heard(Option<CancelKey>),
-    Cancels(CancelKey),
     Ended(SessionEnd),
 }
 
@@ -128,7 +122,6 @@ impl Listening<'_> {
         Poll::Ready(match tapped {
             Tapped::GoOn => None,
             Tapped::Over(key) => Some(Over::Heard(key)),
-            Tapped::Cancels(key) => Some(Over::Cancels(key)),
         })
     }
 }

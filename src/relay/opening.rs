@@ -4,15 +4,18 @@
 //! be an order. How the connection ended does not tell whether it was read: a server that reads a part, or
 //! all of it and closes hard, ends in a reset too. So an order is sent twice only if the pool's `resend` says that
 //! this does no harm; else the end is passed on.
+//!
+//! Of a PostgreSQL server's answers those count as none that are no more than a no: that it lets nobody in now, of which the
+//! client is not told, and that it does not encrypt, after which the client begins anew without.
 
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
 
-use crate::model::{Direction, Resend, SessionEnd};
+use crate::model::{CancelKey, Direction, Resend, SessionEnd};
 use crate::sys::{Gated, Stream};
 use crate::wire::is_greeting;
-use crate::wire::postgres::{FirstAnswer, first_answer};
+use crate::wire::postgres::{FirstAnswer, FirstPacket, NotNow, first_answer, parse_first_packet};
 
 use super::buffer::{BufferPool, Filled};
 use super::loans::Loans;
@@ -21,6 +24,9 @@ use super::tell;
 
 /// So many bytes of a client are kept for another backend: more than any protocol's greeting.
 const FIRST_CHUNK_MAX: usize = 16 * 1024;
+
+/// The answer of a PostgreSQL server that does not encrypt.
+const NO: &[u8] = b"N";
 
 /// What a client has sent before any backend answered.
 #[derive(Debug)]
@@ -31,11 +37,13 @@ pub struct FirstChunk {
     resend: Resend,
     /// Whether it is known to be PostgreSQL's.
     is_postgres: bool,
+    /// So many requests for encryption came before it, and the client has been told of each that it is refused.
+    refusals: usize,
 }
 
 impl Default for FirstChunk {
     fn default() -> Self {
-        Self { bytes: Vec::new(), sent: 0, resend: Resend::Greeting, is_postgres: false }
+        Self { bytes: Vec::new(), sent: 0, resend: Resend::Greeting, is_postgres: false, refusals: 0 }
     }
 }
 
@@ -48,6 +56,22 @@ impl FirstChunk {
     /// The client speaks PostgreSQL's protocol, and so does its backend.
     pub const fn set_postgres(&mut self) {
         self.is_postgres = true;
+    }
+
+    /// Tells `client` that what it asked for is refused: there is no encryption. It begins anew, here or elsewhere: whoever goes
+    /// on without at one server does so at any, as if it had not asked. Whether it could be told.
+    pub fn refuse(&mut self, client: &Gated, pulse: &Pulse) -> bool {
+        self.bytes.clear();
+        (self.sent, self.refusals) = (0, self.refusals + 1);
+        let told = client.try_send(NO);
+        pulse.moved(Direction::BackendToClient, *told.as_ref().unwrap_or(&0));
+        told.is_ok_and(|told| told == NO.len())
+    }
+
+    /// How many requests for encryption the client has been told are refused.
+    #[must_use]
+    pub const fn refusals(&self) -> usize {
+        self.refusals
     }
 
     /// Whether the client has sent anything.
@@ -94,6 +118,29 @@ impl FirstChunk {
             Resend::Never => false,
             Resend::Greeting => is_greeting(&self.bytes),
             Resend::Always => true,
+        }
+    }
+
+    /// Whether `answer` is a server's no to the request for encryption that this is.
+    fn is_refused(&self, answer: &[u8]) -> bool {
+        let asks = |(packet, length)| packet == FirstPacket::Encryption && length == self.bytes.len();
+        self.is_postgres && answer == NO && parse_first_packet(&self.bytes).ok().flatten().is_some_and(asks)
+    }
+
+    /// Whether it may be sent as far as it is there. A PostgreSQL client's packet is sent whole: it may be a request to cancel,
+    /// which is perhaps another server's.
+    ///
+    /// # Errors
+    ///
+    /// The key of such a request.
+    fn may_be_sent(&self) -> Result<bool, CancelKey> {
+        if !self.is_postgres || self.sent > 0 {
+            return Ok(true);
+        }
+        match parse_first_packet(&self.bytes) {
+            Ok(Some((FirstPacket::Cancel(key), _))) => Err(key),
+            Ok(Some(_)) | Err(_) => Ok(true),
+            Ok(None) => Ok(false),
         }
     }
 
@@ -166,7 +213,12 @@ pub enum Opening {
         reset: bool,
     },
     /// The backend, PostgreSQL's, has said that it lets nobody in now. The client was not told, and may be given another.
-    TurnedAway,
+    TurnedAway(NotNow),
+    /// The backend, PostgreSQL's, has said `N`, no, to a request for encryption. Tell the client with
+    /// [`FirstChunk::refuse`], then open again, with this backend or another.
+    NotEncrypted,
+    /// The client, told that there is no encryption, wants no session, but to cancel another one. The backend was not told.
+    Cancels(CancelKey),
     /// It is over. Both sides have been told.
     Ended(SessionEnd),
 }
@@ -202,7 +254,11 @@ fn poll(
                 return Poll::Ready(opening);
             }
         }
-        while !first.unsent().is_empty() {
+        let may_be_sent = match first.may_be_sent() {
+            Ok(may_be_sent) => may_be_sent,
+            Err(key) => return Poll::Ready(Opening::Cancels(key)),
+        };
+        while may_be_sent && !first.unsent().is_empty() {
             match backend.poll_send(cx, first.unsent()) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(written)) => {
@@ -249,6 +305,10 @@ fn heard_of_backend(
         Err(_) if first.is_repeatable() => return Some(Opening::Unanswered { reset: true }),
         Err(_) => return Some(Opening::Ended(SessionEnd::BackendReset)),
     };
+    if said.is_empty() && first.is_refused(filled.bytes()) {
+        buffers.give_back(filled.buffer);
+        return Some(Opening::NotEncrypted);
+    }
     let may_go_elsewhere = first.is_postgres && first.is_repeatable();
     if said.is_empty() && !(may_go_elsewhere && first_answer(filled.bytes()) != FirstAnswer::Other) {
         return Some(Opening::Opened(Start { down: Some(filled), ..Start::default() }));
@@ -256,11 +316,9 @@ fn heard_of_backend(
     said.extend_from_slice(filled.bytes());
     buffers.give_back(filled.buffer);
     match first_answer(said) {
-        FirstAnswer::CannotConnectNow if may_go_elsewhere => Some(Opening::TurnedAway),
+        FirstAnswer::NotNow(why) if may_go_elsewhere => Some(Opening::TurnedAway(why)),
         FirstAnswer::ErrorBegun if may_go_elsewhere => None,
-        FirstAnswer::CannotConnectNow | FirstAnswer::ErrorBegun | FirstAnswer::Other => {
-            Some(Opening::Opened(begun(said)))
-        }
+        FirstAnswer::NotNow(_) | FirstAnswer::ErrorBegun | FirstAnswer::Other => Some(Opening::Opened(begun(said))),
     }
 }
 
@@ -312,6 +370,7 @@ pub(super) fn poll_receive(
 
 #[cfg(test)]
 mod tests {
+    use crate::wire::postgres::NotNow;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
@@ -361,7 +420,7 @@ mod tests {
         let (first, second) = error.split_at(20);
         for pieces in [&[&error[..]][..], &[first, second], &bytes] {
             let (opening, _) = opened(pieces, async |_, _| {}).await;
-            assert!(matches!(opening, Opening::TurnedAway), "{opening:?}");
+            assert!(matches!(opening, Opening::TurnedAway(NotNow::Down)), "{opening:?}");
         }
     }
 

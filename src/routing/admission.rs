@@ -41,6 +41,18 @@ impl Admission {
         self.change(|entry| entry.sockets = Sockets::Server(Arc::clone(server)))
     }
 
+    /// Has `tell` write to the client, whose socket is not under the fence, what is true of any backend. A fence comes before
+    /// that, or after it.
+    ///
+    /// # Errors
+    ///
+    /// [`Stale`] if the backend was fenced meanwhile.
+    pub fn unless_fenced<T>(&self, tell: impl FnOnce() -> T) -> Result<T, Stale> {
+        let mut told = None;
+        self.change(|_| told = Some(tell()))?;
+        told.ok_or(Stale)
+    }
+
     /// Puts the client's socket under the fence too and has `deliver` write the first bytes to it, without
     /// waiting. A fence comes before both, and the client can be given another backend, or after both.
     ///

@@ -26,8 +26,8 @@ pub struct PoolLive {
     pub metrics: PoolMetrics,
     /// Sessions that have come so far: whose turn it is to be picked for, and to stand in line.
     turn: AtomicU64,
-    /// Clients that wait now.
-    held: AtomicUsize,
+    /// Clients that wait now, by what they want to reach.
+    held: [AtomicUsize; Target::ALL.len()],
     /// When the last failover was published, in nanoseconds; zero once a session has followed it.
     failover_at: AtomicU64,
     /// Clients that wait for room at a backend, by what they want to reach.
@@ -51,19 +51,20 @@ impl PoolLive {
     /// Clients that wait now.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
+        self.held.iter().map(|held| held.load(Ordering::Relaxed)).sum()
     }
 
-    /// Takes one of `limit` places to wait in, if there is one left. Give it back with [`Self::release`].
+    /// Takes one of `limit` places to wait in for what `target` wants, if there is one left. Give it back with [`Self::release`].
+    /// Each target has as many of its own: those who wait for a standby are no reason to refuse one who waits for the primary.
     #[must_use]
-    pub fn try_hold(&self, limit: usize) -> bool {
+    pub fn try_hold(&self, target: Target, limit: usize) -> bool {
         let more = |held| if held < limit { Some(held + 1) } else { None };
-        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+        self.held[target.index()].fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     /// Gives a place back.
-    pub fn release(&self) {
-        self.held.fetch_sub(1, Ordering::Relaxed);
+    pub fn release(&self, target: Target) {
+        self.held[target.index()].fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Notes that a failover took effect at `now`.
@@ -100,19 +101,33 @@ pub struct BackendLive {
     pub early_ends: EarlyEnds,
 }
 
+impl BackendLive {
+    /// Whether it has sent clients anything since this was last asked: who answers some is not to blame for all that others
+    /// meet. A session's bytes are counted a quarter of a second late at most.
+    #[must_use]
+    pub fn has_answered(&self) -> bool {
+        let sent = self.metrics.sent_to_clients();
+        self.early_ends.sent.swap(sent, Ordering::Relaxed) != sent
+    }
+}
+
 /// A count that is told in one piece.
 #[derive(Debug, Default)]
-pub struct EarlyEnds(AtomicU32);
+pub struct EarlyEnds {
+    ended: AtomicU32,
+    /// What the backend had sent to clients when they were last told of.
+    sent: AtomicU64,
+}
 
 impl EarlyEnds {
     /// One more. Whether it is the first since they were last taken, so that it is to be told.
     pub(super) fn add(&self) -> bool {
         let more = |count: u32| Some(count.saturating_add(1));
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) == Ok(0)
+        self.ended.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) == Ok(0)
     }
 
     /// How many there were since they were last taken.
     pub fn take(&self) -> u32 {
-        self.0.swap(0, Ordering::Relaxed)
+        self.ended.swap(0, Ordering::Relaxed)
     }
 }

@@ -40,10 +40,10 @@ pub(super) struct Established {
 }
 
 impl Established {
-    /// Counts, and reports, that the backend let nobody in.
+    /// Counts that the backend let the client in no further than this, and has the control plane told.
     pub(super) fn count_unanswered(&self, worker: &Worker) {
         self.backend_live.metrics.count_connect_failure(DialError::Unanswered);
-        worker.feedback.dial_failed(self.route.backend, self.route.epoch, DialError::Unanswered);
+        worker.feedback.ended_early(self.route.backend, self.route.epoch, &self.backend_live);
     }
 }
 

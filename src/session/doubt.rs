@@ -8,7 +8,6 @@ use tokio::time::sleep_until;
 
 use crate::failover::PoolRoutes;
 use crate::model::MonoTime;
-use crate::sys::Stream;
 
 use super::Worker;
 use super::dial::Established;
@@ -64,11 +63,11 @@ impl Silent {
     }
 }
 
-/// Waits for new routes or until the time is up. `false`: the client has left.
-pub(super) async fn wait(worker: &Worker, client: &Stream, until: MonoTime) -> bool {
+/// Waits for new routes or until the time is up. `false`: the client has `left`.
+pub(super) async fn wait(worker: &Worker, left: impl Future<Output = ()>, until: MonoTime) -> bool {
     // Cancel-safety: every branch only waits, and nothing is taken from the client.
     tokio::select! {
-        () = client.gone(true) => false,
+        () = left => false,
         () = worker.routes.next() => true,
         () = sleep_until(worker.clock.instant(until)) => true,
     }

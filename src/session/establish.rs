@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::failover::{Arrival, NoRoute, PoolRoutes, Route, client_key};
-use crate::model::{BackendId, HoldEnd, HoldPlan, ListenerPlan, MonoTime, PoolKind, SessionEnd, Target, WhenDown};
+use crate::model::{BackendId, BackendName, HoldEnd, HoldPlan, ListenerPlan, MonoTime, PoolKind, Target, WhenDown};
 use crate::relay::FirstChunk;
 use crate::routing::{InLine, PoolLive, Room, SessionFacts};
 use crate::sys::{Gated, Stream};
@@ -34,7 +34,7 @@ const UNKNOWN_POOL_WAITS: u32 = 20;
 const UNKNOWN_POOL_WAIT: Duration = Duration::from_millis(50);
 
 /// What to do next with a client.
-enum Choice {
+pub(super) enum Choice {
     /// It is a postgres pool: hear first what the client wants.
     Hear,
     /// Try this backend.
@@ -63,20 +63,22 @@ pub(super) struct Search {
     pub(super) login: Login,
     /// By which it is picked for, and stands in line, in this pool.
     turn: Option<(Arc<PoolLive>, u64)>,
-    tried: Vec<BackendId>,
+    pub(super) tried: Vec<BackendId>,
     /// Who the client is to a pool that balances by that.
     client: u64,
     ip: Option<IpAddr>,
     /// Its place among those who wait for room.
-    line: Option<InLine>,
+    pub(super) line: Option<InLine>,
+    /// The server that it tried last, if that said that it has as many sessions as it may.
+    pub(super) full: Option<BackendName>,
     /// Its place among those who wait; kept until a backend answers or the dial's time is over.
     pub(super) hold: Option<Hold>,
     pub(super) unknown_pool: u32,
     /// How often a server was looked for, since it is known what the client wants.
     pub(super) looks: u32,
-    silent: Option<Silent>,
+    pub(super) silent: Option<Silent>,
     /// An operator has closed it, at whichever backend it was then.
-    is_closed: bool,
+    pub(super) is_closed: bool,
 }
 
 impl Search {
@@ -86,6 +88,7 @@ impl Search {
             client: client_key(caller.ip()),
             ip: caller.ip(),
             line: None,
+            full: None,
             since: now,
             first: FirstChunk::default(),
             packet: None,
@@ -124,7 +127,7 @@ impl Search {
                     refusal
                 }
                 Choice::LastResort(session) => return Ok((client, *session)),
-                Choice::Doubt(until) if doubt::wait(worker, &client, until).await => {
+                Choice::Doubt(until) if doubt::wait(worker, self.left(&client, true), until).await => {
                     client = rearmed(client)?;
                     continue;
                 }
@@ -191,56 +194,14 @@ impl Search {
     /// Waits in the place that it holds.
     async fn wait(&self, worker: &Worker, client: &Stream, retry_after: Option<Duration>) -> HoldEnd {
         let Some(hold) = &self.hold else { return HoldEnd::LimitReached };
-        // One of PostgreSQL's that ends its half before it is let in has given up.
-        let has_sent = !self.first.is_empty() && self.packet.is_none();
-        worker.holds.wait(hold, client, has_sent, self.line.as_ref(), retry_after).await
+        let left = self.left(client, !self.first.is_empty());
+        worker.holds.wait(hold, left, self.line.as_ref(), retry_after).await
     }
 
-    /// `session` was fenced before its backend's first byte. Its backend is not to blame, and it picks
-    /// again as if it had just come.
-    pub(super) fn was_fenced(&mut self, session: Established) {
-        self.leave(session);
-        self.tried.clear();
-    }
-
-    /// Leaves `session` behind, the registry first. Whoever closed it there meant the client.
-    fn leave(&mut self, session: Established) {
-        self.is_closed |= session.admission.end() == Some(SessionEnd::Closed);
-    }
-
-    /// Nobody waits for the silent backend any more.
-    fn forget_silent(&mut self) {
-        if let Some(session) = self.silent.take().and_then(Silent::into_session) {
-            self.leave(*session);
-        }
-    }
-
-    /// `session` ended before its backend's first byte, by a reset or in order: it counts as a failed dial.
-    /// Later than that the backend is asked for first: servers close on those who stay silent for long.
-    pub(super) fn was_unanswered(&mut self, worker: &Worker, session: Established, reset: bool) {
-        let Route { backend, ref name, .. } = session.route;
-        tracing::debug!(pool = %session.pool, backend = %name, reset, "a backend ended before its first byte");
-        session.count_unanswered(worker);
-        let is_late = worker.clock.now() > session.answer_by;
-        if is_late {
-            self.tried.clear();
-        }
-        self.tried.push(backend);
-        self.forget_silent();
-        let session = if reset {
-            self.leave(session);
-            None
-        } else {
-            Some(session)
-        };
-        self.silent = Some(Silent::new(session, is_late));
-    }
-
-    /// The server of `session` lets nobody in now: a failed dial, and no doubt about it.
-    pub(super) fn was_turned_away(&mut self, worker: &Worker, session: Established) {
-        session.count_unanswered(worker);
-        self.tried.push(session.route.backend);
-        self.leave(session);
+    /// Waits until `client` has given up. One that has spoken (`has_sent`) and ends its half may wait for the answer; one of
+    /// PostgreSQL's does not, before it is let in.
+    async fn left(&self, client: &Stream, has_sent: bool) {
+        if self.packet.is_some() { client.ended().await } else { client.gone(has_sent).await }
     }
 
     /// Takes a place among those who wait for what `plan` says, unless it has one. Whether there was one left.
@@ -319,6 +280,7 @@ impl Search {
         }
         let may_follow = !self.is_late() && self.packet.as_ref().is_some_and(FirstPacket::is_opaque);
         if let Some((route, place)) = self.ip.filter(|_| may_follow).and_then(|ip| follow(worker, routes, plan, ip)) {
+            (self.line, self.full) = (None, None);
             return Ok((route, Room::new(place, Arc::clone(pool))));
         }
         let taken = loop {
@@ -338,8 +300,16 @@ impl Search {
                 break Ok((route.clone(), Room::new(place, Arc::clone(pool))));
             }
         };
-        if !matches!(taken, Err(NoRoute::Full)) {
-            self.line = None;
+        let taken = match taken {
+            // The last of them has said so itself.
+            Err(NoRoute::Exhausted) if self.full.is_some() => Err(NoRoute::Full),
+            taken => taken,
+        };
+        match &taken {
+            // One that was refused as one too many before tries for those behind it: they wait until it has an answer.
+            Ok(_) if self.full.take().is_some() => {}
+            Err(NoRoute::Full) => {}
+            Ok(_) | Err(_) => self.line = None,
         }
         taken
     }
@@ -358,20 +328,6 @@ impl Search {
         let (_, tiers) = routes.wanted(Some(target));
         let waits = routes.hold.when_down == WhenDown::Hold && !tiers.is_empty() && self.tried.is_empty();
         waits && pool.has_line(target) && !self.line.as_ref().is_some_and(InLine::is_first)
-    }
-
-    /// Nobody else is to be tried for now: waits for a verdict on the silent backend or, when it has waited
-    /// long enough, believes it.
-    fn doubt(&mut self, routes: &Arc<PoolRoutes>, worker: &Worker) -> Choice {
-        let Some(mut silent) = self.silent.take() else { return Choice::Refuse(Refusal::DialFailed) };
-        if let Some(until) = silent.doubt_until(routes, worker.clock.now()) {
-            self.silent = Some(silent);
-            return Choice::Doubt(until);
-        }
-        silent.into_session().map_or(Choice::Refuse(Refusal::Reset), |mut session| {
-            session.is_last_resort = true;
-            Choice::LastResort(session)
-        })
     }
 }
 

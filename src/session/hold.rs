@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::failover::{PoolRoutes, RouteTable};
 use crate::model::{HoldEnd, HoldPlan, ListenerPlan, MonoTime, PoolName, Target, WhenDown};
 use crate::routing::{InLine, PoolLive};
-use crate::sys::{Clock, Stream};
+use crate::sys::Clock;
 use crate::telemetry::{Counted, ListenerMetrics};
 
 /// A client's number in its thread, by order of arrival.
@@ -62,7 +62,7 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.live.release();
+        self.live.release(self.target);
         self.live.metrics.hold_seconds.observe(self.clock.now().since(self.since).as_secs_f64());
     }
 }
@@ -77,7 +77,7 @@ impl HoldQueues {
         clock: Clock,
         metrics: &ListenerMetrics,
     ) -> Option<Hold> {
-        if !live.try_hold(plan.hold_limit) {
+        if !live.try_hold(listener.target, plan.hold_limit) {
             return None;
         }
         let ticket = Ticket(self.last_ticket.get() + 1);
@@ -95,13 +95,12 @@ impl HoldQueues {
         })
     }
 
-    /// Waits until there is a route or, in `line`, room; until `retry_after` has passed, the time is up, or the client leaves.
-    /// `has_sent`: bytes of the client have been taken already.
+    /// Waits until there is a route or, in `line`, room; until `retry_after` has passed, the time is up, or the client has
+    /// `left`.
     pub(super) async fn wait(
         &self,
         hold: &Hold,
-        client: &Stream,
-        has_sent: bool,
+        left: impl Future<Output = ()>,
         line: Option<&InLine>,
         retry_after: Option<Duration>,
     ) -> HoldEnd {
@@ -126,7 +125,7 @@ impl HoldQueues {
         let end = tokio::select! {
             biased;
             () = place.released.notified() => HoldEnd::Released,
-            () = client.gone(has_sent) => HoldEnd::ClientLeft,
+            () = left => HoldEnd::ClientLeft,
             () = sleep_until(hold.deadline) => HoldEnd::TimedOut,
             () = called => HoldEnd::Released,
             () = retry => HoldEnd::Released,

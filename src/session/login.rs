@@ -1,20 +1,16 @@
 //! The login of a PostgreSQL client, as far as it is followed: to the key with which the client may cancel.
 
-use std::rc::Rc;
-
 use crate::failover::PoolServer;
 use crate::model::{CancelKey, SessionEnd};
-use crate::relay::{Heard, Pulse, Start, listen};
+use crate::relay::{FirstChunk, Heard, Pulse, Start, listen};
 use crate::routing::{Follow, Learned};
 use crate::sys::Gated;
 use crate::wire::postgres::{StartupTap, Tapped};
 
 use super::caller::Caller;
-use super::cancel::Request;
 use super::dial::Established;
-use super::establish::Search;
 use super::meeting::Meeting;
-use super::{Entrance, Worker, cancel};
+use super::{Entrance, Worker};
 
 /// What is kept of a session of a postgres pool for requests to cancel it, until its end.
 #[derive(Debug)]
@@ -43,41 +39,38 @@ pub(super) enum Login {
     None,
     /// Nothing is to be heard, or it was of no use.
     Unknown,
-    /// It goes on. `is_late`: the client had to wait for its server.
-    GoesOn { tap: Box<StartupTap>, is_late: bool },
+    /// It goes on.
+    GoesOn(Box<StartupTap>),
     /// It is done, and the key is remembered.
     Done(Learned),
 }
 
 impl Login {
-    /// What is known of the login of the client of `search`, whose first bytes have gone to the server of `session`, and that
-    /// begins with `start`.
+    /// What is known of the login of a client that has sent `first` to the server of `session`, and begins with `start`.
     pub(super) fn follow(
         worker: &Worker,
         entrance: &Entrance,
         session: &Established,
-        search: &Search,
+        first: &FirstChunk,
         start: &Start,
     ) -> Self {
         if start.holds_client_bytes() {
             return Self::Unknown;
         }
         let mut tap = StartupTap::default();
-        let heard = match tap.client(search.first.bytes()) {
+        let heard = match tap.client(first.bytes()) {
             Tapped::GoOn => tap.server(start.answer()),
-            over @ (Tapped::Over(_) | Tapped::Cancels(_)) => over,
+            over @ Tapped::Over(_) => over,
         };
         match heard {
-            Tapped::GoOn => Self::GoesOn { tap: Box::new(tap), is_late: search.is_late() },
+            Tapped::GoOn => Self::GoesOn(Box::new(tap)),
             Tapped::Over(key) => learn(worker, entrance, session, key).map_or(Self::Unknown, Self::Done),
-            // It was sent to the server already, as a part of what came at once.
-            Tapped::Cancels(_) => Self::Unknown,
         }
     }
 
     /// Whether there is nothing more to be heard.
     pub(super) const fn is_heard(&self) -> bool {
-        !matches!(self, Self::GoesOn { .. })
+        !matches!(self, Self::GoesOn(_))
     }
 
     /// What is kept of the client of `meeting`, once everything is heard.
@@ -91,7 +84,7 @@ impl Login {
         let place = match self {
             Self::None => return None,
             Self::Done(key) => CancelPlace::Learned { _key: key },
-            Self::Unknown | Self::GoesOn { .. } => {
+            Self::Unknown | Self::GoesOn(_) => {
                 let (listener, route, ip) = (&meeting.plan.name, &meeting.session.route, caller.ip()?);
                 let followed = worker.registry.followed();
                 if followed.last(listener, ip).is_some_and(|last| last.awaits && last.backend != route.backend) {
@@ -107,24 +100,19 @@ impl Login {
     /// and what was heard.
     pub(super) async fn listen(
         self,
-        worker: &Rc<Worker>,
+        worker: &Worker,
         entrance: &Entrance,
         meeting: &Meeting,
         client: &Gated,
-        caller: &Caller,
         start: Start,
     ) -> (Result<Start, SessionEnd>, Self) {
-        let Self::GoesOn { tap, is_late } = self else { return (Ok(start), self) };
+        let Self::GoesOn(tap) = self else { return (Ok(start), self) };
         let Meeting { session, pulse, .. } = meeting;
         match listen(client, &session.server, start, *tap, pulse, &worker.loans).await {
             Heard::On(start, key) => {
                 (Ok(start), learn(worker, entrance, session, key).map_or(Self::Unknown, Self::Done))
             }
             Heard::Ended(end) => (Err(end), Self::None),
-            Heard::Cancels(key) => {
-                cancel::pass_on(worker, entrance, client, caller, Request { key, is_late }).await;
-                (Err(SessionEnd::Completed), Self::None)
-            }
         }
     }
 }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use tokio::time::timeout_at;
 
-use crate::model::{ListenerPlan, SessionEnd};
+use crate::model::{CancelKey, ListenerPlan, SessionEnd};
 use crate::relay::{Opening, Pulse, Start, open};
 use crate::sys::{Gated, Stream};
 use crate::telemetry::Counted;
+use crate::wire::postgres::NotNow;
 
 use super::dial::Established;
 use super::establish::Search;
@@ -26,7 +27,9 @@ pub(super) enum Outcome {
     /// The backend ended before its first byte, by a reset or in order; the client may be given another.
     Unanswered { reset: bool },
     /// The backend lets nobody in now; the client may be given another.
-    TurnedAway,
+    TurnedAway(NotNow),
+    /// The client wants no session, but to cancel another one; the backend was not told.
+    Cancels(CancelKey),
     /// The backend was fenced before its first byte; the client may be given another.
     Fenced,
 }
@@ -60,22 +63,14 @@ impl Meeting {
         let mut start = if *is_last_resort {
             Start::default()
         } else {
-            match self.first_byte(worker, search, client).await {
-                Opening::Opened(start) => start,
-                Opening::Ended(end) => return Outcome::Ended(end),
-                opening @ (Opening::Unanswered { .. } | Opening::TurnedAway) => match admission.fenced() {
-                    None => {
-                        let Opening::Unanswered { reset } = opening else { return Outcome::TurnedAway };
-                        return Outcome::Unanswered { reset };
-                    }
-                    Some(SessionEnd::Closed) => return closed(client),
-                    Some(_) => return Outcome::Fenced,
-                },
+            match self.answer(worker, search, client).await {
+                Ok(start) => start,
+                Err(outcome) => return outcome,
             }
         };
         // Before a byte of it is delivered: a client may cancel as soon as it knows how.
         if search.packet.is_some() {
-            search.login = Login::follow(worker, entrance, &self.session, search, &start);
+            search.login = Login::follow(worker, entrance, &self.session, &search.first, &start);
         }
         if admission.attach_client(client, server, || start.deliver(client, &self.pulse)).is_ok() {
             return Outcome::Opened(start.after(std::mem::take(&mut search.first)));
@@ -87,17 +82,43 @@ impl Meeting {
         closed(client)
     }
 
-    /// Waits for the backend's first byte. A client that was held keeps its place until then, but not for
+    /// Waits for an answer of the backend that is more than a no. Until then the client is not under the fence, and may be given
+    /// another.
+    async fn answer(&self, worker: &Worker, search: &mut Search, client: &Arc<Gated>) -> Result<Start, Outcome> {
+        let outcome = loop {
+            break match self.first_byte(worker, search, client).await {
+                Opening::Opened(start) => return Ok(start),
+                Opening::Ended(end) => return Err(Outcome::Ended(end)),
+                Opening::Cancels(key) => return Err(Outcome::Cancels(key)),
+                Opening::NotEncrypted => {
+                    match self.session.admission.unless_fenced(|| search.first.refuse(client, &self.pulse)) {
+                        Ok(true) => continue,
+                        Ok(false) => return Err(Outcome::Ended(SessionEnd::ClientReset)),
+                        Err(_) => Outcome::Fenced,
+                    }
+                }
+                Opening::TurnedAway(why) => Outcome::TurnedAway(why),
+                Opening::Unanswered { reset } => Outcome::Unanswered { reset },
+            };
+        };
+        Err(match self.session.admission.fenced() {
+            None => outcome,
+            Some(SessionEnd::Closed) => closed(client),
+            Some(_) => Outcome::Fenced,
+        })
+    }
+
+    /// Waits for the backend's first byte. A client that was held keeps its places until then, but not for
     /// longer than a dial may take.
     async fn first_byte(&self, worker: &Worker, search: &mut Search, client: &Stream) -> Opening {
-        let Search { first, hold, .. } = search;
+        let Search { first, hold, line, .. } = search;
         let mut opening = pin!(open(client, &self.session.server, first, &self.pulse, &worker.loans));
         if hold.is_some() {
             let answer_by = worker.clock.instant(self.session.answer_by);
             if let Ok(opening) = timeout_at(answer_by, &mut opening).await {
                 return opening;
             }
-            *hold = None;
+            (*hold, *line) = (None, None);
         }
         opening.await
     }

@@ -2,7 +2,7 @@
 //!
 //! The way of a session: `establish` picks a backend from the table, is admitted to the registry,
 //! dials, goes on to the next backend if that fails, and holds while there is none. `meeting` waits for the
-//! backend's first byte: if it ends before that, `establish` goes on to the next. `talk` has `relay` move
+//! backend's first byte: if it ends before that, `establish` goes on to the next with what `retry` takes along. `talk` has `relay` move
 //! bytes until the end, whose reason is logged and counted once; `rest` is where it waits meanwhile, if
 //! nothing moves. One that was fenced waits for its turn to be closed (`pace`).
 //!
@@ -26,6 +26,7 @@ mod meeting;
 mod pace;
 mod refusal;
 mod rest;
+mod retry;
 mod seats;
 mod stuck;
 mod talk;
@@ -112,7 +113,7 @@ pub async fn run(worker: Rc<Worker>, entrance: Rc<Entrance>, client: Stream, cal
                 let (start, login) = if login.is_heard() {
                     (Ok(start), login)
                 } else {
-                    Box::pin(login.listen(&worker, &entrance, &meeting, &client, &caller, start)).await
+                    Box::pin(login.listen(&worker, &entrance, &meeting, &client, start)).await
                 };
                 let place = login.into_place(&worker, &entrance, &meeting, &caller);
                 let (mut on, line) = Talk::after(meeting, guest, client);
@@ -134,7 +135,11 @@ pub async fn run(worker: Rc<Worker>, entrance: Rc<Entrance>, client: Stream, cal
                 return over.end(&worker, end, line.pair);
             }
             Outcome::Fenced => search.was_fenced(meeting.part()),
-            Outcome::TurnedAway => search.was_turned_away(&worker, meeting.part()),
+            Outcome::TurnedAway(why) => search.was_turned_away(&worker, meeting.part(), why),
+            Outcome::Cancels(key) => {
+                let refused = search.cancels(meeting.part(), key, client);
+                return Box::pin(turned_away(worker, entrance, search, refused, &caller, guest)).await;
+            }
             Outcome::Unanswered { reset } => search.was_unanswered(&worker, meeting.part(), reset),
         }
     }
@@ -164,14 +169,15 @@ async fn turned_away(
     }
     // Its place among those who wait is free before it is told anything.
     let is_late = search.is_late();
-    let Search { first, packet, hold, .. } = search;
+    let Search { first, packet, hold, full, .. } = search;
     drop(hold);
     match (&client, packet) {
         (Some(client), Some(FirstPacket::Cancel(key))) => {
             cancel::pass_on(&worker, &entrance, client, caller, Request { key, is_late }).await;
         }
         (Some(client), Some(packet)) => {
-            refusal::tell(&worker, &entrance.plan(), client, &packet, first, refusal).await;
+            let why = (refusal, full.as_ref());
+            refusal::tell(&worker, &entrance.plan(), client, &packet, first, why).await;
         }
         (_, None) | (None, _) => {}
     }

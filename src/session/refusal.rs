@@ -23,7 +23,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::failover::{PoolRoutes, Tier};
-use crate::model::{HoldEnd, ListenerPlan, RejectReason, Target};
+use crate::model::{BackendName, HoldEnd, ListenerPlan, RejectReason, Target};
 use crate::relay::FirstChunk;
 use crate::sys::{Gated, Stream};
 use crate::wire::postgres::{FirstPacket, cannot_connect_now, parse_first_packet};
@@ -43,6 +43,9 @@ const NEXT_PACKETS_WAIT: Duration = Duration::from_secs(1);
 /// How long a client that was told its error may take to go. A close with bytes left to be read is a reset, which would
 /// overtake the error.
 const LEAVE_WAIT: Duration = Duration::from_secs(1);
+
+/// So long after the cut those are still told who were held until then; the daemon waits for sessions a little longer than that.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Both kinds of encryption may be asked for, one after the other.
 const REQUESTS_MAX: usize = 2;
@@ -108,27 +111,31 @@ impl Refusal {
     }
 }
 
-/// Tells `client`, which has sent `first`, why it is turned away, and waits for a moment until it has gone. Who waits for
-/// nothing, or cannot be told, is not waited for.
+/// Tells `client`, which has sent `first`, why it is turned away, and which server was full when it was there last; waits for a
+/// moment until it has gone. Who waits for nothing, or cannot be told, is not waited for.
 pub(super) async fn tell(
     worker: &Worker,
     plan: &ListenerPlan,
     client: &Gated,
     packet: &FirstPacket,
     first: FirstChunk,
-    refusal: Refusal,
+    (refusal, full): (Refusal, Option<&BackendName>),
 ) {
     let error = {
         let published = worker.routes.load();
         let routes = published.table.pools.get(&plan.pool).map(|routes| &**routes);
-        let Some(words) = refusal.words(plan, routes) else { return };
+        let Some(mut words) = refusal.words(plan, routes) else { return };
+        if let Some(full) = full {
+            // A string takes whatever it is given.
+            _ = write!(words, "; {full} has no free connection");
+        }
         cannot_connect_now(&message(plan), &hint(plan, routes, &words))
     };
     // Cancel-safety: a client that is not told in time reads the end instead.
     tokio::select! {
         biased;
         () = tell_error(worker, client, packet, first, &error) => {}
-        () = worker.until_cut() => {}
+        () = worker.until_cut_for(LAST_WORDS) => {}
     }
 }
 
@@ -149,7 +156,7 @@ async fn tell_error(worker: &Worker, client: &Gated, packet: &FirstPacket, first
 /// Whether `client`, which has sent `first`, is one that waits for an answer to a `StartupMessage`, if it is told that nothing
 /// is encrypted here.
 async fn goes_on_without_encryption(worker: &Worker, client: &Gated, mut first: FirstChunk) -> bool {
-    let mut requests = 0;
+    let mut requests = first.refusals();
     loop {
         match parse_first_packet(first.bytes()) {
             Ok(Some((FirstPacket::Startup, _))) => return true,

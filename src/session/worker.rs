@@ -281,6 +281,12 @@ impl Worker {
         }
     }
 
+    /// Waits until the daemon's time has been up for `more`. Cancel-safe.
+    pub(super) async fn until_cut_for(&self, more: Duration) {
+        self.until_cut().await;
+        sleep(more).await;
+    }
+
     /// `limit` in ticks, so that at least `limit` passes; zero stays zero.
     pub(super) fn ticks(&self, limit: Duration) -> u32 {
         if limit.is_zero() {

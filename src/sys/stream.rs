@@ -228,6 +228,14 @@ impl Stream {
         }
     }
 
+    /// Returns once the other side has ended its direction, or gone away, whatever it has left to be read. Takes no byte, but
+    /// swallows readiness, as [`Self::gone`] does.
+    pub async fn ended(&self) {
+        while self.ready(Interest::READABLE).await.is_ok_and(|ready| !ready.is_read_closed()) {
+            self.swallow_readiness();
+        }
+    }
+
     /// Has the runtime look at the socket afresh, so that bytes that came before are seen.
     ///
     /// # Errors

@@ -130,6 +130,12 @@ impl BackendMetrics {
         self.bytes.iter().zip(moved).for_each(|(counter, bytes)| counter.inc_by(bytes));
     }
 
+    /// Bytes that it has sent to clients, as far as they are counted.
+    #[must_use]
+    pub fn sent_to_clients(&self) -> u64 {
+        self.bytes.get(Direction::BackendToClient.index()).map_or(0, IntCounter::get)
+    }
+
     /// Notes when a session last began, in seconds since 1970.
     pub fn set_last_active(&self, unix_seconds: f64) {
         self.last_active.set(unix_seconds);

@@ -224,10 +224,12 @@ fn a_cluster_is_described_and_its_password_is_not() {
   standbys may be behind by 16MiB and by 10s
 ";
     assert!(described.contains(wanted), "{described}");
-    assert!(described.contains("pg1 at 10.0.0.1:5432; check: postgres every 1s, timeout 1s, unhealthy after 3"));
+    assert!(described.contains(
+        "pg1 at 10.0.0.1:5432, at most 90 sessions; check: postgres every 1s, timeout 1s, unhealthy after 3"
+    ));
     assert!(!described.contains(SECRET));
     let (_, of_pool) = described.split_once("\npool orders: ").unwrap();
-    assert!(of_pool.lines().all(|line| line.chars().count() <= 100), "{of_pool}");
+    assert!(of_pool.lines().all(|line| line.chars().count() <= 120), "{of_pool}");
     for (limits, wanted) in [
         ("max_lag = '0B'", "by 10s\n"),
         ("max_lag_time = '0s'", "by 16MiB\n"),

@@ -40,7 +40,12 @@ impl World {
                 self.sessions.push(Session { backend: route.backend, epoch: route.epoch });
                 if host == Host::Drops {
                     let sessions = self.rng.u32(1..50);
-                    self.feed(Event::EndedEarly { backend: route.backend, epoch: route.epoch, sessions });
+                    self.feed(Event::EndedEarly {
+                        backend: route.backend,
+                        epoch: route.epoch,
+                        sessions,
+                        answered: false,
+                    });
                 }
                 break;
             };

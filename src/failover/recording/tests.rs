@@ -227,7 +227,7 @@ fn event(rng: &mut Rng) -> Event {
         8 => Event::Watched { backend, watch: WatchId(rng.u64(..)), news: news(rng) },
         1 => Event::ProbeFinished { target: TargetId(rng.u32(..)), probe: ProbeId(rng.u64(..)), outcome: outcome(rng) },
         2 => Event::DialFailed { backend, epoch, error: any(rng, DialError::ALL) },
-        3 => Event::EndedEarly { backend, epoch, sessions: rng.u32(..) },
+        3 => Event::EndedEarly { backend, epoch, sessions: rng.u32(..), answered: rng.bool() },
         4 => Event::DataStalled { backend, epoch, silent: time(rng) },
         5 => Event::WasStalled { since: MonoTime::from_nanos(rng.u64(..)) },
         6 => {

@@ -6,7 +6,9 @@ use super::build::ms;
 use super::clustered::{denied, facts, healthy, of_system, plain, primary, standby, three};
 use super::rig::{Rig, passed};
 use crate::failover::{Change, Event, Refusal};
-use crate::model::{AdminState, OutReason, PoolState, Role, ServerFacts, SessionPolicy, Target, Timeline, WatchEnd};
+use crate::model::{
+    AdminState, DialError, OutReason, PoolState, Role, ServerFacts, SessionPolicy, Target, Timeline, WatchEnd,
+};
 
 fn promoted(rig: &mut Rig) {
     rig.dies("a");
@@ -419,4 +421,30 @@ fn a_pin_to_whoever_is_the_primary_is_no_word_against_one_that_comes_after_it() 
     assert_eq!(rig.way("pg"), "", "and what it is pinned to was overtaken meanwhile");
     rig.fail_back("pg").unwrap();
     assert_eq!(rig.way("pg"), "c");
+}
+
+#[test]
+fn what_sessions_meet_at_a_server_has_it_asked_and_decides_nothing() {
+    let mut rig = healthy(three());
+    for _ in 0..50 {
+        rig.ended_early("a", 1000);
+        let ended = rig.now;
+        rig.answer("a", passed());
+        assert!(rig.now.since(ended) <= ms(10), "it is asked at once");
+        rig.pass(ms(100));
+        for error in [DialError::TimedOut, DialError::Unreachable, DialError::Other] {
+            rig.dial_failed("a", error);
+        }
+        rig.pass(ms(100));
+        if rig.started("a") {
+            rig.answer("a", passed());
+        }
+    }
+    assert_eq!((rig.way("pg").as_str(), rig.backend("a").passive_points), ("a", 0));
+    assert_eq!(rig.count("backend.unhealthy"), 0);
+    // What people say is another matter.
+    for _ in 0..3 {
+        rig.report_failure("a", "x");
+    }
+    assert!(rig.holds());
 }

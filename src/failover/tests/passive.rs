@@ -59,7 +59,7 @@ fn early_ends_and_failed_dials_count_a_quarter_each_and_ask_at_once() {
     rig.pass(ms(100));
     rig.ended_early("a", 1);
     assert!(rig.started("a"));
-    rig.pass(ms(100));
+    rig.pass(ms(1000));
     rig.dial_failed("a", DialError::TimedOut);
     assert_eq!(points(&rig), 2);
     rig.dial_failed("a", DialError::Local);
@@ -99,13 +99,50 @@ fn a_moments_trouble_decides_nothing_however_many_meet_it() {
 }
 
 #[test]
+fn sessions_that_end_early_take_nobody_out_who_answers_others() {
+    let mut rig = two();
+    for _ in 0..100 {
+        rig.ended_early("a", 1000);
+        rig.now = rig.now + ms(900);
+        // Whoever answers anybody once in a second is there, and a stranger may send what he likes.
+        rig.ended_early_among_others("a", 1000);
+    }
+    assert_eq!((points(&rig), rig.way("pg")), (16, "a | b".to_owned()));
+    rig.dial_failed("a", DialError::TimedOut);
+    assert_eq!(rig.way("pg"), "a | b", "nor do they together with what others meet");
+    rig.now = rig.now + ms(999);
+    rig.ended_early("a", 1);
+    assert_eq!(rig.way("pg"), "a | b");
+    rig.now = rig.now + ms(1);
+    rig.ended_early("a", 1);
+    assert_eq!(rig.way("pg"), "b", "nobody is answered any more");
+}
+
+#[test]
+fn what_others_report_stands_whoever_is_answered() {
+    let mut rig = two();
+    rig.report_failure("a", "x");
+    rig.report_failure("a", "x");
+    rig.ended_early("a", 9);
+    rig.ended_early_among_others("a", 1);
+    assert_eq!((points(&rig), rig.way("pg")), (9, "a | b".to_owned()));
+    rig.report_failure("a", "x");
+    assert_eq!(rig.way("pg"), "b");
+}
+
+#[test]
 fn early_ends_of_an_older_epoch_and_of_nobody_are_ignored() {
     let mut rig = two();
     rig.kill("a");
     rig.revive("a");
     let backend = rig.id("a");
-    rig.feed(Event::EndedEarly { backend, epoch: Epoch(0), sessions: 99 });
-    rig.feed(Event::EndedEarly { backend: crate::model::BackendId(99), epoch: Epoch(0), sessions: 99 });
+    rig.feed(Event::EndedEarly { backend, epoch: Epoch(0), sessions: 99, answered: false });
+    rig.feed(Event::EndedEarly {
+        backend: crate::model::BackendId(99),
+        epoch: Epoch(0),
+        sessions: 99,
+        answered: false,
+    });
     rig.pass(ms(100));
     let deadline = rig.core.next_deadline();
     rig.ended_early("a", 0);

@@ -435,7 +435,7 @@ impl Bench {
             }
             Op::Ended(n, sessions) => {
                 let Some((backend, epoch)) = self.backend(n) else { return };
-                self.feed(Event::EndedEarly { backend, epoch, sessions });
+                self.feed(Event::EndedEarly { backend, epoch, sessions, answered: sessions % 4 == 3 });
             }
             Op::Stuck(n, silent) => {
                 let Some((backend, epoch)) = self.backend(n) else { return };

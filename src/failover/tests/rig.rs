@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::build::{PlanBuilder, ms};
-use crate::failover::{Change, Command, Controller, Event, Order, PATIENCE, Refusal, RouteTable};
+use crate::failover::{Change, Command, Controller, Event, Order, Refusal, RouteTable, UNANSWERED_FOR};
 use crate::model::{
     Actor, AdminState, Advice, BackendId, BackendName, BackendStatus, CheckError, DialError, Epoch, FailoverStatus,
     Generation, HealthState, MonoTime, OutReason, PoolName, PoolState, PoolStatus, ProbeError, ProbeId, ProbeOutcome,
@@ -305,13 +305,19 @@ impl Rig {
 
     pub(super) fn ended_early(&mut self, name: &str, sessions: u32) {
         let (backend, epoch) = (self.id(name), self.epoch(name));
-        self.feed(Event::EndedEarly { backend, epoch, sessions });
+        self.feed(Event::EndedEarly { backend, epoch, sessions, answered: false });
+    }
+
+    /// As [`Self::ended_early`], and others were answered meanwhile.
+    pub(super) fn ended_early_among_others(&mut self, name: &str, sessions: u32) {
+        let (backend, epoch) = (self.id(name), self.epoch(name));
+        self.feed(Event::EndedEarly { backend, epoch, sessions, answered: true });
     }
 
     /// Sessions end early for longer than a moment: enough to take the backend out.
     pub(super) fn end_all_early(&mut self, name: &str) {
         self.ended_early(name, 1000);
-        self.now = self.now + PATIENCE;
+        self.now = self.now + UNANSWERED_FOR;
         self.ended_early(name, 1000);
         assert_eq!(self.backend(name).health, HealthState::Unhealthy);
     }

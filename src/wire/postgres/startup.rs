@@ -16,6 +16,9 @@ const CANCEL_REQUEST: u32 = 80_877_102;
 const SSL_REQUEST: u32 = 80_877_103;
 const GSS_ENC_REQUEST: u32 = 80_877_104;
 
+/// `AuthenticationOk`.
+const AUTHENTICATION_OK: &[u8] = b"R\0\0\0\x08\0\0\0\0";
+
 /// The type of a TLS record with a handshake (RFC 8446, 5.1). As the first byte of a length it would be beyond any.
 const TLS_HANDSHAKE: u8 = 0x16;
 
@@ -112,34 +115,48 @@ pub fn cannot_connect_now(message: &str, hint: &str) -> Vec<u8> {
 /// The longest error of a server that is looked at, in bytes. Those before a session is open have a few hundred.
 const ERROR_MAX: usize = 8 * 1024;
 
+/// Why a server lets a client in no further than to its first words. Nothing was done for that client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotNow {
+    /// It starts, stops or recovers: 57P03, or 57P01 for one that it had begun to let in.
+    Down,
+    /// It has as many sessions as it may: 53300.
+    Full,
+}
+
 /// What the first bytes of a server tell of whether it takes sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FirstAnswer {
-    /// Error 57P03: it starts, or shuts down, and lets nobody in now.
-    CannotConnectNow,
+    /// An error: it lets nobody in now.
+    NotNow(NotNow),
     /// An error, of which the rest is still to come.
     ErrorBegun,
     /// Anything else.
     Other,
 }
 
-/// Reads the beginning of a server's answer.
+/// Reads the beginning of a server's answer to a `StartupMessage`. Where nothing proves who the client is (`trust`), that it may
+/// come in is said in the same breath before an error.
 #[must_use]
 pub fn first_answer(answer: &[u8]) -> FirstAnswer {
+    let answer = answer.strip_prefix(AUTHENTICATION_OK).unwrap_or(answer);
     let Some((b'E', rest)) = answer.split_first() else { return FirstAnswer::Other };
     let Some((&length, fields)) = rest.split_first_chunk() else { return FirstAnswer::ErrorBegun };
     let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
     // Text of servers that cannot fork, or of something else, is a length of many megabytes.
     let Some(length) = length.checked_sub(4).filter(|&length| length <= ERROR_MAX) else { return FirstAnswer::Other };
     let Some(fields) = fields.get(..length) else { return FirstAnswer::ErrorBegun };
-    let is_so = fields.split(|&byte| byte == 0).any(|field| field == b"C57P03");
-    if is_so { FirstAnswer::CannotConnectNow } else { FirstAnswer::Other }
+    match fields.split(|&byte| byte == 0).find_map(|field| field.strip_prefix(b"C")) {
+        Some(b"57P03" | b"57P01") => FirstAnswer::NotNow(NotNow::Down),
+        Some(b"53300") => FirstAnswer::NotNow(NotNow::Full),
+        Some(_) | None => FirstAnswer::Other,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{
-        ERROR_MAX, FirstAnswer, FirstPacket, NotAFirstPacket, STARTUP_MAX, cancel_request, cannot_connect_now,
+        ERROR_MAX, FirstAnswer, FirstPacket, NotAFirstPacket, NotNow, STARTUP_MAX, cancel_request, cannot_connect_now,
         first_answer, parse_first_packet,
     };
     use crate::model::CancelKey;
@@ -205,8 +222,8 @@ mod tests {
             let due = if end == 0 { FirstAnswer::Other } else { FirstAnswer::ErrorBegun };
             assert_eq!(first_answer(&error[..end]), due, "{end} bytes");
         }
-        assert_eq!(first_answer(&error), FirstAnswer::CannotConnectNow);
-        assert_eq!(first_answer(&[&error[..], b"and more"].concat()), FirstAnswer::CannotConnectNow);
+        assert_eq!(first_answer(&error), FirstAnswer::NotNow(NotNow::Down));
+        assert_eq!(first_answer(&[&error[..], b"and more"].concat()), FirstAnswer::NotNow(NotNow::Down));
         let other = [&b"E\0\0\0\x1aSFATAL\0C28000\0MC57P03"[..], b"\0\0\0"].concat();
         assert_eq!(first_answer(&other), FirstAnswer::Other, "words are no code");
         for never in [&b"Ecould not fork new process"[..], b"E\0\0\0\x03", b"R\0", b"N", b"S", b"HTTP"] {
@@ -215,6 +232,23 @@ mod tests {
         let long = |length: usize| [&b"E"[..], &u32::try_from(4 + length).unwrap().to_be_bytes()].concat();
         assert_eq!(first_answer(&long(ERROR_MAX)), FirstAnswer::ErrorBegun);
         assert_eq!(first_answer(&long(ERROR_MAX + 1)), FirstAnswer::Other, "too much to wait for");
+    }
+
+    #[test]
+    fn a_server_that_lets_nobody_in_now_says_why() {
+        let stopping = cannot_connect_now("the database system is shutting down", "");
+        let with = |code: &str| String::from_utf8(stopping.clone()).unwrap().replace("57P03", code).into_bytes();
+        assert_eq!(first_answer(&with("57P01")), FirstAnswer::NotNow(NotNow::Down));
+        assert_eq!(first_answer(&with("53300")), FirstAnswer::NotNow(NotNow::Full));
+        let let_in = [&b"R\0\0\0\x08\0\0\0\0"[..], &with("53300")].concat();
+        assert_eq!(first_answer(&let_in), FirstAnswer::NotNow(NotNow::Full));
+        assert_eq!(first_answer(&let_in[..20]), FirstAnswer::ErrorBegun);
+        let asks = [&b"R\0\0\0\x08\0\0\0\x03"[..], &stopping].concat();
+        for other in [with("28P01"), asks] {
+            assert_eq!(first_answer(&other), FirstAnswer::Other, "{other:?}");
+        }
+        let quoted = cannot_connect_now("C53300", "");
+        assert_eq!(first_answer(&quoted), FirstAnswer::NotNow(NotNow::Down), "the code and not the words");
     }
 
     proptest! {
@@ -239,7 +273,7 @@ mod tests {
             let error = cannot_connect_now(&message, &hint);
             let length = u32::from_be_bytes(*error[1..].first_chunk().unwrap());
             prop_assert_eq!(usize::try_from(length).unwrap(), error.len() - 1);
-            prop_assert!(error.len() > ERROR_MAX || first_answer(&error) == FirstAnswer::CannotConnectNow);
+            prop_assert!(error.len() > ERROR_MAX || first_answer(&error) == FirstAnswer::NotNow(NotNow::Down));
         }
 
         #[test]

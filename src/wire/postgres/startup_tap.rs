@@ -21,11 +21,9 @@ pub enum Tapped {
     GoOn,
     /// There is nothing more to learn. This is the session's key, if it was seen.
     Over(Option<CancelKey>),
-    /// It becomes no session: the client, told that there is no encryption here, cancels another one with this key.
-    Cancels(CancelKey),
 }
 
-/// Follows one session to its first `ReadyForQuery`.
+/// Follows one session from its `StartupMessage` to its first `ReadyForQuery`.
 #[derive(Debug, Default)]
 pub struct StartupTap {
     client: ClientSide,
@@ -37,8 +35,6 @@ pub struct StartupTap {
 enum ClientSide {
     /// A packet, of which so much has come.
     Packet(Vec<u8>),
-    /// Nothing before the server has said whether it encrypts.
-    Waits,
     /// Whatever it takes to log in.
     LogsIn,
 }
@@ -68,39 +64,31 @@ impl StartupTap {
         let packet = match &mut self.client {
             _ if bytes.is_empty() => return Tapped::GoOn,
             ClientSide::LogsIn => return Tapped::GoOn,
-            ClientSide::Waits => return Tapped::Over(None),
             ClientSide::Packet(packet) => packet,
         };
         if packet.len() + bytes.len() > 2 * STARTUP_MAX {
             return Tapped::Over(None);
         }
         packet.extend_from_slice(bytes);
-        let length = packet.len();
         match parse_first_packet(packet) {
             Ok(None) => Tapped::GoOn,
-            Ok(Some((FirstPacket::Encryption, end))) if end == length => {
-                self.client = ClientSide::Waits;
-                Tapped::GoOn
-            }
             Ok(Some((FirstPacket::Startup, _))) => {
                 self.client = ClientSide::LogsIn;
                 Tapped::GoOn
             }
-            Ok(Some((FirstPacket::Cancel(key), _))) => Tapped::Cancels(key),
-            Ok(Some((FirstPacket::Encryption | FirstPacket::DirectTls, _))) | Err(_) => Tapped::Over(None),
+            // A server that refused to encrypt was told of the next packet alone: this one encrypts.
+            Ok(Some((FirstPacket::Encryption | FirstPacket::Cancel(_) | FirstPacket::DirectTls, _))) | Err(_) => {
+                Tapped::Over(None)
+            }
         }
     }
 
     /// The server has sent `bytes`.
     pub fn server(&mut self, bytes: &[u8]) -> Tapped {
-        match (&self.client, bytes) {
-            (_, []) => Tapped::GoOn,
-            (ClientSide::LogsIn, _) => self.server.follow(bytes),
-            (ClientSide::Waits, [b'N']) => {
-                self.client = ClientSide::default();
-                Tapped::GoOn
-            }
-            (ClientSide::Waits | ClientSide::Packet(_), _) => Tapped::Over(None),
+        match self.client {
+            _ if bytes.is_empty() => Tapped::GoOn,
+            ClientSide::LogsIn => self.server.follow(bytes),
+            ClientSide::Packet(_) => Tapped::Over(None),
         }
     }
 }
@@ -162,7 +150,6 @@ mod tests {
     use proptest::prelude::*;
 
     const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
-    const GSS_ENC_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 48];
     const STARTUP: &[u8] = b"\0\0\0\x10\0\x03\0\0user\0a\0\0";
     const CANCEL: &[u8] = b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x07abcd";
 
@@ -201,32 +188,12 @@ mod tests {
     }
 
     #[test]
-    fn two_requests_for_encryption_may_be_refused_first() {
-        let mut tap = StartupTap::default();
-        for request in [GSS_ENC_REQUEST, SSL_REQUEST] {
-            assert_eq!(tap.client(&request[..3]), Tapped::GoOn);
-            assert_eq!(tap.client(&request[3..]), Tapped::GoOn);
-            assert_eq!(tap.server(b"N"), Tapped::GoOn);
-        }
-        assert_eq!(tap.client(STARTUP), Tapped::GoOn);
-        assert_eq!(tap.server(&opening(b"\0\0\0\x07abcd")), Tapped::Over(CancelKey::parse(b"\0\0\0\x07abcd")));
-    }
-
-    #[test]
-    fn a_cancel_after_a_refusal_of_encryption_is_seen() {
-        let mut tap = StartupTap::default();
-        assert_eq!(tap.client(&SSL_REQUEST), Tapped::GoOn);
-        assert_eq!(tap.server(b"N"), Tapped::GoOn);
-        assert_eq!(tap.client(CANCEL), Tapped::Cancels(CancelKey::parse(b"\0\0\0\x07abcd").unwrap()));
-    }
-
-    #[test]
     fn what_cannot_be_followed_is_not() {
-        for answer in [&b"S"[..], b"G", b"E\0\0\0\x05\0", b"NN"] {
-            let mut tap = StartupTap::default();
-            assert_eq!(tap.client(&SSL_REQUEST), Tapped::GoOn);
-            assert_eq!(tap.server(answer), Tapped::Over(None), "{answer:?}");
+        for packet in [&SSL_REQUEST[..], CANCEL] {
+            assert_eq!(StartupTap::default().client(packet), Tapped::Over(None), "{packet:?}");
         }
+        let mut tap = StartupTap::default();
+        assert_eq!([tap.client(&STARTUP[..9]), tap.server(b"E")], [Tapped::GoOn, Tapped::Over(None)]);
         let early = [&SSL_REQUEST[..], b"\x16\x03"].concat();
         assert_eq!(StartupTap::default().client(&early), Tapped::Over(None), "bytes that nobody asked for");
         assert_eq!(StartupTap::default().client(b"\x16\x03\x01"), Tapped::Over(None));
@@ -246,7 +213,7 @@ mod tests {
             let (part, rest) = bytes.split_at(bytes.len().min(*lengths.next().unwrap_or(&1)));
             match tap.server(part) {
                 Tapped::GoOn => bytes = rest,
-                over @ (Tapped::Over(_) | Tapped::Cancels(_)) => return over,
+                over @ Tapped::Over(_) => return over,
             }
         }
         Tapped::GoOn
