@@ -84,6 +84,7 @@
 //! 13. A cluster has one write target or none, and never one that is behind what was routed to; whoever was the primary is fenced
 //!     before another one is written to.
 //!     Tests: `whatever_happens_to_a_cluster_there_is_one_write_target_or_none`,
+//!     `the_write_target_is_where_a_second_reckoning_says`,
 //!     `an_old_primary_that_comes_back_gets_nobody_also_after_a_restart_of_ours`,
 //!     `whoever_is_demoted_while_it_lives_is_fenced_before_another_one_writes`,
 //!     `equal_timelines_are_a_split_brain_and_a_person_decides`. Its line of history is on disk before the first client is sent there, but for a

@@ -175,6 +175,11 @@ impl Claims<'_> {
 
     /// Whether it is proven that `best` is the primary and `other` is not.
     fn beats(&self, best: &Claim<'_>, other: &Claim<'_>) -> bool {
+        // Numbers of timelines say nothing from one cluster to another.
+        let systems = best.facts.system.zip(other.facts.system);
+        if systems.is_some_and(|(own, others)| own != others) {
+            return false;
+        }
         let is_behind =
             |lineage: &Lineage| lineage.relation(best) == Relation::Same && lineage.relation(other) == Relation::Lower;
         Line::of(best.facts).relation(Line::of(other.facts)) == Relation::Descends

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use crate::model::{Direction, Resend, SessionEnd};
 use crate::sys::{Gated, Stream};
 use crate::wire::is_greeting;
-use crate::wire::postgres::is_cannot_connect_now;
+use crate::wire::postgres::{FirstAnswer, first_answer};
 
 use super::buffer::{BufferPool, Filled};
 use super::loans::Loans;
@@ -175,7 +175,8 @@ pub enum Opening {
 /// or ends. When the client is to be given another, `first` holds all that it has sent.
 pub async fn open(client: &Stream, backend: &Stream, first: &mut FirstChunk, pulse: &Pulse, loans: &Loans) -> Opening {
     first.sent = 0;
-    let opening = poll_fn(|cx| poll(cx, client, backend, first, pulse, &loans.buffers)).await;
+    let mut said = Vec::new();
+    let opening = poll_fn(|cx| poll(cx, client, backend, first, &mut said, pulse, &loans.buffers)).await;
     if let Opening::Ended(end) = opening {
         tell(end, client, backend, pulse).await;
     }
@@ -187,6 +188,7 @@ fn poll(
     client: &Stream,
     backend: &Stream,
     first: &mut FirstChunk,
+    said: &mut Vec<u8>,
     pulse: &Pulse,
     buffers: &BufferPool,
 ) -> Poll<Opening> {
@@ -195,8 +197,10 @@ fn poll(
     }
     loop {
         // The backend is looked at first: one that is gone should be sent nothing.
-        if let Poll::Ready(heard) = poll_receive(cx, backend, buffers) {
-            return Poll::Ready(heard_of_backend(heard, first));
+        while let Poll::Ready(heard) = poll_receive(cx, backend, buffers) {
+            if let Some(opening) = heard_of_backend(heard, first, said, buffers) {
+                return Poll::Ready(opening);
+            }
         }
         while !first.unsent().is_empty() {
             match backend.poll_send(cx, first.unsent()) {
@@ -205,37 +209,66 @@ fn poll(
                     first.sent += written;
                     pulse.moved(Direction::ClientToBackend, written);
                 }
-                Poll::Ready(Err(_)) => return Poll::Ready(heard_of_backend(last_words(backend, buffers), first)),
+                Poll::Ready(Err(_)) => {
+                    let opening = heard_of_backend(last_words(backend, buffers), first, said, buffers);
+                    return Poll::Ready(opening.unwrap_or_else(|| Opening::Opened(begun(said))));
+                }
             }
         }
         match poll_receive(cx, client, buffers) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(Some(filled))) if first.bytes.len() + filled.end > FIRST_CHUNK_MAX => {
-                return Poll::Ready(Opening::Opened(Start { up: Some(filled), ..Start::default() }));
+                return Poll::Ready(Opening::Opened(Start { up: Some(filled), ..begun(said) }));
             }
             Poll::Ready(Ok(Some(filled))) => {
                 first.bytes.extend_from_slice(filled.bytes());
                 buffers.give_back(filled.buffer);
             }
             // Whoever ends now gets the backend's answer to that, whatever it is. The relay sees the end again.
-            Poll::Ready(Ok(None)) => return Poll::Ready(Opening::Opened(Start::default())),
+            Poll::Ready(Ok(None)) => return Poll::Ready(Opening::Opened(begun(said))),
             Poll::Ready(Err(_)) => return Poll::Ready(Opening::Ended(SessionEnd::ClientReset)),
         }
     }
 }
 
-fn heard_of_backend(heard: io::Result<Option<Filled>>, first: &FirstChunk) -> Opening {
-    match heard {
-        Ok(Some(filled)) if first.is_postgres && first.is_repeatable() && is_cannot_connect_now(filled.bytes()) => {
-            Opening::TurnedAway
-        }
-        Ok(Some(filled)) => Opening::Opened(Start { down: Some(filled), ..Start::default() }),
-        Ok(None) if first.is_repeatable() => Opening::Unanswered { reset: false },
+/// What the backend's next bytes, or its end, make of the opening. Nothing if they, with what it has `said` before, are the
+/// beginning of an error that has to be read in full: the client may be given another backend for it.
+fn heard_of_backend(
+    heard: io::Result<Option<Filled>>,
+    first: &FirstChunk,
+    said: &mut Vec<u8>,
+    buffers: &BufferPool,
+) -> Option<Opening> {
+    let filled = match heard {
+        Ok(Some(filled)) => filled,
+        // The relay sees the end again, after these bytes.
+        Ok(None) | Err(_) if !said.is_empty() => return Some(Opening::Opened(begun(said))),
+        Ok(None) if first.is_repeatable() => return Some(Opening::Unanswered { reset: false }),
         // It may still read: the relay sees the end again and passes it on.
-        Ok(None) => Opening::Opened(Start { ended: true, ..Start::default() }),
-        Err(_) if first.is_repeatable() => Opening::Unanswered { reset: true },
-        Err(_) => Opening::Ended(SessionEnd::BackendReset),
+        Ok(None) => return Some(Opening::Opened(Start { ended: true, ..Start::default() })),
+        Err(_) if first.is_repeatable() => return Some(Opening::Unanswered { reset: true }),
+        Err(_) => return Some(Opening::Ended(SessionEnd::BackendReset)),
+    };
+    let may_go_elsewhere = first.is_postgres && first.is_repeatable();
+    if said.is_empty() && !(may_go_elsewhere && first_answer(filled.bytes()) != FirstAnswer::Other) {
+        return Some(Opening::Opened(Start { down: Some(filled), ..Start::default() }));
     }
+    said.extend_from_slice(filled.bytes());
+    buffers.give_back(filled.buffer);
+    match first_answer(said) {
+        FirstAnswer::CannotConnectNow if may_go_elsewhere => Some(Opening::TurnedAway),
+        FirstAnswer::ErrorBegun if may_go_elsewhere => None,
+        FirstAnswer::CannotConnectNow | FirstAnswer::ErrorBegun | FirstAnswer::Other => {
+            Some(Opening::Opened(begun(said)))
+        }
+    }
+}
+
+/// A session that goes on from what the backend has `said`.
+fn begun(said: &mut Vec<u8>) -> Start {
+    let (end, buffer) = (said.len(), std::mem::take(said).into_boxed_slice());
+    let down = (end > 0).then_some(Filled { buffer, start: 0, end });
+    Start { down, ..Start::default() }
 }
 
 /// What a backend that takes nothing more had said before, though the runtime may not know of it yet.
@@ -274,5 +307,82 @@ pub(super) fn poll_receive(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::{FirstChunk, Opening, open};
+    use crate::model::Resend;
+    use crate::relay::tests::pair;
+    use crate::relay::{Loans, Pulse};
+    use crate::wire::postgres::cannot_connect_now;
+
+    const STARTUP: &[u8] = b"\0\0\0\x10\0\x03\0\0user\0a\0\0";
+    const DENIED: &[u8] = b"E\0\0\0\x17SFATAL\0C28000\0Mno\0\0";
+
+    /// How a session opens whose server says `answer`, each of these pieces after the one before has been read, and what it
+    /// has to tell its client then.
+    async fn opened(pieces: &[&[u8]], then: impl AsyncFnOnce(&mut TcpStream, &mut TcpStream)) -> (Opening, Vec<u8>) {
+        let ((client, mut person), (backend, mut server)) = (pair().await, pair().await);
+        let (pulse, loans) = (Pulse::new(0, 0), Loans::new(65_536));
+        let mut first = FirstChunk::default();
+        first.set_postgres();
+        first.set_resend(Resend::Greeting);
+        person.write_all(STARTUP).await.unwrap();
+        let spoken = async {
+            server.read_exact(&mut [0; STARTUP.len()]).await.unwrap();
+            for piece in pieces {
+                server.write_all(piece).await.unwrap();
+                let is_read = || rustix::io::ioctl_fionread(&backend).unwrap() == 0;
+                while !is_read() {
+                    tokio::task::yield_now().await;
+                }
+            }
+            then(&mut person, &mut server).await;
+            std::future::pending::<()>().await;
+        };
+        let opening = tokio::select! {
+            opening = open(&client, &backend, &mut first, &pulse, &loans) => opening,
+            () = spoken => unreachable!("it waits for ever"),
+        };
+        let said = if let Opening::Opened(start) = &opening { start.answer().to_vec() } else { Vec::new() };
+        assert_eq!(pulse.total()[1], 0, "nothing is told before it is known");
+        (opening, said)
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn who_lets_nobody_in_now_is_understood_however_it_is_said() {
+        let error = cannot_connect_now("the database system is shutting down", "");
+        let bytes: Vec<&[u8]> = error.chunks(1).collect();
+        let (first, second) = error.split_at(20);
+        for pieces in [&[&error[..]][..], &[first, second], &bytes] {
+            let (opening, _) = opened(pieces, async |_, _| {}).await;
+            assert!(matches!(opening, Opening::TurnedAway), "{opening:?}");
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn any_other_error_reaches_the_client_in_full_however_it_is_said() {
+        let bytes: Vec<&[u8]> = DENIED.chunks(1).collect();
+        for pieces in [&[DENIED][..], &bytes] {
+            let (_, said) = opened(pieces, async |_, _| {}).await;
+            assert_eq!(said, DENIED);
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_beginning_of_an_error_is_delivered_when_no_more_comes_of_it() {
+        let begun = &DENIED[..9];
+        let (_, said) = opened(&[begun], async |_, server| server.shutdown().await.unwrap()).await;
+        assert_eq!(said, begun, "the server ends");
+        let (_, said) = opened(&[begun], async |person, _| person.shutdown().await.unwrap()).await;
+        assert_eq!(said, begun, "the client ends its half");
+        let (opening, said) = opened(&[begun], async |person, _| person.write_all(&[7; 20_000]).await.unwrap()).await;
+        let Opening::Opened(start) = opening else { panic!("{opening:?}") };
+        assert!(said == begun && start.holds_client_bytes(), "the client says more than is kept");
     }
 }

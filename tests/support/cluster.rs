@@ -34,9 +34,11 @@ pub const HBA: &str = "host postgres,replication changeover 127.0.0.0/8 scram-sh
 const HBA_OF_SUPERUSER: &str = "host all,replication postgres 127.0.0.0/8 trust\n\
                                 host all,replication postgres 198.18.0.0/15 trust\n";
 
-/// The ways of `pg_ctl stop` that do not wait for clients.
+/// The ways of `pg_ctl stop`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
+    /// Whoever is there may stay, and nobody is let in any more.
+    Smart,
     /// Sessions are ended in order.
     Fast,
     /// As after a crash.
@@ -101,6 +103,12 @@ impl Cluster {
         }
         cluster.wait_streaming(0, standbys);
         cluster
+    }
+
+    /// Each node as a server of pool `orders`, by its name, all of one priority.
+    pub fn tables(&self) -> String {
+        let table = |node: &Node| format!("[pools.orders.backends.{}]\naddress = \"{}\"\n", node.name, node.addr);
+        self.nodes.iter().map(table).collect()
     }
 
     /// The certificate of the CA that has signed the nodes' own.
@@ -328,6 +336,7 @@ impl Node {
     /// `pg_ctl stop`, without the wait for its end: [`Self::wait_end`].
     pub fn begin_stop(&self, how: Stop) {
         self.signal(match how {
+            Stop::Smart => Signal::TERM,
             Stop::Fast => Signal::INT,
             Stop::Immediate => Signal::QUIT,
         });
@@ -374,6 +383,14 @@ impl Node {
         for child in children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
             kill_process(child, signal).ok();
         }
+    }
+
+    /// Waits until it has replayed all that `primary` has written by now.
+    #[track_caller]
+    pub fn wait_replayed(&self, primary: &Self) {
+        let written = primary.psql("SELECT pg_current_wal_lsn()");
+        let asked = format!("SELECT pg_last_wal_replay_lsn() >= '{written}'");
+        wait_until("what was written is replayed", DEADLINE, || self.psql(&asked) == "t");
     }
 
     /// `SELECT pg_promote(false)`: returns before it is the primary.

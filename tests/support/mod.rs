@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod namespace;
 pub mod narrow;
 pub mod net;
+pub mod old_server;
 pub mod postgres;
 pub mod proc_net;
 pub mod process;

@@ -1,23 +1,72 @@
 //! A client of PostgreSQL's protocol by hand: none of the time that it takes to start a program is in what it measures, and it
 //! can leave a query unanswered for as long as it likes.
 //!
-//! It is the superuser, who is trusted, and does without TLS.
+//! It is the superuser, who is trusted, with TLS or without.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
 
-use super::wait::DEADLINE;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use super::net::dial;
 
 /// Protocol 3.0, and the number that says "cancel" in its place.
 const PROTOCOL: i32 = 3 << 16;
 const CANCEL: i32 = (1234 << 16) | 5678;
+/// The request for TLS.
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+
+/// Bytes to the server and from it, encrypted or not.
+trait Line: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Line for T {}
+
+/// Whom to trust with what is encrypted: a CA, and the address that is in the server's certificate.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    config: Arc<ClientConfig>,
+    server: ServerName<'static>,
+}
+
+impl Tls {
+    /// Trusts the CA in the file `ca`, and a certificate for `server`.
+    #[track_caller]
+    pub fn trusting(ca: &Path, server: SocketAddr) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(ca).expect("a certificate")).expect("a CA");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.expect("versions").with_root_certificates(roots).with_no_client_auth();
+        Self { config: Arc::new(config), server: ServerName::from(server.ip()) }
+    }
+
+    /// Asks for TLS on `stream`, which must be to be had.
+    fn over(&self, mut stream: TcpStream) -> Result<Box<dyn Line>, String> {
+        stream.write_all(&SSL_REQUEST).map_err(told)?;
+        let mut answer = [0];
+        stream.read_exact(&mut answer).map_err(told)?;
+        assert_eq!(answer, *b"S", "the server encrypts");
+        let connection = ClientConnection::new(Arc::clone(&self.config), self.server.clone()).expect("a connection");
+        Ok(Box::new(StreamOwned::new(connection, stream)))
+    }
+}
 
 /// A session.
-#[derive(Debug)]
 pub struct Talker {
-    stream: TcpStream,
+    stream: Box<dyn Line>,
     /// The server's process, and its secret, as `CancelRequest` has them.
     pub key: Vec<u8>,
+}
+
+impl fmt::Debug for Talker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Talker").field("key", &self.key).finish_non_exhaustive()
+    }
 }
 
 impl Talker {
@@ -27,12 +76,20 @@ impl Talker {
     ///
     /// Why not: the server's code and message, or how the connection ended.
     pub fn open(at: SocketAddr) -> Result<Self, String> {
-        let connected = TcpStream::connect_timeout(&at, DEADLINE).and_then(|stream| {
-            stream.set_read_timeout(Some(DEADLINE))?;
-            stream.set_nodelay(true)?;
-            Ok(stream)
-        });
-        let mut talker = Self { stream: connected.map_err(told)?, key: Vec::new() };
+        Self::log_in(Box::new(dial(at).map_err(told)?))
+    }
+
+    /// The same, encrypted.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn open_encrypted(at: SocketAddr, tls: &Tls) -> Result<Self, String> {
+        Self::log_in(tls.over(dial(at).map_err(told)?)?)
+    }
+
+    fn log_in(stream: Box<dyn Line>) -> Result<Self, String> {
+        let mut talker = Self { stream, key: Vec::new() };
         talker.send(None, &[&PROTOCOL.to_be_bytes()[..], b"user\0postgres\0database\0postgres\0\0"].concat())?;
         talker.finish()?;
         Ok(talker)
@@ -100,11 +157,26 @@ impl Talker {
 /// Cancels through `at`, and waits for the end of the connection, after which the request has arrived.
 #[track_caller]
 pub fn cancel(at: SocketAddr, key: &[u8]) {
-    let mut stream = TcpStream::connect_timeout(&at, DEADLINE).expect("connect");
-    stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
-    let length = i32::try_from(key.len() + 8).expect("short");
-    stream.write_all(&[&length.to_be_bytes()[..], &CANCEL.to_be_bytes(), key].concat()).expect("write");
+    let mut stream = dial(at).expect("connect");
+    stream.write_all(&cancel_request(key)).expect("write");
     assert_eq!(stream.read_to_end(&mut Vec::new()).expect("an end"), 0, "nothing is answered");
+}
+
+/// The same, encrypted.
+#[track_caller]
+pub fn cancel_encrypted(at: SocketAddr, key: &[u8], tls: &Tls) {
+    let mut stream = tls.over(dial(at).expect("connect")).expect("TLS");
+    stream.write_all(&cancel_request(key)).expect("write");
+    stream.flush().expect("flush");
+    // The server just hangs up, which is no end in order over TLS.
+    let mut answer = Vec::new();
+    drop(stream.read_to_end(&mut answer));
+    assert_eq!(answer, b"", "nothing is answered");
+}
+
+fn cancel_request(key: &[u8]) -> Vec<u8> {
+    let length = i32::try_from(key.len() + 8).expect("short");
+    [&length.to_be_bytes()[..], &CANCEL.to_be_bytes(), key].concat()
 }
 
 fn told(end: io::Error) -> String {

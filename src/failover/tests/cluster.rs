@@ -1,10 +1,12 @@
 //! Who is the primary: promotions, old primaries that come back, two that claim it, and what people order.
 
+use std::sync::Arc;
+
 use super::build::ms;
-use super::clustered::{denied, healthy, plain, primary, standby, three};
+use super::clustered::{denied, facts, healthy, of_system, plain, primary, standby, three};
 use super::rig::{Rig, passed};
 use crate::failover::{Change, Event, Refusal};
-use crate::model::{AdminState, OutReason, PoolState, Role, SessionPolicy, Timeline, WatchEnd};
+use crate::model::{AdminState, OutReason, PoolState, Role, ServerFacts, SessionPolicy, Timeline, WatchEnd};
 
 fn promoted(rig: &mut Rig) {
     rig.dies("a");
@@ -109,6 +111,50 @@ fn equal_timelines_are_a_split_brain_and_a_person_decides() {
     assert_eq!(rig.way("pg"), "c");
     rig.comes_back("b", standby(2, &[950]));
     assert_eq!(rig.way("pg"), "c");
+}
+
+/// On timeline 2, by a session that cannot tell where that comes from.
+fn untold(role: Role) -> ServerFacts {
+    ServerFacts { history: Arc::from([]), ..facts(role, 2, 1000, &[900]) }
+}
+
+#[test]
+fn a_higher_number_without_a_history_is_believed_when_nobody_else_claims() {
+    let mut rig = healthy(three());
+    rig.sees("b", untold(Role::Primary));
+    assert_eq!((rig.holds(), rig.count("pool.split_brain")), (true, 1));
+    rig.dies("a");
+    assert_eq!(rig.way("pg"), "b");
+}
+
+#[test]
+fn a_number_without_a_history_is_believed_of_who_had_it_last_and_of_no_other() {
+    let mut rig = Rig::new(three());
+    rig.open_session("a", untold(Role::Primary));
+    rig.open_session("b", untold(Role::Standby));
+    rig.open_session("c", untold(Role::Standby));
+    rig.fit(&["a", "b", "c"]);
+    assert_eq!(rig.way("pg"), "a");
+    rig.dies("a");
+    // Promoted by somebody it would have the next number, or it has the same from elsewhere.
+    rig.sees("b", untold(Role::Primary));
+    assert_eq!((rig.holds(), rig.count("pool.split_brain")), (true, 1));
+    rig.dies("b");
+    rig.comes_back("a", untold(Role::Primary));
+    assert_eq!(rig.way("pg"), "a");
+}
+
+#[test]
+fn timelines_of_two_clusters_prove_nothing_between_them() {
+    let mut rig = Rig::new(three());
+    rig.open_session("a", primary(1, &[]));
+    rig.open_session("b", of_system(primary(2, &[900]), 1));
+    rig.fails("c", denied());
+    rig.fit(&["a", "b", "c"]);
+    assert_eq!((rig.holds(), rig.count("pool.split_brain")), (true, 1));
+    // The third says of which cluster most are.
+    rig.open_session("c", standby(1, &[]));
+    assert_eq!(rig.way("pg"), "a");
 }
 
 #[test]

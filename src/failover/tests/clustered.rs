@@ -165,8 +165,13 @@ impl Rig {
 
     /// A process after this one, with the same servers.
     pub(super) fn restarted(&self, plan: PlanBuilder) -> Self {
+        self.after_restart(plan, self.remembered())
+    }
+
+    /// The same, which remembers this.
+    pub(super) fn after_restart(&self, plan: PlanBuilder, memory: PoolMemory) -> Self {
         let mut next = Self::new(plan);
-        next.feed(Event::Restored { pools: [("pg".into(), self.remembered())].into() });
+        next.feed(Event::Restored { pools: [("pg".into(), memory)].into() });
         next
     }
 

@@ -79,6 +79,21 @@ fn a_standby_whose_replay_is_paused_falls_behind_in_time() {
 }
 
 #[test]
+fn a_new_primary_is_the_measure_and_what_only_the_old_one_had_is_forgotten() {
+    let mut rig = healthy(three());
+    at(&mut rig, "a", Role::Primary, 5000);
+    at(&mut rig, "c", Role::Standby, 1000);
+    assert_eq!(lag(&rig, "c").0, 4000);
+    rig.dies("a");
+    for _ in 0..2 {
+        rig.sees("b", facts(Role::Primary, 2, 1200, &[1000]));
+    }
+    assert_eq!(rig.way("pg"), "b");
+    at(&mut rig, "c", Role::Standby, 1000);
+    assert_eq!(lag(&rig, "c").0, 200);
+}
+
+#[test]
 fn without_a_primary_nobody_falls_further_behind() {
     let mut rig = healthy(three());
     at(&mut rig, "a", Role::Primary, 2000);

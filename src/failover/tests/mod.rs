@@ -17,6 +17,7 @@ mod clustered;
 mod crowd;
 mod damping;
 mod departures;
+mod elections;
 mod explain;
 mod health;
 mod keeping;

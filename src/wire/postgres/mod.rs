@@ -12,7 +12,7 @@ mod startup_tap;
 pub use facts::{HISTORY_MAX, Identity, parse_history, parse_lsn};
 pub use message::{Demand, MESSAGE_MAX, NotPostgres, Row, Said, Told, is_bare_ready, next_said, scram_iterations};
 pub use startup::{
-    FirstPacket, NotAFirstPacket, STARTUP_MAX, cancel_request, cannot_connect_now, is_cannot_connect_now,
+    FirstAnswer, FirstPacket, NotAFirstPacket, STARTUP_MAX, cancel_request, cannot_connect_now, first_answer,
     parse_first_packet,
 };
 pub use startup_tap::{StartupTap, Tapped};

@@ -109,18 +109,39 @@ pub fn cannot_connect_now(message: &str, hint: &str) -> Vec<u8> {
     packet
 }
 
-/// Whether `answer` begins with an `ErrorResponse` of code 57P03, all of which is there: the server starts, or shuts down.
+/// The longest error of a server that is looked at, in bytes. Those before a session is open have a few hundred.
+const ERROR_MAX: usize = 8 * 1024;
+
+/// What the first bytes of a server tell of whether it takes sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstAnswer {
+    /// Error 57P03: it starts, or shuts down, and lets nobody in now.
+    CannotConnectNow,
+    /// An error, of which the rest is still to come.
+    ErrorBegun,
+    /// Anything else.
+    Other,
+}
+
+/// Reads the beginning of a server's answer.
 #[must_use]
-pub fn is_cannot_connect_now(answer: &[u8]) -> bool {
-    let [b'E', a, b, c, d, ..] = *answer else { return false };
-    let end = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX).saturating_add(1);
-    let mut fields = answer.get(5..end).unwrap_or_default().split(|&byte| byte == 0);
-    fields.any(|field| field == b"C57P03")
+pub fn first_answer(answer: &[u8]) -> FirstAnswer {
+    let Some((b'E', rest)) = answer.split_first() else { return FirstAnswer::Other };
+    let Some((&length, fields)) = rest.split_first_chunk() else { return FirstAnswer::ErrorBegun };
+    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+    // Text of servers that cannot fork, or of something else, is a length of many megabytes.
+    let Some(length) = length.checked_sub(4).filter(|&length| length <= ERROR_MAX) else { return FirstAnswer::Other };
+    let Some(fields) = fields.get(..length) else { return FirstAnswer::ErrorBegun };
+    let is_so = fields.split(|&byte| byte == 0).any(|field| field == b"C57P03");
+    if is_so { FirstAnswer::CannotConnectNow } else { FirstAnswer::Other }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{FirstPacket, NotAFirstPacket, STARTUP_MAX, cancel_request, cannot_connect_now, parse_first_packet};
+    use super::{
+        ERROR_MAX, FirstAnswer, FirstPacket, NotAFirstPacket, STARTUP_MAX, cancel_request, cannot_connect_now,
+        first_answer, parse_first_packet,
+    };
     use crate::model::CancelKey;
     use proptest::prelude::*;
 
@@ -177,7 +198,50 @@ mod tests {
         assert_eq!(error.len(), 1 + 44);
     }
 
+    #[test]
+    fn an_error_is_known_when_all_of_it_is_there() {
+        let error = cannot_connect_now("the database system is shutting down", "");
+        for end in 0..error.len() {
+            let due = if end == 0 { FirstAnswer::Other } else { FirstAnswer::ErrorBegun };
+            assert_eq!(first_answer(&error[..end]), due, "{end} bytes");
+        }
+        assert_eq!(first_answer(&error), FirstAnswer::CannotConnectNow);
+        assert_eq!(first_answer(&[&error[..], b"and more"].concat()), FirstAnswer::CannotConnectNow);
+        let other = [&b"E\0\0\0\x1aSFATAL\0C28000\0MC57P03"[..], b"\0\0\0"].concat();
+        assert_eq!(first_answer(&other), FirstAnswer::Other, "words are no code");
+        for never in [&b"Ecould not fork new process"[..], b"E\0\0\0\x03", b"R\0", b"N", b"S", b"HTTP"] {
+            assert_eq!(first_answer(never), FirstAnswer::Other, "{never:?}");
+        }
+        let long = |length: usize| [&b"E"[..], &u32::try_from(4 + length).unwrap().to_be_bytes()].concat();
+        assert_eq!(first_answer(&long(ERROR_MAX)), FirstAnswer::ErrorBegun);
+        assert_eq!(first_answer(&long(ERROR_MAX + 1)), FirstAnswer::Other, "too much to wait for");
+    }
+
     proptest! {
+        #[test]
+        fn an_answer_is_waited_for_to_an_end(
+            bytes in prop::collection::vec(any::<u8>(), 0..64),
+            length in prop_oneof![0..80_u32, any::<u32>()],
+            fields in prop::collection::vec(prop_oneof![Just(b"C57P03\0".to_vec()), Just(b"C28000\0".to_vec()), Just(vec![0])], 0..8),
+        ) {
+            for bytes in [bytes.clone(), [&b"E"[..], &length.to_be_bytes(), &fields.concat(), &bytes].concat()] {
+                let whole = first_answer(&bytes);
+                for end in 1..bytes.len() {
+                    let part = first_answer(&bytes[..end]);
+                    prop_assert!(part == FirstAnswer::ErrorBegun || part == whole, "{part:?} of {whole:?}");
+                }
+                prop_assert!(whole != FirstAnswer::ErrorBegun || bytes.len() < 5 + ERROR_MAX);
+            }
+        }
+
+        #[test]
+        fn an_error_has_its_length_whatever_it_says(message: String, hint: String) {
+            let error = cannot_connect_now(&message, &hint);
+            let length = u32::from_be_bytes(*error[1..].first_chunk().unwrap());
+            prop_assert_eq!(usize::try_from(length).unwrap(), error.len() - 1);
+            prop_assert!(error.len() > ERROR_MAX || first_answer(&error) == FirstAnswer::CannotConnectNow);
+        }
+
         #[test]
         fn any_bytes_give_the_same_however_they_are_split(
             code in prop_oneof![80_877_100..80_877_107_u32, (3_u32 << 16)..(3 << 16) + 3, any::<u32>()],
