@@ -197,6 +197,7 @@ impl Executor {
             | Change::PoolUnpinned { .. }
             | Change::LatencyHigh { .. }
             | Change::PrimaryChanged { .. }
+            | Change::PrimaryRefused { .. }
             | Change::SplitBrain { .. }
             | Change::BackendLagging { .. }
             | Change::WasStalled { .. } => {}
@@ -216,6 +217,7 @@ impl Executor {
             | Change::PoolDegraded
             | Change::LatencyHigh { .. }
             | Change::PrimaryChanged { .. }
+            | Change::PrimaryRefused { .. }
             | Change::SplitBrain { .. }
             | Change::BackendLagging { .. }
             | Change::WasStalled { .. } => tracing::warn!(kind, pool, "{change}"),

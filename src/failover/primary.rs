@@ -4,34 +4,50 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::model::{
-    BackendId, BackendName, Epoch, HealthState, MonoTime, OutReason, PoolState, Role, SessionPolicy, SystemId, Timeline,
+    BackendId, BackendName, Epoch, HealthState, Lsn, MonoTime, OutReason, PoolState, Role, ServerFacts, SessionPolicy,
+    SystemId, Timeline,
 };
 
 use super::availability::Availability;
 use super::change::Change;
-use super::cluster::{Claim, Claims, Election, Lineage, majority};
+use super::cluster::{Claims, Election, Word, majority};
 use super::event::Sessions;
-use super::lag::Samples;
+use super::lag::{Samples, has_diverged};
+use super::line::{Line, Lineage, Rejected, choose};
 use super::member::Member;
 use super::pool::{Effects, Eviction, Pool, Return};
 use super::server::{Part, Server};
+
+/// The line of a primary that lives may be ahead of where another one left it by so many bytes, or by `max_lag` if that is more, for
+/// the other one to take its place without a person: a segment of the log, which is what an asynchronous standby may well lack.
+const LACK_MAX: u64 = 16 << 20;
 
 /// What a pool knows of its cluster.
 #[derive(Debug)]
 pub(super) struct Cluster {
     /// The highest that was ever routed to.
     pub(super) lineage: Option<Lineage>,
+    /// The lines that people have decided against.
+    pub(super) rejected: Vec<Rejected>,
     pub(super) election: Election,
     /// Who was the write target last.
     pub(super) holder: Option<Holder>,
+    /// Whether this process has routed to a primary, and has looked on since.
+    pub(super) has_served: bool,
     /// Until when at the latest whoever is elected waits for that to be on disk.
     pub(super) kept_by: Option<MonoTime>,
+    /// When it was last written down how far the primary had written, and what that was.
+    pub(super) kept_at: Option<(MonoTime, Option<Lsn>)>,
     /// Where the primary was when.
     pub(super) samples: Samples,
     /// The primary that people were told of.
     told: Option<(BackendName, Option<Timeline>)>,
-    /// The claimants that they were told of.
+    /// The claimants that they were told of, and those who spoke against them.
     contested: Vec<BackendName>,
+    /// Those that say that they are the primary and are not, of whom they were told.
+    refused: BTreeSet<BackendName>,
+    /// Those that were heard as standbys.
+    standbys: BTreeSet<BackendName>,
 }
 
 /// Who may have sessions that write.
@@ -46,14 +62,32 @@ pub(super) struct Holder {
 
 impl Cluster {
     pub(super) fn new() -> Self {
-        let (lineage, holder, kept_by, told) = (None, None, None, None);
-        let (election, samples) = (Election::Open, Samples::default());
-        Self { lineage, election, holder, kept_by, samples, told, contested: Vec::new() }
+        Self {
+            lineage: None,
+            rejected: Vec::new(),
+            election: Election::Open,
+            holder: None,
+            has_served: false,
+            kept_by: None,
+            kept_at: None,
+            samples: Samples::default(),
+            told: None,
+            contested: Vec::new(),
+            refused: BTreeSet::new(),
+            standbys: BTreeSet::new(),
+        }
+    }
+
+    /// What stays of it while it is in no plan: what it was routed to, and whose sessions may be left.
+    pub(super) fn at_rest(self) -> Self {
+        let Self { lineage, rejected, holder, told, .. } = self;
+        Self { lineage, rejected, holder, told, ..Self::new() }
     }
 
     /// Gives back what was remembered.
     pub(super) fn recall(&mut self, lineage: Lineage) {
         self.told = Some((lineage.server.clone(), lineage.timeline));
+        self.rejected.clone_from(&lineage.rejected);
         self.lineage = Some(lineage);
     }
 
@@ -68,6 +102,7 @@ impl Cluster {
     /// Takes note of the write target that is to be published. Says whether it is another one than the last.
     pub(super) fn holds(&mut self, target: Option<(BackendId, Epoch)>) -> bool {
         let Some((backend, epoch)) = target else { return false };
+        self.has_served = true;
         let before = self.holder.replace(Holder { backend, epoch, demoted: false });
         before.is_none_or(|before| before.backend != backend)
     }
@@ -89,13 +124,15 @@ impl Pool {
             member.server.iter_mut().for_each(|server| server.review(now, is_out));
         }
         self.mark_foreign();
-        let election = self.election();
+        let (election, against) = self.election();
         let elected = if let Election::Primary(id) = election { Some(id) } else { None };
         for member in &mut self.members {
             let Some(server) = &mut member.server else { continue };
             server.part = part(server, elected == Some(member.id), &election);
             member.settle(now);
         }
+        self.part_standbys(elected, effects);
+        let lost = elected.and_then(|id| self.lost_by(id));
         if let Some(cluster) = &mut self.cluster {
             if cluster.elected() != elected {
                 cluster.samples.clear();
@@ -104,7 +141,8 @@ impl Pool {
         }
         self.keep_lineage(now, effects);
         self.demote(effects);
-        self.tell(effects);
+        self.tell(lost, &against, effects);
+        self.tell_refused(effects);
     }
 
     /// Who is of another cluster than the one that is remembered, or that most are of.
@@ -130,25 +168,90 @@ impl Pool {
     }
 
     /// Whom an operator has said to be the primary, over all proof.
-    fn overruled(&self) -> Option<BackendId> {
+    pub(super) fn overruled(&self) -> Option<BackendId> {
         let pin = self.pin.as_ref().filter(|pin| pin.overrules)?;
         self.named(&pin.backend).map(|member| member.id)
     }
 
-    fn election(&self) -> Election {
-        let claims = |member: &Member| member.is_sound() && self.server_of(member).is_some_and(Server::claims);
+    /// Who is the primary, and which standbys speak against it.
+    fn election(&mut self) -> (Election, Vec<BackendId>) {
+        let Some(cluster) = &mut self.cluster else { return (Election::Nobody, Vec::new()) };
+        for member in &self.members {
+            if member.server.as_ref().is_some_and(|server| server.role() == Some(Role::Standby)) {
+                cluster.standbys.insert(member.plan.name.clone());
+            }
+        }
+        let Some(cluster) = &self.cluster else { return (Election::Nobody, Vec::new()) };
         let awaited = |member: &Member| {
             let is_asked = member.availability().is_allowed() && !member.health.is_out();
             is_asked && member.server.as_ref().is_some_and(|server| server.is_awaited())
         };
+        let words = |role: Role| {
+            let says = move |server: &Server| match role {
+                Role::Primary => server.claims(),
+                Role::Standby => server.role() == Some(role) && !server.is_foreign,
+            };
+            let heard = self.members.iter().filter(|member| member.is_sound());
+            heard
+                .filter_map(|member| word(member, member.server.as_ref().filter(|server| says(server))?, cluster))
+                .collect()
+        };
+        let max_lag = self.plan.postgres.as_ref().map_or(0, |postgres| postgres.max_lag);
         let claims = Claims {
-            all: self.members.iter().filter(|member| claims(member)).filter_map(claim).collect(),
-            lineage: self.cluster.as_ref().and_then(|cluster| cluster.lineage.as_ref()),
+            all: words(Role::Primary),
+            standbys: words(Role::Standby),
+            lineage: cluster.lineage.as_ref(),
+            rejected: &cluster.rejected,
             is_awaited: self.members.iter().any(awaited),
-            has_routed: self.cluster.as_ref().is_some_and(|cluster| cluster.holder.is_some()),
+            has_served: cluster.has_served,
+            leader: cluster.elected(),
+            lack_max: max_lag.max(LACK_MAX),
             overruled: self.overruled(),
         };
-        claims.elect()
+        let election = claims.elect();
+        let against = match (&election, claims.overruled) {
+            (Election::Primary(id), None) => claims.standbys_against(*id),
+            _ => Vec::new(),
+        };
+        (election, against)
+    }
+
+    /// Lets nobody read from the standbys that are on another line than the primary.
+    fn part_standbys(&mut self, elected: Option<BackendId>, effects: &mut Effects) {
+        let leads = elected.and_then(|id| self.member(id)?.server.as_ref()?.facts.clone());
+        let Some(primary) = leads else { return };
+        let (mut gone, mut back) = (Vec::new(), Vec::new());
+        for member in &mut self.members {
+            let Some(server) = member.server.as_mut().filter(|server| server.role() == Some(Role::Standby)) else {
+                continue;
+            };
+            let Some(facts) = &server.facts else { continue };
+            let has_diverged = has_diverged(facts, &primary);
+            server.lag.has_diverged = has_diverged;
+            if std::mem::replace(&mut server.lag.is_parted, has_diverged) != has_diverged {
+                if has_diverged { gone.push(member.id) } else { back.push(member.id) }
+            }
+        }
+        gone.into_iter().for_each(|id| self.evict(id, OutReason::Lagging, effects));
+        effects.returns.extend(back.into_iter().map(Return::CaughtUp));
+    }
+
+    /// How much of what was written on the line that was routed to is not on the one of `id`, by what was heard.
+    fn lost_by(&self, id: BackendId) -> Option<u64> {
+        let facts = self.member(id)?.server.as_ref()?.facts.as_ref()?;
+        self.cluster.as_ref()?.lineage.as_ref()?.lacks(Line::of(facts), facts.written)
+    }
+
+    /// A person has just said that `id` is the primary: whatever line is newer than its own is not followed any more.
+    pub(super) fn reject_others(&mut self, id: BackendId) {
+        let facts_of = |member: &Member| member.server.as_ref().filter(|server| !server.is_foreign)?.facts.clone();
+        let Some(chosen) = self.member(id).and_then(|member| member.server.as_ref()?.facts.clone()) else { return };
+        let others: Vec<ServerFacts> =
+            self.members.iter().filter(|member| member.id != id).filter_map(facts_of).collect();
+        let Some(cluster) = &mut self.cluster else { return };
+        let remembered = cluster.lineage.as_ref().map(Lineage::line);
+        let lines: Vec<Line<'_>> = others.iter().map(Line::of).chain(remembered).collect();
+        choose(&mut cluster.rejected, Line::of(&chosen), &lines);
     }
 
     /// Lets the writing sessions of who was the write target go, if another one is the primary, or it is none itself.
@@ -203,37 +306,61 @@ impl Pool {
         holder.filter(|holder| holder.backend == id).into_iter().for_each(|holder| holder.epoch = epoch);
     }
 
-    /// Tells people who is the primary, or that it cannot be told, once.
-    fn tell(&mut self, effects: &mut Effects) {
+    /// Tells people who is the primary and what it has `lost`, or that it cannot be told, or who speaks `against` it, once.
+    fn tell(&mut self, lost: Option<u64>, against: &[BackendId], effects: &mut Effects) {
         let Some(cluster) = &self.cluster else { return };
-        match &cluster.election {
-            Election::Primary(id) => {
-                let Some(member) = self.member(*id) else { return };
-                let timeline = self.server_of(member).and_then(|server| server.facts.as_ref()?.timeline);
-                let told = Some((member.plan.name.clone(), timeline));
-                let Some(cluster) = &mut self.cluster else { return };
-                cluster.contested.clear();
-                if cluster.told == told {
-                    return;
-                }
-                let before = std::mem::replace(&mut cluster.told, told.clone());
-                let Some((to, timeline)) = told else { return };
-                let from = before.map(|(from, _)| from).filter(|from| *from != to);
-                effects.changes.push(Change::PrimaryChanged { from, to, timeline });
-            }
-            Election::Contested(ids) => {
-                let meant: BTreeSet<BackendId> = ids.iter().copied().collect();
-                let all = self.members.iter().filter(|member| meant.contains(&member.id));
-                let claimants: Vec<BackendName> = all.clone().map(|member| member.plan.name.clone()).collect();
-                let detail: Vec<String> = all.map(|member| self.claim_of(member)).collect();
-                let Some(cluster) = &mut self.cluster else { return };
-                if cluster.contested != claimants {
-                    cluster.contested.clone_from(&claimants);
-                    effects.changes.push(Change::SplitBrain { claimants, detail: detail.join("; ") });
-                }
-            }
-            Election::Nobody | Election::Open => {}
+        let meant: BTreeSet<BackendId> = match &cluster.election {
+            Election::Contested(ids) => ids.iter().copied().collect(),
+            Election::Primary(id) if !against.is_empty() => against.iter().chain([id]).copied().collect(),
+            Election::Primary(_) => BTreeSet::new(),
+            Election::Nobody | Election::Open => return,
+        };
+        let led = cluster.elected().and_then(|id| self.member(id));
+        let timeline = led.and_then(|member| self.server_of(member)?.facts.as_ref()?.timeline);
+        let leads = led.map(|member| (member.plan.name.clone(), timeline));
+        let all: Vec<&Member> = self.members.iter().filter(|member| meant.contains(&member.id)).collect();
+        let names: Vec<BackendName> = all.iter().map(|member| member.plan.name.clone()).collect();
+        let claims = |member: &&&Member| self.server_of(member).is_some_and(Server::says_primary);
+        let claimants: Vec<BackendName> = all.iter().filter(claims).map(|member| member.plan.name.clone()).collect();
+        let mut detail: Vec<String> = all.iter().map(|member| self.claim_of(member)).collect();
+        detail.extend(leads.as_ref().map(|(name, _)| format!("{name} serves on")));
+        let Some(cluster) = &mut self.cluster else { return };
+        if cluster.contested != names {
+            let is_news = !names.is_empty();
+            cluster.contested = names;
+            let change = Change::SplitBrain { claimants, detail: detail.join("; ") };
+            effects.changes.extend(is_news.then_some(change));
         }
+        let Some((to, timeline)) = leads.filter(|leads| cluster.told.as_ref() != Some(leads)) else { return };
+        let before = cluster.told.replace((to.clone(), timeline));
+        let from = before.map(|(from, _)| from).filter(|from| *from != to);
+        effects.changes.push(Change::PrimaryChanged { from, to, timeline, lost });
+    }
+
+    /// Tells people of each server that says that it is the primary and is refused, once: whoever writes to it past us writes what
+    /// is lost.
+    fn tell_refused(&mut self, effects: &mut Effects) {
+        let Some(cluster) = &self.cluster else { return };
+        if matches!(cluster.election, Election::Open | Election::Contested(_)) {
+            return;
+        }
+        let is_refused = |member: &&Member| {
+            let is_out =
+                |server: &Server| matches!(server.part, Part::Refused | Part::Foreign) && server.says_primary();
+            member.is_sound() && self.server_of(member).is_some_and(is_out)
+        };
+        let refused: Vec<&Member> = self.members.iter().filter(is_refused).collect();
+        let names: BTreeSet<BackendName> = refused.iter().map(|member| member.plan.name.clone()).collect();
+        if names == cluster.refused {
+            return;
+        }
+        let is_news = |member: &&&Member| !cluster.refused.contains(&member.plan.name);
+        let told = |member: &&Member| {
+            let (backend, detail) = (member.plan.name.clone(), self.claim_of(member));
+            Change::PrimaryRefused { backend, detail }
+        };
+        effects.changes.extend(refused.iter().filter(is_news).map(told));
+        self.cluster.iter_mut().for_each(|cluster| cluster.refused.clone_from(&names));
     }
 
     /// Whether what serves is in doubt: then nobody new is sent there, and nothing else changes.
@@ -272,9 +399,10 @@ impl Pool {
     }
 }
 
-fn claim(member: &Member) -> Option<Claim<'_>> {
-    let facts = member.server.as_ref()?.facts.as_ref()?;
-    Some(Claim { id: member.id, name: &member.plan.name, facts })
+/// What `member` says of itself; `server` is what makes a server of it.
+fn word<'m>(member: &'m Member, server: &'m Server, cluster: &Cluster) -> Option<Word<'m>> {
+    let was_standby = cluster.standbys.contains(&member.plan.name);
+    Some(Word { id: member.id, plan: &member.plan, facts: server.facts.as_ref()?, was_standby })
 }
 
 /// The part of a server in this election.
