@@ -68,7 +68,8 @@ impl Pool {
         if is_new {
             cluster.kept_by = (!tells_more).then(|| now + KEPT_WITHIN);
         }
-        let went_on = cluster.kept_at.is_some_and(|(when, at)| {
+        // Not while the line itself is on its way: what supersedes it would be waited for in its place.
+        let went_on = cluster.kept_at.filter(|_| cluster.kept_by.is_none()).is_some_and(|(when, at)| {
             let bytes = at.zip(lineage.at).map_or(0, |(before, at)| at.since(before));
             bytes >= PLACE_BYTES || (bytes > 0 && now.since(when) >= PLACE_TIME)
         });

@@ -9,7 +9,6 @@ use crate::model::{
 };
 
 use super::availability::Availability;
-use super::change::Change;
 use super::cluster::{Claims, Election, Word, majority};
 use super::event::Sessions;
 use super::lag::{Samples, has_diverged};
@@ -41,11 +40,11 @@ pub(super) struct Cluster {
     /// Where the primary was when.
     pub(super) samples: Samples,
     /// The primary that people were told of.
-    told: Option<(BackendName, Option<Timeline>)>,
+    pub(super) told: Option<(BackendName, Option<Timeline>)>,
     /// The claimants that they were told of, and those who spoke against them.
-    contested: Vec<BackendName>,
+    pub(super) contested: Vec<BackendName>,
     /// Those that say that they are the primary and are not, of whom they were told.
-    refused: BTreeSet<BackendName>,
+    pub(super) refused: BTreeSet<BackendName>,
     /// Those that were heard as standbys.
     standbys: BTreeSet<BackendName>,
 }
@@ -304,63 +303,6 @@ impl Pool {
         let Some(epoch) = self.member(id).map(|member| member.epoch) else { return };
         let holder = self.cluster.as_mut().and_then(|cluster| cluster.holder.as_mut());
         holder.filter(|holder| holder.backend == id).into_iter().for_each(|holder| holder.epoch = epoch);
-    }
-
-    /// Tells people who is the primary and what it has `lost`, or that it cannot be told, or who speaks `against` it, once.
-    fn tell(&mut self, lost: Option<u64>, against: &[BackendId], effects: &mut Effects) {
-        let Some(cluster) = &self.cluster else { return };
-        let meant: BTreeSet<BackendId> = match &cluster.election {
-            Election::Contested(ids) => ids.iter().copied().collect(),
-            Election::Primary(id) if !against.is_empty() => against.iter().chain([id]).copied().collect(),
-            Election::Primary(_) => BTreeSet::new(),
-            Election::Nobody | Election::Open => return,
-        };
-        let led = cluster.elected().and_then(|id| self.member(id));
-        let timeline = led.and_then(|member| self.server_of(member)?.facts.as_ref()?.timeline);
-        let leads = led.map(|member| (member.plan.name.clone(), timeline));
-        let all: Vec<&Member> = self.members.iter().filter(|member| meant.contains(&member.id)).collect();
-        let names: Vec<BackendName> = all.iter().map(|member| member.plan.name.clone()).collect();
-        let claims = |member: &&&Member| self.server_of(member).is_some_and(Server::says_primary);
-        let claimants: Vec<BackendName> = all.iter().filter(claims).map(|member| member.plan.name.clone()).collect();
-        let mut detail: Vec<String> = all.iter().map(|member| self.claim_of(member)).collect();
-        detail.extend(leads.as_ref().map(|(name, _)| format!("{name} serves on")));
-        let Some(cluster) = &mut self.cluster else { return };
-        if cluster.contested != names {
-            let is_news = !names.is_empty();
-            cluster.contested = names;
-            let change = Change::SplitBrain { claimants, detail: detail.join("; ") };
-            effects.changes.extend(is_news.then_some(change));
-        }
-        let Some((to, timeline)) = leads.filter(|leads| cluster.told.as_ref() != Some(leads)) else { return };
-        let before = cluster.told.replace((to.clone(), timeline));
-        let from = before.map(|(from, _)| from).filter(|from| *from != to);
-        effects.changes.push(Change::PrimaryChanged { from, to, timeline, lost });
-    }
-
-    /// Tells people of each server that says that it is the primary and is refused, once: whoever writes to it past us writes what
-    /// is lost.
-    fn tell_refused(&mut self, effects: &mut Effects) {
-        let Some(cluster) = &self.cluster else { return };
-        if matches!(cluster.election, Election::Open | Election::Contested(_)) {
-            return;
-        }
-        let is_refused = |member: &&Member| {
-            let is_out =
-                |server: &Server| matches!(server.part, Part::Refused | Part::Foreign) && server.says_primary();
-            member.is_sound() && self.server_of(member).is_some_and(is_out)
-        };
-        let refused: Vec<&Member> = self.members.iter().filter(is_refused).collect();
-        let names: BTreeSet<BackendName> = refused.iter().map(|member| member.plan.name.clone()).collect();
-        if names == cluster.refused {
-            return;
-        }
-        let is_news = |member: &&&Member| !cluster.refused.contains(&member.plan.name);
-        let told = |member: &&Member| {
-            let (backend, detail) = (member.plan.name.clone(), self.claim_of(member));
-            Change::PrimaryRefused { backend, detail }
-        };
-        effects.changes.extend(refused.iter().filter(is_news).map(told));
-        self.cluster.iter_mut().for_each(|cluster| cluster.refused.clone_from(&names));
     }
 
     /// Whether what serves is in doubt: then nobody new is sent there, and nothing else changes.

@@ -150,6 +150,8 @@ fn what_was_written_meanwhile_does_not_undo_what_is_on_disk() {
     let asked = kept(&rig);
     rig.sees("b", facts(Role::Primary, 2, 1010, &[900]));
     assert!(rig.holds());
+    rig.sees("b", facts(Role::Primary, 2, 64 << 20, &[900]));
+    assert_eq!((rig.deeds(), rig.holds()), (String::new(), true), "nothing supersedes what is waited for");
     rig.feed(asked);
     assert_eq!(rig.way("pg"), "b");
 }
