@@ -152,6 +152,8 @@ struct World {
     routed: u32,
     /// What was heard last of who clients that write were sent to.
     served: Option<(BackendId, ServerFacts)>,
+    /// Who was announced as the primary in this turn.
+    announced: Option<String>,
     /// How much people were told that was lost since.
     told_lost: u64,
     /// What each server said last.
@@ -219,6 +221,7 @@ impl World {
             sessions: Vec::new(),
             routed: 0,
             served: None,
+            announced: None,
             told_lost: 0,
             said: BTreeMap::new(),
             backups: Vec::new(),
@@ -300,6 +303,30 @@ impl World {
         if is_news {
             self.check_lineage();
             self.check_losses();
+            self.check_evidence();
+        }
+    }
+
+    /// Nobody becomes the primary while a standby lives that shows that another one was promoted from there.
+    fn check_evidence(&mut self) {
+        let Some(name) = self.announced.take() else { return };
+        let (status, lineage) = (self.status(), self.core.memory(&pool()).unwrap().lineage);
+        if status.pinned.is_some() {
+            return;
+        }
+        let id = status.backends.iter().find(|backend| backend.name.as_str() == name).unwrap().id;
+        let own = &self.said[&id];
+        for other in &status.backends {
+            let follows = other.server.as_ref().is_some_and(|of| of.role == Some(Role::Standby));
+            let counts = other.health == HealthState::Healthy && other.admin_state == AdminState::Ready;
+            if !(follows && counts) {
+                continue;
+            }
+            let facts = &self.said[&other.id];
+            let left = facts.history.iter().any(|fork| Some(fork.timeline) == own.timeline);
+            let comes_from_it = left && own.history.iter().all(|fork| facts.history.contains(fork));
+            let is_out = lineage.as_ref().is_some_and(|of| is_rejected(of, facts));
+            assert!(!comes_from_it || is_out, "{name} is the primary, and {} follows a newer one", other.name);
         }
     }
 
@@ -467,7 +494,10 @@ impl World {
             }
             Command::Report(transition) => {
                 self.splits += u64::from(transition.change.kind() == "pool.split_brain");
-                if let Change::PrimaryChanged { lost, .. } = &transition.change {
+                if let Change::PrimaryChanged { from, to, lost, .. } = &transition.change {
+                    // Not one that goes on, and was put back.
+                    let is_new = from.is_some() || lost.is_none();
+                    self.announced = is_new.then(|| to.to_string()).or_else(|| self.announced.take());
                     self.told_lost += lost.unwrap_or(0);
                 }
                 self.note(|_| format!("  {}", transition.change));
