@@ -8,6 +8,7 @@ use super::change::Change;
 use super::cluster::Election;
 use super::member::Member;
 use super::pool::{Effects, Pool};
+use super::primary::Told;
 use super::server::{Part, Server};
 
 impl Pool {
@@ -21,14 +22,16 @@ impl Pool {
             Election::Nobody | Election::Open => return,
         };
         let led = cluster.elected().and_then(|id| self.member(id));
-        let timeline = led.and_then(|member| self.server_of(member)?.facts.as_ref()?.timeline);
-        let leads = led.map(|member| (member.plan.name.clone(), timeline));
+        let facts = led.and_then(|member| self.server_of(member)?.facts.as_ref());
+        let (timeline, left) =
+            (facts.and_then(|facts| facts.timeline), facts.and_then(|facts| facts.history.last().copied()));
+        let leads = led.map(|member| Told { server: member.plan.name.clone(), timeline, left });
         let all: Vec<&Member> = self.members.iter().filter(|member| meant.contains(&member.id)).collect();
         let names: Vec<BackendName> = all.iter().map(|member| member.plan.name.clone()).collect();
         let claims = |member: &&&Member| self.server_of(member).is_some_and(Server::says_primary);
         let claimants: Vec<BackendName> = all.iter().filter(claims).map(|member| member.plan.name.clone()).collect();
         let mut detail: Vec<String> = all.iter().map(|member| self.claim_of(member)).collect();
-        detail.extend(leads.as_ref().map(|(name, _)| format!("{name} serves on")));
+        detail.extend(leads.as_ref().map(|leads| format!("{} serves on", leads.server)));
         let Some(cluster) = &mut self.cluster else { return };
         if cluster.contested != names {
             let is_news = !names.is_empty();
@@ -36,9 +39,10 @@ impl Pool {
             let change = Change::SplitBrain { claimants, detail: detail.join("; ") };
             effects.changes.extend(is_news.then_some(change));
         }
-        let Some((to, timeline)) = leads.filter(|leads| cluster.told.as_ref() != Some(leads)) else { return };
-        let before = cluster.told.replace((to.clone(), timeline));
-        let from = before.map(|(from, _)| from).filter(|from| *from != to);
+        let is_news = |leads: &Told| cluster.told.as_ref().is_none_or(|told| !told.covers(leads));
+        let Some(leads) = leads.filter(is_news) else { return };
+        let to = leads.server.clone();
+        let from = cluster.told.replace(leads).map(|before| before.server).filter(|from| *from != to);
         effects.changes.push(Change::PrimaryChanged { from, to, timeline, lost });
     }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::model::{
-    BackendId, BackendName, Epoch, HealthState, Lsn, MonoTime, OutReason, PoolState, Role, ServerFacts, SessionPolicy,
-    SystemId, Timeline,
+    BackendId, BackendName, Epoch, Fork, HealthState, Lsn, MonoTime, OutReason, PoolState, Role, ServerFacts,
+    SessionPolicy, SystemId, Timeline,
 };
 
 use super::availability::Availability;
@@ -40,13 +40,30 @@ pub(super) struct Cluster {
     /// Where the primary was when.
     pub(super) samples: Samples,
     /// The primary that people were told of.
-    pub(super) told: Option<(BackendName, Option<Timeline>)>,
+    pub(super) told: Option<Told>,
     /// The claimants that they were told of, and those who spoke against them.
     pub(super) contested: Vec<BackendName>,
     /// Those that say that they are the primary and are not, of whom they were told.
     pub(super) refused: BTreeSet<BackendName>,
     /// Those that were heard as standbys.
     standbys: BTreeSet<BackendName>,
+}
+
+/// A primary that people were told of.
+#[derive(Debug, Clone)]
+pub(super) struct Told {
+    pub(super) server: BackendName,
+    pub(super) timeline: Option<Timeline>,
+    /// Where its line left the one before, if that was told: one that was put back and promoted again has the same number.
+    pub(super) left: Option<Fork>,
+}
+
+impl Told {
+    /// Whether to tell `other` as well would be no news.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        let is_same_line = self.left.zip(other.left).is_none_or(|(own, others)| own == others);
+        self.server == other.server && self.timeline == other.timeline && is_same_line
+    }
 }
 
 /// Who may have sessions that write.
@@ -85,7 +102,8 @@ impl Cluster {
 
     /// Gives back what was remembered.
     pub(super) fn recall(&mut self, lineage: Lineage) {
-        self.told = Some((lineage.server.clone(), lineage.timeline));
+        let (server, timeline, left) = (lineage.server.clone(), lineage.timeline, lineage.history.last().copied());
+        self.told = Some(Told { server, timeline, left });
         self.rejected.clone_from(&lineage.rejected);
         self.lineage = Some(lineage);
     }

@@ -202,6 +202,22 @@ fn a_branch_from_long_ago_does_not_take_the_role_from_a_primary_that_lives() {
     assert!(rig.holds());
 }
 
+/// It has the number that people were told of already, and not the same line.
+#[test]
+fn one_that_was_put_back_and_promoted_again_is_told_of_with_what_it_lacks() {
+    let mut rig = healthy(three().manual_failover());
+    rig.sees("a", leads(1, 64 * MIB, &[]));
+    rig.dies("a");
+    rig.sees("b", leads(2, 64 * MIB, &[64 * MIB]));
+    assert_eq!((rig.way("pg"), rig.count("pool.primary_changed")), (String::new(), 2));
+    rig.dies("b");
+    rig.comes_back("b", leads(2, 10 * MIB, &[8 * MIB]));
+    let words = format!("b is the primary on timeline 2; it lacks {} bytes that were written before", 56 * MIB);
+    assert_eq!(told(&rig, "pool.primary_changed"), (3, words));
+    rig.sees("b", untold(leads(2, 10 * MIB, &[8 * MIB])));
+    assert_eq!(rig.count("pool.primary_changed"), 3, "to tell less is no news");
+}
+
 #[test]
 fn an_ordinary_promotion_is_served_at_once() {
     // Beside the old one that lives: it lacks no more than an asynchronous standby may.
