@@ -31,7 +31,7 @@ use changeover::model::{
 /// How many seeds a plain run tries.
 const SEEDS: u64 = 2000;
 /// Seeds that have found something once.
-const KEPT: [u64; 1] = [3371];
+const KEPT: [u64; 2] = [2447, 3371];
 /// Lives that are recorded and lived again.
 const RECORDED: u64 = 30;
 /// Steps of trouble in one life, before the world calms down.
@@ -272,7 +272,10 @@ impl World {
         {
             self.on_disk = self.unkept.take().map(|(lineage, _)| lineage);
         }
-        if let Event::Watched { backend, news: WatchNews::Opened(facts) | WatchNews::Seen(facts), .. } = &event {
+        // What a monitor tells that was replaced meanwhile is not heard.
+        if let Event::Watched { backend, watch, news: WatchNews::Opened(facts) | WatchNews::Seen(facts) } = &event
+            && self.monitors.get(backend).is_some_and(|monitor| monitor.watch == *watch)
+        {
             self.said.insert(*backend, facts.clone());
         }
         self.note(|world| match &event {
