@@ -96,7 +96,11 @@
 //!     `nobody_reaches_the_new_primary_before_the_old_one_is_fenced`,
 //!     `readers_go_on_while_there_is_no_primary_and_through_a_promotion`,
 //!     `nobody_writes_beside_the_primary_whatever_a_session_came_for`,
-//!     `equal_timelines_are_a_split_brain_and_a_person_decides`. Its line of history is on disk before the first client is sent there, but for a
+//!     `equal_timelines_are_a_split_brain_and_a_person_decides`,
+//!     `an_old_primary_gets_nobody_while_a_standby_of_a_newer_line_lives`,
+//!     `who_was_never_promoted_is_no_primary_of_the_line_that_it_followed`,
+//!     `a_branch_from_long_ago_does_not_take_the_role_from_a_primary_that_lives`,
+//!     `what_a_person_decided_is_not_undone_by_what_was_decided_against`. Its line of history is on disk before the first client is sent there, but for a
 //!     disk that does not answer: `a_new_line_of_history_is_written_down_before_anybody_is_sent_there_and_the_fence_waits_for_no_disk`,
 //!     `a_disk_that_does_not_answer_holds_a_failover_up_for_a_tenth_of_a_second`,
 //!     `a_daemon_that_is_killed_right_after_the_first_write_to_a_new_primary_knows_the_old_one_for_what_it_is`.

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use changeover::failover::recording::{Line, Replay, Scribe};
 use changeover::failover::{
-    Arrival, Command, Controller, Event, KEPT_WITHIN, Lineage, Order, PoolMemory, Route, RouteTable, Sessions,
+    Arrival, Change, Command, Controller, Event, KEPT_WITHIN, Lineage, Order, PoolMemory, Route, RouteTable, Sessions,
 };
 use changeover::model::{
     Actor, AdminPlan, AdminState, Advice, Approach, BackendId, BackendPlan, BackendStatus, Balance, CheckKind,
@@ -31,7 +31,7 @@ use changeover::model::{
 /// How many seeds a plain run tries.
 const SEEDS: u64 = 2000;
 /// Seeds that have found something once.
-const KEPT: [u64; 0] = [];
+const KEPT: [u64; 2] = [2447, 3371];
 /// Lives that are recorded and lived again.
 const RECORDED: u64 = 30;
 /// Steps of trouble in one life, before the world calms down.
@@ -40,6 +40,8 @@ const STEPS: usize = 60;
 const TAIL: usize = 80;
 /// Within so long after the end of all trouble the one primary is served from.
 const BOUND: Duration = Duration::from_secs(10);
+
+const MIB: u64 = 1 << 20;
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
@@ -72,6 +74,8 @@ struct Truth {
     at: u64,
     /// Whether it lets the monitor in.
     denies: bool,
+    /// Whether it was put back to an older state, so that nothing that was heard of it before says what it is.
+    restored: bool,
 }
 
 impl Truth {
@@ -90,6 +94,13 @@ impl Truth {
     fn promote(&mut self, timeline: u32) {
         self.history.push(Fork { timeline: Timeline(self.timeline), at: Lsn(self.at) });
         (self.timeline, self.role) = (timeline, Role::Primary);
+    }
+
+    /// Somebody puts an old state back.
+    fn restore(&mut self, backup: &Self) {
+        (self.timeline, self.role, self.at) = (backup.timeline, backup.role, backup.at);
+        self.history.clone_from(&backup.history);
+        self.restored = true;
     }
 
     /// Made anew from `primary`, or just follows it.
@@ -149,6 +160,20 @@ struct World {
     is_free: bool,
     /// The highest timeline that clients that write were ever sent to.
     routed: u32,
+    /// What was heard last of who clients that write were sent to.
+    served: Option<(BackendId, ServerFacts)>,
+    /// Who was announced as the primary in this turn.
+    announced: Option<String>,
+    /// How much people were told that was lost since.
+    told_lost: u64,
+    /// What each server said last.
+    said: BTreeMap<BackendId, ServerFacts>,
+    /// Old states of servers.
+    backups: Vec<Truth>,
+    /// All standbys keep up with their primary.
+    keeps_up: bool,
+    /// How often what was written was lost, and people were told.
+    losses: u64,
     /// What of that is on disk.
     on_disk: Option<Lineage>,
     /// What the disk has not answered yet, and since when it was asked.
@@ -183,6 +208,7 @@ impl World {
             history: Vec::new(),
             at: 100,
             denies: false,
+            restored: false,
         };
         let mut servers: BTreeMap<String, Truth> =
             NAMES.iter().map(|name| ((*name).to_owned(), first.clone())).collect();
@@ -207,6 +233,13 @@ impl World {
             written: None,
             is_free: true,
             routed: 0,
+            served: None,
+            announced: None,
+            told_lost: 0,
+            said: BTreeMap::new(),
+            backups: Vec::new(),
+            keeps_up: false,
+            losses: 0,
             on_disk: None,
             unkept: None,
             is_stuck: false,
@@ -253,6 +286,12 @@ impl World {
         {
             self.on_disk = self.unkept.take().map(|(lineage, _)| lineage);
         }
+        // What a monitor tells that was replaced meanwhile is not heard.
+        if let Event::Watched { backend, watch, news: WatchNews::Opened(facts) | WatchNews::Seen(facts) } = &event
+            && self.monitors.get(backend).is_some_and(|monitor| monitor.watch == *watch)
+        {
+            self.said.insert(*backend, facts.clone());
+        }
         self.note(|world| match &event {
             Event::PlanReplaced { .. } => format!("{:?} PlanReplaced", world.now),
             Event::Watched { backend, news, .. } => {
@@ -282,6 +321,8 @@ impl World {
         assert!(self.core.next_deadline().is_none_or(|at| at > self.now), "it wants to be woken in the past");
         if is_news {
             self.check_lineage();
+            self.check_losses();
+            self.check_evidence();
         }
         self.check_follow();
         self.check_writers(&Arc::clone(&self.table));
@@ -311,6 +352,52 @@ impl World {
         let stray = self.sessions.iter().find(|session| session.backend != target && self.can_write(session));
         let name = self.names.get(&target);
         assert!(stray.is_none(), "{name:?} is the write target, and another one is written to: {stray:?}");
+    }
+
+    /// Nobody becomes the primary while a standby lives that shows that another one was promoted from there.
+    fn check_evidence(&mut self) {
+        let Some(name) = self.announced.take() else { return };
+        let (status, lineage) = (self.status(), self.core.memory(&pool()).unwrap().lineage);
+        if status.pinned.is_some() {
+            return;
+        }
+        let id = status.backends.iter().find(|backend| backend.name.as_str() == name).unwrap().id;
+        let own = &self.said[&id];
+        for other in &status.backends {
+            let follows = other.server.as_ref().is_some_and(|of| of.role == Some(Role::Standby));
+            let counts = other.health == HealthState::Healthy && other.admin_state == AdminState::Ready;
+            if !(follows && counts) {
+                continue;
+            }
+            let facts = &self.said[&other.id];
+            let left = facts.history.iter().any(|fork| Some(fork.timeline) == own.timeline);
+            let comes_from_it = left && own.history.iter().all(|fork| facts.history.contains(fork));
+            let is_out = lineage.as_ref().is_some_and(|of| is_rejected(of, facts));
+            assert!(!comes_from_it || is_out, "{name} is the primary, and {} follows a newer one", other.name);
+        }
+    }
+
+    /// Nothing that was heard to be written is left behind in silence, but by a person's order; and nobody takes over what
+    /// he lacks without a promotion.
+    fn check_losses(&mut self) {
+        if self.status().pinned.is_some() {
+            // A person has said so, perhaps while clients wait.
+            self.served = None;
+        }
+        let Some((id, _)) = self.target() else { return };
+        let now = self.said[&id].clone();
+        let before = self.served.replace((id, now.clone()));
+        let told = std::mem::take(&mut self.told_lost);
+        let Some((last, before)) = before else { return };
+        let is_same = before.timeline == now.timeline && before.history == now.history;
+        let left = now.history.iter().find(|fork| Some(fork.timeline) == before.timeline);
+        let end = if is_same { now.written } else { left.map(|fork| fork.at) };
+        let lost = before.written.unwrap().since(end.expect("it comes from nowhere"));
+        assert!(!is_same || last == id || lost == 0, "{} was never promoted, and lacks {lost}", self.names[&id]);
+        // A crash may leave out a little.
+        let is_told = told >= lost || (is_same && lost <= 16 * MIB);
+        assert!(is_told, "{} lacks {lost} bytes of {before:?}, and {told} were told", self.names[&id]);
+        self.losses += u64::from(lost > 0);
     }
 
     fn status(&self) -> PoolStatus {
@@ -344,25 +431,39 @@ impl World {
         let chosen = status.backends.iter().find(|backend| backend.id == id).expect("a route to nobody");
         let believed =
             chosen.server.as_ref().and_then(|server| server.timeline).expect("a primary without a timeline").0;
-        let truth = self.servers[chosen.name.as_str()].timeline;
+        let truth = &self.servers[chosen.name.as_str()];
+        let (truth, restored) = (truth.timeline, truth.restored);
+        let lineage = self.core.memory(&pool()).unwrap().lineage;
+        // Nothing is proven by who is on the same line, nor by what a person decided against.
+        let is_out = |other: &BackendStatus| {
+            let (own, others) = (&self.said[&id], &self.said[&other.id]);
+            let is_same = own.timeline == others.timeline && own.history == others.history;
+            is_same || lineage.as_ref().is_some_and(|of| is_rejected(of, others))
+        };
         let equal = |other: &&BackendStatus| {
             let claims = other.server.as_ref().is_some_and(|of| of.role == Some(Role::Primary));
             let timeline = other.server.as_ref().and_then(|of| of.timeline);
             let counts = other.health == HealthState::Healthy && other.admin_state == AdminState::Ready;
-            other.id != id && claims && counts && timeline >= Some(Timeline(believed))
+            other.id != id && claims && counts && timeline >= Some(Timeline(believed)) && !is_out(other)
         };
         let rival = status.backends.iter().find(equal).filter(|_| status.pinned.is_none());
         assert!(rival.is_none(), "{} is the write target, and {rival:?} proves as much", chosen.name);
         let was_routed = believed == self.routed;
         if let Some((lineage, asked)) = &self.unkept {
             let waited = self.now.since(*asked) >= KEPT_WITHIN;
-            assert!(was_routed || waited, "clients write to {lineage:?}, which is not on disk");
+            let is_there = self.on_disk.as_ref().is_some_and(|of| is_like(of, lineage));
+            assert!(was_routed || waited || is_there, "clients write to {lineage:?}, which is not on disk");
         } else {
             let kept = self.on_disk.as_ref().and_then(|lineage| lineage.timeline);
             assert_eq!(kept, Some(Timeline(believed)), "clients write to what is not on disk");
         }
         assert!(believed >= self.routed, "timeline {believed} after {}", self.routed);
-        assert!(truth >= self.routed, "{} is truly on timeline {truth}, after {}", chosen.name, self.routed);
+        assert!(
+            restored || truth >= self.routed,
+            "{} is truly on timeline {truth}, after {}",
+            chosen.name,
+            self.routed
+        );
         self.routed = believed;
     }
 
@@ -446,6 +547,12 @@ impl World {
             }
             Command::Report(transition) => {
                 self.splits += u64::from(transition.change.kind() == "pool.split_brain");
+                if let Change::PrimaryChanged { from, to, lost, .. } = &transition.change {
+                    // Not one that goes on, and was put back.
+                    let is_new = from.is_some() || lost.is_none();
+                    self.announced = is_new.then(|| to.to_string()).or_else(|| self.announced.take());
+                    self.told_lost += lost.unwrap_or(0);
+                }
                 self.note(|_| format!("  {}", transition.change));
             }
             Command::StopProbe { .. } => {}
@@ -457,7 +564,9 @@ impl World {
                     // A person has said so; should it be lost before it is on disk, it is still what was said.
                     self.routed = lineage.timeline.expect("a primary without a timeline").0;
                 }
-                self.unkept = Some((lineage.clone(), self.now));
+                // How far it was written may be told anew while the disk owes an answer.
+                let asked = self.unkept.take().filter(|(of, _)| is_like(of, &lineage)).map(|(_, asked)| asked);
+                self.unkept = Some((lineage.clone(), asked.unwrap_or(self.now)));
                 self.send(self.now + ms(late), Event::LineageKept { pool: pool(), lineage });
             }
         }
@@ -580,11 +689,12 @@ impl World {
         let up = |truth: &&mut Truth| truth.process == Process::Up;
         let mut written = Vec::new();
         for truth in self.servers.values_mut().filter(up).filter(|truth| truth.is_primary()) {
-            truth.at += 1;
+            truth.at += if self.rng.u8(..8) == 0 { self.rng.u64(..20 * MIB) } else { 1 };
             written.push((truth.history.clone(), truth.at));
         }
         for truth in self.servers.values_mut().filter(up).filter(|truth| !truth.is_primary()) {
-            let followed = written.iter().find(|(history, _)| *history == truth.history);
+            let keeps_up = self.keeps_up || self.rng.bool();
+            let followed = written.iter().filter(|_| keeps_up).find(|(history, _)| *history == truth.history);
             truth.at = followed.map_or(truth.at, |&(_, at)| truth.at.max(at));
         }
     }
@@ -670,7 +780,8 @@ impl World {
             43..47 => self.set(&name, Process::Frozen),
             47..50 => self.set(&name, Process::Stopping),
             50..58 => self.promote(),
-            58..62 => self.rejoin(&name),
+            58..61 => self.rejoin(&name),
+            61 => self.go_astray(&name),
             62..64 => {
                 // Its monitor's session alone is ended.
                 if let Some(monitor) = self.monitors.values_mut().find(|monitor| monitor.server == name) {
@@ -684,6 +795,7 @@ impl World {
             }
             66..69 => self.direct(name),
             69..71 => self.stall(),
+            71 if self.rng.u8(..4) == 0 => self.forget(),
             71 if self.rng.bool() => self.restart(),
             71 => self.is_stuck = !self.is_stuck,
             72 => {
@@ -717,6 +829,25 @@ impl World {
         self.set(name, Process::Up);
     }
 
+    /// A server is not what it was: started as a primary without a promotion, or put back to what somebody had once kept.
+    fn go_astray(&mut self, name: &str) {
+        let kept = self.servers[name].clone();
+        let backup = self.rng.choice(self.backups.clone());
+        self.backups.push(kept);
+        self.set(name, Process::Dead);
+        let truth = self.servers.get_mut(name).unwrap();
+        if let Some(backup) = backup.filter(|_| self.rng.bool()) {
+            truth.restore(&backup);
+        }
+        truth.role = Role::Primary;
+        if truth.restored && self.rng.bool() {
+            let next = truth.timeline + 1;
+            truth.promote(next);
+        }
+        self.note(|world| format!("{name} comes up as {:?}", world.servers[name].facts()));
+        self.set(name, Process::Up);
+    }
+
     fn direct(&mut self, name: String) {
         let (pool, backend) = (pool(), name.as_str().into());
         let sessions = SessionPolicy::ALL[self.rng.usize(..3)];
@@ -745,13 +876,20 @@ impl World {
         assert!(healthy(self) >= before, "a verdict from a time in which nobody looked");
     }
 
+    /// Another process begins without what this one remembered.
+    fn forget(&mut self) {
+        if self.recording.is_some() {
+            return;
+        }
+        (self.routed, self.on_disk, self.unkept) = (0, None, None);
+        self.begin_anew(PoolMemory::default());
+    }
+
     /// Another process goes on with what this one remembered.
     fn restart(&mut self) {
         if self.recording.is_some() {
             return;
         }
-        self.note(|_| "restart".to_owned());
-        self.restarts += 1;
         let mut memory: PoolMemory = self.core.memory(&pool()).unwrap();
         // What was waited for is on disk; what was not may be lost with the machine.
         let (lost, _) = (self.rng.bool(), self.unkept.take());
@@ -761,7 +899,16 @@ impl World {
             self.routed = timeline.map_or(0, |timeline| timeline.0);
         }
         self.on_disk.clone_from(&memory.lineage);
+        self.begin_anew(memory);
+    }
+
+    fn begin_anew(&mut self, memory: PoolMemory) {
+        self.note(|_| format!("restart with {memory:?}"));
+        self.restarts += 1;
         let json = serde_json::to_string(&memory).unwrap();
+        (self.served, self.told_lost) = (None, 0);
+        // Whom people had named is known as far as it was remembered.
+        self.written = memory.lineage.as_ref().map(|lineage| lineage.server.to_string());
         self.core = Controller::new(self.rng.u64(..));
         self.table = Arc::clone(self.core.table());
         self.mail.clear();
@@ -785,7 +932,7 @@ impl World {
 
     /// One primary is left, and all is well: within a bounded time it is served from.
     fn calm(&mut self) {
-        (self.loss, self.is_stuck) = (0, false);
+        (self.loss, self.is_stuck, self.keeps_up) = (0, false, true);
         let count = self.plan.pools[&pool()].backends.len();
         let in_plan: Vec<String> = NAMES.iter().take(count).map(|name| (*name).to_owned()).collect();
         for name in NAMES {
@@ -797,10 +944,10 @@ impl World {
         // The one that was served from last goes on, or another one is promoted above all that there was.
         let newest = self.servers.values().map(|of| of.timeline).max().unwrap().max(self.routed);
         let lineage = self.core.memory(&pool()).unwrap().lineage;
-        let line = lineage.map(|of| (of.timeline.unwrap().0, of.history.to_vec()));
+        let line = lineage.map(|of| (of.server.to_string(), of.timeline.unwrap().0, of.history.to_vec()));
         let is_last = |name: &&String| {
             let truth = &self.servers[*name];
-            truth.is_primary() && line == Some((truth.timeline, truth.history.clone()))
+            truth.is_primary() && line == Some(((*name).clone(), truth.timeline, truth.history.clone()))
         };
         let last: Vec<&String> = in_plan.iter().filter(is_last).collect();
         let goes_on = if last.len() == 1 && self.rng.bool() { Some(last[0].clone()) } else { None };
@@ -834,7 +981,7 @@ impl World {
         if self.target().is_none() {
             // A person decides: there is no automatic failover, or what serves last does not come from what was routed to.
             let lineage = self.core.memory(&pool()).unwrap().lineage;
-            let comes_from_it = lineage.is_none_or(|of| {
+            let comes_from_it = lineage.filter(|of| !is_rejected(of, &truth.facts())).is_some_and(|of| {
                 let left = truth.history.iter().any(|fork| Some(fork.timeline) == of.timeline);
                 let is_it = Some(Timeline(truth.timeline)) == of.timeline && *truth.history == *of.history;
                 is_it || (left && of.history.iter().all(|fork| truth.history.contains(fork)))
@@ -861,6 +1008,18 @@ fn write_target(table: &RouteTable) -> Option<(BackendId, Epoch)> {
     Some((route.backend, route.epoch))
 }
 
+/// Whether they are the same but for how far was written.
+fn is_like(one: &Lineage, other: &Lineage) -> bool {
+    *one == Lineage { at: one.at, ..other.clone() }
+}
+
+/// Whether a person has decided against the line of `facts`, or against one that it comes from.
+fn is_rejected(lineage: &Lineage, facts: &ServerFacts) -> bool {
+    let past = facts.history.iter().map(|fork| fork.timeline).chain(facts.timeline);
+    let left = std::iter::once(None).chain(facts.history.iter().copied().map(Some));
+    past.zip(left).any(|(timeline, left)| lineage.rejected.iter().any(|of| (of.timeline, of.left) == (timeline, left)))
+}
+
 fn replaced(plan: Arc<Plan>) -> Event {
     Event::PlanReplaced { plan, actor: Actor::changeover() }
 }
@@ -875,7 +1034,7 @@ fn draw_plan(rng: &mut fastrand::Rng, count: usize) -> Arc<Plan> {
         session: WatchSession::Replication,
         heartbeat: ms(10),
         heartbeat_deadline: ms(250),
-        max_lag: [0, 5, 1000][rng.usize(..3)],
+        max_lag: [0, 5 * MIB, 1000 * MIB][rng.usize(..3)],
         max_lag_time: ms([0, 2000][rng.usize(..2)]),
         promotion: Promotion::Never,
     });
@@ -946,6 +1105,7 @@ struct Outcome {
     moves: u64,
     splits: u64,
     restarts: u64,
+    losses: u64,
 }
 
 fn run(seed: u64) -> Outcome {
@@ -973,8 +1133,8 @@ fn live(seed: u64, is_traced: bool) -> Outcome {
         let said = said.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned())).unwrap_or_default();
         resume_unwind(Box::new(format!("{tail}\nSIM_SEED={seed} fails at step {step}: {said}")));
     }
-    let World { hash, turns, moves, splits, restarts, .. } = world;
-    Outcome { hash: hash.finish(), turns, moves, splits, restarts }
+    let World { hash, turns, moves, splits, restarts, losses, .. } = world;
+    Outcome { hash: hash.finish(), turns, moves, splits, restarts, losses }
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -1006,10 +1166,11 @@ fn whatever_happens_to_a_cluster_there_is_one_write_target_or_none() {
     assert_eq!(outcomes.len(), seeds.len());
     let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(of).sum::<u64>();
     let (moves, splits, restarts) = (sum(|of| of.moves), sum(|of| of.splits), sum(|of| of.restarts));
+    let losses = sum(|of| of.losses);
     let enough = u64::try_from(seeds.len()).unwrap() / 10;
     assert!(
-        moves > enough && splits > enough && restarts > enough,
-        "hardly anything happens: {moves} {splits} {restarts}"
+        moves > enough && splits > enough && restarts > enough && losses > enough,
+        "hardly anything happens: {moves} {splits} {restarts} {losses}"
     );
 }
 

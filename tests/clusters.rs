@@ -223,6 +223,70 @@ fn a_daemon_that_is_killed_right_after_the_first_write_to_a_new_primary_knows_th
     }
 }
 
+/// The kinds of all events of the pool.
+fn kinds(daemon: &support::Daemon) -> Vec<String> {
+    let events = daemon.admin_get("/api/v1/events?pool=orders&limit=1000").json();
+    events["events"].as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The daemon remembers nothing, and who was promoted is down: its standby alone tells of the newer line.
+#[test]
+fn an_old_primary_gets_no_write_while_a_standby_of_a_newer_line_lives() {
+    let mut cluster = Cluster::start(2);
+    cluster.nodes[0].psql("CREATE TABLE t (n int)");
+    cluster.nodes[1].wait_replayed(&cluster.nodes[0]);
+    cluster.nodes[0].kill();
+    cluster.nodes[1].promote();
+    cluster.nodes[1].wait_primary();
+    cluster.nodes[2].follow(&cluster.nodes[1]);
+    cluster.nodes[2].reload();
+    cluster.wait_streaming(1, 1);
+    cluster.nodes[1].psql("INSERT INTO t VALUES (1)");
+    cluster.nodes[2].wait_replayed(&cluster.nodes[1]);
+    cluster.nodes[1].stop(Stop::Fast);
+    cluster.nodes[0].start();
+    assert!(cluster.nodes[0].is_primary(), "it believes so itself");
+    let state = tempfile::tempdir().unwrap();
+    let reads = "[listeners.reads]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\ntarget = \"standby\"\n";
+    let daemon = support::Daemon::start(&format!("{}{reads}", lone_pool(&cluster, state.path())));
+    let (writes, reads) = (daemon.listener("orders"), daemon.listener("reads"));
+    let refused = ask(writes, "INSERT INTO t VALUES (100)").unwrap_err();
+    assert!(refused.contains("no primary is available in pool orders"), "{refused}");
+    assert_eq!(ask(reads, "SELECT count(*) FROM t"), Ok("1".to_owned()), "those that read go on");
+    assert_eq!(cluster.nodes[0].psql("SELECT count(*) FROM t"), "0");
+    assert!(kinds(&daemon).contains(&"pool.split_brain".to_owned()), "{:?}", kinds(&daemon));
+    // It was promoted, and is back.
+    cluster.nodes[1].start();
+    wait_until("it serves", DEADLINE, || ask(writes, WHO) == Ok(who(&cluster, 1, false)));
+}
+
+#[test]
+fn a_standby_that_was_started_as_a_primary_gets_no_write() {
+    let mut cluster = Cluster::start(2);
+    cluster.nodes[0].psql("CREATE TABLE t (n int)");
+    let state = tempfile::tempdir().unwrap();
+    let daemon = support::Daemon::start(&lone_pool(&cluster, state.path()));
+    let writes = daemon.listener("orders");
+    let insert = |rows: usize| ask(writes, &format!("INSERT INTO t SELECT generate_series(1, {rows})"));
+    assert_eq!(insert(10), Ok(String::new()));
+    cluster.nodes[2].wait_replayed(&cluster.nodes[0]);
+    cluster.nodes[2].stop(Stop::Fast);
+    assert_eq!(insert(1000), Ok(String::new()));
+    cluster.nodes[1].wait_replayed(&cluster.nodes[0]);
+    cluster.nodes[0].kill();
+    std::fs::remove_file(cluster.nodes[2].data().join("standby.signal")).unwrap();
+    cluster.nodes[2].start();
+    wait_until("it is seen", DEADLINE, || daemon.backend("orders", "pg3")["role"] == "primary");
+    assert!(insert(1).is_err(), "1000 rows that were acknowledged are not there");
+    assert_eq!(cluster.nodes[2].psql("SELECT count(*) FROM t"), "10");
+    assert!(kinds(&daemon).contains(&"pool.split_brain".to_owned()), "{:?}", kinds(&daemon));
+    // Whoever is promoted is served from at once, with the other one beside it.
+    cluster.nodes[1].promote();
+    wait_until("it serves", DEADLINE, || ask(writes, WHO) == Ok(who(&cluster, 1, false)));
+    assert_eq!(ask(writes, "SELECT count(*) FROM t"), Ok("1010".to_owned()));
+    assert!(kinds(&daemon).contains(&"backend.primary_refused".to_owned()), "{:?}", kinds(&daemon));
+}
+
 #[test]
 fn nobody_writes_beside_the_primary_whatever_a_session_came_for() {
     const INSERT: &str = "INSERT INTO t VALUES (1)";

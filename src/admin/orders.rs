@@ -239,6 +239,7 @@ fn event_answer(done: &Done) -> Answer {
         | Change::PoolResumed { .. }
         | Change::LatencyHigh { .. }
         | Change::PrimaryChanged { .. }
+        | Change::PrimaryRefused { .. }
         | Change::SplitBrain { .. }
         | Change::BackendLagging { .. }
         | Change::WasStalled { .. } => 0,

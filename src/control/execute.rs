@@ -199,6 +199,7 @@ impl Executor {
             | Change::PoolUnpinned { .. }
             | Change::LatencyHigh { .. }
             | Change::PrimaryChanged { .. }
+            | Change::PrimaryRefused { .. }
             | Change::SplitBrain { .. }
             | Change::BackendLagging { .. }
             | Change::WasStalled { .. } => {}
@@ -218,6 +219,7 @@ impl Executor {
             | Change::PoolDegraded
             | Change::LatencyHigh { .. }
             | Change::PrimaryChanged { .. }
+            | Change::PrimaryRefused { .. }
             | Change::SplitBrain { .. }
             | Change::BackendLagging { .. }
             | Change::WasStalled { .. } => tracing::warn!(kind, pool, "{change}"),

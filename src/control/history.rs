@@ -99,7 +99,10 @@ fn describe(change: &Change, took: Took, event: &mut EventRecord) {
             *duration_ms = Some(millis(*latency));
             more("limit_ms", Value::from(millis(*limit)));
         }
-        Change::PrimaryChanged { .. } | Change::SplitBrain { .. } | Change::BackendLagging { .. } => {
+        Change::PrimaryChanged { .. }
+        | Change::PrimaryRefused { .. }
+        | Change::SplitBrain { .. }
+        | Change::BackendLagging { .. } => {
             describe_cluster(change, event);
         }
         Change::WasStalled { lasted, probes } => {
@@ -126,11 +129,15 @@ fn phases(detect: Duration, duration: Duration, Took { decide, publish }: Took) 
 fn describe_cluster(change: &Change, event: &mut EventRecord) {
     let detail = &mut event.detail;
     let mut more = |name: &str, value: Value| drop(detail.insert(name.to_owned(), value));
-    if let Change::PrimaryChanged { from, to, timeline } = change {
+    if let Change::PrimaryChanged { from, to, timeline, lost } = change {
         event.backend = Some(to.clone());
         event.from = from.as_ref().map(BackendName::to_string);
         event.to = Some(to.to_string());
         more("timeline", Value::from(timeline.map(|timeline| timeline.0)));
+        more("lost_bytes", Value::from(*lost));
+    } else if let Change::PrimaryRefused { backend, detail: evidence } = change {
+        event.backend = Some(backend.clone());
+        more("evidence", Value::from(evidence.as_str()));
     } else if let Change::SplitBrain { claimants, detail: evidence } = change {
         more("claimants", claimants.iter().map(BackendName::as_str).collect());
         more("evidence", Value::from(evidence.as_str()));
@@ -236,7 +243,12 @@ mod tests {
     #[test]
     fn another_primary_is_told_with_who_it_was_and_its_timeline() {
         let changed = |from: Option<&str>, timeline| {
-            told(Change::PrimaryChanged { from: from.map(BackendName::from), to: "pg2".into(), timeline })
+            told(Change::PrimaryChanged {
+                from: from.map(BackendName::from),
+                to: "pg2".into(),
+                timeline,
+                lost: timeline.map(|_| 4096),
+            })
         };
         let event = changed(Some("pg1"), Some(Timeline(4)));
         for (field, value) in [
@@ -250,7 +262,11 @@ mod tests {
             assert_eq!(event[field], value, "{field} of {event}");
         }
         assert_eq!(event["detail"]["timeline"], json!(4));
-        assert_eq!(event["detail"]["message"], json!("pg2 is the primary on timeline 4, pg1 was"));
+        assert_eq!(
+            event["detail"]["message"],
+            json!("pg2 is the primary on timeline 4, pg1 was; it lacks 4096 bytes that were written before")
+        );
+        assert_eq!(event["detail"]["lost_bytes"], json!(4096));
         let event = changed(None, None);
         assert_eq!((&event["from"], &event["detail"]["timeline"]), (&Value::Null, &Value::Null));
     }

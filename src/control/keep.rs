@@ -269,7 +269,7 @@ mod tests {
     use std::time::Duration;
 
     use super::{By, Keeper, Left, Reports, differences, memories};
-    use crate::failover::{Controller, Lineage, PinMemory, PoolMemory};
+    use crate::failover::{Controller, Lineage, PinMemory, PoolMemory, Rejected};
     use crate::model::{Actor, AdminState, Fork, Lsn, MonoTime, Paused, PoolName, SystemId, Timeline, WallTime};
     use crate::store::{AdminEntry, Change, Pause, Refused, State, Stuck};
     use crate::sys::Clock;
@@ -295,6 +295,9 @@ mod tests {
                 system: Some(SystemId(7_456_789_012_345_678_901)),
                 timeline: Some(Timeline(2)),
                 history: [Fork { timeline: Timeline(1), at: Lsn(0x0680_0AA8) }].into(),
+                address: Some("10.0.0.2:5432".parse().unwrap()),
+                at: Some(Lsn(0x0700_0000)),
+                rejected: vec![Rejected { timeline: Timeline(2), left: None }],
             }),
         }
     }

@@ -130,7 +130,15 @@ mod tests {
     use crate::store::Stuck;
 
     fn lineage(timeline: u32) -> Lineage {
-        Lineage { server: "b".into(), system: None, timeline: Some(Timeline(timeline)), history: [].into() }
+        Lineage {
+            server: "b".into(),
+            address: None,
+            system: None,
+            timeline: Some(Timeline(timeline)),
+            history: [].into(),
+            at: None,
+            rejected: Vec::new(),
+        }
     }
 
     /// What the store has been told by the time that it is told something.

@@ -132,8 +132,18 @@ pub enum Change {
         to: BackendName,
         /// Its line of history.
         timeline: Option<Timeline>,
+        /// How many bytes of the log that the one before was seen to have written it has not; none if that cannot be told.
+        lost: Option<u64>,
     },
-    /// Several servers say that they are the primary, and nothing proves which of them is: nobody gets writes.
+    /// A server that takes writes says that it is the primary, and is not: whoever writes to it past us writes what is lost.
+    PrimaryRefused {
+        /// The server.
+        backend: BackendName,
+        /// What it claims, in words.
+        detail: String,
+    },
+    /// Several servers say that they are the primary, or one does and may have been overtaken, and nothing proves what is true: nobody
+    /// gets writes, but who served already when a standby alone speaks against it.
     SplitBrain {
         /// Those that say so.
         claimants: Vec<BackendName>,
@@ -180,6 +190,7 @@ impl Change {
             Self::PoolUnpinned { .. } => "pool.unpinned",
             Self::LatencyHigh { .. } => "latency.high",
             Self::PrimaryChanged { .. } => "pool.primary_changed",
+            Self::PrimaryRefused { .. } => "backend.primary_refused",
             Self::SplitBrain { .. } => "pool.split_brain",
             Self::BackendLagging { .. } => "backend.lagging",
             Self::WasStalled { .. } => "daemon.stalled",
@@ -234,13 +245,18 @@ impl fmt::Display for Change {
             Self::PoolUnpinned { backend, removed: true } => {
                 write!(f, "released: it was pinned to {backend}, which was removed")
             }
-            Self::PrimaryChanged { from, to, timeline } => {
+            Self::PrimaryChanged { from, to, timeline, lost } => {
                 write!(f, "{to} is the primary")?;
                 timeline.map_or(Ok(()), |timeline| write!(f, " on timeline {timeline}"))?;
-                from.as_ref().map_or(Ok(()), |from| write!(f, ", {from} was"))
+                from.as_ref().map_or(Ok(()), |from| write!(f, ", {from} was"))?;
+                let lost = lost.filter(|lost| *lost > 0);
+                lost.map_or(Ok(()), |lost| write!(f, "; it lacks {lost} bytes that were written before"))
+            }
+            Self::PrimaryRefused { backend, detail } => {
+                write!(f, "{backend} takes writes as if it were the primary, and gets no clients: {detail}")
             }
             Self::SplitBrain { claimants, detail } => {
-                write!(f, "{} say that they are the primary, and none of them proves it: {detail}", names(claimants))
+                write!(f, "{} cannot prove to be the primary: {detail}", names(claimants))
             }
             Self::BackendLagging { backend, lagging: true, bytes, time } => {
                 write!(f, "backend {backend} is behind by {bytes} bytes and {time:.1?}, and gets no new sessions")

@@ -1,33 +1,40 @@
-//! Who is the primary of a cluster: a pure function of what its servers claim and of the lineage that was last routed to.
+//! Who is the primary of a cluster: a pure function of what its servers say and of the lineage that was last routed to.
 //!
 //! It refuses rather than guesses. A claim is worth what its timeline's history proves, and a lineage that was once routed to is
-//! never gone back behind, unless a person says so.
+//! never gone back behind, unless a person says so. This is the whole of it:
+//!
+//! | the claim, beside the lineage | alone | beside the incumbent | until all have had a first word |
+//! |---|---|---|---|
+//! | nothing is remembered | leads | | waits |
+//! | goes on: the server that was on the line last, or one that has all of it | leads | is the incumbent; of two, contested | waits; leads once this process has served |
+//! | comes next: promoted from the line | leads | leads, but contested if it lacks too much | waits; leads once this process has served |
+//! | untold: a higher number, or none, and no history | leads | contested | waits |
+//! | behind: a lower number | refused | refused | waits |
+//! | stray: on the line and never promoted, or on one that a person decided against | contested | refused | waits |
+//! | other: on another line, or on who knows which | contested | contested | waits |
+//!
+//! The incumbent is a claim that goes on. Beside other claims than that, one has to come from the lines of all of them. And
+//! whoever would lead is contested when a standby is on a line that left its own: somebody was promoted, and is not heard. Only who
+//! leads already goes on then, since one standby that went astray is no reason to stop; people are told.
 
-use std::sync::Arc;
+use crate::model::{BackendId, BackendPlan, Lsn, ServerFacts, SystemId};
 
-use serde::{Deserialize, Serialize};
+use super::line::{Line, Lineage, Rejected, Relation, is_rejected};
 
-use crate::model::{BackendId, BackendName, Fork, ServerFacts, SystemId, Timeline};
-
-/// The highest line of history that was ever routed to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lineage {
-    /// The server that was on it last.
-    pub server: BackendName,
-    /// Its cluster; none if it could not tell.
-    pub system: Option<SystemId>,
-    /// The timeline; none if it could not tell.
-    pub timeline: Option<Timeline>,
-    /// The timelines before, as its history had them: two lines of one number differ here.
-    pub history: Arc<[Fork]>,
+/// A server that lives, is of the right cluster, and has said what it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Word<'a> {
+    pub(super) id: BackendId,
+    pub(super) plan: &'a BackendPlan,
+    pub(super) facts: &'a ServerFacts,
+    /// Whether this process has heard it as a standby: on the same line it is the primary by no promotion.
+    pub(super) was_standby: bool,
 }
 
-/// A server that says it is the primary, and may be believed as far as its health and people go.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Claim<'a> {
-    pub(super) id: BackendId,
-    pub(super) name: &'a BackendName,
-    pub(super) facts: &'a ServerFacts,
+impl Word<'_> {
+    fn line(&self) -> Line<'_> {
+        Line::of(self.facts)
+    }
 }
 
 /// What comes of the claims.
@@ -37,96 +44,43 @@ pub(super) enum Election {
     Primary(BackendId),
     /// Nobody who may be claims to be.
     Nobody,
-    /// Several claim it, or one on a line that was never seen to come from ours: nothing proves which is right.
+    /// Several claim it, or one that may not be what it says: nothing proves which is right. These are they, and the standbys that
+    /// speak against them.
     Contested(Vec<BackendId>),
     /// First words are waited for.
     Open,
 }
 
-/// How a line of history stands to another one.
+/// How a claim stands to the lineage: the rows of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Relation {
-    /// They are one.
-    Same,
-    /// It came later, and comes from it.
-    Descends,
-    /// Its number is higher, and that is all that is told.
-    Higher,
-    /// Its number is lower.
-    Lower,
-    /// It is another line: the numbers are equal, or its number is higher, and it does not come from there.
-    Diverged,
-    /// It cannot be told.
-    Unknown,
+enum Standing {
+    First,
+    GoesOn,
+    Next,
+    Untold,
+    Behind,
+    Stray,
+    Other,
 }
 
-/// A line of history.
-#[derive(Debug, Clone, Copy)]
-struct Line<'a> {
-    timeline: Option<Timeline>,
-    history: &'a [Fork],
-}
-
-impl<'a> Line<'a> {
-    fn of(facts: &'a ServerFacts) -> Self {
-        Self { timeline: facts.timeline, history: &facts.history }
-    }
-
-    /// Whether the history of a line that has one is there.
-    fn is_told(self) -> bool {
-        !self.history.is_empty() || self.timeline.is_some_and(|timeline| timeline.0 <= 1)
-    }
-
-    fn relation(self, other: Self) -> Relation {
-        let (Some(own), Some(others)) = (self.timeline, other.timeline) else { return Relation::Unknown };
-        if own < others {
-            return Relation::Lower;
-        }
-        if own == others {
-            return match (self.is_told(), other.is_told()) {
-                (true, true) if self.history == other.history => Relation::Same,
-                (true, true) => Relation::Diverged,
-                (_, _) => Relation::Unknown,
-            };
-        }
-        let left = self.history.iter().any(|fork| fork.timeline == others);
-        let shares = other.history.iter().all(|fork| self.history.contains(fork));
-        match (left && shares, self.is_told() && other.is_told()) {
-            (true, _) => Relation::Descends,
-            (false, true) => Relation::Diverged,
-            (false, false) => Relation::Higher,
-        }
-    }
-}
-
-impl Lineage {
-    pub(super) fn of(name: &BackendName, facts: &ServerFacts) -> Self {
-        let (system, timeline, history) = (facts.system, facts.timeline, Arc::clone(&facts.history));
-        Self { server: name.clone(), system, timeline, history }
-    }
-
-    fn line(&self) -> Line<'_> {
-        Line { timeline: self.timeline, history: &self.history }
-    }
-
-    /// How what `claim` says stands to it. What cannot be told of the very server that was on it last has not changed.
-    fn relation(&self, claim: &Claim<'_>) -> Relation {
-        let relation = Line::of(claim.facts).relation(self.line());
-        let is_it = *claim.name == self.server && claim.facts.timeline == self.timeline;
-        let is_taken_for_it = relation == Relation::Unknown && (is_it || self.timeline.is_none());
-        if is_taken_for_it { Relation::Same } else { relation }
-    }
-}
-
-/// The claims with what is remembered of the cluster.
+/// What the servers say, with what is remembered of the cluster.
 #[derive(Debug)]
 pub(super) struct Claims<'a> {
-    pub(super) all: Vec<Claim<'a>>,
+    /// Those that say that they are the primary.
+    pub(super) all: Vec<Word<'a>>,
+    /// The standbys.
+    pub(super) standbys: Vec<Word<'a>>,
     pub(super) lineage: Option<&'a Lineage>,
+    /// The lines that people have decided against.
+    pub(super) rejected: &'a [Rejected],
     /// Whether a server's first word is waited for.
     pub(super) is_awaited: bool,
-    /// Whether this process has routed to a primary before.
-    pub(super) has_routed: bool,
+    /// Whether this process has routed to a primary, and has looked on since.
+    pub(super) has_served: bool,
+    /// Who leads so far.
+    pub(super) leader: Option<BackendId>,
+    /// The most bytes that the line of an incumbent that still claims may be ahead of where its successor left it.
+    pub(super) lack_max: u64,
     /// Whom an operator has said to be the primary, over all proof.
     pub(super) overruled: Option<BackendId>,
 }
@@ -137,54 +91,87 @@ impl Claims<'_> {
         if let Some(id) = self.overruled {
             return if self.all.iter().any(|claim| claim.id == id) { Election::Primary(id) } else { Election::Nobody };
         }
-        let may_lead = |claim: &&Claim<'_>| self.is_current(claim);
-        let current: Vec<&Claim<'_>> = self.all.iter().filter(may_lead).collect();
-        let Some(first) = current.first() else {
-            let strays: Vec<BackendId> = self.all.iter().filter(|claim| self.is_stray(claim)).map(|c| c.id).collect();
-            return if strays.is_empty() { self.nobody() } else { Election::Contested(strays) };
+        if self.is_awaited && !self.has_served {
+            // What was true when the last process ended may be overtaken: then only what all of them say is an answer.
+            return Election::Open;
+        }
+        let claims: Vec<(&Word<'_>, Standing)> = self.all.iter().map(|claim| (claim, self.standing(claim))).collect();
+        let has_incumbent = claims.iter().any(|(_, standing)| *standing == Standing::GoesOn);
+        let counts = |standing: Standing| match standing {
+            Standing::Behind => false,
+            Standing::Stray => !has_incumbent,
+            Standing::First | Standing::GoesOn | Standing::Next | Standing::Untold | Standing::Other => true,
         };
-        let best = current
-            .iter()
-            .fold(first, |best, claim| if claim.facts.timeline > best.facts.timeline { claim } else { best });
-        let beats = |other: &Claim<'_>| other.id == best.id || self.beats(best, other);
-        if !self.all.iter().all(beats) {
-            return Election::Contested(self.all.iter().map(|claim| claim.id).collect());
+        let may_lead = |standing: Standing| counts(standing) && !matches!(standing, Standing::Stray | Standing::Other);
+        let contested = || {
+            let counted = claims.iter().filter(|(_, standing)| counts(*standing));
+            Election::Contested(counted.map(|(claim, _)| claim.id).collect())
+        };
+        let leading = claims.iter().filter(|(_, standing)| may_lead(*standing));
+        let Some(&(best, standing)) = leading.max_by_key(|(claim, _)| claim.facts.timeline) else {
+            return match claims.iter().any(|(_, standing)| counts(*standing)) {
+                true => contested(),
+                false if self.is_awaited => Election::Open,
+                false => Election::Nobody,
+            };
+        };
+        let yields = |(other, of): &(&Word<'_>, Standing)| {
+            other.id == best.id || !counts(*of) || self.lacks(best, other, *of).is_some_and(|by| by <= self.lack_max)
+        };
+        if !claims.iter().all(yields) {
+            return contested();
         }
-        let is_known =
-            self.lineage.is_some_and(|lineage| matches!(lineage.relation(best), Relation::Same | Relation::Descends));
-        // What was true when the last process ended may be overtaken: then only what all of them say is an answer.
-        if self.is_awaited && !(is_known && self.has_routed) { Election::Open } else { Election::Primary(best.id) }
-    }
-
-    const fn nobody(&self) -> Election {
-        if self.is_awaited { Election::Open } else { Election::Nobody }
-    }
-
-    /// Whether `claim` is not behind what was routed to.
-    fn is_current(&self, claim: &Claim<'_>) -> bool {
-        self.lineage.is_none_or(|lineage| {
-            matches!(lineage.relation(claim), Relation::Same | Relation::Descends | Relation::Higher)
-        })
-    }
-
-    /// Whether `claim` is on another line than what was routed to, and not just behind it.
-    fn is_stray(&self, claim: &Claim<'_>) -> bool {
-        let relation = self.lineage.map(|lineage| lineage.relation(claim));
-        matches!(relation, Some(Relation::Diverged | Relation::Unknown))
-    }
-
-    /// Whether it is proven that `best` is the primary and `other` is not.
-    fn beats(&self, best: &Claim<'_>, other: &Claim<'_>) -> bool {
-        // Numbers of timelines say nothing from one cluster to another.
-        let systems = best.facts.system.zip(other.facts.system);
-        if systems.is_some_and(|(own, others)| own != others) {
-            return false;
+        let against = self.standbys_against(best.id);
+        if !against.is_empty() && self.leader != Some(best.id) {
+            return Election::Contested(std::iter::once(best.id).chain(against).collect());
         }
-        let is_behind =
-            |lineage: &Lineage| lineage.relation(best) == Relation::Same && lineage.relation(other) == Relation::Lower;
-        Line::of(best.facts).relation(Line::of(other.facts)) == Relation::Descends
-            || self.lineage.is_some_and(is_behind)
+        // Whoever has had no first word may have to say more than a number.
+        let waits = self.is_awaited && matches!(standing, Standing::First | Standing::Untold);
+        if waits { Election::Open } else { Election::Primary(best.id) }
     }
+
+    /// The standbys on lines that left the one that `id` claims to lead, and that nobody has decided against.
+    pub(super) fn standbys_against(&self, id: BackendId) -> Vec<BackendId> {
+        let Some(claim) = self.all.iter().find(|claim| claim.id == id) else { return Vec::new() };
+        let is_newer = |standby: &&Word<'_>| {
+            let relation = standby.line().relation(claim.line());
+            matches!(relation, Relation::Descends(_) | Relation::Higher) && !is_rejected(self.rejected, standby.line())
+        };
+        self.standbys.iter().filter(is_newer).map(|standby| standby.id).collect()
+    }
+
+    /// Which row of the table is that of `claim`.
+    fn standing(&self, claim: &Word<'_>) -> Standing {
+        if is_rejected(self.rejected, claim.line()) {
+            return Standing::Stray;
+        }
+        let Some(lineage) = self.lineage else { return Standing::First };
+        let is_it = lineage.is_of(claim.plan);
+        let has_all = !claim.was_standby && is_reached(lineage.at, claim.facts.written);
+        match claim.line().relation(lineage.line()) {
+            Relation::Same if is_it || has_all => Standing::GoesOn,
+            Relation::Same => Standing::Stray,
+            Relation::Descends(_) => Standing::Next,
+            Relation::Higher => Standing::Untold,
+            Relation::Lower => Standing::Behind,
+            // What cannot be told of the very server that was on it last has not changed.
+            Relation::Unknown if is_it && claim.facts.timeline == lineage.timeline => Standing::GoesOn,
+            Relation::Unknown if lineage.timeline.is_none() => Standing::Untold,
+            Relation::Diverged | Relation::Unknown => Standing::Other,
+        }
+    }
+
+    /// How many bytes of what `other` has written `best` lacks, if it comes from there; none if that is not so.
+    fn lacks(&self, best: &Word<'_>, other: &Word<'_>, standing: Standing) -> Option<u64> {
+        let Relation::Descends(left) = best.line().relation(other.line()) else { return None };
+        let seen = self.lineage.filter(|_| standing == Standing::GoesOn).and_then(|lineage| lineage.at);
+        Some(other.facts.written.max(seen).map_or(0, |at| at.since(left)))
+    }
+}
+
+/// Whether `at` is as far as `goal`, as far as both are known.
+fn is_reached(goal: Option<Lsn>, at: Option<Lsn>) -> bool {
+    goal.zip(at).is_none_or(|(goal, at)| at >= goal)
 }
 
 /// The cluster that most of these servers say they are of, if more than half do.

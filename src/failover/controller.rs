@@ -16,6 +16,7 @@ use super::evidence::Next;
 use super::memory::PoolMemory;
 use super::order::Order;
 use super::pool::{Effects, Eviction, Pool};
+use super::primary::Cluster;
 use super::recovery::Pace;
 use super::schedule::Schedule;
 use super::table::RouteTable;
@@ -38,6 +39,8 @@ pub struct Controller {
     pub(super) planned: bool,
     /// What the last process remembered, until there is a plan.
     pub(super) memories: BTreeMap<PoolName, PoolMemory>,
+    /// What is known of clusters that are in no plan now: should they be again, an old primary is not believed.
+    pub(super) absent: BTreeMap<PoolName, Cluster>,
     pub(super) last_backend: BackendId,
     pub(super) last_watch: WatchId,
     pub(super) drain_timeout: Duration,
@@ -100,6 +103,7 @@ impl Controller {
             deadlines: BTreeSet::new(),
             planned: false,
             memories: BTreeMap::new(),
+            absent: BTreeMap::new(),
             last_backend: BackendId::default(),
             last_watch: WatchId::default(),
             drain_timeout: Duration::ZERO,

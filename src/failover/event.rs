@@ -12,7 +12,7 @@ use crate::model::{
 };
 
 use super::change::Transition;
-use super::cluster::Lineage;
+use super::line::Lineage;
 use super::memory::PoolMemory;
 use super::order::Order;
 use super::table::RouteTable;

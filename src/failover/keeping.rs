@@ -7,19 +7,27 @@ use std::time::Duration;
 use crate::model::{MonoTime, PoolName};
 
 use super::availability::Availability;
-use super::cluster::Lineage;
+use super::change::Change;
 use super::controller::{Controller, Turn};
+use super::line::Lineage;
 use super::pool::{Effects, Pool};
 use super::server::Part;
 
 /// The longest that writers wait for the disk: some twenty times what a commit takes on one that works.
 pub const KEPT_WITHIN: Duration = Duration::from_millis(100);
+/// How far the primary has written is written down again when it is so much further: a segment of the log.
+const PLACE_BYTES: u64 = 16 << 20;
+/// Or after so long, if it is further at all: one small write in that time to each pool that is written to.
+const PLACE_TIME: Duration = Duration::from_secs(10);
+/// A primary that is back and has less than it had by more than this was put back to an older state: a crash leaves out a record.
+const FELL_BACK_MIN: u64 = 16 << 20;
 
 impl Controller {
     /// `lineage` of pool `name` is on disk, or it is known that it will not be for now: there is nothing to wait for.
     pub(super) fn lineage_kept(&mut self, name: PoolName, lineage: &Lineage, turn: &mut Turn) {
         let cluster = self.pools.get_mut(&name).and_then(|pool| pool.cluster.as_mut());
-        if let Some(cluster) = cluster.filter(|cluster| cluster.lineage.as_ref() == Some(lineage)) {
+        if let Some(cluster) = cluster.filter(|cluster| cluster.lineage.as_ref().is_some_and(|of| of.is_like(lineage)))
+        {
             cluster.kept_by = None;
             turn.touched.insert(name);
         }
@@ -41,18 +49,35 @@ impl Pool {
         let may_lead = |availability| matches!(availability, Availability::Eligible | Availability::Slow);
         let Some(member) = self.member(id).filter(|m| may_lead(m.availability()) && self.may_serve(m)) else { return };
         let Some(facts) = member.server.as_ref().and_then(|server| server.facts.as_ref()) else { return };
-        let lineage = Lineage::of(&member.plan.name, facts);
+        let Some(cluster) = &self.cluster else { return };
+        let before = cluster.lineage.as_ref();
+        let lineage = Lineage::after(before, &member.plan, facts, &cluster.rejected);
+        // Who serves and tells more of the line that it is on is written to already: to hold anybody back would undo nothing.
         let serves = self.serves() && self.is_seated(member);
-        let Some(cluster) = &mut self.cluster else { return };
-        if cluster.lineage.as_ref() != Some(&lineage) {
-            // Who serves and tells more of the line that it is on is written to already: to hold anybody back would undo nothing.
-            let is_known =
-                |of: &Lineage| of.server == lineage.server && [None, lineage.timeline].contains(&of.timeline);
-            let tells_more = serves && cluster.lineage.as_ref().is_some_and(is_known);
-            cluster.lineage = Some(lineage.clone());
-            cluster.kept_by = (!tells_more).then(|| now + KEPT_WITHIN);
-            effects.lineage = Some(lineage);
+        let is_it = before.is_some_and(|of| of.is_of(&member.plan));
+        let is_known = |of: &Lineage| is_it && [None, lineage.timeline].contains(&of.timeline);
+        let tells_more = serves && before.is_some_and(is_known);
+        let is_new = before.is_none_or(|before| !before.is_like(&lineage));
+        let fell_back =
+            before.filter(|of| is_it && of.timeline == lineage.timeline).and_then(|of| Some(of.at?.since(lineage.at?)));
+        if let Some(lost) = fell_back.filter(|lost| *lost > FELL_BACK_MIN) {
+            let (to, timeline) = (lineage.server.clone(), lineage.timeline);
+            effects.changes.push(Change::PrimaryChanged { from: None, to, timeline, lost: Some(lost) });
         }
+        let Some(cluster) = &mut self.cluster else { return };
+        if is_new {
+            cluster.kept_by = (!tells_more).then(|| now + KEPT_WITHIN);
+        }
+        // Not while the line itself is on its way: what supersedes it would be waited for in its place.
+        let went_on = cluster.kept_at.filter(|_| cluster.kept_by.is_none()).is_some_and(|(when, at)| {
+            let bytes = at.zip(lineage.at).map_or(0, |(before, at)| at.since(before));
+            bytes >= PLACE_BYTES || (bytes > 0 && now.since(when) >= PLACE_TIME)
+        });
+        if is_new || went_on || cluster.kept_at.is_none() {
+            cluster.kept_at = Some((now, lineage.at));
+        }
+        effects.lineage = (is_new || went_on).then(|| lineage.clone()).or_else(|| effects.lineage.take());
+        cluster.lineage = Some(lineage);
         if cluster.kept_by.is_some()
             && !serves
             && let Some(member) = self.member_mut(id)

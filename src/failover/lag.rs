@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use crate::model::{Lsn, MonoTime, PostgresPlan, ServerFacts};
 
+use super::line::{Line, Relation};
+
 /// The most samples that are kept of a primary.
 const SAMPLES_MAX: usize = 1024;
 
@@ -19,8 +21,10 @@ pub(super) struct Lag {
     pub(super) behind: Option<Behind>,
     /// Whether that is too far for new sessions.
     pub(super) is_lagging: bool,
-    /// Whether it has replayed what the primary never wrote: it cannot catch up.
+    /// Whether it is on another line than the primary, or has replayed what that never wrote: it cannot catch up.
     pub(super) has_diverged: bool,
+    /// Whether its sessions were let go for that.
+    pub(super) is_parted: bool,
 }
 
 /// A distance from the primary.
@@ -91,9 +95,13 @@ impl Lag {
     }
 }
 
-/// Whether a standby that says `facts` has replayed more of an older timeline than the `primary` has of it.
+/// Whether a standby that says `facts` is on another line than `primary`, or has replayed more of an older one than that has of it.
 pub(super) fn has_diverged(facts: &ServerFacts, primary: &ServerFacts) -> bool {
-    let (Some(timeline), Some(replayed)) = (facts.timeline, facts.replayed.or(facts.written)) else { return false };
-    let left = primary.history.iter().find(|fork| fork.timeline == timeline);
-    primary.timeline.is_some_and(|newer| newer > timeline) && left.is_some_and(|fork| replayed > fork.at)
+    match Line::of(primary).relation(Line::of(facts)) {
+        Relation::Same => false,
+        Relation::Descends(left) => facts.replayed.or(facts.written).is_some_and(|replayed| replayed > left),
+        Relation::Lower | Relation::Diverged => true,
+        // What cannot be told is no reason to leave readers without a server.
+        Relation::Higher | Relation::Unknown => false,
+    }
 }

@@ -10,13 +10,16 @@ use serde::{Deserialize, Serialize};
 use crate::model::{AdminState, BackendName, MonoTime, OutReason, Paused, PoolName};
 
 use super::change::Change;
-use super::cluster::Lineage;
 use super::controller::{Controller, Turn};
+use super::line::Lineage;
 use super::pin::Pin;
 use super::pool::{Effects, Pool};
+use super::primary::Cluster;
 
 /// The most names that a pin of a whole tier remembers of it: any one of them that is still there is enough.
 const MATES_MAX: usize = 32;
+/// The most clusters that are in no plan and whose lines of history are remembered.
+const ABSENT_MAX: usize = 1024;
 
 /// What outlives the process of one pool.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -62,12 +65,33 @@ impl Controller {
     /// What outlives the process of pool `name`; none if there is no such pool.
     #[must_use]
     pub fn memory(&self, name: &PoolName) -> Option<PoolMemory> {
-        self.pools.get(name).map(Pool::memory)
+        // What a cluster was routed to is remembered while it is in no plan, or its pool is none of servers.
+        let absent = self.absent.get(name).and_then(|cluster| cluster.lineage.clone());
+        let Some(pool) = self.pools.get(name) else {
+            return absent.map(|lineage| PoolMemory { lineage: Some(lineage), ..PoolMemory::default() });
+        };
+        let memory = pool.memory();
+        Some(PoolMemory { lineage: memory.lineage.clone().or(absent), ..memory })
     }
 
-    /// Gives back what the last process remembered. Pools and backends that are not there any more are passed over.
+    /// The cluster of pool `name` is in no plan any more.
+    pub(super) fn rests(&mut self, name: PoolName, cluster: Cluster) {
+        self.absent.insert(name, cluster.at_rest());
+        while self.absent.len() > ABSENT_MAX {
+            drop(self.absent.pop_first());
+        }
+    }
+
+    /// Gives back what the last process remembered. Pools and backends that are not there any more are passed over,
+    /// but for what their clusters were routed to.
     pub(super) fn restore(&mut self, now: MonoTime, pools: BTreeMap<PoolName, PoolMemory>, turn: &mut Turn) {
-        for (name, memory) in pools {
+        for (name, mut memory) in pools {
+            let is_absent = self.pools.get(&name).is_none_or(|pool| pool.cluster.is_none());
+            if let Some(lineage) = memory.lineage.take_if(|_| is_absent) {
+                let mut cluster = Cluster::new();
+                cluster.recall(lineage);
+                self.rests(name.clone(), cluster);
+            }
             let Some(pool) = self.pools.get_mut(&name) else { continue };
             let mut effects = Effects::default();
             pool.recall(now, memory, &mut effects);

@@ -148,15 +148,25 @@
 //!
 //! **One write target or none.** Each server is a tier of its own, and only the primary may take the seat. It is the server that says so,
 //! is fit, is of the right cluster, and whose timeline comes from all that was ever routed to. Of several claimants the higher timeline is
-//! the primary if its history has the other's. Equal numbers, or no proof, are a split brain: nobody gets clients that write.
+//! the primary if its history has the other's. Equal numbers, or no proof, are a split brain: nobody gets clients that write. The whole
+//! of it is a table (`cluster.rs`).
 //!
-//! **Never back behind what was routed to.** The highest line of history that served is remembered beyond the process
-//! ([`Lineage`]). A primary on a lower one is refused, and so is one on another line of the same or a higher number.
+//! **Never back behind what was routed to.** The line of history that served last is remembered beyond the process, with how far it
+//! was written ([`Lineage`]), also while its pool is in no plan. A primary on a lower one is refused, and so is one on another line of the
+//! same or a higher number, and one that is on that very line without a promotion: a standby that was started as a primary, a copy.
 //! After a start every server's first word is waited for, `check.timeout` at the most: what is remembered may have been overtaken.
 //!
+//! **Standbys are evidence.** A standby on a line that left the one of a claimant has seen a promotion: that claimant is not taken for the
+//! primary. Only one that serves already goes on, and people are told. Nobody reads from a standby of another line than the primary's.
+//!
+//! **What is lost is told, and a primary that lives loses no more than a little.** A promotion that left the line of a primary that still claims
+//! it more than `max_lag` (16 MiB at least) behind where that is now is a split brain. If it is dead, its successor leads whatever
+//! it lacks, and [`Change::PrimaryChanged`] says how much.
+//!
 //! **A person may decide.** A pin to a server that says that it is the primary, and is not proven to be, overrules all proof, and its line is the one that is
-//! remembered from then on. A pin to a standby overrules nothing: clients that write wait until it is promoted, and that failover
-//! is pending until then. Released, the pool follows the primary by proof. With `automatic` off a new primary is not followed.
+//! remembered from then on; the lines that were newer are not followed any more, nor what comes from them. A pin to a standby overrules
+//! nothing: clients that write wait until it is promoted, and that failover is pending until then. Released, the pool follows the primary by
+//! proof. With `automatic` off a new primary is not followed.
 //!
 //! **Whoever is the primary no more is fenced first.** When another server is the primary, or a server lives and is none any more,
 //! its writing sessions go by the policy `demoted`. A new write target is published only after these fences: in one turn first the table
@@ -178,9 +188,10 @@
 //! **Behind is measured against the primary, by our own clock.** In bytes from its newest place to what a standby has replayed, in time
 //! since the first moment at which the primary was seen further on. Who is behind by more than `max_lag` or `max_lag_time` gets no new
 //! sessions until it is behind by at most half of both. An idle primary leaves nobody behind, and without one nothing is measured.
-//! A standby that has replayed what the primary's history left out is read by nobody.
+//! A standby that is on another line, or has replayed what the primary's history left out, is read by nobody.
 
 mod advised;
+mod announce;
 mod availability;
 mod balance;
 mod change;
@@ -199,6 +210,7 @@ mod keeping;
 mod lag;
 mod latency;
 mod lifecycle;
+mod line;
 mod member;
 mod memory;
 mod order;
@@ -228,13 +240,13 @@ mod weigh;
 
 pub use availability::{Availability, Voices};
 pub use change::{Change, Transition};
-pub use cluster::Lineage;
 pub use controller::Controller;
 pub use damping::{DAMPING_CAP, DAMPING_FLOOR};
 pub use event::{Command, Event, Sessions};
 pub use health::REFUSALS_FOR_DEATH;
 pub use keeping::KEPT_WITHIN;
 pub use latency::{MIN_GAIN, SLOW_EXIT, SLOW_HOLD, SLOW_HOLD_INTERVALS};
+pub use line::{Lineage, Rejected};
 pub use memory::{PinMemory, PoolMemory};
 pub use order::{Order, Refusal};
 pub use outside::UNCHECKED_RETURN;

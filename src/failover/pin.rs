@@ -101,8 +101,12 @@ impl Pool {
         self.call_off(now, OVERRULED, effects);
         let (left, from) = (self.holders(), self.serving.clone());
         let note = pin.reason.clone();
+        let overrules = pin.overrules;
         self.pin = Some(pin);
         self.active = Some(priority);
+        if let Some(id) = self.overruled().filter(|_| overrules) {
+            self.reject_others(id);
+        }
         self.elect(now, effects);
         let (ids, to) = (self.serving_ids(), self.fit_names(priority));
         let failover = self.begin_ordered(now, from.clone());

@@ -11,10 +11,10 @@ use crate::model::{
 
 use super::availability::Availability;
 use super::change::Change;
-use super::cluster::Lineage;
 use super::damping::Damping;
 use super::event::Sessions;
 use super::lifecycle::{Failovers, Tenure};
+use super::line::Lineage;
 use super::member::Member;
 use super::pause::Pause;
 use super::pin::Pin;

@@ -4,38 +4,70 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::model::{
-    BackendId, BackendName, Epoch, HealthState, MonoTime, OutReason, PoolState, Role, SessionPolicy, SystemId, Timeline,
+    BackendId, BackendName, Epoch, Fork, HealthState, Lsn, MonoTime, OutReason, PoolState, Role, ServerFacts,
+    SessionPolicy, SystemId, Timeline,
 };
 
 use super::availability::Availability;
-use super::change::Change;
-use super::cluster::{Claim, Claims, Election, Lineage, majority};
+use super::cluster::{Claims, Election, Word, majority};
 use super::event::Sessions;
-use super::lag::Samples;
+use super::lag::{Samples, has_diverged};
+use super::line::{Line, Lineage, Rejected, choose};
 use super::member::Member;
 use super::pool::{Effects, Eviction, Pool, Return};
 use super::server::{Part, Server};
 use super::table::PoolRoutes;
+
+/// The line of a primary that lives may be ahead of where another one left it by so many bytes, or by `max_lag` if that is more, for
+/// the other one to take its place without a person: a segment of the log, which is what an asynchronous standby may well lack.
+const LACK_MAX: u64 = 16 << 20;
 
 /// What a pool knows of its cluster.
 #[derive(Debug)]
 pub(super) struct Cluster {
     /// The highest that was ever routed to.
     pub(super) lineage: Option<Lineage>,
+    /// The lines that people have decided against.
+    pub(super) rejected: Vec<Rejected>,
     pub(super) election: Election,
     /// Who was the write target last.
     pub(super) holder: Option<Holder>,
+    /// Whether this process has routed to a primary, and has looked on since.
+    pub(super) has_served: bool,
     /// Until when at the latest whoever is elected waits for that to be on disk.
     pub(super) kept_by: Option<MonoTime>,
     /// Servers that went with a plan while sessions there may have been able to write, and the first epoch that none of
     /// these has.
     gone: Vec<(BackendId, Epoch)>,
+    /// When it was last written down how far the primary had written, and what that was.
+    pub(super) kept_at: Option<(MonoTime, Option<Lsn>)>,
     /// Where the primary was when.
     pub(super) samples: Samples,
     /// The primary that people were told of.
-    told: Option<(BackendName, Option<Timeline>)>,
-    /// The claimants that they were told of.
-    contested: Vec<BackendName>,
+    pub(super) told: Option<Told>,
+    /// The claimants that they were told of, and those who spoke against them.
+    pub(super) contested: Vec<BackendName>,
+    /// Those that say that they are the primary and are not, of whom they were told.
+    pub(super) refused: BTreeSet<BackendName>,
+    /// Those that were heard as standbys.
+    standbys: BTreeSet<BackendName>,
+}
+
+/// A primary that people were told of.
+#[derive(Debug, Clone)]
+pub(super) struct Told {
+    pub(super) server: BackendName,
+    pub(super) timeline: Option<Timeline>,
+    /// Where its line left the one before, if that was told: one that was put back and promoted again has the same number.
+    pub(super) left: Option<Fork>,
+}
+
+impl Told {
+    /// Whether to tell `other` as well would be no news.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        let is_same_line = self.left.zip(other.left).is_none_or(|(own, others)| own == others);
+        self.server == other.server && self.timeline == other.timeline && is_same_line
+    }
 }
 
 /// Whom those who write were led to last.
@@ -50,19 +82,32 @@ impl Cluster {
     pub(super) fn new() -> Self {
         Self {
             lineage: None,
+            rejected: Vec::new(),
             election: Election::Open,
             holder: None,
-            kept_by: None,
             gone: Vec::new(),
+            has_served: false,
+            kept_by: None,
+            kept_at: None,
             samples: Samples::default(),
             told: None,
             contested: Vec::new(),
+            refused: BTreeSet::new(),
+            standbys: BTreeSet::new(),
         }
+    }
+
+    /// What stays of it while it is in no plan: what it was routed to, and whose sessions may be left.
+    pub(super) fn at_rest(self) -> Self {
+        let Self { lineage, rejected, holder, gone, told, .. } = self;
+        Self { lineage, rejected, holder, gone, told, ..Self::new() }
     }
 
     /// Gives back what was remembered.
     pub(super) fn recall(&mut self, lineage: Lineage) {
-        self.told = Some((lineage.server.clone(), lineage.timeline));
+        let (server, timeline, left) = (lineage.server.clone(), lineage.timeline, lineage.history.last().copied());
+        self.told = Some(Told { server, timeline, left });
+        self.rejected.clone_from(&lineage.rejected);
         self.lineage = Some(lineage);
     }
 
@@ -91,13 +136,15 @@ impl Pool {
             member.server.iter_mut().for_each(|server| server.review(now, is_out));
         }
         self.mark_foreign();
-        let election = self.election();
+        let (election, against) = self.election();
         let elected = if let Election::Primary(id) = election { Some(id) } else { None };
         for member in &mut self.members {
             let Some(server) = &mut member.server else { continue };
             server.part = part(server, elected == Some(member.id), &election);
             member.settle(now);
         }
+        self.part_standbys(elected, effects);
+        let lost = elected.and_then(|id| self.lost_by(id));
         if let Some(cluster) = &mut self.cluster {
             if cluster.elected() != elected {
                 cluster.samples.clear();
@@ -107,7 +154,8 @@ impl Pool {
         }
         self.keep_lineage(now, effects);
         self.demote(effects);
-        self.tell(effects);
+        self.tell(lost, &against, effects);
+        self.tell_refused(effects);
     }
 
     /// Who is of another cluster than the one that is remembered, or that most are of.
@@ -133,25 +181,90 @@ impl Pool {
     }
 
     /// Whom an operator has said to be the primary, over all proof.
-    fn overruled(&self) -> Option<BackendId> {
+    pub(super) fn overruled(&self) -> Option<BackendId> {
         let pin = self.pin.as_ref().filter(|pin| pin.overrules)?;
         self.named(&pin.backend).map(|member| member.id)
     }
 
-    fn election(&self) -> Election {
-        let claims = |member: &Member| member.is_sound() && self.server_of(member).is_some_and(Server::claims);
+    /// Who is the primary, and which standbys speak against it.
+    fn election(&mut self) -> (Election, Vec<BackendId>) {
+        let Some(cluster) = &mut self.cluster else { return (Election::Nobody, Vec::new()) };
+        for member in &self.members {
+            if member.server.as_ref().is_some_and(|server| server.role() == Some(Role::Standby)) {
+                cluster.standbys.insert(member.plan.name.clone());
+            }
+        }
+        let Some(cluster) = &self.cluster else { return (Election::Nobody, Vec::new()) };
         let awaited = |member: &Member| {
             let is_asked = member.availability().is_allowed() && !member.health.is_out();
             is_asked && member.server.as_ref().is_some_and(|server| server.is_awaited())
         };
+        let words = |role: Role| {
+            let says = move |server: &Server| match role {
+                Role::Primary => server.claims(),
+                Role::Standby => server.role() == Some(role) && !server.is_foreign,
+            };
+            let heard = self.members.iter().filter(|member| member.is_sound());
+            heard
+                .filter_map(|member| word(member, member.server.as_ref().filter(|server| says(server))?, cluster))
+                .collect()
+        };
+        let max_lag = self.plan.postgres.as_ref().map_or(0, |postgres| postgres.max_lag);
         let claims = Claims {
-            all: self.members.iter().filter(|member| claims(member)).filter_map(claim).collect(),
-            lineage: self.cluster.as_ref().and_then(|cluster| cluster.lineage.as_ref()),
+            all: words(Role::Primary),
+            standbys: words(Role::Standby),
+            lineage: cluster.lineage.as_ref(),
+            rejected: &cluster.rejected,
             is_awaited: self.members.iter().any(awaited),
-            has_routed: self.cluster.as_ref().is_some_and(|cluster| cluster.holder.is_some()),
+            has_served: cluster.has_served,
+            leader: cluster.elected(),
+            lack_max: max_lag.max(LACK_MAX),
             overruled: self.overruled(),
         };
-        claims.elect()
+        let election = claims.elect();
+        let against = match (&election, claims.overruled) {
+            (Election::Primary(id), None) => claims.standbys_against(*id),
+            _ => Vec::new(),
+        };
+        (election, against)
+    }
+
+    /// Lets nobody read from the standbys that are on another line than the primary.
+    fn part_standbys(&mut self, elected: Option<BackendId>, effects: &mut Effects) {
+        let leads = elected.and_then(|id| self.member(id)?.server.as_ref()?.facts.clone());
+        let Some(primary) = leads else { return };
+        let (mut gone, mut back) = (Vec::new(), Vec::new());
+        for member in &mut self.members {
+            let Some(server) = member.server.as_mut().filter(|server| server.role() == Some(Role::Standby)) else {
+                continue;
+            };
+            let Some(facts) = &server.facts else { continue };
+            let has_diverged = has_diverged(facts, &primary);
+            server.lag.has_diverged = has_diverged;
+            if std::mem::replace(&mut server.lag.is_parted, has_diverged) != has_diverged {
+                if has_diverged { gone.push(member.id) } else { back.push(member.id) }
+            }
+        }
+        gone.into_iter().for_each(|id| self.evict(id, OutReason::Lagging, effects));
+        effects.returns.extend(back.into_iter().map(Return::CaughtUp));
+    }
+
+    /// How much of what was written on the line that was routed to is not on the one of `id`, by what was heard.
+    fn lost_by(&self, id: BackendId) -> Option<u64> {
+        let facts = self.member(id)?.server.as_ref()?.facts.as_ref()?;
+        self.cluster.as_ref()?.lineage.as_ref()?.lacks(Line::of(facts), facts.written)
+    }
+
+    /// A person has just said that `id` is the primary: whatever line is newer than its own is not followed any more.
+    pub(super) fn reject_others(&mut self, id: BackendId) {
+        let facts_of = |member: &Member| member.server.as_ref().filter(|server| !server.is_foreign)?.facts.clone();
+        let Some(chosen) = self.member(id).and_then(|member| member.server.as_ref()?.facts.clone()) else { return };
+        let others: Vec<ServerFacts> =
+            self.members.iter().filter(|member| member.id != id).filter_map(facts_of).collect();
+        let Some(cluster) = &mut self.cluster else { return };
+        let remembered = cluster.lineage.as_ref().map(Lineage::line);
+        let lines: Vec<Line<'_>> = others.iter().map(Line::of).chain(remembered).collect();
+        choose(&mut cluster.rejected, Line::of(&chosen), &lines);
     }
 
     /// Lets all sessions go of every server that has lost the role, or took it and is not held to have it.
@@ -247,43 +360,11 @@ impl Pool {
         let Some(cluster) = &mut self.cluster else { return };
         if let Some((backend, _)) = routes.write_route() {
             cluster.holder = Some(Holder { backend, demoted: false });
+            cluster.has_served = true;
         }
         for route in routes.all() {
             let server = self.member_mut(route.backend).and_then(|member| member.server.as_mut());
             server.into_iter().for_each(|server| server.routed = Some(route.epoch));
-        }
-    }
-
-    /// Tells people who is the primary, or that it cannot be told, once.
-    fn tell(&mut self, effects: &mut Effects) {
-        let Some(cluster) = &self.cluster else { return };
-        match &cluster.election {
-            Election::Primary(id) => {
-                let Some(member) = self.member(*id) else { return };
-                let timeline = self.server_of(member).and_then(|server| server.facts.as_ref()?.timeline);
-                let told = Some((member.plan.name.clone(), timeline));
-                let Some(cluster) = &mut self.cluster else { return };
-                cluster.contested.clear();
-                if cluster.told == told {
-                    return;
-                }
-                let before = std::mem::replace(&mut cluster.told, told.clone());
-                let Some((to, timeline)) = told else { return };
-                let from = before.map(|(from, _)| from).filter(|from| *from != to);
-                effects.changes.push(Change::PrimaryChanged { from, to, timeline });
-            }
-            Election::Contested(ids) => {
-                let meant: BTreeSet<BackendId> = ids.iter().copied().collect();
-                let all = self.members.iter().filter(|member| meant.contains(&member.id));
-                let claimants: Vec<BackendName> = all.clone().map(|member| member.plan.name.clone()).collect();
-                let detail: Vec<String> = all.map(|member| self.claim_of(member)).collect();
-                let Some(cluster) = &mut self.cluster else { return };
-                if cluster.contested != claimants {
-                    cluster.contested.clone_from(&claimants);
-                    effects.changes.push(Change::SplitBrain { claimants, detail: detail.join("; ") });
-                }
-            }
-            Election::Nobody | Election::Open => {}
         }
     }
 
@@ -329,9 +410,10 @@ fn lives(member: &Member) -> bool {
     member.is_sound() && member.server.as_ref().is_some_and(tells)
 }
 
-fn claim(member: &Member) -> Option<Claim<'_>> {
-    let facts = member.server.as_ref()?.facts.as_ref()?;
-    Some(Claim { id: member.id, name: &member.plan.name, facts })
+/// What `member` says of itself; `server` is what makes a server of it.
+fn word<'m>(member: &'m Member, server: &'m Server, cluster: &Cluster) -> Option<Word<'m>> {
+    let was_standby = cluster.standbys.contains(&member.plan.name);
+    Some(Word { id: member.id, plan: &member.plan, facts: server.facts.as_ref()?, was_standby })
 }
 
 /// The part of a server in this election.

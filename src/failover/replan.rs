@@ -15,6 +15,7 @@ use super::event::Command;
 use super::health::Health;
 use super::member::Member;
 use super::pool::{Effects, Pool, Return};
+use super::primary::Cluster;
 use super::schedule::Wanted;
 
 /// What makes a backend the same across plans. At another address it is another backend.
@@ -37,6 +38,9 @@ impl Controller {
             let Some(mut pool) = self.pools.remove(&name) else { continue };
             let mut effects = Effects::default();
             remove_members(&mut pool, &|_| true, &mut effects);
+            if let Some(cluster) = pool.cluster.take() {
+                self.rests(name.clone(), cluster);
+            }
             self.deadlines.retain(|(_, of)| *of != name);
             turn.touched.insert(name.clone());
             self.take(now, &name, effects, turn);
@@ -71,7 +75,14 @@ impl Controller {
 
     fn replan_pool(&mut self, now: MonoTime, plan: &Arc<PoolPlan>, effects: &mut Effects) {
         let mut last_backend = self.last_backend;
-        let pool = self.pools.entry(plan.name.clone()).or_insert_with(|| Pool::new(Arc::clone(plan)));
+        let absent = &mut self.absent;
+        let pool = self.pools.entry(plan.name.clone()).or_insert_with(|| {
+            let mut pool = Pool::new(Arc::clone(plan));
+            if let Some(cluster) = &mut pool.cluster {
+                *cluster = absent.remove(&plan.name).unwrap_or_else(Cluster::new);
+            }
+            pool
+        });
         // Sessions of removed backends go by the policy under which they began.
         let seated = pool.seated();
         let planned: BTreeSet<Identity> = plan.backends.iter().map(identity).collect();

@@ -20,7 +20,8 @@ impl Pool {
             .history
             .last()
             .map_or_else(String::new, |fork| format!(", which left timeline {} at {}", fork.timeline, fork.at));
-        format!("{name} is on {timeline}{left}")
+        let role = if facts.role == Role::Standby { "a standby " } else { "" };
+        format!("{name} is {role}on {timeline}{left}")
     }
 
     /// How the cluster stands, in one word; none if the pool is no cluster.
@@ -167,7 +168,8 @@ fn facts_of(member: &Member) -> Option<&ServerFacts> {
 fn standby(server: &Server) -> String {
     let behind = server.lag.behind.unwrap_or_default();
     if server.lag.has_diverged {
-        return "standby: it has replayed what the primary never wrote".to_owned();
+        return "standby: it is on another line of history than the primary, or has replayed what that never wrote"
+            .to_owned();
     }
     match server.lag.is_lagging {
         true => format!("standby: behind by {} bytes and {:.1?}", behind.bytes, behind.time),

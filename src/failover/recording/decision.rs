@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::failover::change::Transition;
-use crate::failover::cluster::Lineage;
 use crate::failover::event::{Command, Sessions};
+use crate::failover::line::Lineage;
 use crate::failover::table::{PoolRoutes, RouteTable};
 use crate::model::{
     Actor, BackendId, BackendName, Epoch, Generation, OutReason, PoolName, ProbeId, Target, TargetId, WatchId,

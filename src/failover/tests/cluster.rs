@@ -29,7 +29,8 @@ fn a_standby_that_was_promoted_is_served_from_at_once() {
     );
     assert_eq!(rig.failovers(), ["1 pending: a >  (dead)", "1 in_progress: a > b (dead)", "1 completed: a > b (dead)"]);
     assert_eq!(rig.state(), PoolState::FailoverComplete, "a has the better priority");
-    let told = Change::PrimaryChanged { from: Some("a".into()), to: "b".into(), timeline: Some(Timeline(2)) };
+    let told =
+        Change::PrimaryChanged { from: Some("a".into()), to: "b".into(), timeline: Some(Timeline(2)), lost: Some(100) };
     assert!(rig.told.contains(&told));
 }
 
@@ -366,7 +367,7 @@ fn what_was_decided_is_explained_server_by_server() {
     assert_eq!(rules[1], "primary: healthy: a is on timeline 1");
     assert_eq!(
         rules[3],
-        "server: b is standby, timeline 1, at 0/3E8; alive: the session is open, the accept path answers"
+        "server: b is standby, timeline 1, at 0/384; alive: the session is open, the accept path answers"
     );
     rig.late("a", 40);
     assert!(explain(&rig)[1].starts_with("primary: suspect") && explain(&rig)[2].starts_with("suspect: "));

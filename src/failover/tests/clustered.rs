@@ -33,7 +33,7 @@ pub(super) fn primary(timeline: u32, left: &[u64]) -> ServerFacts {
 }
 
 pub(super) fn standby(timeline: u32, left: &[u64]) -> ServerFacts {
-    facts(Role::Standby, timeline, 1000, left)
+    facts(Role::Standby, timeline, 900, left)
 }
 
 pub(super) fn denied() -> WatchError {

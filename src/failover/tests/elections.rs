@@ -84,6 +84,8 @@ struct Heard {
     word: Option<Word>,
     /// What it said last, whether or not that counts.
     last: Option<Word>,
+    /// Whether it has ever said, to this process, that it is a standby.
+    followed: bool,
     dead: bool,
 }
 
@@ -92,21 +94,23 @@ struct Trial {
     heard: [Heard; 3],
     /// In doubt.
     late: Option<usize>,
-    /// The last that was routed to.
-    routed: Option<Word>,
+    /// The last that was routed to, and what it said.
+    routed: Option<(usize, Word)>,
+    /// Who is the primary so far.
+    leads: Option<usize>,
     /// Who may have sessions that write.
     open: BTreeSet<String>,
 }
 
 impl Trial {
     fn new() -> Self {
-        let (heard, late, routed, open) = Default::default();
-        Self { rig: Rig::new(three()), heard, late, routed, open }
+        let (heard, late, routed, leads, open) = Default::default();
+        Self { rig: Rig::new(three()), heard, late, routed, leads, open }
     }
 
     /// Of which cluster the servers are, if that can be told.
     fn is_alien(&self) -> Option<bool> {
-        if let Some(routed) = self.routed {
+        if let Some((_, routed)) = self.routed {
             return Some(routed.alien);
         }
         let told: Vec<bool> = self.heard.iter().filter_map(|of| Some(of.last?.alien)).collect();
@@ -118,23 +122,35 @@ impl Trial {
     fn elected(&self) -> Option<usize> {
         let awaited = self.heard.iter().any(|of| of.last.is_none() && !of.dead);
         let system = self.is_alien();
-        let claims: Vec<(usize, Word)> = (0..3).filter_map(|number| Some((number, self.heard[number].word?))).collect();
-        let claims: Vec<(usize, Word)> = claims
-            .into_iter()
-            .filter(|(_, word)| word.leads && system.is_none_or(|alien| alien == word.alien))
-            .collect();
-        let is_behind = |best: &Word, other: &Word| {
-            let goes_on = self.routed.is_some_and(|routed| routed.line == best.line);
-            let same = best.alien == other.alien;
-            same && (comes_from(best.line, other.line) || (goes_on && LINES[other.line].0 < LINES[best.line].0))
+        let said = |leads: bool| -> Vec<(usize, Word)> {
+            let all = (0..3).filter_map(|number| Some((number, self.heard[number].word?)));
+            all.filter(|(_, word)| word.leads == leads && system.is_none_or(|alien| alien == word.alien)).collect()
         };
-        let is_next = |word: &Word| {
-            self.routed.is_none_or(|routed| routed.line == word.line || comes_from(word.line, routed.line))
+        let is_level = |word: &Word| self.routed.is_none_or(|(_, routed)| routed.line == word.line);
+        // Nobody who was a standby on that line has it by a promotion.
+        let is_stray = |number: usize, word: &Word| {
+            let was_it = self.routed.is_none_or(|(of, _)| of == number);
+            is_level(word) && !was_it && self.heard[number].followed
         };
+        let is_behind = |word: &Word| self.routed.is_some_and(|(_, of)| LINES[word.line].0 < LINES[of.line].0);
+        let goes_on = |number: usize, word: &Word| self.routed.is_some() && is_level(word) && !is_stray(number, word);
+        let mut claims = said(true);
+        claims.retain(|(_, word)| !is_behind(word));
+        if claims.iter().any(|(number, word)| goes_on(*number, word)) {
+            claims.retain(|(number, word)| !is_stray(*number, word));
+        }
+        let comes_next = |word: &Word| self.routed.is_some_and(|(_, routed)| comes_from(word.line, routed.line));
         let wins = |(number, word): &&(usize, Word)| {
-            is_next(word) && claims.iter().all(|(other, of)| other == number || is_behind(word, of))
+            let may_lead = (is_level(word) && !is_stray(*number, word)) || comes_next(word);
+            let yields = |of: &Word| word.alien == of.alien && comes_from(word.line, of.line);
+            may_lead && claims.iter().all(|(other, of)| other == number || yields(of))
         };
-        claims.iter().find(wins).map(|(number, _)| *number).filter(|_| !awaited)
+        let winner = claims.iter().find(wins).filter(|_| !awaited)?;
+        // Somebody was promoted from there, and a standby of that one lives.
+        let speaks_against =
+            |(_, standby): &(usize, Word)| standby.alien == winner.1.alien && comes_from(standby.line, winner.1.line);
+        let is_overtaken = said(false).iter().any(speaks_against);
+        Some(winner.0).filter(|number| !is_overtaken || self.leads == Some(*number))
     }
 
     /// After each turn: who is cut before another one is written to, and where those who write go.
@@ -155,17 +171,19 @@ impl Trial {
             }
         }
         let elected = self.elected();
+        self.leads = elected;
         let due = elected.filter(|number| self.late != Some(*number)).map_or("", |number| NAMES[number]);
         prop_assert_eq!(self.rig.way("pg"), due, "{:?} after {:?}", self.heard, self.routed);
         if let Some(number) = elected {
-            self.routed = self.heard[number].word;
+            self.routed = self.heard[number].word.map(|word| (number, word));
         }
         Ok(())
     }
 
     fn says(&mut self, number: usize, word: Word) -> Result<(), TestCaseError> {
-        let (name, Heard { dead: was_dead, last, .. }) = (NAMES[number], self.heard[number]);
-        let heard = Heard { word: Some(word), last: Some(word), dead: false };
+        let (name, Heard { dead: was_dead, last, followed, .. }) = (NAMES[number], self.heard[number]);
+        let followed = followed || !word.leads;
+        let heard = Heard { word: Some(word), last: Some(word), dead: false, followed };
         if last.is_some() && !was_dead {
             self.heard[number] = heard;
             self.rig.sees(name, word.facts());
@@ -233,7 +251,7 @@ impl Trial {
         let json = serde_json::to_string(&memory).unwrap();
         let memory: PoolMemory = serde_json::from_str(&json).unwrap();
         self.rig = self.rig.after_restart(three(), memory);
-        (self.heard, self.late, self.open) = Default::default();
+        (self.heard, self.late, self.leads, self.open) = Default::default();
         self.look()
     }
 

@@ -1,9 +1,10 @@
 //! A new line of history is on disk before anybody writes to it, unless the disk does not answer.
 
 use super::build::ms;
-use super::clustered::{healthy, primary, standby, three};
+use super::clustered::{SYSTEM, facts, healthy, primary, standby, three};
+use super::rig::Rig;
 use crate::failover::{Event, KEPT_WITHIN, Lineage, Order};
-use crate::model::{PoolState, SessionPolicy, Target, Timeline};
+use crate::model::{Lsn, PoolState, Role, ServerFacts, SessionPolicy, Target, Timeline};
 
 /// What the disk has to say of what the pool remembers.
 fn kept(rig: &super::rig::Rig) -> Event {
@@ -78,11 +79,18 @@ fn who_is_back_on_the_line_that_was_served_waits_for_no_disk() {
 
 #[test]
 fn who_tells_more_of_the_line_that_it_serves_on_goes_on() {
-    let mut rig = healthy(three());
+    let mut rig = Rig::new(three());
+    let untold = |facts| ServerFacts { system: None, ..facts };
+    rig.open_session("a", untold(primary(1, &[])));
+    rig.open_session("b", untold(standby(1, &[])));
+    rig.open_session("c", untold(standby(1, &[])));
+    rig.fit(&["a", "b", "c"]);
     rig.has_disk = false;
-    let facts = crate::model::ServerFacts { system: None, ..primary(1, &[]) };
-    rig.sees("a", facts);
+    rig.sees("a", primary(1, &[]));
     assert_eq!((rig.deeds().as_str(), rig.way("pg").as_str()), ("keep:a", "a"));
+    // What it cannot tell any more is still known.
+    rig.sees("a", untold(primary(1, &[])));
+    assert_eq!((rig.deeds().as_str(), rig.remembered().lineage.unwrap().system), ("", Some(SYSTEM)));
 }
 
 #[test]
@@ -111,4 +119,39 @@ fn a_primary_that_is_lost_while_it_is_written_down_was_never_written_to() {
     assert!(rig.deeds().starts_with("keep:c "), "{}", rig.deeds());
     rig.feed(kept(&rig));
     assert_eq!(rig.way("pg"), "c");
+}
+
+#[test]
+fn how_far_the_primary_has_written_is_written_down_now_and_then_and_nobody_waits_for_it() {
+    const SEGMENT: u64 = 16 << 20;
+    let mut rig = healthy(three());
+    rig.has_disk = false;
+    let at = |rig: &mut Rig, at: u64| {
+        rig.sees("a", facts(Role::Primary, 1, at, &[]));
+        (rig.deeds(), rig.way("pg"), rig.remembered().lineage.unwrap().at)
+    };
+    assert_eq!(at(&mut rig, 1001), (String::new(), "a".to_owned(), Some(Lsn(1001))));
+    let far = 1000 + SEGMENT;
+    assert_eq!(at(&mut rig, far), ("keep:a".to_owned(), "a".to_owned(), Some(Lsn(far))), "a segment on");
+    rig.now = rig.now + ms(9_999);
+    assert_eq!(at(&mut rig, far + 1).0, "");
+    rig.now = rig.now + ms(1);
+    assert_eq!(at(&mut rig, far + 1).0, "keep:a", "or ten seconds on");
+    rig.now = rig.now + ms(60_000);
+    assert_eq!(at(&mut rig, far + 1).0, "", "and never while nothing is written");
+}
+
+#[test]
+fn what_was_written_meanwhile_does_not_undo_what_is_on_disk() {
+    let mut rig = healthy(three());
+    rig.dies("a");
+    rig.has_disk = false;
+    rig.sees("b", primary(2, &[900]));
+    let asked = kept(&rig);
+    rig.sees("b", facts(Role::Primary, 2, 1010, &[900]));
+    assert!(rig.holds());
+    rig.sees("b", facts(Role::Primary, 2, 64 << 20, &[900]));
+    assert_eq!((rig.deeds(), rig.holds()), (String::new(), true), "nothing supersedes what is waited for");
+    rig.feed(asked);
+    assert_eq!(rig.way("pg"), "b");
 }

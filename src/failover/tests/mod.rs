@@ -23,6 +23,7 @@ mod health;
 mod keeping;
 mod lag;
 mod lifecycle;
+mod lineage;
 mod memory;
 mod model;
 mod passive;
