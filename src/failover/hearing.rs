@@ -63,7 +63,7 @@ impl Controller {
         for pool in self.pools.values_mut() {
             for member in &mut pool.members {
                 member.health.acquit();
-                let Some(server) = member.server.as_mut().filter(|server| server.doubt.is_some()) else { continue };
+                let Some(server) = member.server.as_mut().filter(|server| server.is_in_doubt()) else { continue };
                 server.acquit(now);
                 self.schedule.suspect(now, member.target);
                 turn.touched.insert(pool.plan.name.clone());

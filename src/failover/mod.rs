@@ -194,6 +194,7 @@ mod keeping;
 mod lag;
 mod latency;
 mod lifecycle;
+mod meanings;
 mod member;
 mod memory;
 mod order;

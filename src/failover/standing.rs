@@ -73,7 +73,10 @@ impl Pool {
     fn why_barred(&self, member: &Member, server: &Server) -> String {
         let claim = || self.claim_of(member);
         let cluster = self.cluster.as_ref();
-        match server.part {
+        match server.plays() {
+            Part::Shut => {
+                format!("it is being shut down: those that it has stay, and nobody new is let in; {}", server.words())
+            }
             Part::Foreign => {
                 let system = server.facts.as_ref().and_then(|facts| facts.system);
                 format!("of another cluster: its system identifier is {}", system.map_or(0, |system| system.0))

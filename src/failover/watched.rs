@@ -12,6 +12,7 @@ use super::change::Change;
 use super::controller::{Controller, Turn};
 use super::health::{Health, Verdict, severity};
 use super::lag::has_diverged;
+use super::meanings::Fate;
 use super::pool::{Effects, Pool, Return};
 use super::recovery::Pace;
 use super::server::{Server, is_sign, session_of};
@@ -118,7 +119,16 @@ impl Pool {
         let passes = matches!(outcome, ProbeOutcome::Passed { .. });
         let error = ProbeError::Check(CheckError::UnexpectedStatus);
         let detail = format!("it takes no sessions: {}", server.detail);
-        (passes && server.is_closed()).then_some(ProbeOutcome::Failed { error, detail })
+        if !passes || server.fate() != Fate::Out {
+            return None;
+        }
+        // Before the first word of one that is starting, that it does is no verdict.
+        let is_early = server.owes_first_word(now);
+        Some(if is_early {
+            ProbeOutcome::Inconclusive { error: None, detail }
+        } else {
+            ProbeOutcome::Failed { error, detail }
+        })
     }
 
     /// Turns doubts into verdicts whose time is up.
@@ -148,7 +158,7 @@ impl Pool {
 
 /// How often a server in doubt is asked.
 pub(super) fn pace_in_doubt(server: Option<&Server>) -> Option<Pace> {
-    server.filter(|server| server.doubt.is_some()).map(|server| Pace::every(server.deadline() / QUESTIONS))
+    server.filter(|server| server.is_in_doubt()).map(|server| Pace::every(server.deadline() / QUESTIONS))
 }
 
 fn nanos(time: std::time::Duration) -> u64 {
@@ -185,23 +195,25 @@ fn failed(
         return (Verdict::None, false);
     }
     server.says(session, detail);
-    server.was_ended &= session == SessionPath::Stopping;
+    server.was_ended &= matches!(session, SessionPath::Stopping | SessionPath::Lost);
+    if server.fate() == Fate::Out {
+        server.doubt = None;
+        if server.owes_first_word(now) {
+            return (Verdict::None, false);
+        }
+        let is_alien = session == SessionPath::Alien;
+        let (reason, said) =
+            if is_alien { (OutReason::CheckFailed, "") } else { (OutReason::Dead, "it takes no sessions: ") };
+        return (health.prove(now, reason, format!("{said}{detail}")), false);
+    }
     let is_fit = health.state == HealthState::Healthy;
     match session {
-        SessionPath::Refused => {
-            if is_fit {
-                let error = ProbeError::Dial(DialError::Refused);
-                let outcome = ProbeOutcome::Failed { error, detail: detail.to_owned() };
-                server.begin_doubt(now, now);
-                return (health.observe(now, &outcome, check), true);
-            }
-            (Verdict::None, false)
+        SessionPath::Refused if is_fit => {
+            let error = ProbeError::Dial(DialError::Refused);
+            let outcome = ProbeOutcome::Failed { error, detail: detail.to_owned() };
+            server.begin_doubt(now, now);
+            (health.observe(now, &outcome, check), true)
         }
-        SessionPath::Stopping | SessionPath::Starting => {
-            server.doubt = None;
-            (health.prove(now, OutReason::Dead, format!("it takes no sessions: {detail}")), false)
-        }
-        SessionPath::Alien => (health.prove(now, OutReason::CheckFailed, detail.to_owned()), false),
         SessionPath::Lost | SessionPath::Unanswered => {
             if is_news {
                 server.begin_doubt(now, now);
@@ -212,7 +224,16 @@ fn failed(
             server.doubt = None;
             (Verdict::None, false)
         }
-        SessionPath::Silent | SessionPath::Open | SessionPath::Late | SessionPath::Untried => (Verdict::None, false),
+        // Of those that are turned away and of what is no PostgreSQL, the accept path has said worse already.
+        SessionPath::Refused
+        | SessionPath::Stopping
+        | SessionPath::Starting
+        | SessionPath::Alien
+        | SessionPath::Silent
+        | SessionPath::Open
+        | SessionPath::Shut
+        | SessionPath::Late
+        | SessionPath::Untried => (Verdict::None, false),
     }
 }
 

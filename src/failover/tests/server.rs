@@ -3,8 +3,8 @@
 use super::build::ms;
 use super::clustered::{denied, healthy, of_system, primary, standby, three, turned_away};
 use super::rig::{Rig, bad_answer, failed, passed, refused, timed_out};
-use crate::failover::server::meaning;
-use crate::failover::{Event, Order};
+use crate::failover::meanings::{Fate, fate, meaning};
+use crate::failover::{Change, Event, Order};
 use crate::model::{
     AcceptPath, CheckError, DialError, HealthState, LoginError, Meaning, OutReason, PoolState, ProbeError, SessionPath,
     WatchEnd, WatchError, WatchId, WatchNews,
@@ -18,6 +18,7 @@ fn every_combination_has_its_meaning() {
     let table = [
         (SessionPath::Silent, "unknown unknown dead frozen unreachable overloaded not_postgres"),
         (SessionPath::Open, "alive alive dead frozen frozen overloaded not_postgres"),
+        (SessionPath::Shut, "stopping stopping dead stopping stopping stopping not_postgres"),
         (SessionPath::Late, "unreachable overloaded dead frozen unreachable overloaded not_postgres"),
         (SessionPath::Lost, "unknown session_killed dead frozen unreachable overloaded not_postgres"),
         (SessionPath::Stopping, "stopping stopping dead stopping stopping stopping not_postgres"),
@@ -35,6 +36,128 @@ fn every_combination_has_its_meaning() {
         for (accept, word) in accepts.into_iter().zip(words) {
             assert_eq!(meaning(session, accept).label(), word, "{session:?} {accept:?}");
         }
+    }
+}
+
+#[test]
+fn every_combination_has_its_fate() {
+    use AcceptPath::{Alien, Answers, Errs, Mute, Refuses, Silent, Unreachable};
+    let accepts = [Silent, Answers, Refuses, Mute, Unreachable, Errs, Alien];
+    let table = [
+        (SessionPath::Silent, "serves serves doubted doubted doubted serves doubted"),
+        (SessionPath::Open, "serves serves doubted doubted doubted serves doubted"),
+        (SessionPath::Shut, "shut shut doubted shut shut shut doubted"),
+        (SessionPath::Late, "doubted serves doubted doubted doubted serves doubted"),
+        (SessionPath::Lost, "doubted serves doubted doubted doubted serves doubted"),
+        (SessionPath::Stopping, "out out doubted out out out doubted"),
+        (SessionPath::Starting, "out out doubted out out out doubted"),
+        (SessionPath::Full, "serves serves doubted doubted doubted serves doubted"),
+        (SessionPath::Denied, "serves serves doubted doubted doubted serves doubted"),
+        (SessionPath::Refused, "doubted serves doubted doubted doubted serves doubted"),
+        (SessionPath::Unanswered, "doubted serves doubted doubted doubted serves doubted"),
+        (SessionPath::Alien, "out out doubted doubted doubted out out"),
+        (SessionPath::Untried, "serves serves doubted doubted doubted serves doubted"),
+    ];
+    assert_eq!(table.len(), SessionPath::ALL.len());
+    for (session, row) in table {
+        for (accept, word) in accepts.into_iter().zip(row.split(' ')) {
+            let expected = match word {
+                "serves" => Fate::Serves,
+                "doubted" => Fate::Doubted,
+                "shut" => Fate::Shut,
+                _ => Fate::Out,
+            };
+            assert_eq!(fate(session, meaning(session, accept)), expected, "{session:?} {accept:?}");
+        }
+    }
+    for meaning in [Meaning::WrongSystem, Meaning::Alive] {
+        assert_eq!(fate(SessionPath::Open, meaning), Fate::Serves, "its part says the rest");
+    }
+}
+
+#[test]
+fn nobody_new_writes_to_a_server_that_accepts_and_says_nothing() {
+    let mute = || failed(ProbeError::Check(CheckError::AnswerTimedOut));
+    let mut rig = healthy(three());
+    let told = rig.told.len();
+    rig.after(ms(2000));
+    rig.answer("a", mute());
+    assert_eq!((rig.meaning("a").as_str(), rig.backend("a").health), ("frozen", HealthState::Healthy));
+    assert!(rig.holds() && rig.fences().is_empty() && rig.told.len() == told, "a doubt, and no more");
+    assert!(rig.server_reason("a").contains("in doubt: frozen"), "{}", rig.server_reason("a"));
+    rig.sees("a", primary(1, &[]));
+    assert!(rig.holds(), "that those who are in are served says nothing of who is not");
+    assert!(rig.wait("a") <= ms(70), "it is asked on at once");
+    rig.answer("a", passed());
+    assert_eq!((rig.way("pg"), rig.told.len()), ("a".to_owned(), told));
+    // While its session lives, silence on the accept path alone is counted like any failure.
+    rig.answer("a", mute());
+    rig.pass(ms(1000));
+    assert_eq!(rig.backend("a").health, HealthState::Healthy);
+    rig.answer("a", mute());
+    rig.answer("a", mute());
+    assert_eq!(rig.out_for("a"), Some(OutReason::CheckFailed));
+}
+
+#[test]
+fn a_stall_of_our_own_voids_what_the_accept_path_did_not_say() {
+    let mut rig = healthy(three());
+    rig.answer("a", failed(ProbeError::Check(CheckError::AnswerTimedOut)));
+    assert!(rig.holds());
+    rig.feed(Event::WasStalled { since: rig.now });
+    assert_eq!((rig.way("pg"), rig.meaning("a").as_str()), ("a".to_owned(), "alive"));
+}
+
+#[test]
+fn what_is_no_postgres_is_not_let_back_in_for_accepting() {
+    let mut rig = healthy(three());
+    let before = rig.told.len();
+    for _ in 0..5 {
+        rig.fails("b", WatchError::Login(LoginError::NotPostgres));
+        rig.live(ms(1000), &[]);
+    }
+    let kinds: Vec<&str> = rig.told[before..].iter().map(Change::kind).collect();
+    assert_eq!(kinds, ["backend.unhealthy", "pool.degraded"]);
+    rig.comes_back("b", standby(1, &[]));
+    assert_eq!(rig.state(), PoolState::Healthy);
+}
+
+#[test]
+fn a_login_that_came_to_no_end_allays_no_doubt() {
+    let mut rig = healthy(three());
+    rig.ends("a", WatchEnd::Terminated);
+    rig.fails("a", WatchError::Login(LoginError::ClosedEarly));
+    rig.answer("a", passed());
+    assert!(rig.holds(), "a server that stops still answers");
+    rig.fails("a", turned_away());
+    assert_eq!((rig.out_for("a"), rig.meaning("a").as_str()), (Some(OutReason::Dead), "stopping"));
+}
+
+#[test]
+fn that_we_could_not_ask_is_no_first_word() {
+    let own = WatchError::Dial(DialError::Local);
+    for error in [own, turned_away()] {
+        let mut rig = Rig::new(three());
+        rig.fails("b", error);
+        rig.open_session("a", primary(1, &[]));
+        rig.open_session("c", standby(1, &[]));
+        rig.fit(&["a", "c"]);
+        rig.answer("b", passed());
+        assert!(rig.holds() && rig.state() == PoolState::Unknown, "{error:?}: b may be the newer primary");
+        rig.open_session("b", primary(2, &[900]));
+        rig.answer("b", passed());
+        assert_eq!(rig.way("pg"), "b", "{error:?}");
+        // And it is not waited for in vain.
+        let mut rig = Rig::new(three());
+        rig.fails("b", error);
+        rig.open_session("a", primary(1, &[]));
+        rig.open_session("c", standby(1, &[]));
+        rig.live(ms(5000), &[]);
+        rig.fails("b", error);
+        assert!(rig.core.has_first_verdicts(), "{error:?}");
+        assert_eq!(rig.way("pg"), "a", "{error:?}");
+        let expected = if error == own { HealthState::Healthy } else { HealthState::Unhealthy };
+        assert_eq!(rig.backend("b").health, expected);
     }
 }
 
@@ -195,8 +318,9 @@ fn a_role_is_believed_of_whoever_lets_nobody_in_until_it_was_down() {
         rig.fails("a", error);
         rig.answer("a", passed());
         rig.answer("a", slow());
-        assert_eq!(rig.way("pg"), "a", "one slow answer proves nothing");
+        assert!(rig.holds() && rig.backend("a").server.unwrap().role.is_some(), "one slow answer proves nothing");
         rig.answer("a", passed());
+        assert_eq!(rig.way("pg"), "a");
         rig.answer("a", proof);
         assert_eq!(rig.backend("a").health, HealthState::Healthy, "once is no verdict");
         assert!(rig.holds(), "and it may have come back as anything");
