@@ -178,6 +178,7 @@
 mod advised;
 mod availability;
 mod balance;
+mod behind;
 mod change;
 mod cluster;
 mod controller;

@@ -111,7 +111,7 @@ impl Server {
             doubt: None,
             heard_by,
             cut: Epoch::default(),
-            lag: Lag::default(),
+            lag: Lag { as_of: now, ..Lag::default() },
             is_foreign: false,
             part: Part::Awaited,
         }
@@ -262,7 +262,7 @@ impl Server {
 
     /// Whether a standby may be read from.
     pub(super) const fn is_good_standby(&self) -> bool {
-        !self.lag.is_lagging && !self.lag.has_diverged && !matches!(self.fate(), Fate::Shut)
+        !self.lag.is_lagging && !self.lag.is_unknown && !self.lag.has_diverged && !matches!(self.fate(), Fate::Shut)
     }
 
     /// Its part, as far as it can be played.

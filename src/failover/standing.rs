@@ -168,13 +168,17 @@ fn facts_of(member: &Member) -> Option<&ServerFacts> {
 
 /// What a standby is, besides that.
 fn standby(server: &Server) -> String {
-    let behind = server.lag.behind.unwrap_or_default();
     if server.lag.has_diverged {
         return "standby: it has replayed what the primary never wrote".to_owned();
     }
-    match server.lag.is_lagging {
-        true => format!("standby: behind by {} bytes and {:.1?}", behind.bytes, behind.time),
-        false => "standby".to_owned(),
+    match server.lag.behind {
+        Some(behind) if server.lag.is_lagging => {
+            format!("standby: behind by {} bytes and {:.1?}", behind.bytes, behind.time)
+        }
+        None if server.lag.is_lagging || server.lag.is_unknown => {
+            "standby: how far it is behind is not known, and another is near enough".to_owned()
+        }
+        Some(_) | None => "standby".to_owned(),
     }
 }
 

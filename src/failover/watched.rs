@@ -4,16 +4,14 @@
 //! dead; it answers, and the server lives; it is silent for as long as a heartbeat may be, and the server is unreachable.
 
 use crate::model::{
-    BackendId, CheckError, CheckPlan, DialError, HealthState, MonoTime, OutReason, ProbeError, ProbeOutcome, Role,
+    BackendId, CheckError, CheckPlan, DialError, HealthState, MonoTime, OutReason, ProbeError, ProbeOutcome,
     SessionPath, WatchEnd, WatchError, WatchId, WatchNews,
 };
 
-use super::change::Change;
 use super::controller::{Controller, Turn};
 use super::health::{Health, Verdict, severity};
-use super::lag::has_diverged;
 use super::meanings::Fate;
-use super::pool::{Effects, Pool, Return};
+use super::pool::{Effects, Pool};
 use super::recovery::Pace;
 use super::server::{Server, is_sign, session_of};
 
@@ -82,34 +80,6 @@ impl Pool {
             self.measure(now, id, effects);
         }
         ask
-    }
-
-    /// Measures how far member `id` is behind, or, if it is the primary, by what others are measured.
-    fn measure(&mut self, now: MonoTime, id: BackendId, effects: &mut Effects) {
-        let Some(plan) = self.plan.postgres.clone() else { return };
-        let Some(cluster) = &mut self.cluster else { return };
-        let elected = cluster.elected();
-        let primary = elected.and_then(|id| self.members.iter().find(|member| member.id == id)?.server.as_ref());
-        let Some(primary) = primary.and_then(|server| server.facts.as_ref()) else { return };
-        if elected == Some(id) {
-            primary.written.into_iter().for_each(|at| cluster.samples.take(now, at, plan.max_lag_time));
-            return;
-        }
-        let primary = primary.clone();
-        let samples = &cluster.samples;
-        let Some(member) = self.members.iter_mut().find(|member| member.id == id) else { return };
-        let Some(server) = member.server.as_mut().filter(|server| server.role() == Some(Role::Standby)) else { return };
-        let Some(facts) = &server.facts else { return };
-        server.lag.has_diverged = has_diverged(facts, &primary);
-        let news = server.lag.measure(now, facts, samples, &plan);
-        let (Some(lagging), Some(behind)) = (news, server.lag.behind) else { return };
-        let backend = member.plan.name.clone();
-        effects.changes.push(Change::BackendLagging { backend, lagging, bytes: behind.bytes, time: behind.time });
-        if lagging {
-            self.evict(id, OutReason::Lagging, effects);
-        } else {
-            effects.returns.push(Return::CaughtUp(id));
-        }
     }
 
     /// Takes an answer of the accept path in. What a server that takes no sessions answers there is no sign of health.

@@ -356,7 +356,7 @@ fn whoever_is_never_let_in_has_no_part_and_says_why() {
     assert!(!rig.core.has_first_verdicts(), "the accept path has said nothing yet");
     rig.fit(&["a", "b", "c"]);
     assert!(rig.core.has_first_verdicts() && rig.holds());
-    assert_eq!(rig.state(), PoolState::FailoverInProgress);
+    assert_eq!(rig.state(), PoolState::Unknown, "nothing has failed over where nothing has ever served");
     assert!(
         rig.server_reason("a").contains("no_permission: the session is denied (not_authorized)"),
         "{}",
