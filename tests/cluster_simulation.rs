@@ -358,6 +358,7 @@ impl World {
                 let monitor = Monitor { watch, server, session, late_since, next, told_until, seen };
                 self.monitors.insert(backend, monitor);
             }
+            Command::Knock { .. } => {}
             Command::StopWatch { backend } => assert!(self.monitors.remove(&backend).is_some(), "it was not watched"),
             Command::PublishTable(table) => {
                 assert_eq!(table.generation, self.table.generation.next(), "generations grow by one");

@@ -7,10 +7,12 @@ use crate::model::{BackendId, BackendName, DialError, Epoch, MonoTime, PoolName,
 
 use super::change::{Change, Transition};
 use super::controller::{Controller, Turn};
+use super::event::Command;
 use super::member::Member;
 use super::passive::Hearsay;
 use super::pool::{Effects, Pool};
 use super::schedule::Again;
+use super::server::Server;
 
 impl Controller {
     /// A client could not connect.
@@ -24,9 +26,11 @@ impl Controller {
     ) {
         let Some(member) = self.present(backend, epoch).filter(|_| error != DialError::Local) else { return };
         let target = member.target;
+        let knock = error == DialError::Unanswered && lets_us_in(member);
         if member.health.suspect(now, error) {
             self.schedule.suspect(now, target);
         }
+        turn.watches.extend(knock.then_some(Command::Knock { backend }));
         self.hear(now, backend, Hearsay::Dial, turn);
     }
 
@@ -40,10 +44,11 @@ impl Controller {
         turn: &mut Turn,
     ) {
         let Some(member) = self.present(backend, epoch).filter(|_| sessions > 0) else { return };
-        let target = member.target;
+        let (target, knock) = (member.target, lets_us_in(member));
         if member.health.stalled(now) {
             self.schedule.suspect(now, target);
         }
+        turn.watches.extend(knock.then_some(Command::Knock { backend }));
         self.hear(now, backend, Hearsay::Ended(sessions), turn);
     }
 
@@ -160,4 +165,10 @@ impl Controller {
         let meant = members.iter().filter(|member| backend.is_none_or(|name| member.plan.name == *name));
         meant.map(|member| (member.id, member.target)).collect()
     }
+}
+
+/// Whether a server has a session of ours, so that who has none may fare otherwise: one that waits for its clients to go answers on
+/// both paths, and turns everybody away who is new.
+fn lets_us_in(member: &Member) -> bool {
+    member.server.as_ref().is_some_and(Server::is_open)
 }

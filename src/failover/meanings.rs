@@ -62,6 +62,7 @@ pub(super) const fn meaning(session: SessionPath, accept: AcceptPath) -> Meaning
 /// The table of fates. What the session path was told by the server is proof; what the accept path says alone is counted.
 pub(super) const fn fate(session: SessionPath, meaning: Meaning) -> Fate {
     match (meaning, session) {
+        (_, SessionPath::Shut) => Fate::Shut,
         (
             Meaning::Alive
             | Meaning::Overloaded
@@ -70,7 +71,6 @@ pub(super) const fn fate(session: SessionPath, meaning: Meaning) -> Fate {
             | Meaning::NoPermission,
             _,
         ) => Fate::Serves,
-        (Meaning::Stopping, SessionPath::Shut) => Fate::Shut,
         // The accept path speaks for it until a session says more.
         (Meaning::Starting, SessionPath::Refused) => Fate::Serves,
         (Meaning::Stopping | Meaning::Starting, _) | (Meaning::NotPostgres, SessionPath::Alien) => Fate::Out,

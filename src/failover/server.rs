@@ -149,7 +149,7 @@ impl Server {
     /// What the session path says, all in all.
     pub(super) const fn path(&self) -> SessionPath {
         match self.session {
-            SessionPath::Open if self.turns_away => SessionPath::Shut,
+            SessionPath::Open | SessionPath::Late if self.turns_away => SessionPath::Shut,
             other => other,
         }
     }

@@ -3,6 +3,8 @@
 //! An anomaly on the session path is a doubt. The accept path is asked at once, and is the judge: it refuses, and the server is
 //! dead; it answers, and the server lives; it is silent for as long as a heartbeat may be, and the server is unreachable.
 
+use std::time::Duration;
+
 use crate::model::{
     BackendId, CheckError, CheckPlan, DialError, HealthState, MonoTime, OutReason, ProbeError, ProbeOutcome,
     SessionPath, WatchEnd, WatchError, WatchId, WatchNews,
@@ -41,6 +43,8 @@ impl Pool {
     /// Takes news of member `id` in. Says whether the accept path is to be asked at once.
     fn watched(&mut self, now: MonoTime, id: BackendId, news: &WatchNews, effects: &mut Effects) -> bool {
         let Some(member) = self.member_mut(id) else { return false };
+        let tier = member.tier;
+        let mut is_shut = None;
         let (health, check) = (&mut member.health, &member.plan.check);
         let Some(server) = &mut member.server else { return false };
         let was_out = health.state == HealthState::Unhealthy && !health.is_slow();
@@ -68,6 +72,14 @@ impl Pool {
                 (health.vouch(now, check), was_out)
             }
             WatchNews::Late { .. } | WatchNews::OnTime { .. } => (Verdict::None, false),
+            WatchNews::TurnedAway { detail } => {
+                is_shut = server.turns_away(true, detail).then_some(detail);
+                (Verdict::None, false)
+            }
+            WatchNews::LetIn => {
+                server.turns_away(false, "");
+                (Verdict::None, false)
+            }
             WatchNews::Ended { end, detail } => {
                 ended(now, server, health, *end, detail);
                 (Verdict::None, true)
@@ -75,6 +87,10 @@ impl Pool {
             WatchNews::Failed { error, detail } => failed(now, server, health, check, *error, detail),
         };
         server.review(now, health.state == HealthState::Unhealthy && !health.is_slow());
+        if let Some(detail) = is_shut {
+            let evidence = format!("it lets nobody in that is new: {detail}");
+            self.lose(tier, OutReason::CheckFailed, Duration::ZERO, &evidence);
+        }
         self.judge(now, id, &verdict, effects);
         if matches!(news, WatchNews::Opened(_) | WatchNews::Seen(_)) {
             self.measure(now, id, effects);
@@ -137,8 +153,9 @@ fn nanos(time: std::time::Duration) -> u64 {
 
 /// The session is over: the first of two refusals, for whoever lives and is asked now will answer.
 fn ended(now: MonoTime, server: &mut Server, health: &mut Health, end: WatchEnd, detail: &str) {
+    let was_shut = server.path() == SessionPath::Shut;
     server.says(SessionPath::Lost, detail);
-    server.was_ended = end == WatchEnd::Terminated;
+    server.was_ended = was_shut || end == WatchEnd::Terminated;
     server.retries = true;
     health.suspect(now, DialError::Refused);
     let silent_since = server.doubt.map_or(now, |doubt| doubt.last_sign);

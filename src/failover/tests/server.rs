@@ -4,10 +4,10 @@ use super::build::ms;
 use super::clustered::{denied, healthy, of_system, primary, standby, three, turned_away};
 use super::rig::{Rig, bad_answer, failed, passed, refused, timed_out};
 use crate::failover::meanings::{Fate, fate, meaning};
-use crate::failover::{Change, Event, Order};
+use crate::failover::{Change, Command, Event, Order};
 use crate::model::{
     AcceptPath, CheckError, DialError, HealthState, LoginError, Meaning, OutReason, PoolState, ProbeError, SessionPath,
-    WatchEnd, WatchError, WatchId, WatchNews,
+    Target, WatchEnd, WatchError, WatchId, WatchNews,
 };
 
 #[test]
@@ -46,7 +46,7 @@ fn every_combination_has_its_fate() {
     let table = [
         (SessionPath::Silent, "serves serves doubted doubted doubted serves doubted"),
         (SessionPath::Open, "serves serves doubted doubted doubted serves doubted"),
-        (SessionPath::Shut, "shut shut doubted shut shut shut doubted"),
+        (SessionPath::Shut, "shut shut shut shut shut shut shut"),
         (SessionPath::Late, "doubted serves doubted doubted doubted serves doubted"),
         (SessionPath::Lost, "doubted serves doubted doubted doubted serves doubted"),
         (SessionPath::Stopping, "out out doubted out out out doubted"),
@@ -159,6 +159,61 @@ fn that_we_could_not_ask_is_no_first_word() {
         let expected = if error == own { HealthState::Healthy } else { HealthState::Unhealthy };
         assert_eq!(rig.backend("b").health, expected);
     }
+}
+
+#[test]
+fn whoever_is_turned_away_beside_an_open_session_has_the_monitor_try_and_believe_it() {
+    let knocks = |rig: &Rig| rig.last.iter().filter(|command| matches!(command, Command::Knock { .. })).count();
+    let turned = || WatchNews::TurnedAway { detail: "the database system is shutting down".to_owned() };
+    let mut rig = healthy(three());
+    rig.dial_failed("a", DialError::TimedOut);
+    assert_eq!(knocks(&rig), 0);
+    rig.dial_failed("a", DialError::Unanswered);
+    assert_eq!(knocks(&rig), 1, "which of its clients it is, only another login can tell");
+    rig.ended_early("a", 1);
+    assert_eq!((knocks(&rig), rig.way("pg").as_str()), (1, "a"));
+    rig.tell("a", WatchNews::LetIn);
+    assert_eq!(rig.way("pg"), "a", "a client's doing, then");
+    rig.tell("a", turned());
+    assert!(rig.holds() && rig.fences().is_empty(), "nobody new, and whoever is there stays: {}", rig.deeds());
+    assert_eq!((rig.meaning("a").as_str(), rig.state()), ("stopping", PoolState::FailoverInProgress));
+    assert!(rig.server_reason("a").contains("is being shut down"), "{}", rig.server_reason("a"));
+    assert!(rig.server_reason("a").contains("the database system is shutting down"), "{}", rig.server_reason("a"));
+    assert_eq!(rig.failovers(), ["1 pending: a >  (check_failed)"]);
+    assert!(!rig.backend("a").active && !rig.backend("a").eligible);
+    for _ in 0..3 {
+        rig.sees("a", primary(1, &[]));
+        rig.late("a", 30);
+        rig.on_time("a");
+        rig.answer("a", passed());
+        rig.tell("a", turned());
+    }
+    assert!(rig.holds() && rig.meaning("a") == "stopping", "neither path knows better");
+    // It is not shut down after all.
+    rig.tell("a", WatchNews::LetIn);
+    assert_eq!((rig.way("pg").as_str(), rig.state(), rig.meaning("a").as_str()), ("a", PoolState::Healthy, "alive"));
+    // Or it is: its last session ends, nobody listens, and who is promoted is followed.
+    rig.tell("a", turned());
+    rig.ends("a", WatchEnd::Closed);
+    assert!(rig.holds());
+    rig.fails("a", turned_away());
+    assert_eq!((rig.out_for("a"), rig.meaning("a").as_str()), (Some(OutReason::Dead), "stopping"));
+    rig.sees("b", primary(2, &[1000]));
+    assert_eq!(rig.way("pg"), "b");
+}
+
+#[test]
+fn a_standby_that_is_shut_down_gets_no_new_readers_and_a_promotion_is_followed_from_one() {
+    let turned = || WatchNews::TurnedAway { detail: String::new() };
+    let mut rig = healthy(three());
+    rig.tell("b", turned());
+    assert_eq!((rig.way_to(Target::Standby).0.as_str(), rig.state()), ("c", PoolState::Degraded));
+    assert!(rig.fences().is_empty());
+    rig.tell("b", WatchNews::LetIn);
+    assert_eq!((rig.way_to(Target::Standby).0.as_str(), rig.state()), ("b c", PoolState::Healthy));
+    rig.tell("a", turned());
+    rig.sees("b", primary(2, &[1000]));
+    assert_eq!((rig.way("pg").as_str(), rig.count("pool.failover")), ("b", 1));
 }
 
 #[test]
