@@ -70,10 +70,11 @@ impl Pool {
         self.members.iter().filter_map(|member| member.server.as_ref()?.lag.counts_until(plan)).min()
     }
 
-    /// That nothing was measured until now was our own fault.
-    pub(super) fn excuse_lags(&mut self, now: MonoTime) {
+    /// That nothing was measured until now was our own fault. Says whether anybody is measured here.
+    pub(super) fn excuse_lags(&mut self, now: MonoTime) -> bool {
         self.cluster.iter_mut().for_each(|cluster| cluster.samples.excuse(now));
         self.members.iter_mut().filter_map(|member| member.server.as_mut()).for_each(|server| server.lag.as_of = now);
+        self.cluster.is_some()
     }
 }
 

@@ -66,7 +66,9 @@ impl Controller {
     pub(super) fn was_stalled(&mut self, now: MonoTime, since: MonoTime, turn: &mut Turn) {
         let probes = self.schedule.start_anew(now);
         for pool in self.pools.values_mut() {
-            pool.excuse_lags(now);
+            if pool.excuse_lags(now) {
+                turn.touched.insert(pool.plan.name.clone());
+            }
             for member in &mut pool.members {
                 member.health.acquit();
                 let Some(server) = member.server.as_mut().filter(|server| server.is_in_doubt()) else { continue };
