@@ -163,10 +163,9 @@ fn a_server_that_waits_for_its_clients_to_go_is_found_to_turn_others_away() {
     client.opened();
     let knock = || {
         watched.knock();
-        watched.until("it is known whether another is let in", |news| match news {
-            WatchNews::LetIn => Some(None),
-            WatchNews::TurnedAway { detail } => Some(Some(detail.clone())),
-            _ => None,
+        watched.until("it is known whether another is let in", |news| {
+            let turned = if let WatchNews::TurnedAway { detail } = news { Some(detail.clone()) } else { None };
+            (turned.is_some() || *news == WatchNews::LetIn).then_some(turned)
         })
     };
     assert_eq!(knock().1, None);

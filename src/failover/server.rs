@@ -136,22 +136,26 @@ impl Server {
         }
     }
 
-    /// A login beside the session that is open was turned away, or was not any more. Says whether that is news.
-    pub(super) fn turns_away(&mut self, turns_away: bool, detail: &str) -> bool {
-        if !self.is_open() || self.turns_away == turns_away {
-            return false;
+    /// A login beside the session that is open was turned away. Says whether that is news.
+    pub(super) fn turns_away(&mut self, detail: &str) -> bool {
+        let is_news = self.is_open() && !self.turns_away;
+        if is_news {
+            self.turns_away = true;
+            detail.clone_into(&mut self.detail);
         }
-        self.turns_away = turns_away;
-        detail.clone_into(&mut self.detail);
-        true
+        is_news
+    }
+
+    /// A login beside the session that is open was not turned away.
+    pub(super) fn lets_in(&mut self) {
+        if std::mem::take(&mut self.turns_away) {
+            self.detail.clear();
+        }
     }
 
     /// What the session path says, all in all.
     pub(super) const fn path(&self) -> SessionPath {
-        match self.session {
-            SessionPath::Open | SessionPath::Late if self.turns_away => SessionPath::Shut,
-            other => other,
-        }
+        if self.turns_away && self.is_open() { SessionPath::Shut } else { self.session }
     }
 
     /// The accept path says something.

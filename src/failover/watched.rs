@@ -42,9 +42,10 @@ impl Controller {
 impl Pool {
     /// Takes news of member `id` in. Says whether the accept path is to be asked at once.
     fn watched(&mut self, now: MonoTime, id: BackendId, news: &WatchNews, effects: &mut Effects) -> bool {
+        if let WatchNews::TurnedAway { detail } = news {
+            self.is_turned_away(id, detail);
+        }
         let Some(member) = self.member_mut(id) else { return false };
-        let tier = member.tier;
-        let mut is_shut = None;
         let (health, check) = (&mut member.health, &member.plan.check);
         let Some(server) = &mut member.server else { return false };
         let was_out = health.state == HealthState::Unhealthy && !health.is_slow();
@@ -71,15 +72,11 @@ impl Pool {
                 (server.sworn, server.doubt) = (server.facts.is_some(), None);
                 (health.vouch(now, check), was_out)
             }
-            WatchNews::Late { .. } | WatchNews::OnTime { .. } => (Verdict::None, false),
-            WatchNews::TurnedAway { detail } => {
-                is_shut = server.turns_away(true, detail).then_some(detail);
-                (Verdict::None, false)
-            }
             WatchNews::LetIn => {
-                server.turns_away(false, "");
+                server.lets_in();
                 (Verdict::None, false)
             }
+            WatchNews::Late { .. } | WatchNews::OnTime { .. } | WatchNews::TurnedAway { .. } => (Verdict::None, false),
             WatchNews::Ended { end, detail } => {
                 ended(now, server, health, *end, detail);
                 (Verdict::None, true)
@@ -87,15 +84,21 @@ impl Pool {
             WatchNews::Failed { error, detail } => failed(now, server, health, check, *error, detail),
         };
         server.review(now, health.state == HealthState::Unhealthy && !health.is_slow());
-        if let Some(detail) = is_shut {
-            let evidence = format!("it lets nobody in that is new: {detail}");
-            self.lose(tier, OutReason::CheckFailed, Duration::ZERO, &evidence);
-        }
         self.judge(now, id, &verdict, effects);
         if matches!(news, WatchNews::Opened(_) | WatchNews::Seen(_)) {
             self.measure(now, id, effects);
         }
         ask
+    }
+
+    /// Another login at member `id` than the session that is open was turned away.
+    fn is_turned_away(&mut self, id: BackendId, detail: &str) {
+        let Some(member) = self.member_mut(id) else { return };
+        let (tier, server) = (member.tier, member.server.as_mut());
+        if server.is_some_and(|server| server.turns_away(detail)) {
+            let evidence = format!("it lets nobody in that is new: {detail}");
+            self.lose(tier, OutReason::CheckFailed, Duration::ZERO, &evidence);
+        }
     }
 
     /// Takes an answer of the accept path in. What a server that takes no sessions answers there is no sign of health.
