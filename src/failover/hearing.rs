@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::model::{BackendId, BackendName, DialError, Epoch, MonoTime, PoolName, PushedHealth, TargetId};
+use crate::model::{BackendId, BackendName, DialError, Epoch, MonoTime, PoolName, PushedHealth, SessionPath, TargetId};
 
 use super::change::{Change, Transition};
 use super::controller::{Controller, Turn};
@@ -12,7 +12,6 @@ use super::member::Member;
 use super::passive::Hearsay;
 use super::pool::{Effects, Pool};
 use super::schedule::Again;
-use super::server::Server;
 
 impl Controller {
     /// A client could not connect.
@@ -169,8 +168,8 @@ impl Controller {
     }
 }
 
-/// Whether a server has a session of ours, so that who has none may fare otherwise: one that waits for its clients to go answers on
-/// both paths, and turns everybody away who is new.
+/// Whether a server has a session of ours, and nothing is known of how those fare who have none: one that waits for its clients to
+/// go answers on both paths, and turns everybody away who is new.
 fn lets_us_in(member: &Member) -> bool {
-    member.server.as_ref().is_some_and(Server::is_open)
+    member.server.as_ref().is_some_and(|server| server.is_open() && server.path() != SessionPath::Shut)
 }

@@ -179,6 +179,8 @@ fn whoever_is_turned_away_beside_an_open_session_has_the_monitor_try_and_believe
     assert_eq!((rig.meaning("a").as_str(), rig.state()), ("stopping", PoolState::FailoverInProgress));
     assert!(rig.server_reason("a").contains("is being shut down"), "{}", rig.server_reason("a"));
     assert!(rig.server_reason("a").contains("the database system is shutting down"), "{}", rig.server_reason("a"));
+    rig.dial_failed("a", DialError::Unanswered);
+    assert_eq!(knocks(&rig), 0, "the monitor tries on by itself");
     assert_eq!(rig.failovers(), ["1 pending: a >  (check_failed)"]);
     assert!(!rig.backend("a").active && !rig.backend("a").eligible);
     for _ in 0..3 {
