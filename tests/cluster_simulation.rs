@@ -76,6 +76,8 @@ struct Truth {
     denies: bool,
     /// Whether it was put back to an older state, so that nothing that was heard of it before says what it is.
     restored: bool,
+    /// It waits for its clients to go, and turns others away.
+    is_shut: bool,
 }
 
 impl Truth {
@@ -118,6 +120,8 @@ struct Monitor {
     /// The life of the server that its session is with.
     session: Option<u64>,
     late_since: Option<MonoTime>,
+    /// Whether it has told that others are turned away.
+    is_shut: bool,
     next: MonoTime,
     /// What it tells comes in order.
     told_until: MonoTime,
@@ -209,6 +213,7 @@ impl World {
             at: 100,
             denies: false,
             restored: false,
+            is_shut: false,
         };
         let mut servers: BTreeMap<String, Truth> =
             NAMES.iter().map(|name| ((*name).to_owned(), first.clone())).collect();
@@ -514,9 +519,10 @@ impl World {
                 let (session, late_since, seen) = (None, None, None);
                 let next = self.now + ms(self.rng.u64(1..20));
                 let told_until = self.now;
-                let monitor = Monitor { watch, server, session, late_since, next, told_until, seen };
+                let monitor = Monitor { watch, server, session, late_since, is_shut: false, next, told_until, seen };
                 self.monitors.insert(backend, monitor);
             }
+            Command::Knock { .. } => {}
             Command::StopWatch { backend } => assert!(self.monitors.remove(&backend).is_some(), "it was not watched"),
             Command::PublishTable(table) => {
                 assert_eq!(table.generation, self.table.generation.next(), "generations grow by one");
@@ -622,15 +628,22 @@ impl World {
                     wait = ms(5);
                     Some(WatchNews::OnTime { took: now.since(since) })
                 }
+                None if truth.is_shut != monitor.is_shut => {
+                    (monitor.is_shut, wait) = (truth.is_shut, ms(5));
+                    let turned = WatchNews::TurnedAway { detail: words() };
+                    Some(if truth.is_shut { turned } else { WatchNews::LetIn })
+                }
                 None => Some(WatchNews::Seen(truth.facts())),
             },
-            (None, Process::Up) if !truth.denies => {
+            (None, Process::Up) if !truth.denies && !truth.is_shut => {
+                monitor.is_shut = false;
                 monitor.session = Some(truth.life);
                 Some(WatchNews::Opened(truth.facts()))
             }
             (None, process) => {
                 wait = again;
                 let error = match process {
+                    Process::Up if truth.is_shut => WatchError::Login(LoginError::CannotConnectNow),
                     Process::Up => WatchError::Login(LoginError::NotAuthorized),
                     Process::Dead => WatchError::Dial(DialError::Refused),
                     Process::Frozen => WatchError::Login(LoginError::TimedOut),
@@ -642,6 +655,7 @@ impl World {
         monitor.next = now + wait;
         let news = news.filter(|news| match news {
             WatchNews::Seen(facts) => monitor.seen.replace(facts.clone()).as_ref() != Some(facts) || !lost,
+            WatchNews::LetIn => true,
             _ => !lost,
         });
         let Some(news) = news else { return };
@@ -766,6 +780,7 @@ impl World {
         }
         let starts = process == Process::Up && matches!(truth.process, Process::Dead | Process::Stopping);
         truth.life += u64::from(starts);
+        truth.is_shut &= !starts;
         truth.process = process;
         self.note(|_| format!("{name} is {process:?}"));
         self.stir(name);
@@ -793,7 +808,12 @@ impl World {
                 let truth = self.servers.get_mut(&name).unwrap();
                 truth.denies = !truth.denies;
             }
-            66..69 => self.direct(name),
+            66 => {
+                let truth = self.servers.get_mut(&name).unwrap();
+                truth.is_shut = !truth.is_shut;
+                self.stir(&name);
+            }
+            67..69 => self.direct(name),
             69..71 => self.stall(),
             71 if self.rng.u8(..4) == 0 => self.forget(),
             71 if self.rng.bool() => self.restart(),

@@ -52,6 +52,7 @@ fn routes(balance: Balance, max_connections: u32) -> Arc<PoolRoutes> {
             | Command::PublishTable(_)
             | Command::StartWatch { .. }
             | Command::StopWatch { .. }
+            | Command::Knock { .. }
             | Command::FenceSessions { .. }
             | Command::KeepLineage { .. }
             | Command::Report(_) => None,

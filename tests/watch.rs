@@ -155,6 +155,38 @@ fn each_way_to_end_is_told_and_the_next_session_is_opened() {
 }
 
 #[test]
+fn a_server_that_waits_for_its_clients_to_go_is_found_to_turn_others_away() {
+    let mut cluster = Cluster::start(0);
+    let node = &mut cluster.nodes[0];
+    let (watched, client) = (Watched::start(node.addr, plan()), Watched::start(node.addr, plain()));
+    watched.opened();
+    client.opened();
+    let knock = || {
+        watched.knock();
+        watched.until("it is known whether another is let in", |news| {
+            let turned = if let WatchNews::TurnedAway { detail } = news { Some(detail.clone()) } else { None };
+            (turned.is_some() || *news == WatchNews::LetIn).then_some(turned)
+        })
+    };
+    assert_eq!(knock().1, None);
+    node.begin_stop(Stop::Smart);
+    // The postmaster has to take the order first.
+    let begun = Instant::now();
+    let words = loop {
+        if let Some(words) = knock().1 {
+            break words;
+        }
+        assert!(begun.elapsed() < DEADLINE, "it lets everybody in");
+    };
+    assert!(words.contains("57P03"), "{words}");
+    watched.seen("its own session goes on", |_| true);
+    client.seen("and so do others", |_| true);
+    drop(client);
+    watched.ended();
+    node.wait_end();
+}
+
+#[test]
 fn a_frozen_server_is_late_and_on_time_when_thawed_and_one_that_stays_so_is_given_up() {
     let mut cluster = Cluster::start(0);
     let node = &mut cluster.nodes[0];
@@ -380,7 +412,7 @@ fn allocated(addr: SocketAddr, heartbeat: Duration) -> u64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (rounds, mut told) = tokio::sync::mpsc::unbounded_channel();
     let mut before = None;
-    let watched = Watcher::new(Clock::start()).watch(Arc::new(spec), async move |news| {
+    let watched = Watcher::new(Clock::start()).watch(Arc::new(spec), Arc::default(), async move |news| {
         let now = allocations();
         if let (WatchNews::Seen(_), Some(before)) = (&news, before) {
             rounds.send(now - before).ok();

@@ -197,6 +197,7 @@ mod tests {
             replayed: Some(Lsn(0x1_0300_0000)),
             lag_bytes: Some(96),
             lag_time: Some(Duration::from_micros(12_345)),
+            is_monitored: true,
             meaning: "alive: the session is open, the accept path answers".to_owned(),
         }
     }
@@ -234,6 +235,7 @@ mod tests {
             replayed: None,
             lag_bytes: None,
             lag_time: None,
+            is_monitored: true,
             meaning: "unknown".to_owned(),
         };
         let nothing = json!({"role": null, "lag_bytes": null, "lag_seconds": null, "timeline": null, "system_id": null,

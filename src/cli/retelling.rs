@@ -50,7 +50,9 @@ fn target(id: TargetId, names: &dyn Names) -> String {
 /// Whether it is more than a question that is put, or no longer put.
 pub(super) const fn is_news(decision: &Decision) -> bool {
     match decision {
-        Decision::Ask(..) | Decision::Stop(_) | Decision::Watch(..) | Decision::Unwatch(_) => false,
+        Decision::Ask(..) | Decision::Stop(_) | Decision::Watch(..) | Decision::Knock(_) | Decision::Unwatch(_) => {
+            false
+        }
         Decision::Publish { .. } | Decision::Fence { .. } | Decision::Keep { .. } | Decision::Report { .. } => true,
     }
 }
@@ -59,7 +61,9 @@ pub(super) const fn is_news(decision: &Decision) -> bool {
 pub(super) fn concerns(decision: &Decision, pool: &PoolName, names: &dyn Names) -> bool {
     match decision {
         Decision::Ask(..) | Decision::Stop(_) => false,
-        Decision::Watch(of, _) | Decision::Unwatch(of) => names.backend(*of).is_some_and(|(of, _)| of == pool.as_str()),
+        Decision::Watch(of, _) | Decision::Knock(of) | Decision::Unwatch(of) => {
+            names.backend(*of).is_some_and(|(of, _)| of == pool.as_str())
+        }
         Decision::Publish { pools, .. } => pools.contains_key(pool),
         Decision::Fence { backend, .. } => names.backend(*backend).is_some_and(|(of, _)| of == pool.as_str()),
         Decision::Keep { pool: of, .. } => of == pool,
@@ -135,6 +139,8 @@ fn heard(news: &WatchNews) -> String {
         WatchNews::Late { waited } => format!("no heartbeat for {}", millis(*waited)),
         WatchNews::OnTime { took } => format!("a heartbeat after {}", millis(*took)),
         WatchNews::Ended { end, detail } => format!("the session ended ({end}): {detail}"),
+        WatchNews::TurnedAway { detail } => format!("another session was turned away: {detail}"),
+        WatchNews::LetIn => "another session was not turned away".to_owned(),
         WatchNews::Failed { error, detail } => format!("no session ({}): {detail}", error.label()),
     }
 }
@@ -166,6 +172,7 @@ pub(super) fn decision(decision: &Decision, names: &dyn Names) -> String {
             format!("table {generation}: {}", pools.join("; "))
         }
         Decision::Watch(of, watch) => format!("watch {watch} of {} begins", backend(*of, names)),
+        Decision::Knock(of) => format!("another session to {} is tried", backend(*of, names)),
         Decision::Unwatch(of) => format!("{} is watched no more", backend(*of, names)),
         Decision::Fence { backend: of, epoch, reason, which } => {
             let which = match which {

@@ -88,10 +88,17 @@ fn primaries(pool: &Value) -> String {
     if names.is_empty() { "-".to_owned() } else { names.join(",") }
 }
 
-/// How far the last of a pool's standbys is behind, as far as that is known.
+/// What stands for a lag that is not known: it may be any.
+const UNKNOWN: &str = "?";
+
+/// How far the last of a pool's standbys is behind; one of which it is not known may be the last.
 fn worst_lag(pool: &Value) -> String {
-    let standbys = items(&pool["backends"]).iter().filter(|backend| backend["role"] == "standby");
-    let last = standbys.filter(|backend| lag(backend).is_some()).max_by_key(|backend| backend["lag_bytes"].as_u64());
+    let standbys: Vec<&Value> =
+        items(&pool["backends"]).iter().filter(|backend| backend["role"] == "standby").collect();
+    if standbys.iter().any(|backend| lag(backend).is_none()) {
+        return UNKNOWN.to_owned();
+    }
+    let last = standbys.into_iter().max_by_key(|backend| backend["lag_bytes"].as_u64());
     last.and_then(lag).unwrap_or_else(|| "-".to_owned())
 }
 
@@ -189,8 +196,11 @@ fn backend_row(name: String, backend: &Value, clusters: bool) -> Vec<String> {
     let latency = backend["latency_ms"].as_f64().map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}ms"));
     let mut row = vec![name, text(backend, "address")];
     if clusters {
-        let behind = lag(backend).filter(|_| backend["role"] == "standby");
-        row.extend([text(backend, "role"), behind.unwrap_or_else(|| "-".to_owned())]);
+        let behind = match backend["role"] == "standby" {
+            true => lag(backend).unwrap_or_else(|| UNKNOWN.to_owned()),
+            false => "-".to_owned(),
+        };
+        row.extend([text(backend, "role"), behind]);
     }
     row.extend([
         text(backend, "priority"),
@@ -257,6 +267,17 @@ mod tests {
         for line in pools(&answer()).lines().chain(backends(&answer()).lines()) {
             assert!(line.chars().count() <= 100, "{line}");
         }
+    }
+
+    #[test]
+    fn a_lag_that_is_not_known_is_no_0() {
+        let mut answer = answer();
+        answer["pools"][0]["backends"][2]["lag_bytes"] = Value::Null;
+        let table = backends(&answer);
+        assert_eq!(cells(&table, "orders/pg3")[2..4], ["standby", "?"], "{table}");
+        assert_eq!(cells(&table, "orders/pg1")[2..4], ["primary", "-"], "{table}");
+        let table = pools(&answer);
+        assert_eq!(cells(&table, "orders")[7], "?", "{table}");
     }
 
     #[test]

@@ -6,11 +6,14 @@ use std::time::Duration;
 use jiff::fmt::friendly::SpanPrinter;
 
 use crate::model::{
-    Address, AgentCheck, Approach, Argument, BackendPlan, CheckKind, CheckPlan, Failback, HttpCheck, LimitsPlan,
-    ListenerPlan, Plan, PoolPlan, PostgresPlan, ProxyProtocol, StatusRange, StorePlan, Target, WatchSession, WhenDown,
+    Address, AgentCheck, Approach, Argument, BackendPlan, CheckKind, CheckPlan, Failback, FailoverPlan, HttpCheck,
+    LimitsPlan, ListenerPlan, Plan, PoolPlan, PostgresPlan, ProxyProtocol, StatusRange, StorePlan, Target,
+    WatchSession, WhenDown,
 };
 
+use super::keys;
 use super::units::as_size;
+use super::value::Value;
 
 /// What the plan comes to: listeners, their pools, the tiers of those, and by what rules. No secret
 /// is in it.
@@ -125,7 +128,9 @@ fn write_pool(out: &mut String, pool: &PoolPlan, used: bool) -> fmt::Result {
     let failover = &pool.failover;
     let leave = if failover.automatic { "automatic" } else { "on order" };
     match failover.failback {
-        _ if pool.postgres.is_some() => writeln!(out, "  failover: {leave}, to whoever is promoted")?,
+        _ if pool.postgres.is_some() => {
+            writeln!(out, "  failover: {leave}, to whoever is promoted{}", idle_failback(failover))?;
+        }
         Failback::Automatic => {
             writeln!(out, "  failover: {leave}; failback: automatic after {}", time(failover.failback_after))?;
         }
@@ -142,6 +147,22 @@ fn write_pool(out: &mut String, pool: &PoolPlan, used: bool) -> fmt::Result {
     }
     pool.postgres.as_deref().map_or(Ok(()), |postgres| write_postgres(out, postgres))?;
     write_tiers(out, pool)
+}
+
+/// What of a failback is set for a pool that has none.
+fn idle_failback(failover: &FailoverPlan) -> String {
+    let after = Duration::preset(&keys::FAILBACK_AFTER);
+    let set: Vec<&str> = [
+        (failover.failback != Failback::preset(&keys::FAILBACK)).then_some(keys::FAILBACK.name),
+        (failover.failback_after != after).then_some(keys::FAILBACK_AFTER.name),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    match set.is_empty() {
+        true => String::new(),
+        false => format!("; no effect: {}, for it follows the primary, whatever its priority", set.join(", ")),
+    }
 }
 
 /// How the servers of a cluster are watched, and how far a standby may be behind.

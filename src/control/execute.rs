@@ -158,6 +158,7 @@ impl Executor {
                 Command::StartWatch { backend, watch, spec } => {
                     self.watches.give(backend, watch::Order::Start { watch, spec });
                 }
+                Command::Knock { backend } => self.watches.give_if_none(backend, watch::Order::Knock),
                 Command::StopWatch { backend } => self.watches.give(backend, watch::Order::Stop),
                 Command::Report(transition) => transitions.push(transition),
             }

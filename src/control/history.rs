@@ -141,12 +141,12 @@ fn describe_cluster(change: &Change, event: &mut EventRecord) {
     } else if let Change::SplitBrain { claimants, detail: evidence } = change {
         more("claimants", claimants.iter().map(BackendName::as_str).collect());
         more("evidence", Value::from(evidence.as_str()));
-    } else if let Change::BackendLagging { backend, lagging, bytes, time } = change {
+    } else if let Change::BackendLagging { backend, lagging, behind } = change {
         event.backend = Some(backend.clone());
         event.reason = lagging.then(|| OutReason::Lagging.label().to_owned());
         more("lagging", Value::from(*lagging));
-        more("lag_bytes", Value::from(*bytes));
-        more("lag_seconds", Value::from(millis(*time) / 1e3));
+        more("lag_bytes", Value::from(behind.map(|(bytes, _)| bytes)));
+        more("lag_seconds", Value::from(behind.map(|(_, time)| millis(time) / 1e3)));
     }
 }
 
@@ -285,12 +285,14 @@ mod tests {
     fn a_standby_that_falls_behind_and_catches_up_is_told_with_how_far() {
         let time = Duration::from_micros(12_345_678);
         for (lagging, reason) in [(true, json!("lagging")), (false, Value::Null)] {
-            let event = told(Change::BackendLagging { backend: "pg3".into(), lagging, bytes: 20 << 20, time });
+            let event = told(Change::BackendLagging { backend: "pg3".into(), lagging, behind: Some((20 << 20, time)) });
             assert_eq!((&event["kind"], &event["backend"]), (&json!("backend.lagging"), &json!("pg3")));
             assert_eq!((&event["reason"], &event["detail"]["lagging"]), (&reason, &json!(lagging)));
             let (bytes, seconds) = (&event["detail"]["lag_bytes"], event["detail"]["lag_seconds"].as_f64().unwrap());
             assert_eq!(bytes, &json!(20 << 20));
             assert!((seconds - 12.345_678).abs() < 1e-6, "{seconds}");
         }
+        let event = told(Change::BackendLagging { backend: "pg3".into(), lagging: true, behind: None });
+        assert_eq!((&event["detail"]["lag_bytes"], &event["detail"]["lag_seconds"]), (&Value::Null, &Value::Null));
     }
 }

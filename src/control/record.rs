@@ -112,6 +112,7 @@ impl Turn {
             | Command::StopProbe { .. }
             | Command::StartWatch { .. }
             | Command::StopWatch { .. }
+            | Command::Knock { .. }
             | Command::FenceSessions { .. }
             | Command::KeepLineage { .. }
             | Command::Report(_) => 0,

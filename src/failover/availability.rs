@@ -65,7 +65,7 @@ impl Availability {
                     Part::Leads => Self::Eligible,
                     Part::Elected | Part::Awaited => Self::Pending,
                     Part::Follows => Self::Standby,
-                    Part::Refused | Part::Roleless | Part::Foreign => Self::Barred,
+                    Part::Refused | Part::Roleless | Part::Foreign | Part::Shut => Self::Barred,
                 },
             },
         }

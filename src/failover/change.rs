@@ -156,10 +156,8 @@ pub enum Change {
         backend: BackendName,
         /// Whether it is.
         lagging: bool,
-        /// How far, in bytes.
-        bytes: u64,
-        /// How far, in time.
-        time: Duration,
+        /// How far, in bytes and in time; none if that is not known any more.
+        behind: Option<(u64, Duration)>,
     },
     /// The control loop did not run for a while; what was found out meanwhile counts for nothing.
     WasStalled {
@@ -258,10 +256,14 @@ impl fmt::Display for Change {
             Self::SplitBrain { claimants, detail } => {
                 write!(f, "{} cannot prove to be the primary: {detail}", names(claimants))
             }
-            Self::BackendLagging { backend, lagging: true, bytes, time } => {
+            Self::BackendLagging { backend, lagging: true, behind: Some((bytes, time)) } => {
                 write!(f, "backend {backend} is behind by {bytes} bytes and {time:.1?}, and gets no new sessions")
             }
-            Self::BackendLagging { backend, lagging: false, bytes, time } => {
+            Self::BackendLagging { backend, lagging: true, behind: None } => {
+                write!(f, "backend {backend} does not say any more how far it is behind, and gets no new sessions")
+            }
+            Self::BackendLagging { backend, lagging: false, behind } => {
+                let (bytes, time) = behind.unwrap_or_default();
                 write!(f, "backend {backend} has caught up: it is behind by {bytes} bytes")?;
                 if time.is_zero() { Ok(()) } else { write!(f, " and {time:.1?}") }
             }

@@ -351,6 +351,7 @@ impl Controller {
             | Command::StopProbe { .. }
             | Command::StartWatch { .. }
             | Command::StopWatch { .. }
+            | Command::Knock { .. }
             | Command::KeepLineage { .. }
             | Command::PublishTable(_)
             | Command::Report(_) => false,

@@ -137,6 +137,11 @@ pub enum Command {
         /// Whom to watch, and how.
         spec: Arc<WatchSpec>,
     },
+    /// Have the server's monitor log in once more, beside the session that it has: whether others are let in is doubted.
+    Knock {
+        /// The server.
+        backend: BackendId,
+    },
     /// The server is watched no more.
     StopWatch {
         /// The server.

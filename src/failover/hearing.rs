@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::model::{BackendId, BackendName, DialError, Epoch, MonoTime, PoolName, PushedHealth, TargetId};
+use crate::model::{BackendId, BackendName, DialError, Epoch, MonoTime, PoolName, PushedHealth, SessionPath, TargetId};
 
 use super::change::{Change, Transition};
 use super::controller::{Controller, Turn};
+use super::event::Command;
 use super::member::Member;
 use super::passive::Hearsay;
 use super::pool::{Effects, Pool};
@@ -24,9 +25,11 @@ impl Controller {
     ) {
         let Some(member) = self.present(backend, epoch).filter(|_| error != DialError::Local) else { return };
         let target = member.target;
+        let knock = error == DialError::Unanswered && lets_us_in(member);
         if member.health.suspect(now, error) {
             self.schedule.suspect(now, target);
         }
+        turn.watches.extend(knock.then_some(Command::Knock { backend }));
         self.hear(now, backend, Hearsay::Dial, turn);
     }
 
@@ -41,10 +44,11 @@ impl Controller {
         turn: &mut Turn,
     ) {
         let Some(member) = self.present(backend, epoch).filter(|_| sessions > 0) else { return };
-        let target = member.target;
+        let (target, knock) = (member.target, lets_us_in(member));
         if member.health.stalled(now) {
             self.schedule.suspect(now, target);
         }
+        turn.watches.extend(knock.then_some(Command::Knock { backend }));
         self.hear(now, backend, Hearsay::Ended { sessions, answered }, turn);
     }
 
@@ -62,9 +66,12 @@ impl Controller {
     pub(super) fn was_stalled(&mut self, now: MonoTime, since: MonoTime, turn: &mut Turn) {
         let probes = self.schedule.start_anew(now);
         for pool in self.pools.values_mut() {
+            if pool.excuse_lags(now) {
+                turn.touched.insert(pool.plan.name.clone());
+            }
             for member in &mut pool.members {
                 member.health.acquit();
-                let Some(server) = member.server.as_mut().filter(|server| server.doubt.is_some()) else { continue };
+                let Some(server) = member.server.as_mut().filter(|server| server.is_in_doubt()) else { continue };
                 server.acquit(now);
                 self.schedule.suspect(now, member.target);
                 turn.touched.insert(pool.plan.name.clone());
@@ -160,4 +167,10 @@ impl Controller {
         let meant = members.iter().filter(|member| backend.is_none_or(|name| member.plan.name == *name));
         meant.map(|member| (member.id, member.target)).collect()
     }
+}
+
+/// Whether a server has a session of ours, and nothing is known of how those fare who have none: one that waits for its clients to
+/// go answers on both paths, and turns everybody away who is new.
+fn lets_us_in(member: &Member) -> bool {
+    member.server.as_ref().is_some_and(|server| server.is_open() && server.path() != SessionPath::Shut)
 }

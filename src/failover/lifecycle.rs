@@ -81,6 +81,7 @@ impl Pool {
         self.lapse(now, effects);
         self.end_doubts(now, effects);
         self.elect(now, effects);
+        self.age_lags(now, effects);
         self.weigh(now);
         let tiers = self.fit_tiers();
         self.damping.watch(now, tiers, self.plan.failover.failback_after);

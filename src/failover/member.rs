@@ -44,7 +44,7 @@ impl Member {
             pushed: self.health.said(),
             operator: self.admin,
             agent: self.advised.amounts_to(),
-            part: self.server.as_ref().map_or(Part::Leads, |server| server.part),
+            part: self.server.as_ref().map_or(Part::Leads, Server::plays),
         })
     }
 

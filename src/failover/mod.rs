@@ -127,18 +127,22 @@
 //! they say of themselves. Somebody else promotes; the core notices.
 //!
 //! **Two paths, one meaning.** Each server is heard on two paths: a monitoring session that is held open, and the accept path, which
-//! is its probe. What each said last has one written meaning (`server.rs`): that table is what people are shown.
+//! is its probe. What each said last has one written meaning, and each meaning one written fate (`meanings.rs`): the first is what people
+//! are shown, the second what is done. Only time and counting are besides: a doubt that lasts, and a check's threshold.
 //!
 //! **An anomaly is a doubt, and the accept path is the judge.** A session that ends, a heartbeat that is late or a login that is not
 //! answered is a doubt: the accept path is asked at once. If it refuses, that is the second of two refusals, and death. If it answers,
 //! the server lives. If neither path gives a sign of life for `heartbeat_deadline`, of which the accept path has half at least, the
-//! server is unreachable. While the session is late or lost the accept path is asked four times in each deadline.
+//! server is unreachable. While the session is late or lost the accept path is asked four times in each deadline. A server whose session
+//! answers and that accepts and says nothing is doubted as well, and asked as often; its check's threshold is the verdict.
 //!
 //! **Who is in doubt gets nobody new.** The write route of a primary in doubt is withdrawn and new clients that write wait, whatever
 //! `when_down` says. Sessions go on, no failover begins and nobody is told: mostly it is over within milliseconds.
 //!
 //! **Whoever takes no sessions is gone.** A server that says that it cannot be connected to now (57P03) is out at once, though it
 //! still accepts, and what it accepts is no sign of health until a session is open again. An open session counts as a passing probe.
+//! If it says so to others while our session lives, it waits for them to go: whenever a client got no answer there, the monitor
+//! is to try another login ([`Command::Knock`]). While that is turned away the server gets nobody new, and its sessions stay.
 //!
 //! **A source of knowledge that fails is no server that fails.** If the monitor is not let in, or is one session too many, the server
 //! keeps its part and is judged by the accept path alone. A server that never let it in has no part, and gets nobody.
@@ -188,16 +192,19 @@
 //! **Behind is measured against the primary, by our own clock.** In bytes from its newest place to what a standby has replayed, in time
 //! since the first moment at which the primary was seen further on. Who is behind by more than `max_lag` or `max_lag_time` gets no new
 //! sessions until it is behind by at most half of both. An idle primary leaves nobody behind, and without one nothing is measured.
+//! What was measured counts for seconds, and is not known after that. Who is not known to be near is read from while nobody else is.
 //! A standby that is on another line, or has replayed what the primary's history left out, is read by nobody.
 
 mod advised;
 mod announce;
 mod availability;
 mod balance;
+mod behind;
 mod change;
 mod cluster;
 mod controller;
 mod damping;
+mod demotion;
 mod departures;
 mod evaluate;
 mod event;
@@ -211,6 +218,7 @@ mod lag;
 mod latency;
 mod lifecycle;
 mod line;
+mod meanings;
 mod member;
 mod memory;
 mod order;

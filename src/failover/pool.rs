@@ -275,7 +275,7 @@ impl Pool {
         let pending = self.is_pending();
         if !serves {
             if let Some(state) = self.cluster_state_unserved(pending) {
-                return state;
+                return if self.has_served() { state } else { PoolState::Unknown };
             }
             return match (pending, self.active) {
                 (true, None) => PoolState::Unknown,
@@ -299,6 +299,12 @@ impl Pool {
         }
         let better_is_fit = self.fit_tiers().keys().next().copied() < self.active;
         if better_is_fit && self.pin.is_none() { PoolState::RecoveryInProgress } else { PoolState::FailoverComplete }
+    }
+
+    /// Whether anything has served, as far as is remembered: a failover is from something.
+    fn has_served(&self) -> bool {
+        let remembers = self.cluster.as_ref().is_some_and(|cluster| cluster.lineage.is_some());
+        remembers || !self.serving.is_empty()
     }
 
     /// Whether a backend that could serve has no verdict yet. Without automatic failover, only the active tier counts.

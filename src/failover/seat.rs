@@ -113,6 +113,7 @@ impl Pool {
         let pause = self.pause.and_then(|pause| pause.until);
         let kept_by = self.cluster.as_ref().and_then(|cluster| cluster.kept_by);
         let ends = pause.into_iter().chain(kept_by);
+        let ends = ends.chain(self.next_lapse_of_lag());
         ends.chain(self.returns_at()).chain(self.next_lapse()).chain(self.next_word()).min()
     }
 

@@ -1,4 +1,5 @@
-//! A PostgreSQL server as its two paths show it: what each said last, and the one written table of what that means.
+//! A PostgreSQL server as its two paths show it: what each said last. What that means and what follows is written in two
+//! tables ([`meanings`](super::meanings)).
 //!
 //! The **session path** is the monitoring session that is held open. The **accept path** is the probe, which asks for TLS
 //! and needs no login. What becomes of a server's health by their words is [`watched`](super::watched)'s; who is primary is
@@ -27,40 +28,7 @@ use crate::model::{
 };
 
 use super::lag::Lag;
-
-/// The table of meanings.
-pub(super) const fn meaning(session: SessionPath, accept: AcceptPath) -> Meaning {
-    use Meaning::{Alive, Dead, Frozen, NoPermission, NotPostgres, Overloaded, SessionKilled, Unknown, Unreachable};
-    match (session, accept) {
-        // Proof, whatever the session path says: nobody listens, or something else does.
-        (_, AcceptPath::Refuses) => Dead,
-        (_, AcceptPath::Alien) | (SessionPath::Alien, AcceptPath::Silent | AcceptPath::Answers | AcceptPath::Errs) => {
-            NotPostgres
-        }
-        // It says itself what it is doing.
-        (SessionPath::Stopping, _) => Meaning::Stopping,
-        (SessionPath::Starting, _) => Meaning::Starting,
-        // An open session that answers is life; that no new one is served is told apart.
-        (SessionPath::Open, AcceptPath::Silent | AcceptPath::Answers) => Alive,
-        (SessionPath::Open, AcceptPath::Mute | AcceptPath::Unreachable) => Frozen,
-        // The accept path speaks for the server where the session path does not.
-        (SessionPath::Late | SessionPath::Unanswered | SessionPath::Full, AcceptPath::Answers | AcceptPath::Errs)
-        | (SessionPath::Full, AcceptPath::Silent)
-        | (
-            SessionPath::Open | SessionPath::Lost | SessionPath::Silent | SessionPath::Denied | SessionPath::Untried,
-            AcceptPath::Errs,
-        ) => Overloaded,
-        (SessionPath::Lost, AcceptPath::Answers) => SessionKilled,
-        (SessionPath::Denied, AcceptPath::Silent | AcceptPath::Answers) => NoPermission,
-        // It listens again, and has not let us in yet.
-        (SessionPath::Refused, AcceptPath::Answers | AcceptPath::Errs) => Meaning::Starting,
-        (SessionPath::Refused, AcceptPath::Silent) => Dead,
-        (_, AcceptPath::Unreachable) | (SessionPath::Late | SessionPath::Unanswered, AcceptPath::Silent) => Unreachable,
-        (_, AcceptPath::Mute) => Frozen,
-        (SessionPath::Silent | SessionPath::Untried, AcceptPath::Answers)
-        | (SessionPath::Silent | SessionPath::Untried | SessionPath::Lost, AcceptPath::Silent) => Unknown,
-    }
-}
+use super::meanings::{Fate, fate, meaning};
 
 /// A doubt whether the server lives: it begins with an anomaly on the session path and ends with a sign of life there.
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +47,8 @@ pub(super) struct Server {
     pub(super) watch: WatchId,
     pub(super) spec: Arc<WatchSpec>,
     pub(super) session: SessionPath,
+    /// Whether another login than the session that is open was turned away last.
+    turns_away: bool,
     /// The server's words, or the kernel's.
     pub(super) detail: String,
     /// Whether the last session was ended in order, and nothing else was heard since.
@@ -122,6 +92,8 @@ pub enum Part {
     Roleless,
     /// It is of another cluster.
     Foreign,
+    /// Whatever it is, it lets nobody in that is new.
+    Shut,
 }
 
 impl Server {
@@ -131,6 +103,7 @@ impl Server {
             watch,
             spec,
             session: SessionPath::Silent,
+            turns_away: false,
             detail: String::new(),
             was_ended: false,
             retries: false,
@@ -141,7 +114,7 @@ impl Server {
             heard_by,
             routed: None,
             cut: Epoch::default(),
-            lag: Lag::default(),
+            lag: Lag { as_of: now, ..Lag::default() },
             is_foreign: false,
             part: Part::Awaited,
         }
@@ -157,8 +130,35 @@ impl Server {
         if self.session != session && session != SessionPath::Open {
             self.accept = AcceptPath::Silent;
         }
-        (self.session, self.retries) = (session, false);
-        detail.clone_into(&mut self.detail);
+        self.session = session;
+        // What comes of a login that came to no end is as open as before it.
+        self.retries &= session == SessionPath::Lost;
+        self.turns_away &= self.is_open();
+        if !self.turns_away {
+            detail.clone_into(&mut self.detail);
+        }
+    }
+
+    /// A login beside the session that is open was turned away. Says whether that is news.
+    pub(super) fn turns_away(&mut self, detail: &str) -> bool {
+        let is_news = self.is_open() && !self.turns_away;
+        if is_news {
+            self.turns_away = true;
+            detail.clone_into(&mut self.detail);
+        }
+        is_news
+    }
+
+    /// A login beside the session that is open was not turned away.
+    pub(super) fn lets_in(&mut self) {
+        if std::mem::take(&mut self.turns_away) {
+            self.detail.clear();
+        }
+    }
+
+    /// What the session path says, all in all.
+    pub(super) const fn path(&self) -> SessionPath {
+        if self.turns_away && self.is_open() { SessionPath::Shut } else { self.session }
     }
 
     /// The accept path says something.
@@ -173,6 +173,11 @@ impl Server {
             // A server that stops still answers here: the login that is tried again at once will say.
             doubt.answered |= !(retries && now < doubt.since + deadline);
             doubt.last_sign = now;
+        }
+        if self.fate() == Fate::Doubted
+            && let Some(doubt) = &mut self.doubt
+        {
+            doubt.answered = false;
         }
     }
 
@@ -204,11 +209,14 @@ impl Server {
     /// We did not run until now: whatever is doubted is judged anew from here.
     pub(super) fn acquit(&mut self, now: MonoTime) {
         self.doubt = self.doubt.map(|_| Doubt { since: now, last_sign: now, answered: true });
+        if self.fate() == Fate::Doubted {
+            self.accept = AcceptPath::Silent;
+        }
     }
 
     /// It is out, or is not: what it said before it was lost counts no more, unless its session has lasted.
     pub(super) fn review(&mut self, now: MonoTime, is_out: bool) {
-        let waits = self.session == SessionPath::Silent && self.heard_by.is_some_and(|by| now < by);
+        let waits = self.owes_first_word(now);
         self.heard_by = self.heard_by.filter(|_| waits);
         if is_out {
             self.doubt = None;
@@ -216,19 +224,31 @@ impl Server {
         }
     }
 
+    /// Whether it may still say what it is for the first time. That we could not ask is no word of its own, and that it is
+    /// starting says that one is to come.
+    pub(super) fn owes_first_word(&self, now: MonoTime) -> bool {
+        let has_not_spoken = matches!(self.session, SessionPath::Silent | SessionPath::Untried | SessionPath::Starting);
+        has_not_spoken && self.facts.is_none() && self.heard_by.is_some_and(|by| now < by)
+    }
+
     /// Whether a session is open.
     pub(super) const fn is_open(&self) -> bool {
         matches!(self.session, SessionPath::Open | SessionPath::Late)
     }
 
-    /// Whether it says that it takes no sessions, so that an answer on the accept path is none to go by.
-    pub(super) const fn is_closed(&self) -> bool {
-        matches!(self.session, SessionPath::Stopping | SessionPath::Starting)
+    /// What is to be done about it, by the written table.
+    pub(super) const fn fate(&self) -> Fate {
+        fate(self.path(), meaning(self.path(), self.accept))
     }
 
     /// Whether there is a doubt that nothing has allayed.
     pub(super) fn is_suspect(&self) -> bool {
-        self.doubt.is_some_and(|doubt| !doubt.answered)
+        self.doubt.map_or_else(|| self.fate() == Fate::Doubted, |doubt| !doubt.answered)
+    }
+
+    /// Whether there is a doubt, allayed or not.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.doubt.is_some() || self.fate() == Fate::Doubted
     }
 
     /// When a doubt becomes a verdict: a deadline after the last sign of life, but the accept path has half of it at least.
@@ -260,7 +280,12 @@ impl Server {
 
     /// Whether a standby may be read from.
     pub(super) const fn is_good_standby(&self) -> bool {
-        !self.lag.is_lagging && !self.lag.has_diverged
+        !self.lag.is_lagging && !self.lag.is_unknown && !self.lag.has_diverged && !matches!(self.fate(), Fate::Shut)
+    }
+
+    /// Its part, as far as it can be played.
+    pub(super) fn plays(&self) -> Part {
+        if self.fate() == Fate::Shut { Part::Shut } else { self.part }
     }
 
     /// What it says it is, as far as that still counts.
@@ -275,14 +300,14 @@ impl Server {
 
     /// What the two paths mean.
     pub(super) fn meaning(&self) -> Meaning {
-        let meaning = meaning(self.session, self.accept);
+        let meaning = meaning(self.path(), self.accept);
         let lives = matches!(meaning, Meaning::Alive | Meaning::Overloaded | Meaning::SessionKilled);
         if lives && self.is_foreign { Meaning::WrongSystem } else { meaning }
     }
 
     /// The same in words.
     pub(super) fn words(&self) -> String {
-        let (meaning, session, accept) = (self.meaning(), self.session, self.accept);
+        let (meaning, session, accept) = (self.meaning(), self.path(), self.accept);
         let said = if self.detail.is_empty() { String::new() } else { format!(" ({})", self.detail) };
         format!("{meaning}: the session {session}{said}, the accept path {accept}")
     }

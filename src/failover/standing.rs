@@ -74,7 +74,10 @@ impl Pool {
     fn why_barred(&self, member: &Member, server: &Server) -> String {
         let claim = || self.claim_of(member);
         let cluster = self.cluster.as_ref();
-        match server.part {
+        match server.plays() {
+            Part::Shut => {
+                format!("it is being shut down: those that it has stay, and nobody new is let in; {}", server.words())
+            }
             Part::Foreign => {
                 let system = server.facts.as_ref().and_then(|facts| facts.system);
                 format!("of another cluster: its system identifier is {}", system.map_or(0, |system| system.0))
@@ -166,14 +169,18 @@ fn facts_of(member: &Member) -> Option<&ServerFacts> {
 
 /// What a standby is, besides that.
 fn standby(server: &Server) -> String {
-    let behind = server.lag.behind.unwrap_or_default();
     if server.lag.has_diverged {
         return "standby: it is on another line of history than the primary, or has replayed what that never wrote"
             .to_owned();
     }
-    match server.lag.is_lagging {
-        true => format!("standby: behind by {} bytes and {:.1?}", behind.bytes, behind.time),
-        false => "standby".to_owned(),
+    match server.lag.behind {
+        Some(behind) if server.lag.is_lagging => {
+            format!("standby: behind by {} bytes and {:.1?}", behind.bytes, behind.time)
+        }
+        None if server.lag.is_lagging || server.lag.is_unknown => {
+            "standby: how far it is behind is not known, and another is near enough".to_owned()
+        }
+        Some(_) | None => "standby".to_owned(),
     }
 }
 

@@ -128,6 +128,7 @@ fn server_status(server: &Server) -> ServerStatus {
         replayed: facts.and_then(|facts| facts.replayed),
         lag_bytes: behind.map(|behind| behind.bytes),
         lag_time: behind.map(|behind| behind.time),
+        is_monitored: server.is_open(),
         meaning: server.words(),
     }
 }

@@ -3,16 +3,17 @@
 //! An anomaly on the session path is a doubt. The accept path is asked at once, and is the judge: it refuses, and the server is
 //! dead; it answers, and the server lives; it is silent for as long as a heartbeat may be, and the server is unreachable.
 
+use std::time::Duration;
+
 use crate::model::{
-    BackendId, CheckError, CheckPlan, DialError, HealthState, MonoTime, OutReason, ProbeError, ProbeOutcome, Role,
+    BackendId, CheckError, CheckPlan, DialError, HealthState, MonoTime, OutReason, ProbeError, ProbeOutcome,
     SessionPath, WatchEnd, WatchError, WatchId, WatchNews,
 };
 
-use super::change::Change;
 use super::controller::{Controller, Turn};
 use super::health::{Health, Verdict, severity};
-use super::lag::has_diverged;
-use super::pool::{Effects, Pool, Return};
+use super::meanings::Fate;
+use super::pool::{Effects, Pool};
 use super::recovery::Pace;
 use super::server::{Server, is_sign, session_of};
 
@@ -41,6 +42,9 @@ impl Controller {
 impl Pool {
     /// Takes news of member `id` in. Says whether the accept path is to be asked at once.
     fn watched(&mut self, now: MonoTime, id: BackendId, news: &WatchNews, effects: &mut Effects) -> bool {
+        if let WatchNews::TurnedAway { detail } = news {
+            self.is_turned_away(id, detail);
+        }
         let Some(member) = self.member_mut(id) else { return false };
         let (health, check) = (&mut member.health, &member.plan.check);
         let Some(server) = &mut member.server else { return false };
@@ -68,7 +72,11 @@ impl Pool {
                 (server.sworn, server.doubt) = (server.facts.is_some(), None);
                 (health.vouch(now, check), was_out)
             }
-            WatchNews::Late { .. } | WatchNews::OnTime { .. } => (Verdict::None, false),
+            WatchNews::LetIn => {
+                server.lets_in();
+                (Verdict::None, false)
+            }
+            WatchNews::Late { .. } | WatchNews::OnTime { .. } | WatchNews::TurnedAway { .. } => (Verdict::None, false),
             WatchNews::Ended { end, detail } => {
                 ended(now, server, health, *end, detail);
                 (Verdict::None, true)
@@ -83,31 +91,13 @@ impl Pool {
         ask
     }
 
-    /// Measures how far member `id` is behind, or, if it is the primary, by what others are measured.
-    fn measure(&mut self, now: MonoTime, id: BackendId, effects: &mut Effects) {
-        let Some(plan) = self.plan.postgres.clone() else { return };
-        let Some(cluster) = &mut self.cluster else { return };
-        let elected = cluster.elected();
-        let primary = elected.and_then(|id| self.members.iter().find(|member| member.id == id)?.server.as_ref());
-        let Some(primary) = primary.and_then(|server| server.facts.as_ref()) else { return };
-        if elected == Some(id) {
-            primary.written.into_iter().for_each(|at| cluster.samples.take(now, at, plan.max_lag_time));
-            return;
-        }
-        let primary = primary.clone();
-        let samples = &cluster.samples;
-        let Some(member) = self.members.iter_mut().find(|member| member.id == id) else { return };
-        let Some(server) = member.server.as_mut().filter(|server| server.role() == Some(Role::Standby)) else { return };
-        let Some(facts) = &server.facts else { return };
-        server.lag.has_diverged = has_diverged(facts, &primary);
-        let news = server.lag.measure(now, facts, samples, &plan);
-        let (Some(lagging), Some(behind)) = (news, server.lag.behind) else { return };
-        let backend = member.plan.name.clone();
-        effects.changes.push(Change::BackendLagging { backend, lagging, bytes: behind.bytes, time: behind.time });
-        if lagging {
-            self.evict(id, OutReason::Lagging, effects);
-        } else {
-            effects.returns.push(Return::CaughtUp(id));
+    /// Another login at member `id` than the session that is open was turned away.
+    fn is_turned_away(&mut self, id: BackendId, detail: &str) {
+        let Some(member) = self.member_mut(id) else { return };
+        let (tier, server) = (member.tier, member.server.as_mut());
+        if server.is_some_and(|server| server.turns_away(detail)) {
+            let evidence = format!("it lets nobody in that is new: {detail}");
+            self.lose(tier, OutReason::CheckFailed, Duration::ZERO, &evidence);
         }
     }
 
@@ -118,7 +108,16 @@ impl Pool {
         let passes = matches!(outcome, ProbeOutcome::Passed { .. });
         let error = ProbeError::Check(CheckError::UnexpectedStatus);
         let detail = format!("it takes no sessions: {}", server.detail);
-        (passes && server.is_closed()).then_some(ProbeOutcome::Failed { error, detail })
+        if !passes || server.fate() != Fate::Out {
+            return None;
+        }
+        // Before the first word of one that is starting, that it does is no verdict.
+        let is_early = server.owes_first_word(now);
+        Some(if is_early {
+            ProbeOutcome::Inconclusive { error: None, detail }
+        } else {
+            ProbeOutcome::Failed { error, detail }
+        })
     }
 
     /// Turns doubts into verdicts whose time is up.
@@ -148,7 +147,7 @@ impl Pool {
 
 /// How often a server in doubt is asked.
 pub(super) fn pace_in_doubt(server: Option<&Server>) -> Option<Pace> {
-    server.filter(|server| server.doubt.is_some()).map(|server| Pace::every(server.deadline() / QUESTIONS))
+    server.filter(|server| server.is_in_doubt()).map(|server| Pace::every(server.deadline() / QUESTIONS))
 }
 
 fn nanos(time: std::time::Duration) -> u64 {
@@ -157,8 +156,9 @@ fn nanos(time: std::time::Duration) -> u64 {
 
 /// The session is over: the first of two refusals, for whoever lives and is asked now will answer.
 fn ended(now: MonoTime, server: &mut Server, health: &mut Health, end: WatchEnd, detail: &str) {
+    let was_shut = server.path() == SessionPath::Shut;
     server.says(SessionPath::Lost, detail);
-    server.was_ended = end == WatchEnd::Terminated;
+    server.was_ended = was_shut || end == WatchEnd::Terminated;
     server.retries = true;
     health.suspect(now, DialError::Refused);
     let silent_since = server.doubt.map_or(now, |doubt| doubt.last_sign);
@@ -185,23 +185,25 @@ fn failed(
         return (Verdict::None, false);
     }
     server.says(session, detail);
-    server.was_ended &= session == SessionPath::Stopping;
+    server.was_ended &= matches!(session, SessionPath::Stopping | SessionPath::Lost);
+    if server.fate() == Fate::Out {
+        server.doubt = None;
+        if server.owes_first_word(now) {
+            return (Verdict::None, false);
+        }
+        let is_alien = session == SessionPath::Alien;
+        let (reason, said) =
+            if is_alien { (OutReason::CheckFailed, "") } else { (OutReason::Dead, "it takes no sessions: ") };
+        return (health.prove(now, reason, format!("{said}{detail}")), false);
+    }
     let is_fit = health.state == HealthState::Healthy;
     match session {
-        SessionPath::Refused => {
-            if is_fit {
-                let error = ProbeError::Dial(DialError::Refused);
-                let outcome = ProbeOutcome::Failed { error, detail: detail.to_owned() };
-                server.begin_doubt(now, now);
-                return (health.observe(now, &outcome, check), true);
-            }
-            (Verdict::None, false)
+        SessionPath::Refused if is_fit => {
+            let error = ProbeError::Dial(DialError::Refused);
+            let outcome = ProbeOutcome::Failed { error, detail: detail.to_owned() };
+            server.begin_doubt(now, now);
+            (health.observe(now, &outcome, check), true)
         }
-        SessionPath::Stopping | SessionPath::Starting => {
-            server.doubt = None;
-            (health.prove(now, OutReason::Dead, format!("it takes no sessions: {detail}")), false)
-        }
-        SessionPath::Alien => (health.prove(now, OutReason::CheckFailed, detail.to_owned()), false),
         SessionPath::Lost | SessionPath::Unanswered => {
             if is_news {
                 server.begin_doubt(now, now);
@@ -212,7 +214,16 @@ fn failed(
             server.doubt = None;
             (Verdict::None, false)
         }
-        SessionPath::Silent | SessionPath::Open | SessionPath::Late | SessionPath::Untried => (Verdict::None, false),
+        // Of those that are turned away and of what is no PostgreSQL, the accept path has said worse already.
+        SessionPath::Refused
+        | SessionPath::Stopping
+        | SessionPath::Starting
+        | SessionPath::Alien
+        | SessionPath::Silent
+        | SessionPath::Open
+        | SessionPath::Shut
+        | SessionPath::Late
+        | SessionPath::Untried => (Verdict::None, false),
     }
 }
 

@@ -7,6 +7,8 @@ labelled! {
         Silent = "has said nothing yet",
         /// A session is open, and answers.
         Open = "is open",
+        /// A session is open, and another one is turned away (57P03): its server waits for its clients to go.
+        Shut = "is open, and no other is let in",
         /// A session is open, and does not answer in time.
         Late = "is late",
         /// The session has ended, or the login came to no end: another one is being opened.

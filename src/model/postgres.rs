@@ -229,6 +229,13 @@ pub enum WatchNews {
         /// The server's words, or the kernel's.
         detail: String,
     },
+    /// Another login, beside the session that is open, was turned away (57P03): the server waits for its clients to go.
+    TurnedAway {
+        /// The server's words.
+        detail: String,
+    },
+    /// Another login was not turned away any more.
+    LetIn,
     /// No session could be opened; it is tried again.
     Failed {
         /// Why.

@@ -75,6 +75,8 @@ pub struct ServerStatus {
     pub lag_bytes: Option<u64>,
     /// For how long a standby has not replayed what the primary had written by then.
     pub lag_time: Option<Duration>,
+    /// Whether its monitoring session is open: what is told of it is what it says now, and not what it said last.
+    pub is_monitored: bool,
     /// What the monitoring session and the accept path said last, and what that means, in words.
     pub meaning: String,
 }

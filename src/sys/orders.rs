@@ -59,6 +59,15 @@ impl<K: Ord, O> Orders<K, O> {
     }
 }
 
+impl<K: Ord, O> Orders<K, O> {
+    /// Gives an order that is nothing beside another one about the same thing: while one waits, that one stays.
+    pub fn give_if_none(&self, about: K, order: O) {
+        if !self.0.lock().orders.contains_key(&about) {
+            self.give(about, order);
+        }
+    }
+}
+
 impl<K, O> Drop for Orders<K, O> {
     fn drop(&mut self) {
         self.0.lock().is_over = true;
@@ -107,6 +116,13 @@ mod tests {
         assert_eq!(taken, BTreeMap::from([(one, "new"), (two, "stop"), (three, "new")]));
         let nothing = timeout(Duration::from_millis(1), inbox.take()).await;
         assert!(nothing.is_err(), "each is taken once: {nothing:?}");
+        orders.give_if_none(one, "knock");
+        orders.give_if_none(one, "again");
+        assert_eq!(inbox.take().await.unwrap(), BTreeMap::from([(one, "knock")]));
+        orders.give(one, "stop");
+        orders.give_if_none(one, "knock");
+        let taken = inbox.take().await.unwrap();
+        assert_eq!(taken, BTreeMap::from([(one, "stop")]), "no order is voided by less than one");
         orders.give(one, "stop");
         assert_eq!(inbox.take().await.unwrap().len(), 1, "what comes after a wait that was given up");
     }

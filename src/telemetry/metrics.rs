@@ -48,6 +48,8 @@ pub struct Metrics {
     pool_state: IntGaugeVec,
     pool_redundancy: IntGaugeVec,
     primary_healthy: IntGaugeVec,
+    pool_paused: IntGaugeVec,
+    pool_pinned: IntGaugeVec,
     failovers: IntCounterVec,
     recoveries: IntCounterVec,
     failover_seconds: HistogramVec,
@@ -105,6 +107,16 @@ impl Metrics {
             primary_healthy: make.gauges(
                 "primary_healthy",
                 "1 if the pool's clients that write are given a PostgreSQL primary.",
+                &["pool"],
+            )?,
+            pool_paused: make.gauges(
+                "pool_paused",
+                "1 while an operator has the pool's new clients wait.",
+                &["pool"],
+            )?,
+            pool_pinned: make.gauges(
+                "pool_pinned",
+                "1 while an operator has bound the pool to one backend or tier.",
                 &["pool"],
             )?,
             failovers: make.counters("failover_total", "Failovers by reason.", &["pool", "reason"])?,
@@ -187,6 +199,8 @@ impl Metrics {
         drop(self.hold_seconds.remove_label_values(&[name]));
         drop(self.pool_redundancy.remove_label_values(&[name]));
         drop(self.primary_healthy.remove_label_values(&[name]));
+        drop(self.pool_paused.remove_label_values(&[name]));
+        drop(self.pool_pinned.remove_label_values(&[name]));
         drop(self.recoveries.remove_label_values(&[name]));
         for state in PoolState::LABELS {
             drop(self.pool_state.remove_label_values(&[name, *state]));
@@ -268,6 +282,8 @@ impl Metrics {
             Redundancy::Multi => 3,
         };
         self.pool_redundancy.with_label_values(&[name]).set(redundancy);
+        self.pool_paused.with_label_values(&[name]).set(i64::from(pool.paused.is_some()));
+        self.pool_pinned.with_label_values(&[name]).set(i64::from(pool.pinned.is_some()));
         match pool.kind {
             PoolKind::Postgres => self.primary_healthy.with_label_values(&[name]).set(i64::from(serves_writes(pool))),
             PoolKind::Tcp => drop(self.primary_healthy.remove_label_values(&[name])),
@@ -296,8 +312,8 @@ mod tests {
 
     use super::Metrics;
     use crate::model::{
-        AdminState, BackendId, BackendStatus, Generation, HealthState, MonoTime, PoolKind, PoolState, PoolStatus,
-        Redundancy, Role, ServerStatus,
+        AdminState, BackendId, BackendStatus, Generation, HealthState, MonoTime, Paused, PoolKind, PoolState,
+        PoolStatus, Redundancy, Role, ServerStatus,
     };
 
     fn server(role: Option<Role>, lag: Option<(u64, u64)>) -> Option<ServerStatus> {
@@ -309,6 +325,7 @@ mod tests {
             replayed: None,
             lag_bytes: lag.map(|(bytes, _)| bytes),
             lag_time: lag.map(|(_, millis)| Duration::from_millis(millis)),
+            is_monitored: role.is_some(),
             meaning: String::new(),
         })
     }
@@ -394,6 +411,47 @@ mod tests {
             assert!(text.contains(&format!("# HELP changeover_{name} ")), "{name}");
             assert!(text.contains(&format!("# TYPE changeover_{name} gauge\n")), "{name}");
         }
+    }
+
+    #[test]
+    fn what_is_ordered_for_long_and_who_is_not_watched_can_be_alerted_on() {
+        let metrics = Metrics::new().unwrap();
+        let shown = |pool: &PoolStatus| {
+            let text = metrics.encode(std::slice::from_ref(pool)).unwrap();
+            let is_meant = |line: &&str| {
+                ["pool_paused{", "pool_pinned{", "monitor_connected{"].iter().any(|name| line.contains(name))
+            };
+            text.lines()
+                .filter(is_meant)
+                .map(|line| line.trim_start_matches("changeover_").to_owned())
+                .collect::<Vec<_>>()
+        };
+        let a = backend("a", HealthState::Healthy, true, server(Some(Role::Primary), None));
+        let mut of = pool(PoolKind::Postgres, vec![a]);
+        assert_eq!(
+            shown(&of),
+            [
+                r#"monitor_connected{backend="a",pool="p"} 1"#,
+                r#"pool_paused{pool="p"} 0"#,
+                r#"pool_pinned{pool="p"} 0"#
+            ]
+        );
+        of.pinned = Some("a".into());
+        of.paused = Some(Paused { since: MonoTime::ZERO, until: None });
+        of.backends[0].server.as_mut().unwrap().is_monitored = false;
+        assert_eq!(
+            shown(&of),
+            [
+                r#"monitor_connected{backend="a",pool="p"} 0"#,
+                r#"pool_paused{pool="p"} 1"#,
+                r#"pool_pinned{pool="p"} 1"#
+            ]
+        );
+        of.backends[0].server = None;
+        assert_eq!(shown(&of).len(), 2, "there is no monitor of what is no server");
+        metrics.forget_pool(&"p".into());
+        let text = metrics.encode(&[]).unwrap();
+        assert!(!text.contains("pool_paused{") && !text.contains("pool_pinned{"));
     }
 
     #[test]

@@ -250,6 +250,7 @@ pub(super) struct BackendVecs {
     lag_bytes: IntGaugeVec,
     lag_seconds: GaugeVec,
     standby_healthy: IntGaugeVec,
+    monitor_connected: IntGaugeVec,
 }
 
 /// The labels that every family of backends begins with.
@@ -302,6 +303,11 @@ impl BackendVecs {
                 "1 if a PostgreSQL standby may get new sessions; left out of what is no standby.",
                 &OF_BACKEND,
             )?,
+            monitor_connected: make.gauges(
+                "monitor_connected",
+                "1 while the monitor has a session to a PostgreSQL server; without one its role is the one it had last, or none.",
+                &OF_BACKEND,
+            )?,
         })
     }
 
@@ -336,6 +342,7 @@ impl BackendVecs {
     /// The same of a PostgreSQL server. What is not known is left out: a figure that stays where it was would be a lie.
     fn show_server(&self, of: &[&str; 2], backend: &BackendStatus) {
         let Some(server) = &backend.server else { return self.forget_server(of) };
+        self.monitor_connected.with_label_values(of).set(i64::from(server.is_monitored));
         match server.behind_bytes() {
             Some(bytes) => self.lag_bytes.with_label_values(of).set(i64::try_from(bytes).unwrap_or(i64::MAX)),
             None => drop(self.lag_bytes.remove_label_values(of)),
@@ -357,6 +364,7 @@ impl BackendVecs {
         drop(self.lag_bytes.remove_label_values(of));
         drop(self.lag_seconds.remove_label_values(of));
         drop(self.standby_healthy.remove_label_values(of));
+        drop(self.monitor_connected.remove_label_values(of));
     }
 
     pub(super) fn forget(&self, pool: &PoolName, backend: &BackendName) {

@@ -18,6 +18,7 @@
 
 mod facts;
 mod judge;
+mod knock;
 mod login;
 mod retry;
 mod service;
@@ -30,12 +31,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout_at};
 
 use crate::model::{DialError, LoginError, MonoTime, ServerFacts, WatchError, WatchNews, WatchSession, WatchSpec};
 use crate::sys::{Clock, Tickers};
 
 use facts::{Known, NoFacts};
+use knock::Door;
 use login::{Failure, Kind, log_in};
 use retry::Retry;
 pub use service::{Order, Orders, Service, Told, Watched};
@@ -64,8 +67,9 @@ impl Watcher {
     }
 
     /// Watches the server that `spec` names, and tells `news` of it, for as long as it is polled: always on the same runtime,
-    /// that of all other watches of this watcher.
-    pub async fn watch(self, spec: Arc<WatchSpec>, mut news: impl AsyncFnMut(WatchNews)) {
+    /// that of all other watches of this watcher. Whenever `knocks` rings it logs in once more, beside the session that it has, and
+    /// tells whether that is turned away.
+    pub async fn watch(self, spec: Arc<WatchSpec>, knocks: Arc<Notify>, mut news: impl AsyncFnMut(WatchNews)) {
         let (clock, trusts) = (self.clock, &self.trusts);
         let mut opener =
             Opener { spec: &spec, clock, trusts, physical_until: MonoTime::ZERO, connected: Cell::default() };
@@ -90,8 +94,14 @@ impl Watcher {
                         tracing::info!(address = %spec.address, "the server lets the monitor in again");
                     }
                     news(WatchNews::Opened(open.facts.clone())).await;
-                    let mut talk = Talk::new(clock, &spec.postgres, &mut ticker, &mut news);
-                    let over = talk.run(&mut open.session, open.kind, &mut open.known).await;
+                    let door = Door::new(&spec, open.kind, clock, trusts);
+                    let mut talk = Talk::new(clock, &spec.postgres, &mut ticker, &door.said, &mut news);
+                    // Cancel-safety: a login that is under way is of no use when the session is over.
+                    let over = tokio::select! {
+                        biased;
+                        over = talk.run(&mut open.session, open.kind, &mut open.known) => over,
+                        never = door.knock(&knocks) => match never {},
+                    };
                     retry.ended(clock.now().since(begun));
                     drop(open.session);
                     news(WatchNews::Ended { end: over.end, detail: over.detail }).await;

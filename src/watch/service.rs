@@ -16,7 +16,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, spawn_local};
 
 use crate::model::{BackendId, WatchId, WatchNews, WatchSpec};
@@ -37,6 +37,8 @@ pub enum Order {
         /// Whom to watch, and how.
         spec: Arc<WatchSpec>,
     },
+    /// Log in once more beside the session that is open, if one is, and tell what comes of it.
+    Knock,
     /// Watch it no more.
     Stop,
 }
@@ -91,28 +93,39 @@ impl Service {
     }
 }
 
+/// A watch under way.
+struct Task {
+    handle: AbortHandle,
+    /// Where it is told to knock.
+    knocks: Arc<Notify>,
+}
+
 /// The watches under way.
 struct Running {
     watcher: Watcher,
     news: mpsc::Sender<Told>,
-    tasks: BTreeMap<BackendId, AbortHandle>,
+    tasks: BTreeMap<BackendId, Task>,
 }
 
 impl Running {
     fn carry_out(&mut self, backend: BackendId, order: Order) {
+        if order == Order::Knock {
+            return self.tasks.get(&backend).into_iter().for_each(|task| task.knocks.notify_one());
+        }
         if let Some(task) = self.tasks.remove(&backend) {
-            task.abort();
+            task.handle.abort();
         }
         match order {
             Order::Start { watch, spec } => {
                 let (watcher, sender) = (self.watcher.clone(), self.news.clone());
-                let task = spawn_local(watcher.watch(spec, async move |news: WatchNews| {
+                let knocks = Arc::new(Notify::new());
+                let task = spawn_local(watcher.watch(spec, Arc::clone(&knocks), async move |news: WatchNews| {
                     // Nobody listens any more only when the daemon ends.
                     drop(sender.send(Told { backend, watch, news }).await);
                 }));
-                self.tasks.insert(backend, task.abort_handle());
+                self.tasks.insert(backend, Task { handle: task.abort_handle(), knocks });
             }
-            Order::Stop => {}
+            Order::Stop | Order::Knock => {}
         }
     }
 }
@@ -121,7 +134,7 @@ impl Drop for Running {
     /// Their servers are told that they go.
     fn drop(&mut self) {
         for task in self.tasks.values() {
-            task.abort();
+            task.handle.abort();
         }
     }
 }

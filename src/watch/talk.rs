@@ -6,6 +6,7 @@
 //! from their beginning: each eighth, so that the sample is a fair one, and the one after each that was not there when it was
 //! looked for. A heartbeat from whose tick to the next an answer may become late is always exact.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub(super) struct Talk<'a, N> {
     alarm: Pin<Box<Sleep>>,
     /// So many heartbeats are quiet until one is exact.
     quiet: u32,
+    /// What others have found out, to be told with the next heartbeat.
+    heard: &'a Cell<Option<WatchNews>>,
     news: &'a mut N,
 }
 
@@ -56,9 +59,15 @@ struct Wait {
 }
 
 impl<'a, N: AsyncFnMut(WatchNews)> Talk<'a, N> {
-    pub(super) fn new(clock: Clock, plan: &'a PostgresPlan, ticker: &'a mut Ticker, news: &'a mut N) -> Self {
+    pub(super) fn new(
+        clock: Clock,
+        plan: &'a PostgresPlan,
+        ticker: &'a mut Ticker,
+        heard: &'a Cell<Option<WatchNews>>,
+        news: &'a mut N,
+    ) -> Self {
         let alarm = Box::pin(sleep_until(clock.instant(clock.now())));
-        Self { clock, plan, judge: Judge::new(plan.heartbeat_deadline), ticker, alarm, quiet: 0, news }
+        Self { clock, plan, judge: Judge::new(plan.heartbeat_deadline), ticker, alarm, quiet: 0, heard, news }
     }
 
     /// Talks until the session is over.
@@ -66,6 +75,9 @@ impl<'a, N: AsyncFnMut(WatchNews)> Talk<'a, N> {
         let mut facts_due = self.clock.now() + FACTS_EVERY;
         let facts_every = if session.reported.hot_standby.is_some() { FACTS_EVERY } else { ROLE_EVERY };
         loop {
+            if let Some(heard) = self.heard.take() {
+                (self.news)(heard).await;
+            }
             let begun = self.clock.now();
             let reported = session.reported;
             let spoke = if begun < facts_due {

@@ -228,6 +228,13 @@ fn a_cluster_is_described_and_its_password_is_not() {
         "pg1 at 10.0.0.1:5432, at most 90 sessions; check: postgres every 1s, timeout 1s, unhealthy after 3"
     ));
     assert!(!described.contains(SECRET));
+    let idle = file("postgres.toml").replace(
+        "[pools.orders.postgres]",
+        "[pools.orders.failover]\nfailback = 'manual'\nfailback_after = '1m'\n\n[pools.orders.postgres]",
+    );
+    let idle = describe(&read(&idle).unwrap());
+    let said = "promoted; no effect: failback, failback_after, for it follows the primary, whatever its priority\n";
+    assert!(idle.contains(said), "{idle}");
     let (_, of_pool) = described.split_once("\npool orders: ").unwrap();
     assert!(of_pool.lines().all(|line| line.chars().count() <= 120), "{of_pool}");
     for (limits, wanted) in [

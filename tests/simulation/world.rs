@@ -205,7 +205,10 @@ impl World {
                 self.open.remove(&target);
                 self.note(format!("  stop {target}"));
             }
-            Command::StartWatch { .. } | Command::StopWatch { .. } | Command::KeepLineage { .. } => {
+            Command::StartWatch { .. }
+            | Command::StopWatch { .. }
+            | Command::Knock { .. }
+            | Command::KeepLineage { .. } => {
                 panic!("no server is watched here")
             }
             Command::PublishTable(table) => {

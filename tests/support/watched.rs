@@ -15,7 +15,7 @@ use changeover::model::{
 use changeover::sys::Clock;
 use changeover::watch::Watcher;
 use rustix::time::{ClockId, clock_gettime};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::LocalSet;
 
 use super::cluster::{MONITOR, PASSWORD};
@@ -42,6 +42,7 @@ pub fn plan() -> PostgresPlan {
 #[derive(Debug)]
 pub struct Watched {
     news: Receiver<(Instant, WatchNews)>,
+    knocks: Arc<Notify>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Duration>>,
 }
@@ -62,6 +63,8 @@ impl Watched {
         let postgres = Arc::new(plan);
         let (told, news) = channel();
         let (stop, stopped) = oneshot::channel::<()>();
+        let knocks = Arc::new(Notify::new());
+        let bell = Arc::clone(&knocks);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let since_open = Rc::new(Cell::new(Duration::ZERO));
@@ -70,7 +73,7 @@ impl Watched {
             for address in addresses {
                 let (told, opened) = (told.clone(), Rc::clone(&since_open));
                 let spec = WatchSpec { address, approach: Approach::PLAIN, timeout, postgres: Arc::clone(&postgres) };
-                local.spawn_local(watcher.clone().watch(Arc::new(spec), async move |news| {
+                local.spawn_local(watcher.clone().watch(Arc::new(spec), Arc::clone(&bell), async move |news| {
                     if matches!(news, WatchNews::Opened(_)) {
                         opened.set(thread_time());
                     }
@@ -81,7 +84,7 @@ impl Watched {
             local.block_on(&runtime, stopped).ok();
             thread_time().saturating_sub(since_open.get())
         });
-        Self { news, stop: Some(stop), thread: Some(thread) }
+        Self { news, knocks, stop: Some(stop), thread: Some(thread) }
     }
 
     /// Waits for news that `pick` picks, and returns when they came; panics with `what` if none come. All before are dropped.
@@ -99,6 +102,11 @@ impl Watched {
                 Err(RecvTimeoutError::Disconnected) => panic!("the watch has ended; told was {seen:?}"),
             }
         }
+    }
+
+    /// Has a watch log in once more.
+    pub fn knock(&self) {
+        self.knocks.notify_one();
     }
 
     /// Waits until a session is open, and returns its first facts.

@@ -42,6 +42,8 @@ pub enum Decision {
     },
     /// Watch a server, under this number.
     Watch(BackendId, WatchId),
+    /// Try another login there.
+    Knock(BackendId),
     /// The server is watched no more.
     Unwatch(BackendId),
     /// Have a pool's line of history written down.
@@ -127,6 +129,7 @@ impl Decisions {
             Command::StartProbe { target, probe, spec: _ } => Decision::Ask(*target, *probe),
             Command::StopProbe { target } => Decision::Stop(*target),
             Command::StartWatch { backend, watch, spec: _ } => Decision::Watch(*backend, *watch),
+            Command::Knock { backend } => Decision::Knock(*backend),
             Command::StopWatch { backend } => Decision::Unwatch(*backend),
             Command::PublishTable(table) => self.publish(table),
             Command::KeepLineage { pool, lineage } => Decision::Keep { pool: pool.clone(), lineage: lineage.clone() },

@@ -122,11 +122,13 @@ fn facts(rng: &mut Rng) -> ServerFacts {
 }
 
 fn news(rng: &mut Rng) -> WatchNews {
-    match rng.u8(..7) {
+    match rng.u8(..9) {
         0 => WatchNews::Opened(facts(rng)),
         1 => WatchNews::Seen(facts(rng)),
         2 => WatchNews::Late { waited: time(rng) },
         3 => WatchNews::OnTime { took: time(rng) },
+        6 => WatchNews::TurnedAway { detail: text(rng) },
+        7 => WatchNews::LetIn,
         4 => WatchNews::Ended { end: any(rng, WatchEnd::ALL), detail: text(rng) },
         5 => WatchNews::Failed { error: WatchError::Dial(any(rng, DialError::ALL)), detail: text(rng) },
         _ => WatchNews::Failed { error: WatchError::Login(any(rng, LoginError::ALL)), detail: text(rng) },

@@ -97,6 +97,11 @@ impl PlanBuilder {
         self
     }
 
+    pub(super) fn postgres_with(mut self, set: impl FnOnce(&mut PostgresPlan)) -> Self {
+        set(Arc::make_mut(self.last().postgres.as_mut().unwrap()));
+        self
+    }
+
     fn last(&mut self) -> &mut PoolPlan {
         self.pools.last_mut().unwrap()
     }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::build::ms;
-use super::clustered::{facts, healthy, primary, three};
+use super::clustered::{denied, facts, healthy, primary, three};
 use super::rig::Rig;
 use crate::failover::Change;
+use crate::failover::Event;
 use crate::failover::lag::Samples;
-use crate::model::{Lsn, MonoTime, Role, SessionPolicy, Target};
+use crate::model::{Lsn, MonoTime, Role, ServerFacts, SessionPolicy, Target, WatchEnd};
 
 const MIB: u64 = 1 << 20;
 
@@ -61,6 +62,7 @@ fn a_standby_whose_replay_is_paused_falls_behind_in_time() {
     for step in 1..=52u64 {
         rig.live(ms(200), &[]);
         at(&mut rig, "a", Role::Primary, 1000 + step);
+        at(&mut rig, "c", Role::Standby, 1000 + step);
         at(&mut rig, "b", Role::Standby, 1000);
         if fenced.is_empty() && !rig.fences().is_empty() {
             fenced = rig.deeds();
@@ -114,6 +116,99 @@ fn a_standby_that_replayed_what_the_primary_never_wrote_is_read_by_nobody() {
     assert!(rig.server_reason("c").contains("never wrote"));
     at(&mut rig, "c", Role::Standby, 900);
     assert_eq!(rig.way_to(Target::Standby).0, "c", "behind, and no more");
+}
+
+/// The figures that are shown; nothing that is not known.
+fn shown(rig: &Rig, name: &str) -> Option<(u64, Duration)> {
+    let server = rig.backend(name).server.unwrap();
+    server.lag_bytes.zip(server.lag_time)
+}
+
+fn shuts_out(rig: &mut Rig, name: &str) {
+    rig.ends(name, WatchEnd::Terminated);
+    rig.fails(name, denied());
+}
+
+#[test]
+fn who_is_measured_no_more_is_not_0_behind_and_is_read_from_only_for_want_of_another() {
+    let mut rig = healthy(three());
+    at(&mut rig, "a", Role::Primary, 1000);
+    at(&mut rig, "b", Role::Standby, 1000);
+    shuts_out(&mut rig, "b");
+    for step in 1..=60u64 {
+        rig.live(ms(500), &[]);
+        at(&mut rig, "a", Role::Primary, 1000 + step * MIB);
+        at(&mut rig, "c", Role::Standby, 1000 + step * MIB);
+        assert_eq!(rig.way_to(Target::Standby).0, if step < 20 { "b c" } else { "c" }, "step {step}");
+    }
+    assert_eq!((shown(&rig, "b"), shown(&rig, "c")), (None, Some((0, ms(0)))));
+    assert!(rig.server_reason("b").contains("is not known"), "{}", rig.server_reason("b"));
+    assert_eq!(rig.count("backend.lagging"), 1, "told once");
+    rig.dies("c");
+    assert_eq!(rig.way_to(Target::Standby).0, "b", "better than nobody");
+    rig.comes_back("c", facts(Role::Standby, 1, 1000 + 60 * MIB, &[]));
+    assert_eq!((rig.way_to(Target::Standby).0.as_str(), rig.count("backend.lagging")), ("c", 1));
+    rig.open_session("b", facts(Role::Standby, 1, 1000 + 60 * MIB, &[]));
+    assert_eq!((rig.way_to(Target::Standby).0.as_str(), shown(&rig, "b")), ("b c", Some((0, ms(0)))));
+    assert!(matches!(rig.told.last(), Some(Change::BackendLagging { lagging: false, behind: Some(_), .. })));
+}
+
+#[test]
+fn nobody_is_measured_by_a_primary_that_says_no_more_where_it_is() {
+    let mut rig = healthy(three());
+    at(&mut rig, "a", Role::Primary, 1000);
+    shuts_out(&mut rig, "a");
+    for _ in 0..40 {
+        rig.live(ms(500), &[]);
+        at(&mut rig, "b", Role::Standby, 1000 + MIB);
+        at(&mut rig, "c", Role::Standby, 1000);
+    }
+    assert_eq!((shown(&rig, "b"), shown(&rig, "c")), (None, None));
+    assert_eq!((rig.way("pg").as_str(), rig.way_to(Target::Standby).0.as_str()), ("a", "b c"), "all are as unknown");
+    assert_eq!(rig.count("backend.lagging"), 0);
+}
+
+#[test]
+fn without_a_limit_nobody_is_passed_over_and_without_one_in_time_2_seconds_count() {
+    let limits = [(0, 0, "b c", None), (MIB, 0, "c", None), (0, 3_600_000, "b c", Some((0, ms(0))))];
+    for (bytes, millis, readers, figures) in limits {
+        let mut rig = healthy(three().postgres_with(|of| (of.max_lag, of.max_lag_time) = (bytes, ms(millis))));
+        at(&mut rig, "a", Role::Primary, 1000);
+        at(&mut rig, "b", Role::Standby, 1000);
+        shuts_out(&mut rig, "b");
+        for _ in 0..10 {
+            rig.live(ms(200), &[]);
+            at(&mut rig, "a", Role::Primary, 1000);
+            at(&mut rig, "c", Role::Standby, 1000);
+        }
+        assert_eq!((rig.way_to(Target::Standby).0.as_str(), shown(&rig, "b")), (readers, figures), "{bytes} {millis}");
+    }
+}
+
+#[test]
+fn a_stall_of_our_own_leaves_nobody_unmeasured() {
+    let mut rig = healthy(three());
+    at(&mut rig, "a", Role::Primary, 1000);
+    at(&mut rig, "b", Role::Standby, 1000);
+    at(&mut rig, "c", Role::Standby, 1000);
+    let since = rig.now;
+    rig.now = rig.now + ms(60_000);
+    rig.feed(Event::WasStalled { since });
+    at(&mut rig, "c", Role::Standby, 1000);
+    assert_eq!((rig.way_to(Target::Standby).0.as_str(), rig.count("backend.lagging")), ("b c", 0));
+}
+
+#[test]
+fn a_monitor_that_cannot_tell_what_is_replayed_shows_no_figure_and_still_knows_the_least_that_it_is() {
+    let mut rig = healthy(three());
+    let received = |at| ServerFacts { replayed: None, ..facts(Role::Standby, 1, at, &[]) };
+    at(&mut rig, "a", Role::Primary, 100 * MIB);
+    at(&mut rig, "c", Role::Standby, 100 * MIB);
+    rig.sees("b", received(100 * MIB));
+    assert_eq!((rig.way_to(Target::Standby).0.as_str(), shown(&rig, "b")), ("b c", None));
+    rig.sees("b", received(83 * MIB));
+    assert_eq!((rig.way_to(Target::Standby).0.as_str(), shown(&rig, "b")), ("c", None));
+    assert_eq!(rig.kinds(), ["backend.lagging", "pool.degraded"]);
 }
 
 #[test]

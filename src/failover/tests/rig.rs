@@ -66,7 +66,7 @@ fn check_order(commands: &[Command]) {
         Command::FenceSessions { .. } => 2,
         Command::PublishTable(_) => 3,
         Command::Report(_) => 4,
-        Command::StartWatch { .. } => 5,
+        Command::StartWatch { .. } | Command::Knock { .. } => 5,
         Command::StartProbe { .. } => 6,
     };
     let ranks: Vec<u8> = commands.iter().enumerate().map(rank).collect();
@@ -141,7 +141,7 @@ impl Rig {
                     self.watches.insert(*backend, *watch);
                 }
                 Command::StopWatch { backend } => assert!(self.watches.remove(backend).is_some(), "not watched"),
-                Command::FenceSessions { .. } | Command::KeepLineage { .. } => {}
+                Command::FenceSessions { .. } | Command::KeepLineage { .. } | Command::Knock { .. } => {}
             }
         }
         self.core.check_invariants().unwrap();

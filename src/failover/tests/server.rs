@@ -3,11 +3,11 @@
 use super::build::ms;
 use super::clustered::{denied, healthy, of_system, primary, standby, three, turned_away};
 use super::rig::{Rig, bad_answer, failed, passed, refused, timed_out};
-use crate::failover::server::meaning;
-use crate::failover::{Event, Order};
+use crate::failover::meanings::{Fate, fate, meaning};
+use crate::failover::{Change, Command, Event, Order};
 use crate::model::{
     AcceptPath, CheckError, DialError, HealthState, LoginError, Meaning, OutReason, PoolState, ProbeError, SessionPath,
-    WatchEnd, WatchError, WatchId, WatchNews,
+    Target, WatchEnd, WatchError, WatchId, WatchNews,
 };
 
 #[test]
@@ -18,6 +18,7 @@ fn every_combination_has_its_meaning() {
     let table = [
         (SessionPath::Silent, "unknown unknown dead frozen unreachable overloaded not_postgres"),
         (SessionPath::Open, "alive alive dead frozen frozen overloaded not_postgres"),
+        (SessionPath::Shut, "stopping stopping dead stopping stopping stopping not_postgres"),
         (SessionPath::Late, "unreachable overloaded dead frozen unreachable overloaded not_postgres"),
         (SessionPath::Lost, "unknown session_killed dead frozen unreachable overloaded not_postgres"),
         (SessionPath::Stopping, "stopping stopping dead stopping stopping stopping not_postgres"),
@@ -36,6 +37,185 @@ fn every_combination_has_its_meaning() {
             assert_eq!(meaning(session, accept).label(), word, "{session:?} {accept:?}");
         }
     }
+}
+
+#[test]
+fn every_combination_has_its_fate() {
+    use AcceptPath::{Alien, Answers, Errs, Mute, Refuses, Silent, Unreachable};
+    let accepts = [Silent, Answers, Refuses, Mute, Unreachable, Errs, Alien];
+    let table = [
+        (SessionPath::Silent, "serves serves doubted doubted doubted serves doubted"),
+        (SessionPath::Open, "serves serves doubted doubted doubted serves doubted"),
+        (SessionPath::Shut, "shut shut shut shut shut shut shut"),
+        (SessionPath::Late, "doubted serves doubted doubted doubted serves doubted"),
+        (SessionPath::Lost, "doubted serves doubted doubted doubted serves doubted"),
+        (SessionPath::Stopping, "out out doubted out out out doubted"),
+        (SessionPath::Starting, "out out doubted out out out doubted"),
+        (SessionPath::Full, "serves serves doubted doubted doubted serves doubted"),
+        (SessionPath::Denied, "serves serves doubted doubted doubted serves doubted"),
+        (SessionPath::Refused, "doubted serves doubted doubted doubted serves doubted"),
+        (SessionPath::Unanswered, "doubted serves doubted doubted doubted serves doubted"),
+        (SessionPath::Alien, "out out doubted doubted doubted out out"),
+        (SessionPath::Untried, "serves serves doubted doubted doubted serves doubted"),
+    ];
+    assert_eq!(table.len(), SessionPath::ALL.len());
+    for (session, row) in table {
+        for (accept, word) in accepts.into_iter().zip(row.split(' ')) {
+            let expected = match word {
+                "serves" => Fate::Serves,
+                "doubted" => Fate::Doubted,
+                "shut" => Fate::Shut,
+                _ => Fate::Out,
+            };
+            assert_eq!(fate(session, meaning(session, accept)), expected, "{session:?} {accept:?}");
+        }
+    }
+    for meaning in [Meaning::WrongSystem, Meaning::Alive] {
+        assert_eq!(fate(SessionPath::Open, meaning), Fate::Serves, "its part says the rest");
+    }
+}
+
+#[test]
+fn nobody_new_writes_to_a_server_that_accepts_and_says_nothing() {
+    let mute = || failed(ProbeError::Check(CheckError::AnswerTimedOut));
+    let mut rig = healthy(three());
+    let told = rig.told.len();
+    rig.after(ms(2000));
+    rig.answer("a", mute());
+    assert_eq!((rig.meaning("a").as_str(), rig.backend("a").health), ("frozen", HealthState::Healthy));
+    assert!(rig.holds() && rig.fences().is_empty() && rig.told.len() == told, "a doubt, and no more");
+    assert!(rig.server_reason("a").contains("in doubt: frozen"), "{}", rig.server_reason("a"));
+    rig.sees("a", primary(1, &[]));
+    assert!(rig.holds(), "that those who are in are served says nothing of who is not");
+    assert!(rig.wait("a") <= ms(70), "it is asked on at once");
+    rig.answer("a", passed());
+    assert_eq!((rig.way("pg"), rig.told.len()), ("a".to_owned(), told));
+    // While its session lives, silence on the accept path alone is counted like any failure.
+    rig.answer("a", mute());
+    rig.pass(ms(1000));
+    assert_eq!(rig.backend("a").health, HealthState::Healthy);
+    rig.answer("a", mute());
+    rig.answer("a", mute());
+    assert_eq!(rig.out_for("a"), Some(OutReason::CheckFailed));
+}
+
+#[test]
+fn a_stall_of_our_own_voids_what_the_accept_path_did_not_say() {
+    let mut rig = healthy(three());
+    rig.answer("a", failed(ProbeError::Check(CheckError::AnswerTimedOut)));
+    assert!(rig.holds());
+    rig.feed(Event::WasStalled { since: rig.now });
+    assert_eq!((rig.way("pg"), rig.meaning("a").as_str()), ("a".to_owned(), "alive"));
+}
+
+#[test]
+fn what_is_no_postgres_is_not_let_back_in_for_accepting() {
+    let mut rig = healthy(three());
+    let before = rig.told.len();
+    for _ in 0..5 {
+        rig.fails("b", WatchError::Login(LoginError::NotPostgres));
+        rig.live(ms(1000), &[]);
+    }
+    let kinds: Vec<&str> = rig.told[before..].iter().map(Change::kind).collect();
+    assert_eq!(kinds, ["backend.unhealthy", "pool.degraded"]);
+    rig.comes_back("b", standby(1, &[]));
+    assert_eq!(rig.state(), PoolState::Healthy);
+}
+
+#[test]
+fn a_login_that_came_to_no_end_allays_no_doubt() {
+    let mut rig = healthy(three());
+    rig.ends("a", WatchEnd::Terminated);
+    rig.fails("a", WatchError::Login(LoginError::ClosedEarly));
+    rig.answer("a", passed());
+    assert!(rig.holds(), "a server that stops still answers");
+    rig.fails("a", turned_away());
+    assert_eq!((rig.out_for("a"), rig.meaning("a").as_str()), (Some(OutReason::Dead), "stopping"));
+}
+
+#[test]
+fn that_we_could_not_ask_is_no_first_word() {
+    let own = WatchError::Dial(DialError::Local);
+    for error in [own, turned_away()] {
+        let mut rig = Rig::new(three());
+        rig.fails("b", error);
+        rig.open_session("a", primary(1, &[]));
+        rig.open_session("c", standby(1, &[]));
+        rig.fit(&["a", "c"]);
+        rig.answer("b", passed());
+        assert!(rig.holds() && rig.state() == PoolState::Unknown, "{error:?}: b may be the newer primary");
+        rig.open_session("b", primary(2, &[900]));
+        rig.answer("b", passed());
+        assert_eq!(rig.way("pg"), "b", "{error:?}");
+        // And it is not waited for in vain.
+        let mut rig = Rig::new(three());
+        rig.fails("b", error);
+        rig.open_session("a", primary(1, &[]));
+        rig.open_session("c", standby(1, &[]));
+        rig.live(ms(5000), &[]);
+        rig.fails("b", error);
+        assert!(rig.core.has_first_verdicts(), "{error:?}");
+        assert_eq!(rig.way("pg"), "a", "{error:?}");
+        let expected = if error == own { HealthState::Healthy } else { HealthState::Unhealthy };
+        assert_eq!(rig.backend("b").health, expected);
+    }
+}
+
+#[test]
+fn whoever_is_turned_away_beside_an_open_session_has_the_monitor_try_and_believe_it() {
+    let knocks = |rig: &Rig| rig.last.iter().filter(|command| matches!(command, Command::Knock { .. })).count();
+    let turned = || WatchNews::TurnedAway { detail: "the database system is shutting down".to_owned() };
+    let mut rig = healthy(three());
+    rig.dial_failed("a", DialError::TimedOut);
+    assert_eq!(knocks(&rig), 0);
+    rig.dial_failed("a", DialError::Unanswered);
+    assert_eq!(knocks(&rig), 1, "which of its clients it is, only another login can tell");
+    rig.ended_early("a", 1);
+    assert_eq!((knocks(&rig), rig.way("pg").as_str()), (1, "a"));
+    rig.tell("a", WatchNews::LetIn);
+    assert_eq!(rig.way("pg"), "a", "a client's doing, then");
+    rig.tell("a", turned());
+    assert!(rig.holds() && rig.fences().is_empty(), "nobody new, and whoever is there stays: {}", rig.deeds());
+    assert_eq!((rig.meaning("a").as_str(), rig.state()), ("stopping", PoolState::FailoverInProgress));
+    assert!(rig.server_reason("a").contains("is being shut down"), "{}", rig.server_reason("a"));
+    assert!(rig.server_reason("a").contains("the database system is shutting down"), "{}", rig.server_reason("a"));
+    rig.dial_failed("a", DialError::Unanswered);
+    assert_eq!(knocks(&rig), 0, "the monitor tries on by itself");
+    assert_eq!(rig.failovers(), ["1 pending: a >  (check_failed)"]);
+    assert!(!rig.backend("a").active && !rig.backend("a").eligible);
+    for _ in 0..3 {
+        rig.sees("a", primary(1, &[]));
+        rig.late("a", 30);
+        rig.on_time("a");
+        rig.answer("a", passed());
+        rig.tell("a", turned());
+    }
+    assert!(rig.holds() && rig.meaning("a") == "stopping", "neither path knows better");
+    // It is not shut down after all.
+    rig.tell("a", WatchNews::LetIn);
+    assert_eq!((rig.way("pg").as_str(), rig.state(), rig.meaning("a").as_str()), ("a", PoolState::Healthy, "alive"));
+    // Or it is: its last session ends, nobody listens, and who is promoted is followed.
+    rig.tell("a", turned());
+    rig.ends("a", WatchEnd::Closed);
+    assert!(rig.holds());
+    rig.fails("a", turned_away());
+    assert_eq!((rig.out_for("a"), rig.meaning("a").as_str()), (Some(OutReason::Dead), "stopping"));
+    rig.sees("b", primary(2, &[1000]));
+    assert_eq!(rig.way("pg"), "b");
+}
+
+#[test]
+fn a_standby_that_is_shut_down_gets_no_new_readers_and_a_promotion_is_followed_from_one() {
+    let turned = || WatchNews::TurnedAway { detail: String::new() };
+    let mut rig = healthy(three());
+    rig.tell("b", turned());
+    assert_eq!((rig.way_to(Target::Standby).0.as_str(), rig.state()), ("c", PoolState::Degraded));
+    assert!(rig.fences().is_empty());
+    rig.tell("b", WatchNews::LetIn);
+    assert_eq!((rig.way_to(Target::Standby).0.as_str(), rig.state()), ("b c", PoolState::Healthy));
+    rig.tell("a", turned());
+    rig.sees("b", primary(2, &[1000]));
+    assert_eq!((rig.way("pg").as_str(), rig.count("pool.failover")), ("b", 1));
 }
 
 #[test]
@@ -195,8 +375,9 @@ fn a_role_is_believed_of_whoever_lets_nobody_in_until_it_was_down() {
         rig.fails("a", error);
         rig.answer("a", passed());
         rig.answer("a", slow());
-        assert_eq!(rig.way("pg"), "a", "one slow answer proves nothing");
+        assert!(rig.holds() && rig.backend("a").server.unwrap().role.is_some(), "one slow answer proves nothing");
         rig.answer("a", passed());
+        assert_eq!(rig.way("pg"), "a");
         rig.answer("a", proof);
         assert_eq!(rig.backend("a").health, HealthState::Healthy, "once is no verdict");
         assert!(rig.holds(), "and it may have come back as anything");
@@ -232,7 +413,7 @@ fn whoever_is_never_let_in_has_no_part_and_says_why() {
     assert!(!rig.core.has_first_verdicts(), "the accept path has said nothing yet");
     rig.fit(&["a", "b", "c"]);
     assert!(rig.core.has_first_verdicts() && rig.holds());
-    assert_eq!(rig.state(), PoolState::FailoverInProgress);
+    assert_eq!(rig.state(), PoolState::Unknown, "nothing has failed over where nothing has ever served");
     assert!(
         rig.server_reason("a").contains("no_permission: the session is denied (not_authorized)"),
         "{}",
