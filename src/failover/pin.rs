@@ -105,7 +105,7 @@ impl Pool {
         self.pin = Some(pin);
         self.active = Some(priority);
         if let Some(id) = self.overruled().filter(|_| overrules) {
-            self.reject_others(id);
+            self.reject_others(id, effects);
         }
         self.elect(now, effects);
         let (ids, to) = (self.serving_ids(), self.fit_names(priority));

@@ -253,7 +253,7 @@ impl Pool {
     }
 
     /// A person has just said that `id` is the primary: whatever line is newer than its own is not followed any more.
-    pub(super) fn reject_others(&mut self, id: BackendId) {
+    pub(super) fn reject_others(&mut self, id: BackendId, effects: &mut Effects) {
         let facts_of = |member: &Member| member.server.as_ref().filter(|server| !server.is_foreign)?.facts.clone();
         let Some(chosen) = self.member(id).and_then(|member| member.server.as_ref()?.facts.clone()) else { return };
         let others: Vec<ServerFacts> =
@@ -262,6 +262,11 @@ impl Pool {
         let remembered = cluster.lineage.as_ref().map(Lineage::line);
         let lines: Vec<Line<'_>> = others.iter().map(Line::of).chain(remembered).collect();
         choose(&mut cluster.rejected, Line::of(&chosen), &lines);
+        // It was decided now, whether or not the chosen one ever serves.
+        if let Some(lineage) = cluster.lineage.as_mut().filter(|lineage| lineage.rejected != cluster.rejected) {
+            lineage.rejected.clone_from(&cluster.rejected);
+            effects.lineage = Some(lineage.clone());
+        }
     }
 
     /// Whether what serves is in doubt: then nobody new is sent there, and nothing else changes.
