@@ -547,7 +547,7 @@ impl World {
                 let is_among = |of: &Session| match which {
                     Sessions::All => true,
                     Sessions::Writing => of.writes,
-                    Sessions::Opening => of.writes && of.opens,
+                    Sessions::Opening => of.opens,
                 };
                 self.sessions.retain(|of| of.backend != backend || of.epoch >= epoch || !is_among(of));
             }

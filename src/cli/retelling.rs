@@ -178,7 +178,7 @@ pub(super) fn decision(decision: &Decision, names: &dyn Names) -> String {
             let which = match which {
                 Sessions::All => "sessions",
                 Sessions::Writing => "writing sessions",
-                Sessions::Opening => "writing sessions that have not begun",
+                Sessions::Opening => "sessions that have not begun",
             };
             format!("{which} of {} are closed ({reason}); its epoch is {epoch}", backend(*of, names))
         }

@@ -197,7 +197,9 @@ fn differences(pool: &PoolName, before: &PoolMemory, after: &PoolMemory, by: &By
         let counters = Some(is).filter(|counters| *counters != PoolCounters::default());
         changes.push(Change::Counters(pool.clone(), counters));
     }
-    if before.lineage != after.lineage {
+    // How far it was written alone is not worth a batch: that goes its own way now and then.
+    let is_like = before.lineage.as_ref().zip(after.lineage.as_ref()).is_some_and(|(was, is)| was.is_like(is));
+    if before.lineage != after.lineage && !is_like {
         // Names, numbers and places: there is always a JSON of them.
         let lineage = after.lineage.as_ref().map(|lineage| serde_json::to_string(lineage).unwrap_or_default());
         changes.push(Change::Lineage(pool.clone(), lineage));

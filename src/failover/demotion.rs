@@ -9,7 +9,7 @@ use super::cluster::Election;
 use super::event::Sessions;
 use super::member::Member;
 use super::pool::{Effects, Eviction, Pool};
-use super::primary::Holder;
+use super::primary::{Gone, Holder};
 use super::server::Server;
 use super::table::PoolRoutes;
 
@@ -32,7 +32,12 @@ impl Pool {
         let elected = cluster.elected();
         if elected.is_some() {
             let (reason, policy) = (OutReason::Demoted, self.plan.failover.sessions.demoted);
-            for (backend, epoch) in std::mem::take(&mut cluster.gone) {
+            let now = self.members.iter().find(|member| elected == Some(member.id));
+            for Gone { backend, epoch, name, address } in std::mem::take(&mut cluster.gone) {
+                // A renamed one has lost nothing.
+                if now.is_some_and(|member| member.plan.name == name || member.plan.address == address) {
+                    continue;
+                }
                 let may_go_on = policy != SessionPolicy::Close;
                 effects.evictions.extend(may_go_on.then(|| Eviction::of_opening(backend, epoch)));
                 effects.evictions.push(Eviction { backend, epoch, reason, policy, which: Sessions::All });
@@ -95,11 +100,12 @@ impl Pool {
     /// Member `id` goes with a plan: should another one be the primary later, sessions that are left there are to go.
     pub(super) fn primary_goes(&mut self, id: BackendId) {
         let Some(member) = self.member(id).filter(|member| self.is_written_to(member)) else { return };
-        let epoch = member.epoch.next();
+        let (name, address) = (member.plan.name.clone(), member.plan.address.clone());
+        let gone = Gone { backend: id, epoch: member.epoch.next(), name, address };
         if !member.server.as_ref().is_some_and(Server::may_have_sessions) {
             return;
         }
-        self.cluster.iter_mut().for_each(|cluster| cluster.gone.push((id, epoch)));
+        self.cluster.iter_mut().for_each(|cluster| cluster.gone.push(gone.clone()));
     }
 
     /// Takes note of where new sessions are led by the table that is published.

@@ -181,6 +181,6 @@ pub enum Sessions {
     /// Those that were led to the write target when they came. Not for a server that loses the role: those that read from it
     /// when it was promoted can write as well.
     Writing,
-    /// Those of them whose server has not answered yet: their clients are given another one.
+    /// Those whose server has not answered yet: their clients are given another one.
     Opening,
 }

@@ -25,11 +25,9 @@ impl Controller {
     ) {
         let Some(member) = self.present(backend, epoch).filter(|_| error != DialError::Local) else { return };
         let target = member.target;
-        let knock = error == DialError::Unanswered && lets_us_in(member);
         if member.health.suspect(now, error) {
             self.schedule.suspect(now, target);
         }
-        turn.watches.extend(knock.then_some(Command::Knock { backend }));
         self.hear(now, backend, Hearsay::Dial, turn);
     }
 

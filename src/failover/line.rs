@@ -143,7 +143,8 @@ impl Lineage {
     }
 
     /// Whether `other` says the same but for how far it was written.
-    pub(super) fn is_like(&self, other: &Self) -> bool {
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
         let Self { server, address, system, timeline, history, at: _, rejected } = self;
         let of = (&other.server, &other.address, &other.system, &other.timeline, &other.history, &other.rejected);
         (server, address, system, timeline, history, rejected) == of

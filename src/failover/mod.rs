@@ -173,8 +173,9 @@
 //! proof. With `automatic` off a new primary is not followed.
 //!
 //! **Whoever is the primary no more is fenced first.** When another server is the primary, or a server lives and is none any more,
-//! its writing sessions go by the policy `demoted`. A new write target is published only after these fences: in one turn first the table
-//! without it, then the fences, then the table with it. Sessions that read stay through promotions and demotions.
+//! all of its sessions go by the policy `demoted`: those that came to read can write there since its promotion, through which they stay.
+//! A new write target is published only after these fences: first the table without it, then the fences, then the table with it, in the
+//! same turn or, on a new line of history, once that is on disk.
 //!
 //! **A new line of history is on disk before anybody is sent there.** Who is about to lead is written down first
 //! ([`Command::KeepLineage`]), while the one before is fenced; clients wait for [`Event::LineageKept`], or [`KEPT_WITHIN`]: a disk
@@ -187,7 +188,8 @@
 //! server that is not the primary, whatever `when_down` says.
 //!
 //! **Readers have their own routes.** `standby` leads to standbys by priority, `prefer-standby` to them and then to the primary, `any` to
-//! all that are one of both. They go on without a primary; a pin does not concern them, a pause does.
+//! all that are one of both. They go on without a primary; a pause concerns them, and nobody reaches
+//! a primary that those who write are not led to, because of a pin or for whatever reason.
 //!
 //! **Behind is measured against the primary, by our own clock.** In bytes from its newest place to what a standby has replayed, in time
 //! since the first moment at which the primary was seen further on. Who is behind by more than `max_lag` or `max_lag_time` gets no new

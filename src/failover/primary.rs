@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::model::{
-    BackendId, BackendName, Epoch, Fork, HealthState, Lsn, MonoTime, OutReason, PoolState, Role, ServerFacts, SystemId,
-    Timeline,
+    Address, BackendId, BackendName, Epoch, Fork, HealthState, Lsn, MonoTime, OutReason, PoolState, Role, ServerFacts,
+    SystemId, Timeline,
 };
 
 use super::availability::Availability;
@@ -33,9 +33,8 @@ pub(super) struct Cluster {
     pub(super) has_served: bool,
     /// Until when at the latest whoever is elected waits for that to be on disk.
     pub(super) kept_by: Option<MonoTime>,
-    /// Servers that went with a plan while sessions there may have been able to write, and the first epoch that none of
-    /// these has.
-    pub(super) gone: Vec<(BackendId, Epoch)>,
+    /// Servers that went with a plan while sessions there may have been able to write.
+    pub(super) gone: Vec<Gone>,
     /// When it was last written down how far the primary had written, and what that was.
     pub(super) kept_at: Option<(MonoTime, Option<Lsn>)>,
     /// Where the primary was when.
@@ -65,6 +64,16 @@ impl Told {
         let is_same_line = self.left.zip(other.left).is_none_or(|(own, others)| own == others);
         self.server == other.server && self.timeline == other.timeline && is_same_line
     }
+}
+
+/// A server that is in the plan no more, with sessions that may write.
+#[derive(Debug, Clone)]
+pub(super) struct Gone {
+    pub(super) backend: BackendId,
+    /// The first epoch that none of them has.
+    pub(super) epoch: Epoch,
+    pub(super) name: BackendName,
+    pub(super) address: Address,
 }
 
 /// Whom those who write were led to last.
@@ -146,6 +155,10 @@ impl Pool {
             if cluster.elected() != elected {
                 cluster.samples.clear();
                 effects.returns.extend(elected.map(Return::Elected));
+                // Sessions that were only to drain stay, and are there to be let go again.
+                let back = self.members.iter_mut().filter(|member| elected == Some(member.id));
+                let servers = back.filter_map(|member| member.server.as_mut());
+                servers.for_each(|server| server.routed = server.routed.map(|epoch| epoch.max(server.cut)));
             }
             cluster.election = election;
         }

@@ -51,7 +51,7 @@ impl Pool {
     /// The tier of a cluster's server that served last, in this process or before, if it is there still.
     pub(super) fn served_last(&self) -> Option<u32> {
         let lineage = self.cluster.as_ref()?.lineage.as_ref()?;
-        self.named(&lineage.server).map(|member| member.tier)
+        self.members().iter().find(|member| lineage.is_of(&member.plan)).map(|member| member.tier)
     }
 
     /// The best tier with a fit backend, or else the best of those that are slow.

@@ -157,7 +157,7 @@ labelled! {
         Drained = "drained",
         /// The pool went back to a better tier.
         FailedBack = "failed_back",
-        /// It is not the primary any more; for sessions that may write.
+        /// It is not the primary any more.
         Demoted = "demoted",
         /// It is a standby, and too far behind.
         Lagging = "lagging",

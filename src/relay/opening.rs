@@ -317,8 +317,8 @@ fn heard_of_backend(
     buffers.give_back(filled.buffer);
     match first_answer(said) {
         FirstAnswer::NotNow(why) if may_go_elsewhere => Some(Opening::TurnedAway(why)),
-        FirstAnswer::ErrorBegun if may_go_elsewhere => None,
-        FirstAnswer::NotNow(_) | FirstAnswer::ErrorBegun | FirstAnswer::Other => Some(Opening::Opened(begun(said))),
+        FirstAnswer::Begun if may_go_elsewhere => None,
+        FirstAnswer::NotNow(_) | FirstAnswer::Begun | FirstAnswer::Other => Some(Opening::Opened(begun(said))),
     }
 }
 

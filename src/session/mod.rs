@@ -169,8 +169,8 @@ async fn turned_away(
     }
     // Its place among those who wait is free before it is told anything.
     let is_late = search.is_late();
-    let Search { first, packet, hold, full, .. } = search;
-    drop(hold);
+    let Search { first, packet, hold, line, full, .. } = search;
+    drop((hold, line));
     match (&client, packet) {
         (Some(client), Some(FirstPacket::Cancel(key))) => {
             cancel::pass_on(&worker, &entrance, client, caller, Request { key, is_late }).await;

@@ -349,6 +349,7 @@ fn a_server_of_another_name_at_the_same_address_is_the_same() {
     rig.replan(named("z"));
     rig.open_session("z", untold(primary(2, &[900])));
     rig.fit(&["z"]);
+    assert!(rig.fences().is_empty(), "it has lost nothing, and its sessions drain: {}", rig.deeds());
     assert_eq!((rig.way("pg"), rig.remembered().lineage.unwrap().server.as_str()), ("z".to_owned(), "z"));
 }
 

@@ -168,7 +168,7 @@ fn whoever_is_turned_away_beside_an_open_session_has_the_monitor_try_and_believe
     let mut rig = healthy(three());
     rig.dial_failed("a", DialError::TimedOut);
     assert_eq!(knocks(&rig), 0);
-    rig.dial_failed("a", DialError::Unanswered);
+    rig.ended_early("a", 1);
     assert_eq!(knocks(&rig), 1, "which of its clients it is, only another login can tell");
     rig.ended_early("a", 1);
     assert_eq!((knocks(&rig), rig.way("pg").as_str()), (1, "a"));
@@ -179,7 +179,7 @@ fn whoever_is_turned_away_beside_an_open_session_has_the_monitor_try_and_believe
     assert_eq!((rig.meaning("a").as_str(), rig.state()), ("stopping", PoolState::FailoverInProgress));
     assert!(rig.server_reason("a").contains("is being shut down"), "{}", rig.server_reason("a"));
     assert!(rig.server_reason("a").contains("the database system is shutting down"), "{}", rig.server_reason("a"));
-    rig.dial_failed("a", DialError::Unanswered);
+    rig.ended_early("a", 1);
     assert_eq!(knocks(&rig), 0, "the monitor tries on by itself");
     assert_eq!(rig.failovers(), ["1 pending: a >  (check_failed)"]);
     assert!(!rig.backend("a").active && !rig.backend("a").eligible);

@@ -129,8 +129,8 @@ pub enum NotNow {
 pub enum FirstAnswer {
     /// An error: it lets nobody in now.
     NotNow(NotNow),
-    /// An error, of which the rest is still to come.
-    ErrorBegun,
+    /// What may be an error, of which the rest is still to come.
+    Begun,
     /// Anything else.
     Other,
 }
@@ -139,13 +139,16 @@ pub enum FirstAnswer {
 /// come in is said in the same breath before an error.
 #[must_use]
 pub fn first_answer(answer: &[u8]) -> FirstAnswer {
+    if !answer.is_empty() && AUTHENTICATION_OK.starts_with(answer) {
+        return FirstAnswer::Begun;
+    }
     let answer = answer.strip_prefix(AUTHENTICATION_OK).unwrap_or(answer);
     let Some((b'E', rest)) = answer.split_first() else { return FirstAnswer::Other };
-    let Some((&length, fields)) = rest.split_first_chunk() else { return FirstAnswer::ErrorBegun };
+    let Some((&length, fields)) = rest.split_first_chunk() else { return FirstAnswer::Begun };
     let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
     // Text of servers that cannot fork, or of something else, is a length of many megabytes.
     let Some(length) = length.checked_sub(4).filter(|&length| length <= ERROR_MAX) else { return FirstAnswer::Other };
-    let Some(fields) = fields.get(..length) else { return FirstAnswer::ErrorBegun };
+    let Some(fields) = fields.get(..length) else { return FirstAnswer::Begun };
     match fields.split(|&byte| byte == 0).find_map(|field| field.strip_prefix(b"C")) {
         Some(b"57P03" | b"57P01") => FirstAnswer::NotNow(NotNow::Down),
         Some(b"53300") => FirstAnswer::NotNow(NotNow::Full),
@@ -219,18 +222,18 @@ mod tests {
     fn an_error_is_known_when_all_of_it_is_there() {
         let error = cannot_connect_now("the database system is shutting down", "");
         for end in 0..error.len() {
-            let due = if end == 0 { FirstAnswer::Other } else { FirstAnswer::ErrorBegun };
+            let due = if end == 0 { FirstAnswer::Other } else { FirstAnswer::Begun };
             assert_eq!(first_answer(&error[..end]), due, "{end} bytes");
         }
         assert_eq!(first_answer(&error), FirstAnswer::NotNow(NotNow::Down));
         assert_eq!(first_answer(&[&error[..], b"and more"].concat()), FirstAnswer::NotNow(NotNow::Down));
         let other = [&b"E\0\0\0\x1aSFATAL\0C28000\0MC57P03"[..], b"\0\0\0"].concat();
         assert_eq!(first_answer(&other), FirstAnswer::Other, "words are no code");
-        for never in [&b"Ecould not fork new process"[..], b"E\0\0\0\x03", b"R\0", b"N", b"S", b"HTTP"] {
+        for never in [&b"Ecould not fork new process"[..], b"E\0\0\0\x03", b"R\0\0\0\x0c", b"N", b"S", b"HTTP"] {
             assert_eq!(first_answer(never), FirstAnswer::Other, "{never:?}");
         }
         let long = |length: usize| [&b"E"[..], &u32::try_from(4 + length).unwrap().to_be_bytes()].concat();
-        assert_eq!(first_answer(&long(ERROR_MAX)), FirstAnswer::ErrorBegun);
+        assert_eq!(first_answer(&long(ERROR_MAX)), FirstAnswer::Begun);
         assert_eq!(first_answer(&long(ERROR_MAX + 1)), FirstAnswer::Other, "too much to wait for");
     }
 
@@ -242,7 +245,9 @@ mod tests {
         assert_eq!(first_answer(&with("53300")), FirstAnswer::NotNow(NotNow::Full));
         let let_in = [&b"R\0\0\0\x08\0\0\0\0"[..], &with("53300")].concat();
         assert_eq!(first_answer(&let_in), FirstAnswer::NotNow(NotNow::Full));
-        assert_eq!(first_answer(&let_in[..20]), FirstAnswer::ErrorBegun);
+        for end in 1..let_in.len() {
+            assert_eq!(first_answer(&let_in[..end]), FirstAnswer::Begun, "{end} bytes");
+        }
         let asks = [&b"R\0\0\0\x08\0\0\0\x03"[..], &stopping].concat();
         for other in [with("28P01"), asks] {
             assert_eq!(first_answer(&other), FirstAnswer::Other, "{other:?}");
@@ -262,9 +267,9 @@ mod tests {
                 let whole = first_answer(&bytes);
                 for end in 1..bytes.len() {
                     let part = first_answer(&bytes[..end]);
-                    prop_assert!(part == FirstAnswer::ErrorBegun || part == whole, "{part:?} of {whole:?}");
+                    prop_assert!(part == FirstAnswer::Begun || part == whole, "{part:?} of {whole:?}");
                 }
-                prop_assert!(whole != FirstAnswer::ErrorBegun || bytes.len() < 5 + ERROR_MAX);
+                prop_assert!(whole != FirstAnswer::Begun || bytes.len() < 5 + ERROR_MAX);
             }
         }
 
