@@ -8,7 +8,7 @@ use super::rig::Rig;
 use crate::failover::Change;
 use crate::failover::Event;
 use crate::failover::lag::Samples;
-use crate::model::{Lsn, MonoTime, Role, ServerFacts, SessionPolicy, Target, WatchEnd};
+use crate::model::{Lsn, MonoTime, OutReason, Role, ServerFacts, SessionPolicy, Target, WatchEnd};
 
 const MIB: u64 = 1 << 20;
 
@@ -225,4 +225,42 @@ fn samples_are_bounded_and_reach_back() {
     assert!(behind.time.abs_diff(ms(20_000)) <= ms(40), "{behind:?}");
     let behind = samples.behind(now, Lsn(0)).unwrap();
     assert!(behind.time >= ms(20_000) && behind.bytes == 100_000, "{behind:?}");
+}
+
+#[test]
+fn who_says_the_same_place_again_was_there_since_it_said_so_first_and_samples_are_kept_a_step_apart() {
+    let moment = |millis: u64| MonoTime::ZERO + ms(millis);
+    // Of 1,024 samples, half for the limit: one each 2 ms.
+    let taken = |samples: &[(u64, u64)]| {
+        let mut all = Samples::default();
+        samples.iter().for_each(|&(millis, at)| all.take(moment(millis), Lsn(at), ms(1024)));
+        all
+    };
+    let idle = taken(&[(0, 100), (1, 200), (5, 200)]);
+    assert_eq!(idle.behind(moment(10), Lsn(150)).unwrap().time, ms(9));
+    let apart = taken(&[(0, 100), (2, 200), (3, 300)]);
+    assert_eq!(apart.behind(moment(10), Lsn(150)).unwrap().time, ms(8));
+}
+
+#[test]
+fn what_was_measured_counts_to_the_end_of_its_time_and_a_limit_in_time_is_met_by_who_just_keeps_it() {
+    let mut rig = healthy(three().postgres_with(|of| of.max_lag_time = ms(4000)));
+    rig.live(ms(1000), &[]);
+    at(&mut rig, "a", Role::Primary, 2000);
+    rig.after(ms(4000));
+    at(&mut rig, "b", Role::Standby, 1000);
+    assert_eq!(shown(&rig, "b"), Some((1000, ms(4000))), "as long as it counts");
+    assert_eq!(rig.way_to(Target::Standby).0, "b", "4 s are not more than 4 s; c said nothing for too long");
+}
+
+#[test]
+fn who_is_on_another_line_loses_its_sessions_once() {
+    let mut rig = healthy(three().sessions(|of| of.lagging = SessionPolicy::Close));
+    rig.dies("a");
+    rig.sees("b", primary(2, &[900]));
+    rig.sees("c", facts(Role::Standby, 2, 1000, &[950]));
+    let cut = |rig: &Rig| rig.fences().iter().filter(|(_, _, reason)| *reason == OutReason::Lagging).count();
+    assert_eq!(cut(&rig), 1, "{}", rig.deeds());
+    rig.sees("c", facts(Role::Standby, 2, 1001, &[950]));
+    assert_eq!(cut(&rig), 0, "{}", rig.deeds());
 }

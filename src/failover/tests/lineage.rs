@@ -366,3 +366,14 @@ fn what_an_older_version_has_written_down_is_read() {
     assert_eq!(rig.way("pg"), "b");
     rig.ends("b", WatchEnd::Closed);
 }
+
+#[test]
+fn how_far_the_line_before_went_says_nothing_of_two_that_were_promoted_one_after_the_other() {
+    let mut rig = healthy(three().manual_failover());
+    rig.sees("a", leads(1, 50 * MIB, &[]));
+    rig.dies("a");
+    rig.sees("b", leads(2, 1100, &[900]));
+    rig.sees("c", leads(3, 1200, &[900, 1000]));
+    assert!(rig.server_reason("c").starts_with("the primary"), "{}", rig.server_reason("c"));
+    assert_eq!(told(&rig, "pool.split_brain").0, 0);
+}
