@@ -264,3 +264,11 @@ fn who_is_on_another_line_loses_its_sessions_once() {
     rig.sees("c", facts(Role::Standby, 2, 1001, &[950]));
     assert_eq!(cut(&rig), 0, "{}", rig.deeds());
 }
+
+#[test]
+fn without_a_limit_in_bytes_nobody_is_too_far_behind_in_them() {
+    let mut rig = healthy(three().postgres_with(|of| of.max_lag = 0));
+    at(&mut rig, "a", Role::Primary, 100 * MIB);
+    at(&mut rig, "b", Role::Standby, 1);
+    assert_eq!((lag(&rig, "b").0, rig.way_to(Target::Standby).0.as_str()), (100 * MIB - 1, "b c"));
+}

@@ -377,3 +377,15 @@ fn how_far_the_line_before_went_says_nothing_of_two_that_were_promoted_one_after
     assert!(rig.server_reason("c").starts_with("the primary"), "{}", rig.server_reason("c"));
     assert_eq!(told(&rig, "pool.split_brain").0, 0);
 }
+
+#[test]
+fn a_primary_that_comes_back_more_than_a_segment_short_is_told_of() {
+    for (short, times) in [(16 * MIB, 0), (16 * MIB + 1, 1)] {
+        let mut rig = healthy(three());
+        rig.sees("a", leads(1, 50 * MIB, &[]));
+        let before = told(&rig, "pool.primary_changed").0;
+        rig.dies("a");
+        rig.comes_back("a", leads(1, 50 * MIB - short, &[]));
+        assert_eq!((rig.way("pg").as_str(), told(&rig, "pool.primary_changed").0 - before), ("a", times), "{short}");
+    }
+}
