@@ -23,6 +23,19 @@ fn order(listener: SocketAddr) {
     ends(&mut client);
 }
 
+/// A daemon whose active backend is at `a`, whose checks `health` answers, seldom; `b` stands by.
+fn seldom_asked(a: SocketAddr, health: &HttpServer, b: &Backend) -> Daemon {
+    Daemon::start(&format!(
+        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n\
+         [pools.orders.check]\ninterval = \"1h\"\ntimeout = \"1h\"\n\
+         [pools.orders.backends.a]\naddress = \"{}\"\npriority = 1\n\
+         check = {{ kind = \"http\", http = {{ port = {}, path = \"/\" }} }}\n{}",
+        a,
+        health.addr().port(),
+        b.toml("orders", 2)
+    ))
+}
+
 #[test]
 fn a_backend_that_ends_sessions_before_its_first_answer_is_taken_out() {
     let b = Backend::start("b");
@@ -34,15 +47,7 @@ fn a_backend_that_ends_sessions_before_its_first_answer_is_taken_out() {
         Ok(())
     });
     let health = HttpServer::start(server.addr.ip(), 200);
-    let daemon = Daemon::start(&format!(
-        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n\
-         [pools.orders.check]\ninterval = \"1h\"\ntimeout = \"1h\"\n\
-         [pools.orders.backends.a]\naddress = \"{}\"\npriority = 1\n\
-         check = {{ kind = \"http\", http = {{ port = {}, path = \"/\" }} }}\n{}",
-        server.addr,
-        health.addr().port(),
-        b.toml("orders", 2)
-    ));
+    let daemon = seldom_asked(server.addr, &health, &b);
     let orders = daemon.listener("orders");
     daemon.wait_active("orders", "a");
     // Its own probes have nothing to say to it.
@@ -75,15 +80,7 @@ fn a_stranger_takes_nobody_out_who_answers_others() {
         Ok(())
     });
     let health = HttpServer::start(server.addr.ip(), 200);
-    let daemon = Daemon::start(&format!(
-        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n\
-         [pools.orders.check]\ninterval = \"1h\"\ntimeout = \"1h\"\n\
-         [pools.orders.backends.a]\naddress = \"{}\"\npriority = 1\n\
-         check = {{ kind = \"http\", http = {{ port = {}, path = \"/\" }} }}\n{}",
-        server.addr,
-        health.addr().port(),
-        b.toml("orders", 2)
-    ));
+    let daemon = seldom_asked(server.addr, &health, &b);
     let orders = daemon.listener("orders");
     daemon.wait_active("orders", "a");
     // No probe takes anything away.
