@@ -85,16 +85,7 @@ fn thread(balance: Balance, backends: u32) -> Thread {
     let (metrics, pool) = (Metrics::new().unwrap(), PoolName::from(fixture::POOL));
     let live = |route: &Route| {
         let (metrics, name) = (metrics.backend(&pool, &route.name), route.name.clone());
-        (
-            route.backend,
-            Arc::new(BackendLive {
-                pool: pool.clone(),
-                name,
-                metrics,
-                load: Arc::clone(&route.load),
-                early_ends: Default::default(),
-            }),
-        )
+        (route.backend, Arc::new(BackendLive::new(pool.clone(), name, metrics, Arc::clone(&route.load))))
     };
     let backends = table.pools[&pool].tiers[0].routes().iter().map(live).collect();
     let pools = BTreeMap::from([(pool.clone(), Arc::new(PoolLive::new(metrics.pool(&pool))))]);

@@ -1,8 +1,8 @@
 //! changeover: the automatic changeover switch for TCP.
 //!
 //! A daemon that stands in front of backends, relays clients to one that is fit, and moves to the next
-//! in milliseconds when it is not. Two planes: the **control plane** is one thread that decides and answers
-//! the admin API, and one that probes and watches for it; the **data plane** is one thread per core that accepts, picks,
+//! in milliseconds when it is not. Two planes: the **control plane** is one thread that decides, one that
+//! probes and watches for it, and one that answers the admin API; the **data plane** is one thread per core that accepts, picks,
 //! dials and relays. They meet in [`routing`] alone.
 //!
 //! The modules stand on floors, and imports only go down (`tests/tidy` is the wall):
@@ -12,7 +12,7 @@
 //! | 8 | [`demo`] |
 //! | 7 | [`daemon`], [`cli`] |
 //! | 6 | [`listener`] |
-//! | 5 | [`session`], [`control`], [`admin`] |
+//! | 5 | [`session`], [`control`], [`admin`], [`webhook`] |
 //! | 4 | [`relay`], [`probe`], [`watch`], [`settings`] |
 //! | 3 | [`routing`], [`store`] |
 //! | 2 | [`config`], [`sys`], [`telemetry`], [`wire`] |
@@ -36,7 +36,8 @@
 //!    reaches its client or its backend, and the clients that are left to be closed are closed at a pace.
 //!    Tests: `the_table_is_published_before_sessions_are_fenced`,
 //!    `no_session_is_admitted_with_an_epoch_below_the_last_fence`,
-//!    `a_fence_of_those_that_write_leaves_those_that_read`, `sessions_that_write_are_cut_and_those_that_read_go_on`,
+//!    `a_fence_of_those_that_open_leaves_those_that_have_begun`,
+//!    `the_sessions_of_a_demoted_server_are_cut_and_those_of_another_go_on`,
 //!    `a_session_fenced_while_it_dialled_is_stale`, `a_session_fenced_before_the_first_answer_keeps_its_client`,
 //!    `when_a_fence_returns_no_byte_reaches_the_client`, `nothing_is_written_or_arrives_after_the_silence`,
 //!    `nothing_of_a_message_arrives_after_its_fence`, `nothing_of_a_spliced_answer_arrives_after_its_fence`,
@@ -72,13 +73,16 @@
 //! 10. A reload that fails changes nothing, and no secret is ever printed.
 //!     Tests: `a_bad_file_changes_nothing_and_the_log_says_where_and_why`,
 //!     `no_secret_is_ever_printed`, `no_secret_is_printed_by_check`, `no_secret_is_in_a_recording`,
+//!     `no_credential_is_in_any_answer_log_line_or_event`,
 //!     `no_caller_reads_the_daemons_files_or_runs_a_program_or_sets_a_secret`.
-//! 11. An order that is refused changes nothing, and over TCP nobody gives one. New sessions of a pinned pool go to what it is pinned to and nowhere else,
-//!     and clients of a paused pool wait.
+//! 11. An order that is refused changes nothing, and nobody gives one who has not proved that they may; a route that is in no table
+//!     answers nobody. New sessions of a pinned pool go to what it is pinned to and nowhere else, and clients of a paused pool wait.
 //!     Tests: `what_cannot_be_is_refused_with_the_reason`, `an_order_that_is_refused_says_why_and_changes_nothing`,
 //!     `a_pinned_backend_serves_alone_until_failback`, `any_sequence_of_events_keeps_the_rules`,
 //!     `clients_of_a_paused_pool_wait_whatever_the_policy_and_sessions_go_on`,
-//!     `what_cannot_be_is_refused_with_a_code_and_changes_nothing`, `callers_over_tcp_can_change_nothing`.
+//!     `what_cannot_be_is_refused_with_a_code_and_changes_nothing`, `callers_over_tcp_can_change_nothing`,
+//!     `every_route_for_every_kind_of_caller`, `what_is_in_no_table_answers_nobody`, `every_algorithm_takes_its_own_and_no_other`,
+//!     `every_change_and_every_refusal_is_in_the_audit_trail`.
 //! 12. What was said to be durable is there after a SIGKILL, an event's id is given once, and a disk that is
 //!     full, broken or slow holds nobody up. What people ordered is in force again before the first verdicts, and is no news.
 //!     Tests: `what_was_acknowledged_is_there_after_each_of_fifty_kills`, `drains_pins_and_pauses_outlive_a_restart`,
@@ -104,6 +108,11 @@
 //!     disk that does not answer: `a_new_line_of_history_is_written_down_before_anybody_is_sent_there_and_the_fence_waits_for_no_disk`,
 //!     `a_disk_that_does_not_answer_holds_a_failover_up_for_a_tenth_of_a_second`,
 //!     `a_daemon_that_is_killed_right_after_the_first_write_to_a_new_primary_knows_the_old_one_for_what_it_is`.
+//! 14. Nobody who decides, and nobody else who listens, waits for one that does not take what it is told: a subscriber of the
+//!     live events loses its place, and a webhook's events wait in the history, where none is lost and none overtakes another.
+//!     Tests: `all_who_read_get_all_in_order_and_those_who_do_not_are_dropped`, `whoever_comes_back_goes_on_without_a_gap_or_a_double`,
+//!     `a_receiver_that_hangs_holds_up_no_failover`, `nothing_is_lost_when_the_daemon_is_killed`,
+//!     `whatever_a_receiver_does_it_gets_all_of_them_in_order_once_it_takes_them`.
 
 pub mod admin;
 pub mod cli;
@@ -123,4 +132,5 @@ pub mod store;
 pub mod sys;
 pub mod telemetry;
 pub mod watch;
+pub mod webhook;
 pub mod wire;

@@ -6,14 +6,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc;
 
-use changeover::cli::{self, ClientCommand, DEFAULT_CONFIG, Exit, ReplayArgs};
+use changeover::cli::{self, ClientCommand, CompletionArgs, DEFAULT_CONFIG, DoctorArgs, Exit, ManArgs, ReplayArgs};
 use changeover::control::RecordTo;
 use changeover::daemon::{self, RunError, StartError};
 use changeover::demo::{self, DemoArgs};
 use changeover::store::StoreError;
 use changeover::sys::{Signal, on_signals};
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::CompleteEnv;
 
 /// The automatic changeover switch for TCP: a local proxy that moves new connections to a healthy
 /// backend in milliseconds, and holds them while there is none.
@@ -48,10 +49,22 @@ enum Command {
     Demo(DemoArgs),
     #[command(flatten)]
     Client(ClientCommand),
+    /// Try everything that a configuration needs, and say what is missing and how to mend it
+    ///
+    /// What servers notice of it: each backend is checked once, as the daemon would check it, four at
+    /// a time. To each PostgreSQL server the monitor logs in once, one server after the other: for that
+    /// moment it takes one of max_wal_senders there (with session = "plain", one of max_connections).
+    /// Nothing is written and nothing is listened to.
+    #[command(verbatim_doc_comment)]
+    Doctor(DoctorArgs),
     /// Decide a recording again, and show what was decided when and why
     Replay(ReplayArgs),
     /// Print the JSON schema of the configuration file
     Schema,
+    /// Print the script by which a shell completes this command, names of pools and backends included
+    Completions(CompletionArgs),
+    /// Print the man page, or write those of all commands
+    Man(ManArgs),
     /// A backend of the demo: says its name, then echoes; ends with its standard input
     #[command(hide = true)]
     DemoBackend {
@@ -63,6 +76,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Ends the program if it is a shell that asks.
+    CompleteEnv::with_factory(Cli::command).var(cli::COMPLETE_VARIABLE).complete();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -72,8 +87,11 @@ fn main() -> ExitCode {
         Command::Check { config } => finish(cli::check(&config)),
         Command::Demo(args) => demo(&args),
         Command::Client(command) => finish(cli::run(&command)),
+        Command::Doctor(args) => finish(cli::doctor(&args)),
         Command::Replay(args) => finish(cli::replay(&args)),
         Command::Schema => finish(cli::schema()),
+        Command::Completions(args) => finish(cli::completions(&args, &Cli::command())),
+        Command::Man(args) => finish(cli::man(&args, Cli::command())),
         Command::DemoBackend { bind, name } => internal(demo::backend::serve(bind, &name).map(|()| Exit::Done)),
     }
     .into()
@@ -89,9 +107,11 @@ fn unrecorded(error: &StartError) -> Exit {
     match error {
         StartError::Record { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => Exit::Permission,
         StartError::Record { .. } => Exit::Usage,
-        StartError::Bind { .. } | StartError::Thread(_) | StartError::Metrics(_) | StartError::Store(_) => {
-            Exit::Internal
-        }
+        StartError::Bind { .. }
+        | StartError::Credentials(_)
+        | StartError::Thread(_)
+        | StartError::Metrics(_)
+        | StartError::Store(_) => Exit::Internal,
     }
 }
 

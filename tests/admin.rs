@@ -5,14 +5,18 @@
 mod support;
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use changeover::config::Document;
 use changeover::daemon::{self, Options};
+use support::callers::token_table;
 use support::net::{ends, meet};
-use support::{Backend, DEADLINE, Daemon, changeover, dial, fresh_addr, http, metrics, visit, wait_for, wait_until};
+use support::{
+    Backend, DEADLINE, Daemon, changeover, dial, dial_unix, fresh_addr, http, metrics, visit, wait_for, wait_until,
+};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -72,9 +76,42 @@ fn a_page_whose_name_leads_to_loopback_reads_nothing() {
         assert_eq!(get("HTTP/1.1", &format!("Host: {host}\r\n")).status, 200, "{host}");
     }
     assert_eq!(get("HTTP/1.0", "").status, 200, "no browser leaves it out");
-    let over_unix = std::os::unix::net::UnixStream::connect(&socket).expect("accepted");
-    let head = "GET /api/v1/pools HTTP/1.1\r\nHost: evil.example\r\n";
-    assert_eq!(support::http::exchange_head(over_unix, head).expect("answered").status, 200);
+    // A Unix socket may have been forwarded to a port of loopback.
+    let over_unix = |host: &str| {
+        let head = format!("GET /api/v1/pools HTTP/1.1\r\nHost: {host}\r\n");
+        support::http::exchange_head(dial_unix(&socket).expect("accepted"), &head).expect("answered")
+    };
+    let answer = over_unix("evil.example:7072");
+    assert_eq!((answer.status, &answer.json()["code"]), (421, &"misdirected_request".into()), "{answer:?}");
+    for host in ["localhost", "localhost:7072", "127.0.0.1:7072"] {
+        assert_eq!(over_unix(host).status, 200, "{host}");
+    }
+}
+
+#[test]
+fn no_answer_is_guessed_at_or_kept_by_those_in_between() {
+    let a = Backend::start("a");
+    let daemon = Daemon::start(&config(&[&a], ""));
+    for (path, status, caching) in [
+        ("/api/v1/pools", 200, "private, no-cache"),
+        ("/api/v1/pools/orders/failover-config", 200, "private, no-cache"),
+        ("/api/v1/sessions", 200, "no-store"),
+        ("/metrics", 200, "no-store"),
+        ("/healthz", 200, "no-store"),
+        ("/api/v1/pools/nope", 404, "no-store"),
+        ("/nothing", 404, "no-store"),
+        ("/", 200, "no-cache"),
+    ] {
+        let answer = daemon.admin_get(path);
+        let told = (answer.status, answer.header("x-content-type-options"), answer.header("cache-control"));
+        assert_eq!(told, (status, "nosniff", caching), "{path}");
+    }
+    let known = support::http::exchange_head(
+        dial(daemon.admin()).expect("accepted"),
+        "GET /api/v1/pools/orders/failover-config HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: *\r\n",
+    );
+    let known = known.expect("answered");
+    assert_eq!((known.status, known.header("cache-control")), (304, "private, no-cache"));
 }
 
 #[test]
@@ -213,7 +250,8 @@ fn a_slow_caller_stops_no_other() {
     for _ in 0..10 {
         assert_eq!(daemon.admin_get("/healthz").status, 200);
     }
-    assert!(start.elapsed() < Duration::from_secs(5), "ten answers took {:?}", start.elapsed());
+    // The heads of those requests are waited for for ten seconds.
+    assert!(start.elapsed() < Duration::from_secs(8), "ten answers took {:?}", start.elapsed());
     assert_eq!(visit(daemon.listener("orders")).expect("served"), "a");
     drop(slow);
 }
@@ -280,6 +318,8 @@ fn a_daemon_whose_backend_never_answered_says_so_in_words() {
     let backend = daemon.backend("orders", "a");
     assert_ne!(backend["reason"], "", "{backend}");
     assert!(backend["last_error"].as_str().is_some_and(|error| error.contains("refused")), "{backend}");
+    let times = ["since", "last_error_at", "last_check"].map(|key| backend[key].as_str().unwrap_or_default());
+    assert!(!times[0].is_empty() && times.is_sorted(), "the last failure is no older than the first: {backend}");
     assert_eq!(backend["latency_ms"], serde_json::Value::Null, "{backend}");
 }
 
@@ -332,13 +372,18 @@ fn nobody_is_answered_before_the_first_plan_is_in_force() {
     let (a, dir) = (Backend::start("a"), tempfile::tempdir().unwrap());
     let (socket, file) = (dir.path().join("admin.sock"), dir.path().join("changeover.toml"));
     let admin = format!("[admin]\nbind = [\"unix:{}\", \"127.0.0.1:0\"]\n", socket.display());
+    // The daemon runs in this very process, which is nobody to it without a token.
+    let admin = admin + &token_table("ops", "tests-only", "admin", "");
     std::fs::write(&file, format!("[daemon]\nworkers = 1\n{admin}{}", config(&[&a], ""))).unwrap();
     let document = Document::load(&file).unwrap();
     let (answer, answered) = mpsc::channel();
-    let (path, at) = ("/api/v1/pools/orders/backends", socket.clone());
+    let at = socket.clone();
+    let ask = |at: &Path, method: &str, path: &str, body: &str| {
+        http::send_with(dial_unix(at).ok()?, method, path, "Authorization: Bearer tests-only\r\n", body).ok()
+    };
     let client = std::thread::spawn(move || {
         let body = format!("{{\"name\": \"b\", \"address\": \"{}\", \"priority\": 2}}", fresh_addr());
-        let response = wait_for("an answer", DEADLINE, || http::send_unix(&at, "POST", path, &body).ok());
+        let response = wait_for("an answer", DEADLINE, || ask(&at, "POST", "/api/v1/pools/orders/backends", &body));
         answer.send(()).unwrap();
         response
     });
@@ -347,7 +392,7 @@ fn nobody_is_answered_before_the_first_plan_is_in_force() {
     let daemon = tracing::subscriber::with_default(log, start);
     let registered = client.join().unwrap();
     assert_eq!(registered.status, 201, "{}", registered.body);
-    let pool = http::get_unix(&socket, "/api/v1/pools/orders").unwrap().json();
+    let pool = ask(&socket, "GET", "/api/v1/pools/orders", "").unwrap().json();
     let names: Vec<_> = pool["backends"].as_array().unwrap().iter().map(|b| b["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["a", "b"], "what was changed meanwhile stays");
     daemon.stop(Duration::ZERO);

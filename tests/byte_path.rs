@@ -17,12 +17,18 @@ use changeover::sys::{Gated, Stream, connect};
 use counting::allocations;
 use tokio::task::{LocalSet, spawn_local};
 
+/// How long any step may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A socket of the relay's, and its other end.
 async fn pair() -> (Stream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let ours =
         connect(&listener.local_addr().unwrap().to_string().parse().unwrap(), Duration::from_secs(10)).await.unwrap();
-    (ours, listener.accept().unwrap().0)
+    let other = listener.accept().unwrap().0;
+    other.set_read_timeout(Some(PATIENCE)).unwrap();
+    other.set_write_timeout(Some(PATIENCE)).unwrap();
+    (ours, other)
 }
 
 /// `rounds` messages there and back through both ends, as a client and a backend would.
@@ -59,13 +65,14 @@ async fn the_byte_path_allocates_nothing() {
             (end, pulse.total())
         });
         ask.send(10).unwrap();
-        done.recv().await.unwrap();
+        done.recv().await.expect("the talker is alive");
         let before = allocations();
         ask.send(1000).unwrap();
-        done.recv().await.unwrap();
+        done.recv().await.expect("the talker is alive");
         let after = allocations();
         drop(ask);
-        assert_eq!(relayed.await.unwrap(), (RelayEnd::Over(SessionEnd::Completed), [202_000, 202_000]));
+        let relayed = tokio::time::timeout(PATIENCE, relayed).await.expect("the relay ends");
+        assert_eq!(relayed.unwrap(), (RelayEnd::Over(SessionEnd::Completed), [202_000, 202_000]));
         talker.join().unwrap();
         after - before
     });

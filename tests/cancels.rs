@@ -255,7 +255,7 @@ fn a_cancel_that_was_held_hits_no_later_query() {
     let rig = Rig::over(Cluster::with_settings(2, "ssl = off\n"), "");
     let mut session = Session::log_in(dial(rig.reads).unwrap());
     let node = rig.node(&session.whom());
-    rig.site.done("POST", "/orders/pause", r#"{"timeout": "60s"}"#);
+    rig.site.done("POST", "/orders/pause", r#"{"timeout": "10m"}"#);
     let mut late = dial(rig.reads).unwrap();
     late.write_all(SSL_REQUEST).unwrap();
     rig.site.daemon.wait_held("reads", 1);

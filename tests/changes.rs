@@ -46,7 +46,6 @@ fn a_held_client_follows_its_listener_to_another_pool() {
     );
     let daemon = Daemon::start(&format!("{}{pools}", listener("orders", &orders.to_string(), "down")));
     let mut client = dial(orders).expect("accepted");
-    client.set_read_timeout(Some(Duration::from_secs(5))).expect("SO_RCVTIMEO");
     daemon.wait_held("orders", 1);
     daemon.reload(&format!("{}{pools}", listener("orders", &orders.to_string(), "up"))).expect("taken");
     assert_eq!(visit(orders).expect("served"), "b");
@@ -69,7 +68,7 @@ fn a_rejected_reload_leaves_no_socket_file() {
     let daemon = Daemon::start(&text);
     let socket = dir.path().join("new");
     daemon.reload(&format!("{text}{}", half_possible(&socket, &taken))).expect_err("rejected");
-    wait_until("the socket file is gone", Duration::from_secs(2), || !socket.exists());
+    wait_until("the socket file is gone", DEADLINE, || !socket.exists());
     assert_eq!(visit(daemon.listener("orders")).expect("served"), "a");
 }
 
@@ -96,6 +95,41 @@ fn the_signal_that_will_mean_a_handover_does_not_kill() {
     assert!(daemon.is_running(), "SIGUSR2 ended it");
     echo(&mut session, b"not disturbed").expect("echoed");
     assert_eq!(visit(daemon.listener("orders")).expect("served"), "a");
+}
+
+#[test]
+fn a_backend_that_is_put_back_has_nothing_of_the_sessions_of_the_one_before() {
+    let (a, b, other) = (Backend::start("a"), Backend::start("b"), Backend::start("b"));
+    let text = |backends: &str| {
+        format!(
+            "{}[pools.orders.check]\ninterval = \"100ms\"\n[pools.orders.failover.sessions]\ndrained = \"keep\"\n\
+             [pools.orders.failover]\nfailback_after = \"0s\"\n{backends}",
+            listener("orders", "127.0.0.1:0", "orders")
+        )
+    };
+    let with = |b: &Backend| text(&(a.toml("orders", 2) + &b.toml("orders", 1)));
+    let daemon = Daemon::start(&with(&b));
+    let orders = daemon.listener("orders");
+    let (mut session, served) = meet(orders).expect("served");
+    assert_eq!(served, "b");
+    let counts = || {
+        let view = daemon.backend("orders", "b");
+        ["sessions", "bytes_to_backend", "bytes_to_client"].map(|name| view[name].as_u64().expect("a number"))
+    };
+    echo(&mut session, b"counted").expect("echoed");
+    wait_until("it is counted", DEADLINE, || counts().iter().all(|count| *count > 0));
+    daemon.reload(&text(&a.toml("orders", 2))).expect("taken");
+    daemon.reload(&with(&other)).expect("taken");
+    let bytes = || daemon.metric("backend_bytes_total", &[("backend", "b")]).unwrap_or(0.0);
+    let before = bytes();
+    echo(&mut session, b"it goes on").expect("echoed");
+    wait_until("the series go on", DEADLINE, || bytes() > before);
+    assert_eq!(counts(), [0, 0, 0], "those of a server that it never was");
+    daemon.wait_health("orders", "b", "healthy");
+    let (_second, served) = wait_for("it serves", DEADLINE, || meet(orders).ok().filter(|(_, name)| name == "b"));
+    assert_eq!(served, "b");
+    wait_until("its own are counted", DEADLINE, || counts()[0] == 1);
+    assert_eq!(daemon.metric("backend_connections_active", &[("backend", "b")]), Some(2.0));
 }
 
 #[test]

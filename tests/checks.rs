@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,8 +23,9 @@ use changeover::probe::Prober;
 use changeover::sys::Clock;
 use rustix::process::Signal;
 use support::net::{echo, listen, meet, stop_listening};
+use support::process::run_reading;
 use support::servers::Server;
-use support::{Backend, DEADLINE, Daemon, fresh_addr, fresh_ip, visit, wait_for, wait_until};
+use support::{Backend, DEADLINE, Daemon, fresh_addr, fresh_ip, in_time, visit, wait_for, wait_until};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
@@ -163,11 +164,13 @@ async fn an_agent_may_speak_on_a_unix_socket() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("agent");
     let listener = UnixListener::bind(&path).unwrap();
-    let thread = std::thread::spawn(move || listener.accept().unwrap().0.write_all(b"drain\n").unwrap());
+    // It may be asked more than once.
+    std::thread::spawn(move || {
+        listener.incoming().map_while(Result::ok).for_each(|mut stream| drop(stream.write_all(b"drain\n")))
+    });
     let prober = Prober::new(Clock::start());
     let advice = passed(ask(&prober, &format!("unix:{}", path.display()), &by_agent(0), PATIENT).await);
     assert_eq!(advice.admin, Some(AdminState::Drain));
-    thread.join().unwrap();
 }
 
 #[tokio::test]
@@ -184,10 +187,9 @@ async fn nothing_is_asked_of_a_backend_without_a_check() {
 fn script(dir: &TempDir, name: &str, body: &str) -> PathBuf {
     let path = dir.path().join(name);
     let mut writer = Command::new("/bin/sh");
-    writer.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""]).arg(&path).stdin(Stdio::piped());
-    let mut writer = writer.spawn().unwrap();
-    write!(writer.stdin.take().unwrap(), "#!/bin/sh\n{body}\n").unwrap();
-    assert!(writer.wait().unwrap().success());
+    writer.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""]).arg(&path);
+    let ended = run_reading(&mut writer, &format!("#!/bin/sh\n{body}\n"));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
     path
 }
 
@@ -196,6 +198,16 @@ fn by_command(program: &Path, arguments: &[&str]) -> CheckKind {
     let arguments = arguments.iter().map(|text| Argument::Shown((*text).to_owned()));
     let argv = std::iter::once(program).chain(arguments).collect();
     CheckKind::Command(CommandCheck { argv, pool: PoolName::from("orders"), backend: BackendName::from("pg1") })
+}
+
+/// Lets other tasks run until `condition` is true.
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let others = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    in_time(what, others).await;
 }
 
 /// The state of a process as /proc has it; none once it is gone.
@@ -311,15 +323,15 @@ async fn a_program_that_is_late_is_killed_with_all_that_it_started() {
     let (program, child) = (script(&dir, "check", body), dir.path().join("child"));
     let kind = by_command(&program, &[child.to_str().unwrap()]);
     // However short it is: what counts is the one that got as far as to have a child.
-    let pid = loop {
+    for _ in 0..100 {
         let (error, detail) = failed(ask(&prober, "a:1", &kind, SHORT).await);
         assert_eq!(error, ProbeError::Check(CheckError::AnswerTimedOut));
         assert_eq!(detail, format!("{}: not finished within 200ms, killed", program.display()));
-        if let Some(pid) = pid_in(&child) {
-            break pid;
+        if pid_in(&child).is_some() {
+            break;
         }
-    };
-    wait_gone(pid);
+    }
+    wait_gone(pid_in(&child).expect("one of a hundred gets as far"));
     wait_until("there is no zombie", DEADLINE, || zombies() == 0);
 }
 
@@ -332,9 +344,7 @@ async fn a_program_that_is_not_wanted_any_more_is_killed_with_all_that_it_starte
     let kind = by_command(&program, &[child.to_str().unwrap()]);
     let asking = tokio::spawn(async move { ask(&prober, "a:1", &kind, Duration::from_secs(3600)).await });
     // The task has to run in order to ask.
-    while pid_in(&child).is_none() {
-        tokio::task::yield_now().await;
-    }
+    until("the program runs", || pid_in(&child).is_some()).await;
     asking.abort();
     assert!(asking.await.unwrap_err().is_cancelled());
     wait_gone(pid_in(&child).unwrap());
@@ -348,10 +358,13 @@ async fn what_a_program_leaves_behind_delays_no_verdict_and_does_not_stay() {
     // It inherits the pipe, and would hold it for longer than anybody waits.
     let body = "sleep 1000 &\necho $! > \"$1\"\necho left behind\nexit $2";
     let (program, child) = (script(&dir, "check", body), dir.path().join("child"));
-    let limit = Duration::from_secs(900);
-    passed(ask(&prober, "a:1", &by_command(&program, &[child.to_str().unwrap(), "0"]), limit).await);
+    let verdict = async |code: &str| {
+        let kind = by_command(&program, &[child.to_str().unwrap(), code]);
+        in_time("there is a verdict", ask(&prober, "a:1", &kind, Duration::from_secs(900))).await
+    };
+    passed(verdict("0").await);
     wait_gone(pid_in(&child).unwrap());
-    let (_, detail) = failed(ask(&prober, "a:1", &by_command(&program, &[child.to_str().unwrap(), "7"]), limit).await);
+    let (_, detail) = failed(verdict("7").await);
     assert_eq!(detail, format!("{}: exit status: 7: left behind", program.display()));
     wait_gone(pid_in(&child).unwrap());
 }
@@ -393,9 +406,7 @@ async fn a_program_whose_turn_does_not_come_has_found_out_nothing() {
         let (prober, kind) = (prober.clone(), Arc::clone(&kind));
         all.spawn(async move { ask(&prober, "a:1", &kind, Duration::from_secs(3600)).await });
     }
-    while fs::read_dir(&there).unwrap().count() < 32 {
-        tokio::task::yield_now().await;
-    }
+    until("as many run as may", || fs::read_dir(&there).unwrap().count() == 32).await;
     let quick = by_command(&script(&dir, "quick", "exit 0"), &[]);
     let outcome = ask(&prober, "a:1", &quick, SHORT).await;
     let ProbeOutcome::Inconclusive { detail, .. } = &outcome else { panic!("{outcome:?}") };

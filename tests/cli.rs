@@ -5,7 +5,7 @@
 mod support;
 
 use serde_json::Value;
-use support::process::{Ended, program};
+use support::process::{Ended, program, with_jsonschema};
 use support::{Backend, Daemon, changeover, fresh_addr, run};
 
 /// The widest that a table may be, in columns.
@@ -129,6 +129,37 @@ fn tables_are_for_people_and_json_is_for_scripts() {
 }
 
 #[test]
+fn a_name_that_the_daemon_does_not_know_is_met_with_the_one_that_was_meant() {
+    let a = Backend::start("primary");
+    let dir = tempfile::tempdir().unwrap();
+    let socket = format!("unix:{}", dir.path().join("admin.sock").display());
+    let _daemon = Daemon::start(&format!(
+        "[admin]\nbind = \"{socket}\"\n[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n{}",
+        a.toml("orders", 1)
+    ));
+    let (pool, backend) = ("(pool_not_found); did you mean `orders`?", "(backend_not_found); did you mean `primary`?");
+    for (order, meant) in [
+        (&["explain", "ordres"][..], pool),
+        (&["failover", "ordres"], pool),
+        (&["failover", "orders", "--to", "primray"], backend),
+        (&["failback", "ordres"], pool),
+        (&["pause", "ordres"], pool),
+        (&["resume", "ordres"], pool),
+        (&["drain", "orders/primray"], backend),
+        (&["drain", "ordres/primary"], pool),
+        (&["reset", "orders/primray"], backend),
+        (&["probe", "ordres"], pool),
+    ] {
+        let ended = changeover(&[order, &["--admin", &socket]].concat());
+        assert_eq!(ended.code, Some(1), "{order:?}: {ended:?}");
+        assert!(ended.stderr.contains(meant), "{order:?}: {ended:?}");
+    }
+    let ended = changeover(&["explain", "billing", "--admin", &socket]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("`billing`") && !ended.stderr.contains("did you mean"), "{ended:?}");
+}
+
+#[test]
 fn client_commands_find_the_daemon_by_flag_then_environment_then_file() {
     let (daemon, _a) = daemon();
     let (right, wrong) = (format!("http://{}", daemon.admin()), format!("http://{}", fresh_addr()));
@@ -165,6 +196,69 @@ fn client_commands_talk_over_a_unix_socket() {
     assert!(ended.stdout.contains(&a.addr.to_string()), "{ended:?}");
 }
 
+/// Serves `pools` over TLS to whoever comes, with a certificate for 127.0.0.1; tells what they presented.
+fn tls_server(dir: &std::path::Path) -> (std::net::SocketAddr, std::sync::mpsc::Receiver<String>) {
+    use std::io::{Read, Write};
+
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+    let (certificate, key) = (dir.join("admin.crt"), dir.join("admin.key"));
+    let args = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=admin \
+                -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=CA:FALSE";
+    let mut openssl = std::process::Command::new("openssl");
+    openssl.args(args.split_whitespace()).arg("-out").arg(&certificate).arg("-keyout").arg(&key);
+    let made = run(&mut openssl);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let chain = vec![CertificateDer::from_pem_file(&certificate).expect("a certificate")];
+    let key = PrivateKeyDer::from_pem_file(&key).expect("a key");
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = std::sync::Arc::new(config.with_no_client_auth().with_single_cert(chain, key).unwrap());
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let connection = rustls::ServerConnection::new(std::sync::Arc::clone(&config)).expect("a connection");
+            let mut stream = rustls::StreamOwned::new(connection, stream);
+            let (mut request, mut bytes) = (Vec::new(), [0; 1024]);
+            while !request.ends_with(b"\r\n\r\n") {
+                match stream.read(&mut bytes) {
+                    Ok(count @ 1..) => request.extend_from_slice(&bytes[..count]),
+                    Ok(_) | Err(_) => break,
+                }
+            }
+            let body = "{\"pools\":[]}";
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).ok();
+            tell.send(String::from_utf8_lossy(&request).into_owned()).ok();
+        }
+    });
+    (address, told)
+}
+
+#[test]
+fn a_token_goes_to_a_daemon_whose_certificate_is_trusted_and_to_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let (address, told) = tls_server(dir.path());
+    let certificate = dir.path().join("admin.crt").display().to_string();
+    let pools = |host: &str, ca: &[&str]| {
+        let admin = format!("https://{host}:{}", address.port());
+        run(program().args(["pools", "--admin", &admin]).args(ca).env("CHANGEOVER_TOKEN", "hunter2"))
+    };
+    let ended = pools("127.0.0.1", &["--ca-file", &certificate]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let request = told.recv_timeout(support::DEADLINE).expect("it was asked");
+    assert!(request.to_lowercase().contains("authorization: bearer hunter2\r\n"), "{request}");
+    // Nobody has signed it whom the system trusts; and it is for no other name.
+    for ended in [pools("127.0.0.1", &[]), pools("localhost", &["--ca-file", &certificate])] {
+        assert_eq!(ended.code, Some(69), "{ended:?}");
+        assert!(ended.stderr.contains("--ca-file") && !ended.stderr.contains("hunter2"), "{ended:?}");
+        let request = told.recv_timeout(support::DEADLINE).expect("somebody came");
+        assert!(!request.contains("hunter2"), "{request}");
+    }
+}
+
 #[test]
 fn the_schema_is_json_and_knows_the_tables() {
     let ended = changeover(&["schema"]);
@@ -175,13 +269,145 @@ fn the_schema_is_json_and_knows_the_tables() {
     }
 }
 
+/// Holds the documents on its standard input, which begin with the schema, against it, and prints the names of those that do not fit.
+const VALIDATE: &str = "
+import json, sys
+import jsonschema
+schema, documents = json.load(sys.stdin)
+jsonschema.Draft202012Validator.check_schema(schema)
+validator = jsonschema.Draft202012Validator(schema)
+for name, document in documents.items():
+    for error in validator.iter_errors(document):
+        print(name, list(error.absolute_path), error.message)
+";
+
+/// What a validator that is not ours has against `documents`.
+fn invalid(documents: &serde_json::Map<String, Value>) -> String {
+    let schema: Value = serde_json::from_str(&changeover(&["schema"]).stdout).expect("JSON");
+    with_jsonschema(VALIDATE, &serde_json::json!([schema, documents]).to_string())
+}
+
+#[test]
+fn every_example_fits_the_schema_and_what_is_wrong_does_not() {
+    let mut documents = serde_json::Map::new();
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let value: Value = toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            documents.insert(path.display().to_string(), value);
+        }
+    }
+    assert!(documents.len() > 5, "{documents:?}");
+    assert_eq!(invalid(&documents), "");
+    let wrong: &[(&str, &str)] = &[
+        ("unknown", "[daemon]\nworkrs = 1\n"),
+        ("type", "[daemon]\nworkers = \"1\"\n"),
+        ("word", "[log]\nlevel = \"loud\"\n"),
+    ];
+    let wrong: serde_json::Map<String, Value> = wrong
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), toml::from_str(&format!("{GOOD}{text}")).unwrap()))
+        .collect();
+    let told = invalid(&wrong);
+    assert!(wrong.keys().all(|name| told.contains(name.as_str())), "{told}");
+}
+
+/// What bash offers after `line`, whose last word is begun.
+fn completed(line: &[&str]) -> Vec<String> {
+    // The function that bash calls, with what it calls it with: at a colon, nothing is begun.
+    const ASK: &str = r#"
+        source <(changeover completions bash)
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_TYPE=9 COMP_WORDBREAKS=$' \t\n"\'><=;|&(:' begun=${@: -1}
+        $(complete -p changeover | sed 's/.*-F \([^ ]*\) .*/\1/') changeover "${begun#:}" 2>/dev/null
+        printf '%s\n' "${COMPREPLY[@]}"
+    "#;
+    let directory =
+        std::path::Path::new(support::process::PROGRAM).parent().expect("a directory").display().to_string();
+    let mut command = support::process::clean(std::process::Command::new("bash"));
+    command.env("PATH", format!("{directory}:{}", std::env::var("PATH").unwrap()));
+    let ended = run(command.args(["-c", ASK, "bash"]).args(line));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    ended.stdout.lines().filter(|line| !line.is_empty()).map(|line| line.trim().to_owned()).collect()
+}
+
+#[test]
+fn a_limit_that_no_page_has_is_a_wrong_use_and_nobody_is_asked() {
+    for limit in ["0", "10001"] {
+        let ended = changeover(&["sessions", "--limit", limit]);
+        assert!(ended.code == Some(64) && ended.stderr.contains("1..=10000"), "{ended:?}");
+    }
+}
+
+/// Backends of the short form, whose names are their addresses. Nobody is there.
+const WITH_ADDRESSES: &str = "[admin]\nbind = \"127.0.0.1:0\"\n[listeners.web]\nbind = \"127.0.0.1:0\"\npool = \"web\"\n\
+                              [pools.web]\nbackends = [\"127.0.0.1:7\", \"127.0.0.1:8\"]\n";
+
+#[test]
+fn names_of_pools_and_backends_are_completed_from_the_running_daemon() {
+    let (daemon, a) = daemon();
+    let admin = format!("--admin=http://{}", daemon.admin());
+    assert_eq!(completed(&["changeover", "explain", &admin, "o"]), ["orders"]);
+    let both = [format!("orders/{}", a.name), "orders/absent".to_owned()];
+    let mut offered = completed(&["changeover", "drain", &admin, "orders/a"]);
+    offered.sort();
+    let mut wanted = both.to_vec();
+    wanted.sort();
+    assert_eq!(offered, wanted);
+    assert!(completed(&["changeover", "failover", "orders", &admin, "--to", "ab"]).contains(&"absent".to_owned()));
+    assert!(completed(&["changeover", "dra"]).contains(&"drain".to_owned()));
+    // A name that is an address: bash takes it apart, and has what stands before the last colon on the line already.
+    let (site, address) = (Daemon::start(WITH_ADDRESSES), "web/127.0.0.1");
+    let admin = format!("--admin=http://{}", site.admin());
+    assert_eq!(completed(&["changeover", "drain", &admin, address, ":"]), ["7", "8"]);
+    assert_eq!(completed(&["changeover", "drain", &admin, address, ":", "7"]), ["7"]);
+    assert_eq!(completed(&["changeover", "drain", &admin, "web/127"]), ["web/127.0.0.1:7", "web/127.0.0.1:8"]);
+    assert_eq!(
+        completed(&["changeover", "drain", "--admin", "http", ":", &admin["--admin=http:".len()..], "web/1"]).len(),
+        2
+    );
+    // Nobody is there, or somebody who never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    for nobody in [fresh_addr(), silent.local_addr().unwrap()] {
+        let nobody = format!("--admin=http://{nobody}");
+        assert_eq!(completed(&["changeover", "explain", &nobody, "o"]), Vec::<String>::new());
+    }
+    let ended = changeover(&["completions", "tcsh"]);
+    assert_eq!(ended.code, Some(64), "{ended:?}");
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        assert!(changeover(&["completions", shell]).stdout.contains("CHANGEOVER_COMPLETE"), "{shell}");
+    }
+}
+
+#[test]
+fn there_is_a_man_page_for_each_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("man1");
+    let ended = changeover(&["man", "--out", out.to_str().unwrap()]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for (page, word) in
+        [("changeover", "changeover\\-drain"), ("changeover-failover", "reason"), ("changeover-top", "token")]
+    {
+        let text =
+            std::fs::read_to_string(out.join(format!("{page}.1"))).unwrap_or_else(|error| panic!("{page}: {error}"));
+        assert!(text.contains(word), "no {word} in\n{text}");
+    }
+    assert!(!out.join("changeover-demo-backend.1").exists(), "hidden");
+    assert!(changeover(&["man"]).stdout.contains(".TH changeover 1"));
+    let ended = changeover(&["man", "--out", "/proc/no/such"]);
+    assert!(ended.code != Some(0) && ended.stderr.contains("/proc/no/such"), "{ended:?}");
+}
+
 #[test]
 fn every_command_explains_itself() {
     let all = changeover(&["--help"]);
     assert_eq!(all.code, Some(0), "{all:?}");
     let orders = ["failover", "failback", "drain", "ready", "maintenance", "pause", "resume", "reset", "probe"];
-    let all_commands = ["run", "check", "status", "pools", "backends", "sessions", "explain", "replay", "schema"];
-    for command in all_commands.into_iter().chain(orders) {
+    let all_commands =
+        ["run", "check", "demo", "status", "pools", "backends", "sessions", "events", "explain", "top", "doctor"];
+    let generated = ["replay", "schema", "completions", "man"];
+    for command in all_commands.into_iter().chain(generated).chain(orders) {
         assert!(all.stdout.contains(command), "no {command} in\n{}", all.stdout);
         let one = changeover(&[command, "--help"]);
         assert_eq!(one.code, Some(0), "{command}: {one:?}");

@@ -309,6 +309,7 @@ impl World {
         let replaced = matches!(event, Event::PlanReplaced { .. });
         let mut out = Vec::new();
         let copy = self.recording.as_ref().map(|_| event.clone());
+        self.core.tell_figures(&mut |_| {});
         self.core.handle(self.now, event, &mut out);
         if let Some(((scribe, lines), event)) = self.recording.as_mut().zip(copy) {
             lines.push(scribe.line(self.now, &event, &out).unwrap());
@@ -546,7 +547,6 @@ impl World {
                 *floor = epoch;
                 let is_among = |of: &Session| match which {
                     Sessions::All => true,
-                    Sessions::Writing => of.writes,
                     Sessions::Opening => of.opens,
                 };
                 self.sessions.retain(|of| of.backend != backend || of.epoch >= epoch || !is_among(of));
@@ -615,7 +615,7 @@ impl World {
             (Some(_), Process::Frozen) => match monitor.late_since {
                 None => {
                     (monitor.late_since, wait) = (Some(now), ms(1000));
-                    Some(WatchNews::Late { waited: ms(30) })
+                    Some(WatchNews::Late { waited: ms(30), slowest: ms(again.subsec_millis().into()) })
                 }
                 Some(since) if now.since(since) >= ms(1000) => {
                     (monitor.session, monitor.late_since) = (None, None);
@@ -734,7 +734,7 @@ impl World {
         self.check_epoch(route);
         let server = route.name.to_string();
         let life = self.servers[&server].life;
-        let writes = target.writes() || routes.is_write_route(backend);
+        let writes = target == Target::Primary || routes.is_write_route(backend);
         let opens = self.rng.bool();
         self.sessions.push(Session { backend, epoch, server, life, writes, opens });
         Some((backend, epoch))
@@ -1119,7 +1119,7 @@ fn draw_plan(rng: &mut fastrand::Rng, count: usize) -> Arc<Plan> {
     };
     let pools = [(pool.name.clone(), Arc::new(pool))].into();
     let (admin, log) = (AdminPlan::default(), LogPlan::default());
-    Arc::new(Plan { daemon, admin, log, listeners: BTreeMap::new(), pools })
+    Arc::new(Plan { daemon, admin, log, listeners: BTreeMap::new(), pools, webhooks: BTreeMap::new() })
 }
 
 /// What a life came to.

@@ -14,8 +14,8 @@ use support::{DEADLINE, Site, wait_until};
 /// The address of the server that a session reaches.
 const WHERE: &str = "SELECT host(inet_server_addr())";
 
-/// More of the log than [`site`] lets a standby be behind by.
-const MUCH: &str = "INSERT INTO t SELECT n, repeat('x', 200) FROM generate_series(1, 20000) n";
+/// A quarter of the log that [`site`] lets a standby be behind by.
+const SOME: &str = "INSERT INTO t SELECT n, repeat('x', 200) FROM generate_series(1, 1000) n";
 
 /// The daemon in front of `cluster`, with `settings` of the pool, and its listeners for `standby` and for `prefer-standby`.
 fn site(cluster: &Cluster, settings: &str) -> (Site, SocketAddr, SocketAddr) {
@@ -33,7 +33,7 @@ fn site(cluster: &Cluster, settings: &str) -> (Site, SocketAddr, SocketAddr) {
 }
 
 fn reach(at: SocketAddr) -> Result<String, String> {
-    Ok(Talker::open(at)?.ask(WHERE)?.remove(0))
+    Ok(Talker::open_patient(at)?.ask(WHERE)?.remove(0))
 }
 
 fn ip(node: &Node) -> String {
@@ -89,7 +89,15 @@ fn wait_readable(site: &Site, node: &Node, readable: bool) {
 fn falls_behind(site: &Site, cluster: &Cluster, standby: &Node) {
     standby.psql("SELECT pg_wal_replay_pause()");
     wait_until("replay is paused", DEADLINE, || standby.psql("SELECT pg_get_wal_replay_pause_state()") == "paused");
-    cluster.nodes[0].psql(MUCH);
+    // Twice what it may be behind by, and never so much at once that one that replays falls behind as well.
+    for _ in 0..8 {
+        cluster.nodes[0].psql(SOME);
+        let written = cluster.nodes[0].psql("SELECT pg_current_wal_lsn()");
+        let is_there = format!("SELECT pg_is_wal_replay_paused() OR pg_last_wal_replay_lsn() >= '{written}'");
+        for other in &cluster.nodes[1..] {
+            wait_until("whoever replays has caught up", DEADLINE, || other.psql(&is_there) == "t");
+        }
+    }
     wait_readable(site, standby, false);
 }
 
@@ -151,8 +159,12 @@ fn with_use_preferred_readers_of_standbys_that_lag_go_to_the_primary() {
     let (site, standby, prefers) = site(&cluster, "when_down = \"use-preferred\"");
     let [primary, one] = &cluster.nodes[..] else { unreachable!() };
     let mut old = readers(standby, &cluster);
+    let pick = || site.done("GET", "/orders/pick?target=standby", "");
+    assert_eq!(pick()["passed"][0]["reason"], "it is the primary");
     falls_behind(&site, &cluster, one);
     assert_eq!((reached(standby), reached(prefers)), (ips(&[primary]), ips(&[primary])));
+    let why = pick()["reason"].to_string();
+    assert!(why.contains("no standby is fit, and when_down of the pool is use-preferred"), "{why}");
     read_on(&mut old);
     catches_up(&site, one);
     assert_eq!((reached(standby), reached(prefers)), (ips(&[one]), ips(&[one])));

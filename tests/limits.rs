@@ -29,7 +29,7 @@ fn a_daemon_without_file_descriptors_neither_dies_nor_spins_and_recovers() {
         if now != last.0 {
             last = (now, Instant::now());
         }
-        last.1.elapsed() > Duration::from_millis(500)
+        last.1.elapsed() > Duration::from_secs(2)
     });
     assert!((30..=64).contains(&last.0), "it has {} descriptors of 64 open", last.0);
     let (start, before) = (Instant::now(), daemon.cpu());

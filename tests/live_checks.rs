@@ -67,14 +67,14 @@ fn a_slow_backend_is_passed_over_and_loses_no_session() {
         if stream.read(&mut head)? > 0 {
             let mut begun = Instant::now();
             if look.load(Ordering::SeqCst) {
-                pace(&mut begun, Duration::from_millis(600));
+                pace(&mut begun, Duration::from_secs(2));
             }
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
         }
         Ok(())
     });
     let http = format!("http = {{ path = \"/\", port = {} }}", side.addr.port());
-    let check = format!("kind = \"http\", timeout = \"20s\", max_latency = \"300ms\", {http}");
+    let check = format!("kind = \"http\", timeout = \"20s\", max_latency = \"1s\", {http}");
     let failover = "[pools.orders.failover]\nfailback_after = \"0s\"\n";
     let site = Site::with(&format!("{failover}{}{}", table(&a, 1, &check), b.toml("orders", 2)));
     let orders = site.daemon.listener("orders");

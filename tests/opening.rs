@@ -274,14 +274,14 @@ fn clients_that_have_not_been_answered_go_elsewhere_when_their_backend_is_fenced
     }
     // What it sent may have been acted on.
     assert_eq!(ends(&mut speaker), End::Reset);
-    assert_eq!(closed(&daemon, "dead"), 1.0);
+    wait_until("it is counted", DEADLINE, || closed(&daemon, "dead") == 1.0);
 }
 
 #[test]
 fn clients_of_a_single_backend_wait_for_it_to_come_back() {
     let mut a = Backend::start("a");
     let daemon = Daemon::start(&format!(
-        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n[pools.orders]\nhold = \"30s\"\n\
+        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n[pools.orders]\nhold = \"10m\"\n\
          [pools.orders.check]\ninterval = \"50ms\"\nhealthy_threshold = 1\n{}",
         a.toml("orders", 1)
     ));
@@ -330,11 +330,12 @@ fn a_client_that_has_ended_its_order_is_held_with_it() {
         drop(said);
     });
     let daemon = Daemon::start(&format!(
-        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n[pools.orders]\nhold = \"30s\"\n\
+        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n[pools.orders]\nhold = \"10m\"\n\
          [pools.orders.check]\ninterval = \"50ms\"\n[pools.orders.backends.a]\naddress = \"{addr}\"\n"
     ));
     let mut client = dial(daemon.listener("orders")).unwrap();
     client.write_all(STARTUP).unwrap();
+    wait_until("the backend dies", DEADLINE, || dying.is_finished());
     dying.join().unwrap();
     daemon.wait_held("orders", 1);
     client.shutdown(Shutdown::Write).unwrap();

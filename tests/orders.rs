@@ -17,8 +17,11 @@ use changeover::config::Document;
 use changeover::daemon::{self, Options};
 use changeover::failover::{Change, Order, Refusal, Transition};
 use changeover::model::{Actor, Explanation, FailoverStatus, PoolName, SessionPolicy};
+use support::callers::token_table;
 use support::net::{echo, meet};
-use support::{Backend, DEADLINE, dial, ends, http, visit, wait_until};
+use support::{Backend, DEADLINE, dial, ends, http, in_time, visit, wait_until};
+
+const TOKEN: &str = "t0ken-of-the-test";
 
 /// A daemon in this process, so that it can be given orders.
 struct Ordered {
@@ -29,9 +32,11 @@ struct Ordered {
 impl Ordered {
     /// Over `a`, preferred, and `b`.
     fn start(settings: &str, a: &Backend, b: &Backend) -> Self {
+        // Whoever asks from the daemon's own process has no rights of its own.
+        let token = token_table("test", TOKEN, "viewer", "");
         let text = format!(
-            "[daemon]\nworkers = 1\n[admin]\nbind = \"127.0.0.1:0\"\n[listeners.orders]\nbind = \"127.0.0.1:0\"\n\
-             pool = \"orders\"\n[pools.orders]\nhold = \"60s\"\n{settings}\n[pools.orders.check]\ninterval = \"50ms\"\n{}{}",
+            "[daemon]\nworkers = 1\n[admin]\nbind = \"127.0.0.1:0\"\n{token}[listeners.orders]\nbind = \"127.0.0.1:0\"\n\
+             pool = \"orders\"\n[pools.orders]\nhold = \"10m\"\n{settings}\n[pools.orders.check]\ninterval = \"50ms\"\n{}{}",
             a.toml("orders", 1),
             b.toml("orders", 2),
         );
@@ -40,7 +45,10 @@ impl Ordered {
         let document = Document::load(file.path()).unwrap();
         let daemon = daemon::start(document, Options::default()).unwrap();
         assert!(daemon.wait_ready(DEADLINE));
-        Self { daemon: Some(daemon), runtime: tokio::runtime::Builder::new_current_thread().build().unwrap() }
+        Self {
+            daemon: Some(daemon),
+            runtime: tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap(),
+        }
     }
 
     fn daemon(&self) -> &daemon::Daemon {
@@ -51,18 +59,24 @@ impl Ordered {
         self.daemon().listener_address("orders").unwrap().to_string().parse().unwrap()
     }
 
+    /// What the control plane answers.
+    fn answered<T>(&self, asked: impl Future<Output = T>) -> T {
+        self.runtime.block_on(in_time("the control plane answers", asked))
+    }
+
     fn give(&self, order: Order) -> Result<Vec<Transition>, Refusal> {
-        self.runtime.block_on(self.daemon().control().order(Actor::from("ops"), order)).expect("it works")
+        self.answered(self.daemon().control().order(Actor::from("ops"), order)).expect("it works")
     }
 
     fn explain(&self) -> Explanation {
         let asked = self.daemon().control().explain(pool());
-        self.runtime.block_on(asked).expect("it works").expect("the pool is there")
+        self.answered(asked).expect("it works").expect("the pool is there")
     }
 
     fn pool(&self) -> serde_json::Value {
         let admin = self.daemon().admin_address().unwrap().to_string().parse().unwrap();
-        http::get(admin, "/api/v1/pools/orders").unwrap().json()
+        let authorization = format!("Authorization: Bearer {TOKEN}\r\n");
+        http::send_with(dial(admin).unwrap(), "GET", "/api/v1/pools/orders", &authorization, "").unwrap().json()
     }
 
     fn wait_held(&self, held: usize) {
@@ -188,9 +202,9 @@ fn an_order_that_is_refused_says_why_and_changes_nothing() {
     assert!(matches!(daemon.give(Order::Failback { pool: pool() }), Err(Refusal::Conflict(_))));
     assert_eq!(daemon.pool()["generation"], generation);
     let control = daemon.daemon().control();
-    let evaluation = daemon.runtime.block_on(control.evaluate(pool())).unwrap().unwrap();
+    let evaluation = daemon.answered(control.evaluate(pool())).unwrap().unwrap();
     assert!(!evaluation.should_failover && evaluation.reason == "a can serve", "{evaluation:?}");
-    assert_eq!(daemon.runtime.block_on(control.explain("x".into())), Some(None));
+    assert_eq!(daemon.answered(control.explain("x".into())), Some(None));
     let mut client = dial(daemon.address()).unwrap();
     assert_eq!(support::net::read_line(&mut client).unwrap(), "a");
 }

@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use changeover::model::{PipeRefusal, SessionEnd};
 use changeover::relay::{Loans, PipeCounts, Pulse, RelayEnd, Splicing, Start, relay};
@@ -22,13 +22,16 @@ use socket2::SockRef;
 use support::crowd::{count, hear, pour, say, sessions, split};
 use support::relayed::{Relays, copied, pair, spliced, switching};
 use support::sock::{Listening, Sock};
-use support::{DEADLINE, Daemon, wait_until};
+use support::{DEADLINE, Daemon, in_time, wait_until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::{LocalSet, spawn_local};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
+
+/// How long the largest crowds may take, all of whose sessions end near their common end.
+const PATIENCE: Duration = DEADLINE.saturating_mul(4);
 
 /// A user whom nobody else is, so that the pipes counted as his are ours alone.
 const STRANGER: u32 = 61_873;
@@ -67,7 +70,7 @@ fn converse<T>(
             due.push([up.len(), down.len()].map(|length| u64::try_from(length).unwrap()));
         }
         for task in tasks {
-            tokio::time::timeout(DEADLINE, task).await.expect("in time").expect("no panic");
+            tokio::time::timeout(PATIENCE, task).await.expect("in time").expect("no panic");
         }
     });
     let (outcomes, pipes) = relays.outcomes();
@@ -119,7 +122,7 @@ fn shares(streams: usize, share: usize, splicing: Splicing) -> Vec<usize> {
             counts.iter().for_each(|count| count.set(0));
             let start = Instant::now();
             while counts.iter().map(|count| count.get()).sum::<usize>() < streams * share {
-                assert!(start.elapsed() < DEADLINE, "so little in so long: {counts:?}");
+                assert!(start.elapsed() < PATIENCE, "so little in so long: {counts:?}");
                 tokio::task::yield_now().await;
             }
         }
@@ -220,7 +223,7 @@ async fn messages_are_copied_a_stream_is_spliced_and_messages_after_it_are_copie
         drop((client, server));
         relayed.await.unwrap()
     };
-    assert_eq!(local.run_until(talk).await, RelayEnd::Over(SessionEnd::Completed));
+    assert_eq!(local.run_until(in_time("all is said", talk)).await, RelayEnd::Over(SessionEnd::Completed));
 }
 
 #[test]

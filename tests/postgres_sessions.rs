@@ -19,7 +19,7 @@ use changeover::model::{
     Actor, BackendId, CheckKind, Epoch, Generation, MonoTime, OutReason, Plan, PoolKind, PoolName, Target,
 };
 use changeover::routing::{
-    BackendLive, EarlyEnds, FOLLOWED_MAX, Live, Pace, PoolLive, Published, Registry, RouteWriter, mailbox, route_cell,
+    BackendLive, FOLLOWED_MAX, Live, Pace, PoolLive, Published, Registry, RouteWriter, mailbox, route_cell,
 };
 use changeover::session::{BROADCASTS_MAX, Caller, Entrance, Guard, Places, Seats, Worker, run};
 use changeover::sys::{Clock, Stream};
@@ -123,7 +123,13 @@ impl Site {
 
     /// The number behind `series` in the metrics.
     fn count(&self, series: &str) -> f64 {
-        let text = self.metrics.encode(&[]).unwrap();
+        let mut text = Vec::new();
+        let take = &mut |piece: Vec<u8>| {
+            text.extend(piece);
+            true
+        };
+        self.metrics.write(take).unwrap();
+        let text = String::from_utf8(text).unwrap();
         let value = text.lines().find_map(|line| line.strip_prefix(&format!("changeover_{series} ")));
         value.map_or(0.0, |value| value.parse().unwrap())
     }
@@ -157,10 +163,10 @@ fn live(core: &Controller, metrics: &Metrics) -> (Live, BTreeMap<String, Backend
     let (mut live, mut numbers) = (Live::default(), BTreeMap::new());
     for (id, pool, name, load) in core.backends() {
         numbers.insert(name.to_string(), id);
-        let (series, early_ends) = (metrics.backend(pool, name), EarlyEnds::default());
+        let series = metrics.backend(pool, name);
         live.pools.entry(pool.clone()).or_insert_with(|| Arc::new(PoolLive::new(metrics.pool(pool))));
-        let (pool, name, load) = (pool.clone(), name.clone(), Arc::clone(load));
-        live.backends.insert(id, Arc::new(BackendLive { pool, name, metrics: series, load, early_ends }));
+        let backend = BackendLive::new(pool.clone(), name.clone(), series, Arc::clone(load));
+        live.backends.insert(id, Arc::new(backend));
     }
     (live, numbers)
 }
@@ -455,15 +461,22 @@ fn servers_that_hang_keep_nothing_of_a_client_that_has_gone() {
 
 #[test]
 fn a_server_that_is_out_is_waited_for_less_long() {
-    let (gone, ends) = mpsc::channel();
-    let (pg1, pg2) = (hanging(1, &gone), hanging(2, &gone));
-    let mut site = Site::start(["", "priority = {number}"], &[pg1.addr, pg2.addr], &[Target::Any]);
-    site.publish_with(|routes| drop(routes.tiers.remove(1)));
-    // One after the other, so that the first would be let go by both before the last.
-    let waiting: Vec<_> = (1..=4).map(|number| broadcast(&site, number)).collect();
-    let ended = [(); 8].map(|()| ends.recv_timeout(DEADLINE).unwrap().0);
+    // On a machine with other things to do the last may come after the first is let go by both: another round tells then.
+    let mut rounds = (0..10).map(|_| {
+        let (gone, ends) = mpsc::channel();
+        let (pg1, pg2) = (hanging(1, &gone), hanging(2, &gone));
+        let mut site = Site::start(["", "priority = {number}"], &[pg1.addr, pg2.addr], &[Target::Any]);
+        site.publish_with(|routes| drop(routes.tiers.remove(1)));
+        // One after the other, so that the first would be let go by both before the last.
+        let begun = Instant::now();
+        let waiting: Vec<_> = (1..=4).map(|number| broadcast(&site, number)).collect();
+        let in_time = begun.elapsed() < Duration::from_secs(1);
+        let ended = [(); 8].map(|()| ends.recv_timeout(DEADLINE).unwrap().0);
+        drop(waiting);
+        (in_time, ended)
+    });
+    let (_, ended) = rounds.find(|(in_time, _)| *in_time).expect("one of ten rounds goes quickly");
     assert_eq!(ended, [2, 2, 2, 2, 1, 1, 1, 1]);
-    drop(waiting);
 }
 
 #[test]
@@ -684,7 +697,7 @@ fn a_client_that_says_nothing_or_nonsense_or_leaves_takes_no_place_of_those_who_
 }
 
 #[test]
-fn sessions_that_write_are_cut_and_those_that_read_go_on() {
+fn the_sessions_of_a_demoted_server_are_cut_and_those_of_another_go_on() {
     let ((pg1, _), (pg2, cancels)) = (server(1, 4, open()), server(2, 4, open()));
     let targets = [Target::Primary, Target::Any, Target::Standby];
     let mut site = Site::start(["", "priority = {number}"], &[pg1.addr, pg2.addr], &targets);
@@ -696,11 +709,11 @@ fn sessions_that_write_are_cut_and_those_that_read_go_on() {
     let writing = [0, 1].map(|front| log_in(site.fronts[front], &[]).0);
     let (mut reading, key) = log_in(site.fronts[2], &[]);
     assert_eq!(key[2], 2, "it reads from the standby");
-    let fence = |name: &str| {
-        let (backend, mut pace) = (site.backends[name], Pace::new(MonoTime::ZERO));
-        site.registry.fence(backend, Epoch(100), Sessions::Writing, OutReason::Demoted, &mut pace).sessions
+    let fenced = {
+        let (backend, mut pace) = (site.backends["pg1"], Pace::new(MonoTime::ZERO));
+        site.registry.fence(backend, Epoch(100), Sessions::All, OutReason::Demoted, &mut pace).sessions
     };
-    assert_eq!((fence("pg1"), fence("pg2")), (2, 0));
+    assert_eq!(fenced, 2);
     for mut writing in writing {
         assert_eq!(writing.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     }

@@ -16,6 +16,9 @@ use support::{DEADLINE, Daemon, dial, ends, fresh_addr, wait_until};
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
+/// A little less than the daemon waits for a header: whatever ends sooner has not been waited for.
+const HEADER_TIMEOUT: Duration = Duration::from_millis(4900);
+
 /// A version 2 header.
 fn v2(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
     [SIGNATURE, &[command, family], &u16::try_from(body.len()).unwrap().to_be_bytes(), body].concat()
@@ -197,14 +200,14 @@ fn what_is_no_header_is_refused_at_once_and_counted() {
         v2(0x21, 0x11, &[0; 11]),
         v2(0x20, 0x00, &[0; 4081]),
     ];
-    let begun = Instant::now();
     for (count, bytes) in (1_u8..).zip(&wrong) {
         let mut client = dial(orders).unwrap();
+        let begun = Instant::now();
         client.write_all(bytes).unwrap();
         ends(&mut client);
+        assert!(begun.elapsed() < HEADER_TIMEOUT, "it waits for more: {bytes:?}");
         assert_eq!(daemon.rejected("orders", "proxy_protocol"), f64::from(count), "{bytes:?}");
     }
-    assert!(begun.elapsed() < Duration::from_secs(4), "none waits for more");
     // The end within a header is no good either; a connection without one byte is a check, and no fault of a proxy's.
     let mut client = dial(orders).unwrap();
     client.write_all(b"PROXY TCP4").unwrap();
@@ -229,7 +232,7 @@ fn a_header_that_does_not_come_is_waited_for_five_seconds_and_holds_a_place() {
     assert_eq!(daemon.rejected("orders", "max_connections"), 1.0);
     for client in [&mut silent, &mut slow] {
         ends(client);
-        assert!(begun.elapsed() >= Duration::from_millis(4900), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() >= HEADER_TIMEOUT, "{:?}", begun.elapsed());
     }
     assert_eq!(daemon.rejected("orders", "proxy_protocol"), 2.0);
     assert!(is_served(orders, b"PROXY UNKNOWN\r\n"), "the places are free again");
@@ -360,17 +363,22 @@ fn behind_the_header_a_greeting_is_sent_again_and_an_order_is_not() {
 #[test]
 fn a_second_signal_does_not_wait_for_a_header() {
     let backend = Server::echo("a");
-    let mut daemon = Daemon::start(&format!("{IN_ORDER}{}", accepting("max_connections = 1", backend.addr)));
-    let orders = daemon.listener("orders");
-    let mut silent = dial(orders).unwrap();
-    ends(&mut dial(orders).unwrap());
-    let begun = Instant::now();
-    daemon.signal(rustix::process::Signal::TERM);
-    wait_until("it drains", DEADLINE, || daemon.admin_get("/readyz").status == 503);
-    daemon.signal(rustix::process::Signal::TERM);
-    ends(&mut silent);
-    assert!(daemon.wait_exit().success());
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    // A machine with other things to do may take as long as the header may: another round is then the one that tells.
+    let ends_early = || {
+        let mut daemon = Daemon::start(&format!("{IN_ORDER}{}", accepting("max_connections = 1", backend.addr)));
+        let orders = daemon.listener("orders");
+        let begun = Instant::now();
+        let mut silent = dial(orders).unwrap();
+        ends(&mut dial(orders).unwrap());
+        daemon.signal(rustix::process::Signal::TERM);
+        wait_until("it drains", DEADLINE, || daemon.admin_get("/readyz").status == 503);
+        daemon.signal(rustix::process::Signal::TERM);
+        ends(&mut silent);
+        let is_early = begun.elapsed() < HEADER_TIMEOUT;
+        assert!(daemon.wait_exit().success());
+        is_early
+    };
+    assert!((0..5).any(|_| ends_early()), "it waits for the header each time");
 }
 
 #[test]
@@ -430,7 +438,7 @@ fn a_source_address_that_the_host_does_not_have_is_told_once_and_named_by_the_st
         assert!(reason.starts_with("no verdict yet: ") && reason.contains("source_address"), "{reason}");
         assert!(reason.contains("192.0.2.1"), "{reason}");
     }
-    let told = daemon.logged("this host has no address 192.0.2.1");
+    let told = daemon.wait_logged("this host has no address 192.0.2.1", |told| !told.is_empty());
     assert!(told.len() == 1 && told[0]["message"].as_str().unwrap().contains("change source_address"), "{told:?}");
     assert_eq!(daemon.notified("READY=1"), 0);
     daemon.reload(&of("127.9.8.7")).unwrap();

@@ -281,6 +281,6 @@ rules! {
         many_small_messages_keep_their_order,
         a_reset_by_the_client_reaches_the_backend_after_the_bytes,
         a_reset_by_the_backend_reaches_the_client_after_the_bytes;
-    "idle_timeout = \"1s\"": an_idle_session_is_closed;
+    "idle_timeout = \"3s\"": an_idle_session_is_closed;
     "half_close_timeout = \"300ms\"": a_half_closed_session_does_not_stay_for_ever;
 }

@@ -180,6 +180,39 @@ fn sessions_of_a_removed_backend_are_cut_after_the_drain_timeout_if_drained_is_d
     ends(&mut session);
 }
 
+/// What says how the pool `old` is.
+fn gauges_of_old(daemon: &Daemon) -> Vec<String> {
+    let page = daemon.admin_get("/metrics").body;
+    let gauges = ["pool_state", "pool_redundancy", "pool_paused", "pool_pinned", "primary_healthy"];
+    let is_one = |line: &&str| gauges.iter().any(|name| line.starts_with(&format!("changeover_{name}{{pool=\"old\"")));
+    page.lines().filter(is_one).map(str::to_owned).collect()
+}
+
+#[test]
+fn nothing_says_how_a_pool_is_that_is_gone_while_its_last_session_goes_on() {
+    let (a, old) = (Backend::start("a"), Backend::start("old"));
+    let both = format!(
+        "[listeners.old]\nbind = \"127.0.0.1:0\"\npool = \"old\"\n[pools.old]\n\
+         [pools.old.failover.sessions]\ndrained = \"keep\"\n[pools.old.check]\ninterval = \"100ms\"\n{}",
+        old.toml("old", 1)
+    );
+    let daemon = Daemon::start(&config("", &[&a], &both));
+    let (mut session, _) = meet(daemon.listener("old")).expect("served");
+    assert!(gauges_of_old(&daemon).len() > 3, "{:?}", gauges_of_old(&daemon));
+    let closed = || daemon.metric("sessions_closed_total", &[("pool", "old")]);
+    daemon.reload(&config("", &[&a], "")).expect("taken");
+    assert_eq!(gauges_of_old(&daemon), Vec::<String>::new(), "alerts are made of these");
+    echo(&mut session, b"it goes on").expect("echoed");
+    assert!(closed().is_some(), "how it ends will be counted");
+    // One that is put back says it anew.
+    daemon.reload(&config("", &[&a], &both)).expect("taken");
+    daemon.wait_metric("pool_state", &[("pool", "old"), ("state", "healthy")], 1.0);
+    daemon.reload(&config("", &[&a], "")).expect("taken");
+    assert_eq!(gauges_of_old(&daemon), Vec::<String>::new());
+    drop(session);
+    wait_until("nothing is left of it", DEADLINE, || closed().is_none());
+}
+
 #[test]
 fn a_reload_is_announced_to_the_service_manager() {
     let a = Backend::start("a");

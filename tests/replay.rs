@@ -268,7 +268,8 @@ fn a_daemon_whose_recording_is_full_goes_on() {
     let more = [&args(&file)[..], &["--record-max", "8KiB"]].concat();
     let daemon = Daemon::start_args(&config(&a, &b), &more);
     daemon.wait_metric("recording_active", &[], 0.0);
-    assert_eq!(daemon.logged("the recording has ended").len(), 1, "{:?}", daemon.log());
+    let ended = daemon.wait_logged("the recording has ended", |said| !said.is_empty());
+    assert_eq!(ended.len(), 1, "{:?}", daemon.log());
     a.kill();
     daemon.wait_active("orders", "b");
     assert!(fs::metadata(&file).unwrap().len() <= 8192);

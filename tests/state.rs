@@ -23,20 +23,23 @@ use changeover::store::FILE_NAME;
 use redb::{Database, ReadableDatabase, TableDefinition};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use support::callers::token_table;
 use support::http::{self, Response};
 use support::net::fresh_addr;
-use support::{Backend, DEADLINE, Daemon, changeover, visit, wait_until};
+use support::{Backend, DEADLINE, Daemon, StopOnDrop, changeover, dial_unix, in_time, visit, wait_until};
 
 /// A pool's place on disk and on the network, the same for each of its daemons.
 struct World {
     dir: tempfile::TempDir,
     listener: SocketAddr,
     keeps: bool,
+    /// Whether the daemon runs in this very process, which is nobody to it without a token.
+    is_inside: bool,
 }
 
 impl World {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), listener: fresh_addr(), keeps: true }
+        Self { dir: tempfile::tempdir().unwrap(), listener: fresh_addr(), keeps: true, is_inside: false }
     }
 
     fn socket(&self) -> PathBuf {
@@ -51,11 +54,12 @@ impl World {
     fn config(&self, check: &str, backends: &[&Backend]) -> String {
         std::fs::create_dir_all(self.state()).unwrap();
         let keep = if self.keeps { format!("state_dir = \"{}\"\n", self.state().display()) } else { String::new() };
+        let token = if self.is_inside { token_table("reader", "tests-only", "viewer", "") } else { String::new() };
         let listed: String = backends.iter().zip(1..).map(|(b, priority)| b.toml("orders", priority)).collect();
         format!(
             "[daemon]\nworkers = 1\ndrain_timeout = \"1s\"\n{keep}\
-             [admin]\nbind = [\"unix:{}\", \"127.0.0.1:0\"]\n\
-             [listeners.orders]\nbind = \"{}\"\npool = \"orders\"\n[pools.orders]\nhold = \"60s\"\n\
+             [admin]\nbind = [\"unix:{}\", \"127.0.0.1:0\"]\n{token}\
+             [listeners.orders]\nbind = \"{}\"\npool = \"orders\"\n[pools.orders]\nhold = \"10m\"\n\
              [pools.orders.check]\n{check}\n{listed}",
             self.socket().display(),
             self.listener
@@ -75,7 +79,10 @@ impl World {
 
     #[track_caller]
     fn get(&self, path: &str) -> Value {
-        let answer = http::get_unix(&self.socket(), &format!("/api/v1{path}")).expect("answered");
+        let socket = dial_unix(&self.socket()).expect("a daemon");
+        let token = if self.is_inside { "Authorization: Bearer tests-only\r\n" } else { "" };
+        let answer = http::send_with(socket, "GET", &format!("/api/v1{path}"), token, "");
+        let answer = answer.expect("answered");
         assert_eq!(answer.status, 200, "{path}: {}", answer.body);
         answer.json()
     }
@@ -350,25 +357,30 @@ fn a_state_that_may_not_be_written_exits_77_and_is_named() {
 
 #[test]
 fn reloads_and_changes_by_the_api_lose_nothing_of_each_other() {
+    /// At least, and more until the file has been read twice meanwhile.
     const REGISTERED: usize = 40;
     let (world, a, b) = (World::new(), Backend::start("a"), Backend::start("b"));
     let texts = [world.config("interval = \"1s\"", &[&a]), world.config("interval = \"2s\"", &[&a, &b])];
     let daemon = Daemon::start(&texts[0]);
-    std::thread::scope(|scope| {
+    let (over, reloads) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let registered = std::thread::scope(|scope| {
+        let _over = StopOnDrop(&over);
         let changes = scope.spawn(|| {
-            for number in 0..REGISTERED {
+            let mut number = 0;
+            while (number < REGISTERED || reloads.load(Ordering::SeqCst) < 2) && !over.load(Ordering::SeqCst) {
                 assert_eq!(world.register(&format!("r{number}"), fresh_addr(), 9).status, 201);
+                number += 1;
             }
+            number
         });
-        let mut reloads = 0;
-        while !changes.is_finished() || reloads % 2 == 1 {
-            reloads += 1;
-            daemon.reload(&texts[reloads % 2]).expect("taken");
+        let mut reloaded = 0;
+        while !changes.is_finished() || reloaded % 2 == 1 {
+            daemon.reload(&texts[(reloaded + 1) % 2]).expect("taken");
+            reloaded = reloads.fetch_add(1, Ordering::SeqCst) + 1;
         }
-        assert!(reloads > 1, "{reloads} reloads meanwhile");
-        changes.join().unwrap();
+        changes.join().unwrap()
     });
-    let mut expected: BTreeSet<String> = (0..REGISTERED).map(|number| format!("r{number}")).collect();
+    let mut expected: BTreeSet<String> = (0..registered).map(|number| format!("r{number}")).collect();
     expected.insert("a".to_owned());
     assert_eq!(world.names(), expected);
     stop(daemon);
@@ -388,18 +400,23 @@ impl Ordered {
         std::fs::write(file.path(), text).unwrap();
         let daemon = daemon::start(Document::load(file.path()).unwrap(), Options::default()).unwrap();
         assert!(daemon.wait_ready(DEADLINE));
-        Self { daemon, runtime: tokio::runtime::Builder::new_current_thread().build().unwrap() }
+        Self { daemon, runtime: tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap() }
+    }
+
+    /// What the control plane answers.
+    fn answered<T>(&self, asked: impl Future<Output = T>) -> T {
+        self.runtime.block_on(in_time("the control plane answers", asked))
     }
 
     #[track_caller]
     fn give(&self, order: Order) -> Done {
-        let done = self.runtime.block_on(self.daemon.control().carry_out(Actor::from("ops"), order));
+        let done = self.answered(self.daemon.control().carry_out(Actor::from("ops"), order));
         done.expect("it works").expect("not refused")
     }
 
     /// The daemon's own time.
     fn now(&self) -> MonoTime {
-        self.runtime.block_on(self.daemon.control().explain(pool())).unwrap().unwrap().at
+        self.answered(self.daemon.control().explain(pool())).unwrap().unwrap().at
     }
 
     fn stop(self) {
@@ -413,7 +430,8 @@ fn pool() -> PoolName {
 
 #[test]
 fn drains_pins_and_pauses_outlive_a_restart() {
-    let (world, a, b) = (World::new(), Backend::start("a"), Backend::start("b"));
+    let (mut world, a, b) = (World::new(), Backend::start("a"), Backend::start("b"));
+    world.is_inside = true;
     let text = world.config(FAST, &[&a, &b]);
     let first = Ordered::start(&text);
     let drained = first.give(Order::SetAdminState { pool: pool(), backend: "a".into(), state: AdminState::Drain });
@@ -442,7 +460,7 @@ fn drains_pins_and_pauses_outlive_a_restart() {
     assert!(third.give(Order::Pause { pool: pool(), until: Some(third.now() + pause) }).is_durable);
     third.stop();
     let fourth = Ordered::start(&text);
-    let status = fourth.runtime.block_on(fourth.daemon.control().pool(pool())).unwrap().unwrap();
+    let status = fourth.answered(fourth.daemon.control().pool(pool())).unwrap().unwrap();
     let until = status.paused.expect("it is paused still").until.expect("for a time");
     let left = until.since(fourth.now());
     assert!(left < pause && left > pause / 2, "{left:?} are left");

@@ -36,8 +36,7 @@ fn open_in(directory: &Path) -> Opened {
 }
 
 fn wait<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(DEADLINE, work).await.expect("in time") })
+    support::block_on("the store has answered", work)
 }
 
 fn event(kind: &str, run: u64, number: u64) -> EventRecord {
@@ -224,9 +223,10 @@ fn a_disk_that_is_really_full_stops_nobody_and_what_was_written_stays() {
     let directory = tempfile::tempdir().unwrap();
     let writer = Writer::start(directory.path(), Some(LIMIT));
     let pid = rustix::process::Pid::from_child(&writer.child.0);
-    let mut durable = Vec::new();
+    let (begun, mut durable) = (Instant::now(), Vec::new());
     let kept = loop {
         let said = writer.hear();
+        assert!(begun.elapsed() < 4 * DEADLINE, "{} events, and the disk is not full", durable.len());
         if !said.is_durable {
             break said;
         }

@@ -20,7 +20,7 @@ fn a_unix_backend_whose_queue_is_full_for_a_moment_is_not_dead() {
     let listener = narrow::listen(&path);
     let daemon = Daemon::start(&format!(
         "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n[pools.orders]\nwhen_down = \"refuse\"\n\
-         [pools.orders.check]\ninterval = \"300ms\"\ntimeout = \"2s\"\n\
+         [pools.orders.check]\ninterval = \"300ms\"\ntimeout = \"20s\"\n\
          [pools.orders.backends.a]\naddress = \"unix:{}\"\n",
         path.display()
     ));
@@ -54,7 +54,7 @@ fn a_held_client_that_goes_away_is_counted() {
     assert_eq!(daemon.rejected("orders", "client_left"), 0.0);
     drop(client);
     daemon.wait_held("orders", 0);
-    wait_until("it is counted", Duration::from_secs(5), || daemon.rejected("orders", "client_left") == 1.0);
+    wait_until("it is counted", DEADLINE, || daemon.rejected("orders", "client_left") == 1.0);
 }
 
 #[test]
@@ -92,11 +92,10 @@ fn a_peer_that_vanishes_is_noticed_by_the_kernel() {
     let (mut client, _) = meet(orders).expect("served");
     echo(&mut client, b"hello").expect("echoed");
     let ours = client.local_addr().expect("bound");
-    let alive = Duration::from_secs(5);
-    wait_until("the client's connection is kept alive", alive, || {
+    wait_until("the client's connection is kept alive", DEADLINE, || {
         established().iter().any(|row| row.local == orders && row.remote == ours && row.keepalive)
     });
-    wait_until("the backend's connection is kept alive", alive, || {
+    wait_until("the backend's connection is kept alive", DEADLINE, || {
         established().iter().any(|row| row.remote == a.addr && row.keepalive)
     });
 }
@@ -111,7 +110,7 @@ fn a_backend_that_has_not_answered_yet_is_kept_alive_too() {
     ));
     let mut client = dial(daemon.listener("orders")).expect("accepted");
     client.write_all(b"anybody there?").expect("sent");
-    wait_until("the backend's connection is kept alive", Duration::from_secs(5), || {
+    wait_until("the backend's connection is kept alive", DEADLINE, || {
         established().iter().any(|row| row.remote == silent.addr && row.keepalive)
     });
 }

@@ -197,6 +197,19 @@ impl Daemon {
         }
     }
 
+    /// How long a scrape of the metrics takes, and how many bytes it has.
+    pub(crate) fn scrape(&self) -> (Duration, usize) {
+        let begun = Instant::now();
+        let mut socket = self.ask_metrics();
+        let (mut piece, mut bytes) = (vec![0; 1 << 18], 0);
+        loop {
+            match socket.read(&mut piece).unwrap() {
+                0 => return (begun.elapsed(), bytes),
+                read => bytes += read,
+            }
+        }
+    }
+
     fn times(&self) -> Times {
         let threads: Vec<(String, Thread)> = fs::read_dir(format!("/proc/{}/task", self.process.id()))
             .unwrap()
@@ -211,11 +224,16 @@ impl Daemon {
     }
 
     fn metrics(&self) -> String {
-        let mut socket = UnixStream::connect(self.place.path().join("admin.sock")).unwrap();
-        socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
         let mut text = String::new();
-        socket.read_to_string(&mut text).unwrap();
+        self.ask_metrics().read_to_string(&mut text).unwrap();
         text
+    }
+
+    /// By the version of HTTP whose answers are not cut in chunks.
+    fn ask_metrics(&self) -> UnixStream {
+        let mut socket = UnixStream::connect(self.place.path().join("admin.sock")).unwrap();
+        socket.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
+        socket
     }
 }
 

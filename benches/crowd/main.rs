@@ -20,6 +20,8 @@ use daemon::{Daemon, Figures, Verdict};
 
 /// Backends that die while the others live.
 const FEW: usize = 100;
+/// Times that the metrics are read.
+const SCRAPES: usize = 21;
 /// What the start leaves behind has come to rest after this time.
 const REST: Duration = Duration::from_secs(3);
 
@@ -80,6 +82,7 @@ fn run(options: &Options, pools: usize, floor_us: f64) {
     sleep(options.time);
     let calm = daemon.sample().since(&before);
     tell_calm(&calm, count, floor_us);
+    tell_scrapes(&daemon);
 
     daemon.forget_verdicts();
     let died = Instant::now();
@@ -135,6 +138,17 @@ fn tell_calm(calm: &Figures, count: usize, floor_us: f64) {
         calm.inconclusive,
     );
     println!("- {} tables published; {} MB resident", calm.tables, calm.resident >> 20);
+}
+
+fn tell_scrapes(daemon: &Daemon) {
+    let mut scrapes: Vec<(Duration, usize)> = (0..SCRAPES).map(|_| daemon.scrape()).collect();
+    scrapes.sort();
+    let (least, _) = scrapes[0];
+    let (median, bytes) = scrapes[SCRAPES / 2];
+    println!(
+        "- a scrape of {} MB of metrics: {median:.1?} (median of {SCRAPES}), {least:.1?} (least)",
+        bytes / 1_000_000
+    );
 }
 
 fn tell_crowd(figures: &Figures, what: &str, took: Duration) {

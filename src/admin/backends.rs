@@ -1,24 +1,26 @@
 //! Changes at run time: backends that are registered, changed and removed, and a pool's check and failover.
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
+use tokio::task::spawn_local;
 
 use crate::model::{BackendName, PoolName};
-use crate::settings::{Edit, EditError, FieldFault, RejectCode, Rejected};
-use crate::store::Refused;
+use crate::settings::{Edit, EditError};
+use crate::store;
 
 use super::Admin;
+use super::access::Identity;
 use super::audit::{self, Action};
-use super::body::{READ_MAX, bounded};
-use super::caller::Changer;
+use super::body::{READ_MAX, bounded, not_json};
 use super::json::BackendView;
-use super::problem::Problem;
+use super::path::{BackendPath, PoolPath};
+use super::problem::{Problem, Refused};
+use super::tag;
 
 pub(super) fn routes() -> Router<Admin> {
     Router::new()
@@ -28,67 +30,58 @@ pub(super) fn routes() -> Router<Admin> {
         .layer(DefaultBodyLimit::max(READ_MAX))
 }
 
-impl From<Refused> for Problem {
-    fn from(refused: Refused) -> Self {
+impl From<store::Refused> for Problem {
+    fn from(refused: store::Refused) -> Self {
         match refused {
-            Refused::Busy => Self::StoreBusy,
-            Refused::Closed => Self::Draining,
-            Refused::TooLong(_) => Self::BadBody,
-            Refused::Full => Self::StoreFull,
+            store::Refused::Busy => Self::StoreBusy,
+            store::Refused::Closed => Self::Draining,
+            store::Refused::TooLong(_) => Self::BadBody,
+            store::Refused::Full => Self::StoreFull,
         }
     }
 }
 
-/// What came of a change: whether it is durable, or the answer that says why it was not made, and its code.
-type Made = Result<bool, (Response, &'static str)>;
-
 /// `POST /pools/{pool}/backends`: `{"name", "address", …}` as in the file.
 async fn register(
     State(admin): State<Admin>,
-    changer: Changer,
-    Path(pool): Path<String>,
+    caller: Identity,
+    PoolPath(pool): PoolPath,
     Document(body): Document,
-) -> Response {
-    let pool = PoolName::from(pool.as_str());
+) -> Result<Response, Refused> {
     let edit = Edit::Register(body);
     let name = edit.backend();
-    match make(&admin, &changer, &pool, edit).await {
-        Ok(durable) => shown(&admin, &pool, name, StatusCode::CREATED, durable).await,
-        Err((response, _)) => response,
-    }
+    let durable = make(&admin, &caller, &pool, edit).await?;
+    shown(&admin, &pool, name, StatusCode::CREATED, durable).await
 }
 
 /// `PATCH /pools/{pool}/backends/{backend}`: a JSON merge patch of its table.
 async fn change(
     State(admin): State<Admin>,
-    changer: Changer,
-    Path((pool, backend)): Path<(String, String)>,
+    caller: Identity,
+    BackendPath(pool, backend): BackendPath,
     Document(body): Document,
-) -> Response {
-    let (pool, backend) = (PoolName::from(pool.as_str()), BackendName::from(backend.as_str()));
-    match make(&admin, &changer, &pool, Edit::Change(backend.clone(), body)).await {
-        Ok(durable) => shown(&admin, &pool, Some(backend), StatusCode::OK, durable).await,
-        Err((response, _)) => response,
-    }
+) -> Result<Response, Refused> {
+    let durable = make(&admin, &caller, &pool, Edit::Change(backend.clone(), body)).await?;
+    shown(&admin, &pool, Some(backend), StatusCode::OK, durable).await
 }
 
 /// `DELETE /pools/{pool}/backends/{backend}`: of one that was registered.
 async fn remove(
     State(admin): State<Admin>,
-    changer: Changer,
-    Path((pool, backend)): Path<(String, String)>,
-) -> Response {
-    let (pool, backend) = (PoolName::from(pool.as_str()), BackendName::from(backend.as_str()));
-    match make(&admin, &changer, &pool, Edit::Remove(backend)).await {
-        Ok(durable) => Json(json!({ "durable": durable })).into_response(),
-        Err((response, _)) => response,
-    }
+    caller: Identity,
+    BackendPath(pool, backend): BackendPath,
+) -> Result<Json<Value>, Refused> {
+    let durable = make(&admin, &caller, &pool, Edit::Remove(backend)).await?;
+    Ok(Json(json!({ "durable": durable })))
 }
 
 /// `GET /pools/{pool}/failover-config`.
-async fn config(State(admin): State<Admin>, Path(pool): Path<String>) -> Response {
-    match admin.settings.failover_config(PoolName::from(pool.as_str())).await {
-        Some(config) => Json(config).into_response(),
+async fn config(State(admin): State<Admin>, PoolPath(pool): PoolPath, asked: HeaderMap) -> Response {
+    match admin.settings.failover_config(pool).await {
+        Some(config) => {
+            let json = config.to_string();
+            tag::answer(&asked, admin.routes.load().table.generation, &json, json.clone())
+        }
         None => Problem::PoolNotFound.into_response(),
     }
 }
@@ -96,95 +89,115 @@ async fn config(State(admin): State<Admin>, Path(pool): Path<String>) -> Respons
 /// `PATCH /pools/{pool}/failover-config`: a JSON merge patch of its `check` and `failover`.
 async fn configure(
     State(admin): State<Admin>,
-    changer: Changer,
-    Path(pool): Path<String>,
+    caller: Identity,
+    PoolPath(pool): PoolPath,
     Document(body): Document,
-) -> Response {
-    let pool = PoolName::from(pool.as_str());
-    match make(&admin, &changer, &pool, Edit::Patch(body)).await {
-        Ok(durable) => {
-            let Some(mut config) = admin.settings.failover_config(pool).await else {
-                return Problem::PoolNotFound.into_response();
-            };
-            if let Some(config) = config.as_object_mut() {
-                config.insert("durable".to_owned(), Value::from(durable));
-            }
-            Json(config).into_response()
-        }
-        Err((response, _)) => response,
+) -> Result<Json<Value>, Refused> {
+    let durable = make(&admin, &caller, &pool, Edit::Patch(body)).await?;
+    configured(&admin, pool, durable).await
+}
+
+/// The tables as they are in force, once a change of them is in the audit trail.
+async fn configured(admin: &Admin, pool: PoolName, durable: bool) -> Result<Json<Value>, Refused> {
+    let config = admin.settings.failover_config(pool).await;
+    let mut config = config.ok_or_else(|| Refused::from(Problem::PoolNotFound).noted())?;
+    if let Some(config) = config.as_object_mut() {
+        config.insert("durable".to_owned(), Value::from(durable));
     }
+    Ok(Json(config))
 }
 
 /// A body that is JSON.
 struct Document(Value);
 
 impl<S: Send + Sync> FromRequest<S> for Document {
-    type Rejection = Problem;
+    type Rejection = Refused;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
         let body = bounded(Bytes::from_request(request, state).await)?;
-        serde_json::from_slice(&body).map(Self).map_err(|_| Problem::BadBody)
+        serde_json::from_slice(&body).map(Self).map_err(|error| not_json(&error))
     }
 }
 
-/// Has it changed, and what came of it noted in the audit trail.
-async fn make(admin: &Admin, changer: &Changer, pool: &PoolName, edit: Edit) -> Made {
-    let action =
-        Action { what: edit.action(), pool: Some(pool.clone()), backend: edit.backend(), session: None, said: None };
-    let done = audit::entry(admin, changer, &action, "done");
-    match admin.settings.edit(pool.clone(), changer.actor.clone(), edit, done).await {
+/// Has it changed, and what came of it noted in the audit trail. Whether it is durable.
+async fn make(admin: &Admin, caller: &Identity, pool: &PoolName, edit: Edit) -> Result<bool, Refused> {
+    let (admin, caller, pool) = (admin.clone(), caller.clone(), pool.clone());
+    // It is noted also if it is refused and whoever wanted it hangs up.
+    let made = spawn_local(async move { carry_out(&admin, &caller, &pool, edit).await });
+    made.await.map_err(|_| Problem::Internal)?
+}
+
+async fn carry_out(admin: &Admin, caller: &Identity, pool: &PoolName, edit: Edit) -> Result<bool, Refused> {
+    let said = |say: fn(&Value) -> Value| edit.document().map(say);
+    let action = Action {
+        what: edit.action(),
+        pool: Some(pool.clone()),
+        backend: edit.backend(),
+        session: None,
+        said: said(audit::taken),
+    };
+    let refused = Action { said: said(audit::refused), ..action.clone() };
+    let done = audit::entry(admin, caller, &action, "done");
+    match admin.settings.edit(pool.clone(), caller.actor.clone(), edit, done).await {
         Ok(edited) => {
-            tracing::info!(%pool, action = action.what, actor = %changer.actor, durable = edited.is_durable, "changed by the API");
+            tracing::info!(%pool, action = action.what, actor = %caller.actor, durable = edited.is_durable, "changed by the API");
             Ok(edited.is_durable)
         }
+        // The audit trail has it as done, which it is from the next start on.
+        Err(EditError::Kept) => Err(Refused::from(Problem::Draining).noted()),
         Err(error) => {
-            let (response, code) = refusal(error);
-            audit::note(admin, changer, &action, code);
-            Err((response, code))
+            let problem = Refused::from(error);
+            audit::note(admin, caller, &refused, problem.code());
+            Err(problem.noted())
         }
     }
 }
 
-fn refusal(error: EditError) -> (Response, &'static str) {
-    match error {
-        EditError::Rejected(rejected) => (rejection(&rejected), rejected.code.label()),
-        EditError::Refused(refused) => {
-            let problem = Problem::from(refused);
-            (problem.into_response(), problem.code())
+impl From<EditError> for Refused {
+    fn from(error: EditError) -> Self {
+        match error {
+            EditError::Rejected(rejected) => rejected.into(),
+            EditError::Refused(refused) => Problem::from(refused).into(),
+            EditError::Stopping | EditError::Kept => Problem::Draining.into(),
         }
-        EditError::Stopping => (Problem::Draining.into_response(), Problem::Draining.code()),
     }
 }
 
-/// Everything that is wrong with a request, each fault with its field.
-fn rejection(rejected: &Rejected) -> Response {
-    let status = match rejected.code {
-        RejectCode::PoolNotFound | RejectCode::BackendNotFound => StatusCode::NOT_FOUND,
-        RejectCode::BackendExists | RejectCode::AddressInUse | RejectCode::BackendInFile | RejectCode::LimitReached => {
-            StatusCode::CONFLICT
-        }
-        RejectCode::InvalidValue => StatusCode::UNPROCESSABLE_ENTITY,
-    };
-    let fault = |fault: &FieldFault| json!({ "field": fault.field, "message": fault.message });
-    let faults: Vec<Value> = rejected.faults.iter().map(fault).collect();
-    let title = rejected.faults.first().map_or("", |fault| fault.message.as_str());
-    let body = json!({
-        "type": "about:blank", "title": title, "status": status.as_u16(), "code": rejected.code.label(), "errors": faults,
-    });
-    (status, [(CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
-}
-
-/// The backend as it stands now, and whether the change is durable.
+/// The backend as it stands now, and whether the change is durable. The change is in the audit trail by now.
 async fn shown(
     admin: &Admin,
     pool: &PoolName,
     name: Option<BackendName>,
     status: StatusCode,
     durable: bool,
-) -> Response {
-    let Some(Some(pool)) = admin.control.pool(pool.clone()).await else { return Problem::Internal.into_response() };
+) -> Result<Response, Refused> {
+    let pool = admin.control.pool(pool.clone()).await.flatten();
+    let pool = pool.ok_or_else(|| Refused::from(Problem::Internal).noted())?;
     let published = admin.routes.load();
     let backend = pool.backends.iter().find(|backend| Some(&backend.name) == name.as_ref());
     let view = backend.map(|backend| BackendView::new(backend, &published.live, &admin.clock));
-    (status, Json(json!({ "backend": view, "durable": durable }))).into_response()
+    Ok((status, Json(json!({ "backend": view, "durable": durable }))).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+    use axum::response::IntoResponse;
+
+    use super::{configured, shown};
+    use crate::admin::problem::Code;
+    use crate::admin::tests::admin;
+    use crate::model::PoolName;
+
+    #[tokio::test]
+    async fn a_change_that_was_made_and_cannot_be_shown_is_not_noted_as_refused() {
+        // Nobody is there who could say how the pool stands.
+        let (admin, gone) = (admin(), PoolName::from("gone"));
+        let shown = shown(&admin, &gone, None, StatusCode::OK, true).await.into_response();
+        let configured = configured(&admin, gone, true).await.into_response();
+        assert_eq!([shown.status(), configured.status()], [StatusCode::INTERNAL_SERVER_ERROR, StatusCode::NOT_FOUND]);
+        for response in [shown, configured] {
+            assert_eq!(response.extensions().get::<Code>(), None, "the guard would write it down");
+        }
+    }
 }

@@ -30,6 +30,11 @@ pub(super) fn bounded(body: Body) -> Result<Bytes, Problem> {
     body.ok().filter(|body| body.len() <= BODY_MAX).ok_or(Problem::BodyTooLarge)
 }
 
+/// A body is no JSON, as `error` says.
+pub(super) fn not_json(error: &serde_json::Error) -> Refused {
+    Refused::because(Problem::BadBody, format!("the body is no JSON: {error}"))
+}
+
 /// The fields of a body that have not been taken yet, and what was found wrong so far. A field that is null is left out.
 #[derive(Debug)]
 pub(super) struct Fields {
@@ -49,7 +54,7 @@ impl Fields {
                     let detail = "the body is JSON, but no object; write {\"field\": value, …}".to_owned();
                     return Err(Refused::because(Problem::BadBody, detail));
                 }
-                Err(error) => return Err(Refused::because(Problem::BadBody, format!("the body is no JSON: {error}"))),
+                Err(error) => return Err(not_json(&error)),
             };
         }
         for name in fields.keys().filter(|name| !known.contains(&name.as_str())) {

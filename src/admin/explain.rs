@@ -1,13 +1,16 @@
 //! Questions about a pool's choice, which change nothing: why it is so, and whether it should be another.
 
 use axum::extract::{DefaultBodyLimit, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use crate::failover::Refusal;
-use crate::model::{Applied, BackendName, MonoTime};
+use crate::model::{Applied, BackendName, BackendStatus, MonoTime, PushedVerdict};
 use crate::sys::Clock;
 
 use super::Admin;
@@ -15,6 +18,7 @@ use super::body::{Body, Fields, READ_MAX};
 use super::json::BackendView;
 use super::path::PoolPath;
 use super::problem::{Problem, Refused};
+use super::tag;
 
 pub(super) fn routes() -> Router<Admin> {
     Router::new()
@@ -23,8 +27,52 @@ pub(super) fn routes() -> Router<Admin> {
         .layer(DefaultBodyLimit::max(READ_MAX))
 }
 
+/// Whether the pool should fail over.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Evaluation {
+    should_failover: bool,
+    from: Vec<String>,
+    to: Vec<String>,
+    reason: String,
+}
+
+/// Why traffic goes where it goes.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Explanation {
+    pool: String,
+    state: &'static str,
+    serving: Vec<String>,
+    since: Option<String>,
+    rules: Vec<RuleView>,
+    evidence: Vec<BackendView>,
+    #[schema(value_type = AtRunTime)]
+    runtime: Value,
+    time: String,
+    if_active_failed: Option<Prospect>,
+}
+
+/// What would happen if all that serve failed now.
+#[derive(Debug, Serialize, ToSchema)]
+struct Prospect {
+    to: Vec<String>,
+    rules: Vec<RuleView>,
+}
+
+/// What was set at run time, and goes before the file. The first two are the configuration's own to write.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it is here to be described")]
+struct AtRunTime {
+    #[schema(value_type = Vec<Object>)]
+    registered: Vec<Value>,
+    #[schema(value_type = Vec<Object>)]
+    patched: Vec<Value>,
+    /// Verdicts from outside that hold.
+    #[schema(value_type = Vec<Object>)]
+    pushed: Vec<Value>,
+}
+
 /// A rule as it applies.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct RuleView {
     rule: &'static str,
     sentence: &'static str,
@@ -42,44 +90,68 @@ fn rules(list: Vec<Applied>, clock: &Clock) -> Vec<RuleView> {
     list.into_iter().map(view).collect()
 }
 
-fn names(list: &[BackendName]) -> Vec<&str> {
-    list.iter().map(BackendName::as_str).collect()
+fn names(list: &[BackendName]) -> Vec<String> {
+    list.iter().map(BackendName::to_string).collect()
+}
+
+/// The verdicts from outside that hold.
+fn pushed(backends: &[BackendStatus], clock: &Clock) -> Value {
+    let held = backends.iter().filter_map(|backend| Some((backend, backend.pushed.as_ref()?)));
+    let view = |(backend, verdict): (&BackendStatus, &PushedVerdict)| {
+        json!({
+            "backend": backend.name.as_str(),
+            "health": verdict.health.label(),
+            "reason": verdict.reason,
+            "since": clock.timestamp(verdict.since),
+            "until": clock.timestamp(verdict.until),
+        })
+    };
+    held.map(view).collect()
 }
 
 /// `GET /pools/{pool}/explain`.
-async fn explain(State(admin): State<Admin>, PoolPath(pool): PoolPath) -> Result<Json<Value>, Refused> {
+async fn explain(State(admin): State<Admin>, PoolPath(pool): PoolPath, asked: HeaderMap) -> Result<Response, Refused> {
     let known = admin.control.explain(pool.clone()).await.ok_or(Problem::Internal)?;
     let known = known.ok_or(Refusal::PoolNotFound(pool))?;
     let (published, clock) = (admin.routes.load(), &admin.clock);
     let evidence: Vec<BackendView> =
         known.evidence.iter().map(|backend| BackendView::new(backend, &published.live, clock)).collect();
     let stamp = |at: MonoTime| clock.timestamp(at);
-    let prospect = known.if_active_failed.map(|prospect| {
-        let to = names(&prospect.to);
-        json!({ "to": to, "rules": rules(prospect.rules, clock) })
-    });
-    Ok(Json(json!({
-        "pool": known.pool.as_str(),
-        "state": known.state.label(),
-        "serving": names(&known.serving),
-        "since": known.since.map(stamp),
-        "rules": rules(known.rules, clock),
-        "evidence": evidence,
-        "runtime": admin.settings.at_run_time(&known.pool),
-        "time": stamp(known.at),
-        "if_active_failed": prospect,
-    })))
+    let prospect = known
+        .if_active_failed
+        .map(|prospect| Prospect { to: names(&prospect.to), rules: rules(prospect.rules, clock) });
+    let mut runtime = admin.settings.at_run_time(&known.pool);
+    runtime["pushed"] = pushed(&known.evidence, clock);
+    let mut answer = Explanation {
+        pool: known.pool.to_string(),
+        state: known.state.label(),
+        serving: names(&known.serving),
+        since: known.since.map(stamp),
+        rules: rules(known.rules, clock),
+        evidence,
+        runtime,
+        time: String::new(),
+        if_active_failed: prospect,
+    };
+    // The time of the answer makes it no other one.
+    let telling = json!(answer).to_string();
+    answer.time = stamp(known.at);
+    Ok(tag::answer(&asked, published.table.generation, &telling, json!(answer).to_string()))
 }
 
 /// `POST /pools/{pool}/evaluate`.
-async fn evaluate(State(admin): State<Admin>, PoolPath(pool): PoolPath, body: Body) -> Result<Json<Value>, Refused> {
+async fn evaluate(
+    State(admin): State<Admin>,
+    PoolPath(pool): PoolPath,
+    body: Body,
+) -> Result<Json<Evaluation>, Refused> {
     Fields::none(body)?;
     let known = admin.control.evaluate(pool.clone()).await.ok_or(Problem::Internal)?;
     let known = known.ok_or(Refusal::PoolNotFound(pool))?;
-    Ok(Json(json!({
-        "should_failover": known.should_failover,
-        "from": names(&known.from),
-        "to": names(&known.to),
-        "reason": known.reason,
-    })))
+    Ok(Json(Evaluation {
+        should_failover: known.should_failover,
+        from: names(&known.from),
+        to: names(&known.to),
+        reason: known.reason,
+    }))
 }

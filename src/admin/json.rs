@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use crate::model::{BackendStatus, MonoTime, PoolStatus, Role, ServerStatus};
+use crate::model::{BackendStatus, Direction, MonoTime, PoolStatus, Role, ServerStatus};
 use crate::routing::Live;
 use crate::sys::Clock;
 
 /// A pool.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PoolView {
     name: String,
     kind: &'static str,
@@ -27,7 +28,7 @@ pub(super) struct PoolView {
 }
 
 /// The last change of the active tier; empty if there was none.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 struct FailoverView {
     #[serde(skip_serializing_if = "Option::is_none")]
     time: Option<String>,
@@ -40,7 +41,7 @@ struct FailoverView {
 }
 
 /// A backend.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct BackendView {
     name: String,
     address: String,
@@ -63,15 +64,20 @@ pub(super) struct BackendView {
     replayed_lsn: Option<String>,
     /// What was said last by the paths on which a server is watched, and what it means.
     meaning: Option<String>,
-    sessions: i64,
+    sessions: u64,
+    /// Moved by its sessions since it came into the configuration.
+    bytes_to_backend: u64,
+    bytes_to_client: u64,
     consecutive_failures: u32,
     consecutive_successes: u32,
     last_check: Option<String>,
     since: String,
     last_error: Option<String>,
+    last_error_at: Option<String>,
     downtime_seconds: f64,
     reported: BTreeMap<String, f64>,
     /// Null: it is reached directly.
+    #[schema(value_type = Option<Object>)]
     tunnel: Option<()>,
 }
 
@@ -113,6 +119,8 @@ impl BackendView {
     pub(super) fn new(backend: &BackendStatus, live: &Live, clock: &Clock) -> Self {
         let stamp = |time: MonoTime| clock.timestamp(time);
         let server = backend.server.as_ref();
+        let live = live.backends.get(&backend.id);
+        let moved = |direction| live.map_or(0, |live| live.moved(direction));
         Self {
             name: backend.name.to_string(),
             address: backend.address.to_string(),
@@ -132,12 +140,15 @@ impl BackendView {
             written_lsn: server.and_then(|server| server.written).as_ref().map(ToString::to_string),
             replayed_lsn: server.and_then(|server| server.replayed).as_ref().map(ToString::to_string),
             meaning: server.map(|server| server.meaning.clone()),
-            sessions: live.backends.get(&backend.id).map_or(0, |live| live.metrics.active.get()),
+            sessions: live.map_or(0, |live| live.active()),
+            bytes_to_backend: moved(Direction::ClientToBackend),
+            bytes_to_client: moved(Direction::BackendToClient),
             consecutive_failures: backend.consecutive_failures,
             consecutive_successes: backend.consecutive_successes,
             last_check: backend.last_check.map(stamp),
             since: stamp(backend.since),
             last_error: backend.last_error.clone(),
+            last_error_at: backend.last_error_at.map(stamp),
             downtime_seconds: rounded(backend.downtime.as_secs_f64(), 3),
             reported: backend.reported.iter().cloned().collect(),
             tunnel: None,
@@ -153,37 +164,17 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::BackendView;
-    use crate::model::{
-        AdminState, BackendId, BackendStatus, HealthState, Lsn, MonoTime, Role, ServerStatus, SystemId, Timeline,
-    };
+    use crate::model::{BackendStatus, Lsn, Role, ServerStatus, SystemId, Timeline};
     use crate::routing::Live;
     use crate::sys::Clock;
 
     fn shown(server: Option<ServerStatus>) -> Value {
         let backend = BackendStatus {
-            id: BackendId(1),
-            name: "pg2".into(),
             address: "10.0.0.2:5432".parse().unwrap(),
             priority: 2,
-            weight: 1,
-            health: HealthState::Healthy,
-            admin_state: AdminState::Ready,
-            eligible: true,
-            active: false,
-            reason: String::new(),
-            slow: false,
-            latency: None,
-            smoothed: None,
-            consecutive_failures: 0,
-            passive_points: 0,
-            gave_up: false,
             consecutive_successes: 9,
-            last_check: None,
-            since: MonoTime::default(),
-            last_error: None,
-            downtime: Duration::ZERO,
             server,
-            reported: Vec::new(),
+            ..BackendStatus::healthy("pg2")
         };
         serde_json::to_value(BackendView::new(&backend, &Live::default(), &Clock::start())).unwrap()
     }

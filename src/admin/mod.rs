@@ -1,52 +1,79 @@
 //! Floor 5: the HTTP side door. Reads what the control plane answers, what is counted and who is connected;
-//! passes on the orders of those who may give them. Lives on the control plane's thread, never on a data-plane thread.
+//! passes on the orders of those who may give them, which `access` decides. Lives on a thread of its own: neither those who
+//! decide nor those who move bytes wait for a signature to be checked or a page to be written.
 
+mod access;
 mod audit;
 mod backends;
 mod body;
-mod caller;
+mod dashboard;
 mod events;
 mod explain;
 mod host;
 mod json;
+mod lease;
+mod listeners;
+mod openapi;
 mod orders;
 mod path;
+mod pick;
 mod problem;
 mod routes;
 mod sessions;
+mod stream;
+mod tag;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::routing::{ControlHandle, Readiness, Registry, RouteReader};
 use crate::settings::Settings;
-use crate::sys::{Clock, Listener, Stream};
+use crate::sys::{Clock, Listener, Stream, bound_unsent};
 use crate::telemetry::Metrics;
 
-use caller::Caller;
+pub use access::{Access, Credentials, CredentialsError, Need, ROUTES, Route};
+use access::{Ends, Peer};
+use lease::{Lease, Timed};
+pub use stream::Streams;
 
 /// Admin clients served at once. One more, and the one that came first has to go: whoever only holds
-/// connections open must not keep a health check from being answered.
+/// connections open must not keep a health check from being answered. Streams of events have places of their own.
 const CLIENTS_MAX: usize = 128;
-
-/// A client that has not been served within this time, from accept to the end of the answer, is cut.
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client that has not sent its request's head within this time is cut.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A client that has not agreed on TLS within this time is cut.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The first byte of a client that speaks TLS: a record of its handshake (RFC 8446, 5.1).
+const TLS_HANDSHAKE: u8 = 22;
+
 /// The longest head of a request, in bytes.
 const HEAD_MAX: usize = 16 * 1024;
+
+/// What the kernel keeps of a stream of events for a subscriber that does not read, in bytes: with more, it would be long
+/// until that is noticed, and 512 of them would be much. Other answers end, and are as fast as the connection.
+const UNSENT_MAX: usize = 128 * 1024;
 
 /// After a failed accept, this long a pause: here nobody is in a hurry.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -68,12 +95,17 @@ pub struct Admin {
     pub clock: Clock,
     /// What is in force, and where history is kept.
     pub settings: Settings,
+    /// Who may what.
+    pub access: Access,
+    /// What happens, as it happens.
+    pub streams: Streams,
 }
 
 /// Serves at `listener` until `stop` turns true or its sender is gone.
 pub async fn serve(admin: Admin, listener: Listener, mut stop: watch::Receiver<bool>) {
+    let access = admin.access.clone();
     let router = routes::router(admin);
-    let mut clients: VecDeque<AbortHandle> = VecDeque::new();
+    let mut clients: VecDeque<(AbortHandle, Lease)> = VecDeque::new();
     loop {
         // Cancel-safety: accept leaves a client in the queue or returns it; the watch keeps its value.
         let accepted = tokio::select! {
@@ -83,13 +115,15 @@ pub async fn serve(admin: Admin, listener: Listener, mut stop: watch::Receiver<b
         };
         match accepted {
             Ok((stream, _)) => {
-                clients.retain(|client| !client.is_finished());
+                clients.retain(|(client, lease)| !client.is_finished() && !lease.is_stream());
                 if clients.len() >= CLIENTS_MAX
-                    && let Some(oldest) = clients.pop_front()
+                    && let Some((oldest, _)) = clients.pop_front()
                 {
                     oldest.abort();
                 }
-                clients.push_back(spawn_local(serve_stream(router.clone(), stream)).abort_handle());
+                let lease = Lease::new(stop.clone());
+                let served = spawn_local(serve_stream(router.clone(), stream, access.tls(), lease.clone()));
+                clients.push_back((served.abort_handle(), lease));
             }
             Err(error) => {
                 tracing::debug!(%error, "an admin client was not accepted");
@@ -99,28 +133,69 @@ pub async fn serve(admin: Admin, listener: Listener, mut stop: watch::Receiver<b
     }
 }
 
-async fn serve_stream(router: axum::Router, stream: Stream) {
-    let router = router.layer(Extension(Caller::of(&stream)));
+async fn serve_stream(router: axum::Router, stream: Stream, tls: Option<Arc<ServerConfig>>, lease: Lease) {
+    let peer = Peer::of(&stream);
+    let router = router.layer(Extension(lease.clone())).layer(Extension(Ends::of(&stream)));
     let served = async {
-        match stream {
-            Stream::Tcp(stream) => serve_client(router, stream).await,
-            Stream::Unix(stream) => serve_client(router, stream).await,
+        match (stream, tls) {
+            (Stream::Tcp(stream), None) => serve_client(router, peer, timed(stream, &lease)).await,
+            (Stream::Tcp(stream), Some(tls)) => match timeout(HANDSHAKE_TIMEOUT, secured(stream, tls, &lease)).await {
+                Ok(Ok(Secured::Tls(stream))) => serve_client(router, peer, stream).await,
+                Ok(Ok(Secured::Clear(stream))) => serve_client(routes::in_clear(), peer, stream).await,
+                Ok(Err(error)) => tracing::debug!(%error, "an admin client agreed on no TLS"),
+                Err(_) => tracing::debug!("an admin client took too long to agree on TLS"),
+            },
+            // The kernel keeps little for a Unix socket as it is.
+            (Stream::Unix(stream), _) => serve_client(router, peer, Timed::new(stream, lease.clone())).await,
         }
     };
-    if timeout(CLIENT_TIMEOUT, served).await.is_err() {
-        tracing::debug!("an admin client took too long");
+    // Cancel-safety: whichever comes first is the end of the connection.
+    tokio::select! {
+        () = served => {}
+        () = lease.overdue() => tracing::debug!("an admin client took too long"),
     }
 }
 
-async fn serve_client<S>(router: axum::Router, stream: S)
+/// How a client speaks where TLS is to be spoken.
+enum Secured {
+    Tls(Box<TlsStream<Timed<TcpStream>>>),
+    Clear(Timed<TcpStream>),
+}
+
+/// Agrees on TLS, unless the client's first byte is of anything else.
+async fn secured(stream: TcpStream, tls: Arc<ServerConfig>, lease: &Lease) -> std::io::Result<Secured> {
+    let mut first = [0];
+    let is_clear = stream.peek(&mut first).await? > 0 && first != [TLS_HANDSHAKE];
+    let stream = timed(stream, lease);
+    if is_clear {
+        return Ok(Secured::Clear(stream));
+    }
+    Ok(Secured::Tls(Box::new(TlsAcceptor::from(tls).accept(stream).await?)))
+}
+
+/// `stream` under `lease`. If it is not bounded, it is as it was.
+fn timed(stream: TcpStream, lease: &Lease) -> Timed<TcpStream> {
+    Timed::new(stream, lease.clone()).bounded(|stream| {
+        if let Err(error) = bound_unsent(stream, UNSENT_MAX) {
+            tracing::debug!(%error, "what is kept for a subscriber was not bounded");
+        }
+    })
+}
+
+async fn serve_client<S>(router: axum::Router, peer: Peer, stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        router.call(request)
+    });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "an admin client was cut");

@@ -1,13 +1,12 @@
 //! Operators' orders: each is read in full, given to the control plane, and answered once it is in force.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::{MethodRouter, post, put};
 use axum::{Json, Router};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::failover::{Change, Order, Refusal, Transition};
 use crate::model::{
@@ -17,9 +16,9 @@ use crate::model::{
 use crate::routing::Done;
 
 use super::Admin;
+use super::access::Identity;
 use super::audit::{self, Action};
 use super::body::{Body, Fields, READ_MAX};
-use super::caller::Changer;
 use super::json::{BackendView, PoolView};
 use super::path::{BackendPath, PoolPath};
 use super::problem::{Problem, Refused};
@@ -31,7 +30,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// The shortest time for which a pushed verdict holds.
 const TTL_MIN: Duration = Duration::from_secs(1);
 
-type Answer = Result<Json<Value>, Refused>;
+type Answered = Result<Json<Value>, Refused>;
 
 pub(super) fn routes() -> Router<Admin> {
     let pool = |path: &str| format!("/api/v1/pools/{{pool}}{path}");
@@ -56,7 +55,7 @@ pub(super) fn routes() -> Router<Admin> {
 
 /// An order for a pool that takes no fields.
 fn of_pool(order: fn(PoolName) -> Order) -> MethodRouter<Admin> {
-    post(move |State(admin): State<Admin>, by: Changer, PoolPath(pool): PoolPath, body: Body| async move {
+    post(move |State(admin): State<Admin>, by: Identity, PoolPath(pool): PoolPath, body: Body| async move {
         Fields::none(body)?;
         let done = give(&admin, &by, order(pool.clone())).await?;
         pool_answer(&admin, pool, &done).await
@@ -65,7 +64,7 @@ fn of_pool(order: fn(PoolName) -> Order) -> MethodRouter<Admin> {
 
 /// One for a backend.
 fn of_backend(order: fn(PoolName, BackendName) -> Order) -> MethodRouter<Admin> {
-    post(move |State(admin): State<Admin>, by: Changer, path: BackendPath, body: Body| async move {
+    post(move |State(admin): State<Admin>, by: Identity, path: BackendPath, body: Body| async move {
         Fields::none(body)?;
         let BackendPath(pool, backend) = path;
         let done = give(&admin, &by, order(pool.clone(), backend.clone())).await?;
@@ -75,7 +74,7 @@ fn of_backend(order: fn(PoolName, BackendName) -> Order) -> MethodRouter<Admin> 
 
 /// One that says what state a backend shall be in.
 fn to_state(state: AdminState) -> MethodRouter<Admin> {
-    post(move |State(admin): State<Admin>, by: Changer, path: BackendPath, body: Body| async move {
+    post(move |State(admin): State<Admin>, by: Identity, path: BackendPath, body: Body| async move {
         Fields::none(body)?;
         let BackendPath(pool, backend) = path;
         let done =
@@ -85,7 +84,7 @@ fn to_state(state: AdminState) -> MethodRouter<Admin> {
 }
 
 /// `POST /pools/{pool}/failover`.
-async fn fail_over(State(admin): State<Admin>, by: Changer, PoolPath(pool): PoolPath, body: Body) -> Answer {
+async fn fail_over(State(admin): State<Admin>, by: Identity, PoolPath(pool): PoolPath, body: Body) -> Answered {
     let mut fields = Fields::read(body, &["to", "reason", "sessions"])?;
     let to = fields.text("to", "\"to\": \"pg2\", or leave it out for the best of the other tiers");
     let reason = fields.text("reason", "\"reason\": \"kernel update of pg1\"");
@@ -93,28 +92,30 @@ async fn fail_over(State(admin): State<Admin>, by: Changer, PoolPath(pool): Pool
     fields.finish()?;
     let to = to.map(|name| BackendName::from(name.as_str()));
     let sessions = sessions.unwrap_or(SessionPolicy::Keep);
+    let said = json!({ "to": to, "reason": reason, "sessions": sessions });
     let order = Order::Failover { pool, to, reason, sessions };
-    event_answer(&give(&admin, &by, order).await?)
+    event_answer(&give_saying(&admin, &by, order, Some(said)).await?)
 }
 
 /// `POST /pools/{pool}/failback`.
-async fn fail_back(State(admin): State<Admin>, by: Changer, PoolPath(pool): PoolPath, body: Body) -> Answer {
+async fn fail_back(State(admin): State<Admin>, by: Identity, PoolPath(pool): PoolPath, body: Body) -> Answered {
     Fields::none(body)?;
     event_answer(&give(&admin, &by, Order::Failback { pool }).await?)
 }
 
 /// `POST /pools/{pool}/pause`.
-async fn pause(State(admin): State<Admin>, by: Changer, PoolPath(pool): PoolPath, body: Body) -> Answer {
+async fn pause(State(admin): State<Admin>, by: Identity, PoolPath(pool): PoolPath, body: Body) -> Answered {
     let mut fields = Fields::read(body, &["timeout"])?;
     let timeout = fields.duration("timeout", PAUSE_MIN, DAY);
     fields.finish()?;
     let until = timeout.map(|timeout| admin.clock.now() + timeout);
-    let done = give(&admin, &by, Order::Pause { pool: pool.clone(), until }).await?;
+    let said = timeout.map(|timeout| json!({ "timeout": format!("{timeout:?}") }));
+    let done = give_saying(&admin, &by, Order::Pause { pool: pool.clone(), until }, said).await?;
     pool_answer(&admin, pool, &done).await
 }
 
 /// `POST /pools/{pool}/backends/{backend}/failures`.
-async fn failure(State(admin): State<Admin>, by: Changer, path: BackendPath, body: Body) -> Answer {
+async fn failure(State(admin): State<Admin>, by: Identity, path: BackendPath, body: Body) -> Answered {
     const EXAMPLE: &str = "\"error\": \"connection reset while reading\"";
     let mut fields = Fields::read(body, &["error"])?;
     let error = fields.text("error", EXAMPLE);
@@ -124,12 +125,14 @@ async fn failure(State(admin): State<Admin>, by: Changer, path: BackendPath, bod
     });
     fields.finish()?;
     let BackendPath(pool, backend) = path;
-    let done = give(&admin, &by, Order::ReportFailure { pool: pool.clone(), backend: backend.clone(), error }).await?;
+    let said = json!({ "error": error });
+    let order = Order::ReportFailure { pool: pool.clone(), backend: backend.clone(), error };
+    let done = give_saying(&admin, &by, order, Some(said)).await?;
     backend_answer(&admin, pool, &backend, &done).await
 }
 
 /// `PUT /pools/{pool}/backends/{backend}/health`.
-async fn health(State(admin): State<Admin>, by: Changer, path: BackendPath, body: Body) -> Answer {
+async fn health(State(admin): State<Admin>, by: Identity, path: BackendPath, body: Body) -> Answered {
     let mut fields = Fields::read(body, &["health", "ttl", "reason", "metrics"])?;
     let health = fields.word("health", HealthState::LABELS, HealthState::from_label);
     let health = health.unwrap_or_else(|| {
@@ -145,62 +148,43 @@ async fn health(State(admin): State<Admin>, by: Changer, path: BackendPath, body
     let figures = fields.figures("metrics");
     fields.finish()?;
     let BackendPath(pool, backend) = path;
+    let metrics: Map<String, Value> = figures.iter().map(|(name, figure)| (name.clone(), json!(figure))).collect();
+    let said = json!({ "health": health, "ttl": format!("{ttl:?}"), "reason": reason, "metrics": metrics });
     let pushed = PushedHealth { health, until: admin.clock.now() + ttl, reason, figures };
-    let done = give(&admin, &by, Order::PushHealth { pool: pool.clone(), backend: backend.clone(), pushed }).await?;
+    let order = Order::PushHealth { pool: pool.clone(), backend: backend.clone(), pushed };
+    let done = give_saying(&admin, &by, order, Some(said)).await?;
     backend_answer(&admin, pool, &backend, &done).await
 }
 
-/// What was said with an order, for the audit trail.
-fn said(order: &Order) -> Option<Value> {
-    match order {
-        Order::Failover { to, reason, sessions, .. } => {
-            Some(json!({ "to": to, "reason": reason, "sessions": sessions }))
-        }
-        Order::PushHealth { pushed, .. } => {
-            let PushedHealth { health, until: _, reason, figures } = pushed;
-            let metrics: BTreeMap<&String, f64> = figures.iter().map(|(name, figure)| (name, *figure)).collect();
-            Some(json!({ "health": health, "reason": reason, "metrics": metrics }))
-        }
-        Order::ReportFailure { error, .. } => Some(json!({ "error": error })),
-        Order::SetAdminState { .. }
-        | Order::Failback { .. }
-        | Order::Pause { .. }
-        | Order::Resume { .. }
-        | Order::ReportSuccess { .. }
-        | Order::Reset { .. }
-        | Order::Probe { .. } => None,
-    }
+/// Gives an order with which nothing is said. See [`give_saying`].
+async fn give(admin: &Admin, by: &Identity, order: Order) -> Result<Done, Refused> {
+    give_saying(admin, by, order, None).await
 }
 
-/// Gives the order and waits until it is in force.
-async fn give(admin: &Admin, by: &Changer, order: Order) -> Result<Done, Refused> {
+/// Gives the order and waits until it is in force. What was `said` with it is for the audit trail.
+async fn give_saying(admin: &Admin, by: &Identity, order: Order, said: Option<Value>) -> Result<Done, Refused> {
     tracing::debug!(actor = %by.actor, ?order, "ordered");
     let (admin, by) = (admin.clone(), by.clone());
     // It goes to its end and into the audit trail, though whoever gave it may hang up.
     let given = tokio::task::spawn_local(async move {
         let backend = order.backend().cloned();
-        let action = Action {
-            what: order.label(),
-            pool: Some(order.pool().clone()),
-            backend,
-            session: None,
-            said: said(&order),
-        };
+        let action = Action { what: order.label(), pool: Some(order.pool().clone()), backend, session: None, said };
         let outcome = admin.control.carry_out(by.actor.clone(), order).await.ok_or(Problem::Internal)?;
         let done = outcome.map_err(Refused::from);
         audit::note(&admin, &by, &action, done.as_ref().map_or_else(Refused::code, |_| "done"));
-        done
+        done.map_err(Refused::noted)
     });
     given.await.map_err(|_| Problem::Internal)?
 }
 
+/// How the pool stands after an order, which is in the audit trail by now.
 async fn status(admin: &Admin, pool: PoolName) -> Result<PoolStatus, Refused> {
-    let known = admin.control.pool(pool.clone()).await.ok_or(Problem::Internal)?;
-    Ok(known.ok_or(Refusal::PoolNotFound(pool))?)
+    let known = admin.control.pool(pool.clone()).await.ok_or_else(|| Refused::from(Problem::Internal).noted())?;
+    known.ok_or_else(|| Refused::from(Refusal::PoolNotFound(pool)).noted())
 }
 
 /// How the pool stands now.
-async fn pool_answer(admin: &Admin, pool: PoolName, done: &Done) -> Answer {
+async fn pool_answer(admin: &Admin, pool: PoolName, done: &Done) -> Answered {
     let pool = status(admin, pool).await?;
     Ok(with_durable(json!(PoolView::new(&pool, &admin.routes.load().live, &admin.clock)), done))
 }
@@ -214,16 +198,16 @@ fn with_durable(mut answer: Value, done: &Done) -> Json<Value> {
 }
 
 /// How the backend stands now.
-async fn backend_answer(admin: &Admin, pool: PoolName, name: &BackendName, done: &Done) -> Answer {
+async fn backend_answer(admin: &Admin, pool: PoolName, name: &BackendName, done: &Done) -> Answered {
     let known = status(admin, pool.clone()).await?;
     let backend = known.backends.iter().find(|backend| backend.name == *name);
-    let backend = backend.ok_or_else(|| Refusal::BackendNotFound(pool, name.clone()))?;
+    let backend = backend.ok_or_else(|| Refused::from(Refusal::BackendNotFound(pool, name.clone())).noted())?;
     Ok(with_durable(json!(BackendView::new(backend, &admin.routes.load().live, &admin.clock)), done))
 }
 
 /// What the order came to, as an event; without a number if the history did not take it. The move itself is what is told,
 /// and the release of the pool if nothing moved.
-fn event_answer(done: &Done) -> Answer {
+fn event_answer(done: &Done) -> Answered {
     let weight = |(transition, _): &(&Transition, &Arc<EventRecord>)| match &transition.change {
         Change::PoolFailover { status: FailoverStatus::Completed, .. } | Change::PoolFailback { .. } => 2,
         Change::PoolFailover { .. } | Change::PoolUnpinned { .. } => 1,
@@ -246,10 +230,35 @@ fn event_answer(done: &Done) -> Answer {
     };
     // One for each report, in the same order.
     let told = done.reports.iter().zip(&done.events);
-    let (_, event) = told.max_by_key(weight).ok_or(Problem::Internal)?;
+    let (_, event) = told.max_by_key(weight).ok_or_else(|| Refused::from(Problem::Internal).noted())?;
     let mut answer = json!(**event);
     if let (Value::Object(fields), 0) = (&mut answer, event.id) {
         fields.remove("id");
     }
     Ok(with_durable(answer, done))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+    use axum::response::IntoResponse;
+
+    use super::{backend_answer, event_answer, pool_answer};
+    use crate::admin::problem::Code;
+    use crate::admin::tests::admin;
+    use crate::model::{BackendName, PoolName};
+    use crate::routing::Done;
+
+    #[tokio::test]
+    async fn an_order_that_was_carried_out_and_cannot_be_shown_is_not_noted_as_refused() {
+        // Nobody is there who could say how the pool stands.
+        let (admin, pool) = (admin(), PoolName::from("p"));
+        let done = Done { reports: Vec::new(), events: Vec::new(), is_durable: true };
+        let of_backend = backend_answer(&admin, pool.clone(), &BackendName::from("a"), &done).await;
+        for answer in [pool_answer(&admin, pool, &done).await, of_backend, event_answer(&done)] {
+            let response = answer.into_response();
+            assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+            assert_eq!(response.extensions().get::<Code>(), None, "the guard would write it down");
+        }
+    }
 }

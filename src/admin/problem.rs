@@ -1,15 +1,41 @@
 //! Errors as `application/problem+json` (RFC 9457), each with a code that never changes.
 
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::extract::Request;
+use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::failover::Refusal;
 use crate::model::quote;
+use crate::settings::{FieldFault, RejectCode, Rejected};
+
+/// The type of every error.
+pub(super) const PROBLEM: &str = "application/problem+json";
 
 /// The longest name of a field that is repeated, in characters.
 const FIELD_MAX: usize = 80;
+
+/// What the query for events takes.
+const EVENT_QUERY: &str = "the query takes pool, backend, kind, since and until (as 2026-11-21T10:00:00Z), after, and, unless it is a stream, limit from 1 to 1000";
+
+/// Why nobody may change anything over TCP, and what would be right.
+const NOBODY_MAY: &str = "over TCP nobody may, since no credentials are configured: write [admin.tokens.NAME] or [admin.jwt], or give [admin] bind a Unix socket, such as unix:/run/changeover/admin.sock, where root and the daemon's own user may";
+
+/// What is said to whoever speaks in clear where TLS is spoken.
+const IN_CLEAR: &str = "this address speaks TLS, since [admin.tls] is configured: write https:// instead of http://";
+
+/// What is said to a caller who has as many streams as one may.
+const TOO_MANY_STREAMS: &str =
+    "this caller follows the events 64 times already, which is the most for one; end one of them";
+
+/// What is said while the store has no room for a change.
+const STORE_BUSY: &str = "too many changes are waiting to be kept; try again";
+
+/// What is said once it has as many entries as it may.
+const STORE_FULL: &str = "as much is kept as may be; remove something first";
 
 /// An error that a caller can act on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +46,8 @@ pub(super) enum Problem {
     BackendNotFound,
     /// Nothing, or not the one that was asked for, is fit to serve.
     NoEligibleBackend,
+    /// No new session would get a backend now.
+    NothingServes,
     /// It is so already, or makes no sense as things stand.
     Conflict,
     /// The body is no JSON object.
@@ -32,16 +60,46 @@ pub(super) enum Problem {
     SessionNotFound,
     /// The query has a key or a value that nobody knows.
     BadQuery,
+    /// The query for the next choice has a key or a value that nobody knows.
+    BadPickQuery,
     /// The query for events has a key or a value that nobody knows.
     BadEventQuery,
+    /// As many follow the events as may.
+    TooManySubscribers,
+    /// The caller follows them on as many connections as one may.
+    TooManyStreams,
+    /// There is a backend of that name.
+    BackendExists,
+    /// Another backend is at that address, or the daemon itself.
+    AddressInUse,
+    /// The backend stands in the file.
+    BackendInFile,
+    /// What is to be changed would not be right in the file either.
+    InvalidValue,
+    /// As much is registered or patched as may be.
+    LimitReached,
     /// The store takes no more at the moment.
     StoreBusy,
     /// The store has as many entries as it may.
     StoreFull,
-    /// The caller may read, not change.
+    /// What the caller has presented is not right, or nothing, and something is needed.
+    NotAuthenticated,
+    /// The caller's role does not suffice.
     NotAuthorized,
-    /// It came over loopback and was meant for a name that is not of loopback.
+    /// The caller owns other pools.
+    NotOwner,
+    /// It takes a credential, and none is configured.
+    NobodyMay,
+    /// The caller has changed too much of late, or guessed too often.
+    RateLimited,
+    /// It came over loopback or a Unix socket and was meant for a name that is not of loopback.
     MisdirectedRequest,
+    /// A page of another server has a browser ask for a change.
+    OtherPage,
+    /// It came in clear to an address where TLS is spoken.
+    InClear,
+    /// It is nothing that can be read.
+    BadRequest,
     /// No such route.
     NotFound,
     /// The route is there, the method is not.
@@ -55,6 +113,45 @@ pub(super) enum Problem {
 }
 
 impl Problem {
+    /// All of them.
+    pub(super) const ALL: &[Self] = &[
+        Self::PoolNotFound,
+        Self::BackendNotFound,
+        Self::NoEligibleBackend,
+        Self::NothingServes,
+        Self::Conflict,
+        Self::BadBody,
+        Self::InvalidBody,
+        Self::BodyTooLarge,
+        Self::SessionNotFound,
+        Self::BadQuery,
+        Self::BadPickQuery,
+        Self::BadEventQuery,
+        Self::TooManySubscribers,
+        Self::TooManyStreams,
+        Self::BackendExists,
+        Self::AddressInUse,
+        Self::BackendInFile,
+        Self::InvalidValue,
+        Self::LimitReached,
+        Self::StoreBusy,
+        Self::StoreFull,
+        Self::NotAuthenticated,
+        Self::NotAuthorized,
+        Self::NotOwner,
+        Self::NobodyMay,
+        Self::RateLimited,
+        Self::MisdirectedRequest,
+        Self::OtherPage,
+        Self::InClear,
+        Self::BadRequest,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::Starting,
+        Self::Draining,
+        Self::Internal,
+    ];
+
     /// Its stable code.
     pub(super) const fn code(self) -> &'static str {
         self.parts().1
@@ -69,6 +166,9 @@ impl Problem {
             Self::NoEligibleBackend => {
                 (StatusCode::CONFLICT, "no_eligible_backend", "there is no backend that may serve instead")
             }
+            Self::NothingServes => {
+                (StatusCode::SERVICE_UNAVAILABLE, "no_eligible_backend", "no new session would get a backend now")
+            }
             Self::Conflict => (StatusCode::CONFLICT, "conflict", "this makes no sense as things stand"),
             Self::BadBody => (StatusCode::BAD_REQUEST, "bad_body", "the body is no JSON object"),
             Self::InvalidBody => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", "a field of the body is not right"),
@@ -79,27 +179,44 @@ impl Problem {
                 "bad_query",
                 "the query takes listener, pool, backend, after, and limit from 1 to 10000",
             ),
-            Self::BadEventQuery => (
-                StatusCode::BAD_REQUEST,
-                "bad_query",
-                "the query takes pool, backend, kind, since and until (as 2026-11-21T10:00:00Z), after, and limit from 1 to 1000",
+            Self::BadPickQuery => (StatusCode::BAD_REQUEST, "bad_query", "the query takes target and client"),
+            Self::BadEventQuery => (StatusCode::BAD_REQUEST, "bad_query", EVENT_QUERY),
+            Self::TooManySubscribers => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too_many_subscribers",
+                "512 follow the events already, which is the most",
             ),
-            Self::StoreBusy => {
-                (StatusCode::SERVICE_UNAVAILABLE, "store_busy", "too many changes are waiting to be kept; try again")
-            }
-            Self::StoreFull => {
-                (StatusCode::CONFLICT, "limit_reached", "as much is kept as may be; remove something first")
-            }
-            Self::NotAuthorized => (
-                StatusCode::FORBIDDEN,
-                "not_authorized",
-                "only root and the daemon's own user may change anything, over a Unix socket: give [admin] bind one, such as unix:/run/changeover/admin.sock",
+            Self::TooManyStreams => (StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", TOO_MANY_STREAMS),
+            Self::BackendExists => (StatusCode::CONFLICT, "backend_exists", "the pool has a backend of that name"),
+            Self::AddressInUse => (StatusCode::CONFLICT, "address_in_use", "that address is taken"),
+            Self::BackendInFile => (StatusCode::CONFLICT, "backend_in_file", "the backend stands in the file"),
+            Self::InvalidValue => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_value", "this cannot be set, or not so"),
+            Self::LimitReached => (StatusCode::CONFLICT, "limit_reached", "as much is changed at run time as may be"),
+            Self::StoreBusy => (StatusCode::SERVICE_UNAVAILABLE, "store_busy", STORE_BUSY),
+            Self::StoreFull => (StatusCode::CONFLICT, "limit_reached", STORE_FULL),
+            Self::NotAuthenticated => (
+                StatusCode::UNAUTHORIZED,
+                "not_authenticated",
+                "this takes a credential that is right: a token or a JWT, sent as Authorization: Bearer",
             ),
+            Self::NotAuthorized => {
+                (StatusCode::FORBIDDEN, "not_authorized", "the caller's role does not suffice for this")
+            }
+            Self::NotOwner => (StatusCode::FORBIDDEN, "not_authorized", "the caller is kept to other pools"),
+            Self::NobodyMay => (StatusCode::FORBIDDEN, "not_authorized", NOBODY_MAY),
+            Self::RateLimited => {
+                (StatusCode::TOO_MANY_REQUESTS, "rate_limited", "too many calls; try again after Retry-After seconds")
+            }
+            Self::OtherPage => {
+                (StatusCode::FORBIDDEN, "cross_origin", "a page of another server may change nothing here")
+            }
             Self::MisdirectedRequest => (
                 StatusCode::MISDIRECTED_REQUEST,
                 "misdirected_request",
-                "over loopback the Host of a request is an IP address or localhost",
+                "over loopback and Unix sockets the Host of a request is an IP address or localhost",
             ),
+            Self::InClear => (StatusCode::BAD_REQUEST, "tls_required", IN_CLEAR),
+            Self::BadRequest => (StatusCode::BAD_REQUEST, "bad_request", "the request cannot be read"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "nothing at this path"),
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take that method")
@@ -111,14 +228,36 @@ impl Problem {
     }
 }
 
+/// Has every error be a problem, also one that is not of ours: what the library says of a request that it cannot read.
+pub(super) async fn only(request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let status = response.status();
+    let is_error = status.is_client_error() || status.is_server_error();
+    if !is_error || response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == PROBLEM) {
+        return response;
+    }
+    let problem = match status {
+        StatusCode::NOT_FOUND => Problem::NotFound,
+        StatusCode::METHOD_NOT_ALLOWED => Problem::MethodNotAllowed,
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::BodyTooLarge,
+        _ if status.is_client_error() => Problem::BadRequest,
+        _ => Problem::Internal,
+    };
+    problem.into_response()
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         Refused::from(self).into_response()
     }
 }
 
+/// The code of a problem that the audit trail does not know of yet, in the extensions of its response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Code(pub(super) &'static str);
+
 /// What is wrong with one field of a body.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct Fault {
     /// Its name.
     pub(super) field: String,
@@ -138,6 +277,7 @@ pub(super) struct Refused {
     problem: Problem,
     detail: Option<String>,
     faults: Vec<Fault>,
+    is_noted: bool,
 }
 
 impl Refused {
@@ -148,19 +288,24 @@ impl Refused {
 
     /// For the reason `detail`.
     pub(super) const fn because(problem: Problem, detail: String) -> Self {
-        Self { problem, detail: Some(detail), faults: Vec::new() }
+        Self { problem, detail: Some(detail), faults: Vec::new(), is_noted: false }
+    }
+
+    /// The same, once the audit trail has it.
+    pub(super) fn noted(self) -> Self {
+        Self { is_noted: true, ..self }
     }
 
     /// For what is wrong with fields of the body.
     pub(super) fn of(faults: Vec<Fault>) -> Self {
         let all: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
-        Self { problem: Problem::InvalidBody, detail: Some(all.join("; ")), faults }
+        Self { problem: Problem::InvalidBody, detail: Some(all.join("; ")), faults, is_noted: false }
     }
 }
 
 impl From<Problem> for Refused {
     fn from(problem: Problem) -> Self {
-        Self { problem, detail: None, faults: Vec::new() }
+        Self { problem, detail: None, faults: Vec::new(), is_noted: false }
     }
 }
 
@@ -181,6 +326,22 @@ impl From<Refusal> for Refused {
     }
 }
 
+impl From<Rejected> for Refused {
+    fn from(rejected: Rejected) -> Self {
+        let problem = match rejected.code {
+            RejectCode::PoolNotFound => Problem::PoolNotFound,
+            RejectCode::BackendNotFound => Problem::BackendNotFound,
+            RejectCode::BackendExists => Problem::BackendExists,
+            RejectCode::AddressInUse => Problem::AddressInUse,
+            RejectCode::BackendInFile => Problem::BackendInFile,
+            RejectCode::InvalidValue => Problem::InvalidValue,
+            RejectCode::LimitReached => Problem::LimitReached,
+        };
+        let fault = |FieldFault { field, message }| Fault::new(&field, message);
+        Self { problem, ..Self::of(rejected.faults.into_iter().map(fault).collect()) }
+    }
+}
+
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let (status, code, title) = self.problem.parts();
@@ -192,6 +353,38 @@ impl IntoResponse for Refused {
         if !self.faults.is_empty() {
             body["errors"] = serde_json::json!(self.faults);
         }
-        (status, [(CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+        let mut response = (status, [(CONTENT_TYPE, PROBLEM)], body.to_string()).into_response();
+        if !self.is_noted {
+            response.extensions_mut().insert(Code(code));
+        }
+        if self.problem == Problem::NotAuthenticated {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"changeover\""));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Problem, Refused};
+    use crate::settings::{FieldFault, RejectCode, Rejected};
+
+    #[test]
+    fn what_the_configuration_rejects_is_a_problem_of_the_same_code() {
+        for code in RejectCode::ALL {
+            let fault = |field: &str| FieldFault { field: field.to_owned(), message: format!("{field} is wrong") };
+            let refused = Refused::from(Rejected { code: *code, faults: vec![fault("weight"), fault("check.kind")] });
+            assert_eq!(refused.code(), code.label());
+            assert_eq!(refused.detail.as_deref(), Some("weight is wrong; check.kind is wrong"));
+            assert_eq!(refused.faults.len(), 2);
+        }
+    }
+
+    #[test]
+    fn every_problem_is_among_all_of_them() {
+        assert_eq!(Problem::ALL.len(), Problem::Internal as usize + 1);
+        for (place, problem) in Problem::ALL.iter().enumerate() {
+            assert_eq!(*problem as usize, place);
+        }
     }
 }

@@ -1,26 +1,39 @@
 //! Which path answers what.
 
-use axum::extract::{Path, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::middleware::from_fn;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
 use axum::{Json, Router};
+use hyper::body::Frame;
 use serde_json::json;
+use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use crate::model::PoolName;
 use crate::routing::Phase;
 use crate::store::StoreFigures;
 
 use super::Admin;
+use super::access::Identity;
 use super::json::PoolView;
-use super::problem::Problem;
-use super::{backends, events, explain, host, orders, sessions};
+use super::path::PoolPath;
+use super::problem::{self, Problem};
+use super::{access, backends, dashboard, events, explain, listeners, openapi, orders, pick, sessions, stream, tag};
 
 /// The version of Prometheus' text format that is written.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// So many pieces of metrics may wait to be sent, each of 64 KiB or little more.
+const PIECES: usize = 4;
+
+/// The routes. Each of them wants a line in the table of `access`, which decides who gets as far as here.
 pub(super) fn router(admin: Admin) -> Router {
     Router::new()
         .route("/healthz", get(health))
@@ -30,14 +43,34 @@ pub(super) fn router(admin: Admin) -> Router {
         .route("/api/v1/pools/{pool}", get(pool))
         .merge(backends::routes())
         .merge(events::routes())
+        .merge(stream::routes())
         .route("/api/v1/sessions", get(sessions::list))
         .route("/api/v1/sessions/{id}", delete(sessions::close))
         .merge(orders::routes())
         .merge(explain::routes())
-        .fallback(|| async { Problem::NotFound })
-        .method_not_allowed_fallback(|| async { Problem::MethodNotAllowed })
+        .merge(pick::routes())
+        .merge(listeners::routes())
+        .merge(dashboard::routes())
+        .merge(openapi::routes())
+        .layer(from_fn_with_state(admin.clone(), access::guard))
         .with_state(admin)
-        .layer(from_fn(host::check))
+        .layer(from_fn(problem::only))
+        .layer(map_response(guarded))
+}
+
+/// Has every answer say that it is what its type says, and that nobody in between is to keep it: what is shown depends on
+/// who asks. One that has a tag may be kept by whoever asks whether it still holds.
+async fn guarded(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let caching = if headers.contains_key(ETAG) { "private, no-cache" } else { "no-store" };
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static(caching));
+    response
+}
+
+/// For whoever speaks in clear where TLS is spoken: nothing, but what would be right.
+pub(super) fn in_clear() -> Router {
+    Router::new().fallback(|| async { ([(CONNECTION, "close")], Problem::InClear) }).layer(map_response(guarded))
 }
 
 /// The process lives, since it answers.
@@ -54,35 +87,63 @@ async fn ready(State(admin): State<Admin>) -> Response {
     }
 }
 
+/// All series, as a stream of pieces that are made while the ones before are sent. Asks nobody, and holds no lock
+/// that others want: what is shown is kept up to date by those whose it is.
 async fn metrics(State(admin): State<Admin>) -> Response {
-    let Some(pools) = admin.control.pools().await else { return Problem::Internal.into_response() };
     let StoreFigures { is_degraded, failed_writes, history_events, .. } = admin.settings.store().figures();
     admin.metrics.show_store(is_degraded, failed_writes, history_events);
-    // Many backends make much text, and the control plane has better things to do meanwhile.
-    let encoded = spawn_blocking(move || admin.metrics.encode(&pools)).await;
-    match encoded.map_err(|error| error.to_string()).and_then(|text| text.map_err(|error| error.to_string())) {
-        Ok(text) => ([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
-        Err(error) => {
-            tracing::error!(%error, "the metrics could not be written");
-            Problem::Internal.into_response()
-        }
+    let (pieces, mut text) = mpsc::channel(PIECES);
+    // Many backends make much text, and the control plane has better things to do meanwhile. Whoever does not read, or
+    // has gone, ends it with the connection.
+    let written = spawn_blocking(move || {
+        let written = admin.metrics.write(&mut |piece| pieces.blocking_send(Bytes::from(piece)).is_ok());
+        written.map_err(|error| error.to_string())
+    });
+    // The first piece comes once nothing can fail any more.
+    let Some(first) = text.recv().await else {
+        let error = written.await.map_err(|error| error.to_string());
+        tracing::error!(?error, "the metrics could not be written");
+        return Problem::Internal.into_response();
+    };
+    ([(CONTENT_TYPE, TEXT_FORMAT)], Body::new(Pieces { first: Some(first), text })).into_response()
+}
+
+/// A body that comes in pieces.
+struct Pieces {
+    first: Option<Bytes>,
+    text: mpsc::Receiver<Bytes>,
+}
+
+impl HttpBody for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let next = match self.first.take() {
+            Some(first) => Poll::Ready(Some(first)),
+            None => self.text.poll_recv(cx),
+        };
+        next.map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
     }
 }
 
-async fn pools(State(admin): State<Admin>) -> Response {
+async fn pools(State(admin): State<Admin>, caller: Identity, asked: HeaderMap) -> Response {
     let Some(pools) = admin.control.pools().await else { return Problem::Internal.into_response() };
     let published = admin.routes.load();
-    let views: Vec<PoolView> = pools.iter().map(|pool| PoolView::new(pool, &published.live, &admin.clock)).collect();
-    Json(json!({ "pools": views })).into_response()
+    let seen = pools.iter().filter(|pool| caller.sees(Some(&pool.name)));
+    let views: Vec<PoolView> = seen.map(|pool| PoolView::new(pool, &published.live, &admin.clock)).collect();
+    let json = json!({ "pools": views }).to_string();
+    tag::answer(&asked, published.table.generation, &json, json.clone())
 }
 
-async fn pool(State(admin): State<Admin>, Path(name): Path<String>) -> Response {
-    match admin.control.pool(PoolName::from(name.as_str())).await {
+async fn pool(State(admin): State<Admin>, PoolPath(name): PoolPath, asked: HeaderMap) -> Response {
+    match admin.control.pool(name).await {
         None => Problem::Internal.into_response(),
         Some(None) => Problem::PoolNotFound.into_response(),
         Some(Some(pool)) => {
             let published = admin.routes.load();
-            Json(PoolView::new(&pool, &published.live, &admin.clock)).into_response()
+            let json = json!(PoolView::new(&pool, &published.live, &admin.clock)).to_string();
+            tag::answer(&asked, published.table.generation, &json, json.clone())
         }
     }
 }

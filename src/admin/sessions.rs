@@ -7,14 +7,15 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::model::{SessionId, SessionStatus};
 use crate::sys::Clock;
 
 use super::Admin;
+use super::access::Identity;
 use super::audit::{self, Action};
-use super::caller::Changer;
-use super::problem::Problem;
+use super::problem::{Problem, Refused};
 
 /// Sessions in one answer, unless the caller says otherwise.
 const LIMIT: usize = 1_000;
@@ -22,20 +23,25 @@ const LIMIT: usize = 1_000;
 const LIMIT_MAX: usize = 10_000;
 
 /// Which sessions.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Filter {
+    /// Those that came through this listener.
     listener: Option<String>,
+    /// Those of this pool.
     pool: Option<String>,
+    /// Those of this backend.
     backend: Option<String>,
     /// Those with a higher number.
     after: Option<u64>,
+    /// So many at most; 1000 unless it is said.
+    #[param(minimum = 1, maximum = 10_000)]
     limit: Option<usize>,
 }
 
 /// A session as the API shows it.
-#[derive(Debug, Serialize)]
-struct SessionView {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct SessionView {
     id: u64,
     listener: String,
     pool: String,
@@ -68,7 +74,11 @@ impl SessionView {
 }
 
 /// `GET /sessions`: by number, a page at a time; `next` is what `after` is to be for the next page, or null.
-pub(super) async fn list(State(admin): State<Admin>, filter: Result<Query<Filter>, QueryRejection>) -> Response {
+pub(super) async fn list(
+    State(admin): State<Admin>,
+    caller: Identity,
+    filter: Result<Query<Filter>, QueryRejection>,
+) -> Response {
     let Ok(Query(filter)) = filter else { return Problem::BadQuery.into_response() };
     let limit = filter.limit.unwrap_or(LIMIT);
     if limit == 0 || limit > LIMIT_MAX {
@@ -76,7 +86,8 @@ pub(super) async fn list(State(admin): State<Admin>, filter: Result<Query<Filter
     }
     let is = |wanted: &Option<String>, name: &str| wanted.as_ref().is_none_or(|wanted| wanted == name);
     let sessions = admin.registry.sessions(SessionId(filter.after.unwrap_or(0)), limit, |facts| {
-        is(&filter.listener, facts.listener.as_str())
+        caller.sees(Some(&facts.backend.pool))
+            && is(&filter.listener, facts.listener.as_str())
             && is(&filter.pool, facts.backend.pool.as_str())
             && is(&filter.backend, facts.backend.name.as_str())
     });
@@ -88,16 +99,21 @@ pub(super) async fn list(State(admin): State<Admin>, filter: Result<Query<Filter
 /// `DELETE /sessions/{id}`: both sides are reset.
 pub(super) async fn close(
     State(admin): State<Admin>,
-    changer: Changer,
+    caller: Identity,
     id: Result<Path<u64>, PathRejection>,
 ) -> Response {
     let Ok(Path(id)) = id else { return Problem::SessionNotFound.into_response() };
-    let action = Action { what: "session.close", pool: None, backend: None, session: Some(id), said: None };
-    if !admin.registry.close(SessionId(id)) {
-        audit::note(&admin, &changer, &action, Problem::SessionNotFound.code());
-        return Problem::SessionNotFound.into_response();
+    // One of a pool that the caller does not own is not there for it.
+    let mut found = admin.registry.sessions(SessionId(id.saturating_sub(1)), 1, |_| true);
+    let found = found.pop().filter(|session| session.id.0 == id && caller.sees(Some(&session.pool)));
+    let (pool, backend) = found.map(|session| (session.pool, session.backend)).unzip();
+    let is_there = pool.is_some();
+    let action = Action { what: "session.close", pool, backend, session: Some(id), said: None };
+    if !is_there || !admin.registry.close(SessionId(id)) {
+        audit::note(&admin, &caller, &action, Problem::SessionNotFound.code());
+        return Refused::from(Problem::SessionNotFound).noted().into_response();
     }
-    audit::note(&admin, &changer, &action, "done");
-    tracing::info!(session = id, actor = %changer.actor, "a session was closed by an operator");
+    audit::note(&admin, &caller, &action, "done");
+    tracing::info!(session = id, actor = %caller.actor, "a session was closed by an operator");
     StatusCode::NO_CONTENT.into_response()
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 pub enum Exit {
     /// Done.
     Done,
-    /// The daemon said no; or a client failed during the demo, or a replay differs from its recording.
+    /// The daemon said no; or a client failed during the demo, a replay differs from its recording, or `doctor` found what fails.
     No,
     /// The command was given wrongly.
     Usage,
@@ -39,7 +39,7 @@ impl From<Exit> for ExitCode {
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// The address makes no sense.
-    #[error("`{address}` is no admin address: {cause}; write http://HOST:PORT or unix:PATH")]
+    #[error("`{address}` is no admin address: {cause}; write http://HOST:PORT, https://HOST:PORT or unix:PATH")]
     Address {
         /// As given.
         address: String,
@@ -47,15 +47,19 @@ pub enum CliError {
         cause: String,
     },
     /// Nobody answers there.
-    #[error("the daemon does not answer at {address}: {cause}; is it running, and is this its admin.bind?")]
+    #[error("the daemon does not answer at {address}: {cause}; is it running, and is this its admin.bind?{origin}")]
     Unreachable {
         /// Where.
         address: String,
         /// Why not.
         cause: String,
+        /// How the address came about, after a semicolon; empty if somebody named it.
+        origin: String,
     },
     /// We may not connect there.
-    #[error("no permission to reach the daemon at {address}: {cause}")]
+    #[error(
+        "no permission to reach the daemon at {address}: {cause}; be root or the daemon's user, or ask at a TCP address with a token"
+    )]
     Forbidden {
         /// Where.
         address: String,
@@ -63,7 +67,7 @@ pub enum CliError {
         cause: String,
     },
     /// It answered with an error.
-    #[error("the daemon said no: {title} ({code})")]
+    #[error("the daemon said no: {title} ({code}){advice}")]
     Refused {
         /// The HTTP status.
         status: u16,
@@ -71,7 +75,33 @@ pub enum CliError {
         code: String,
         /// In words.
         title: String,
+        /// What to do about it, to be put after the words; empty where they say it.
+        advice: String,
     },
+    /// The history has nothing of a name, and there is nothing of that name.
+    #[error("{0}")]
+    NoSuchName(String),
+    /// Whoever was asked whether an order is meant did not say so.
+    #[error("left as it is: nothing was ordered")]
+    Declined,
+    /// There is no terminal to show it on.
+    #[error("top wants a terminal; `changeover status` and `changeover backends --json` want none")]
+    Terminal,
+    /// The token is not there, or is none.
+    #[error("{0}")]
+    Token(String),
+    /// A file that we may not read.
+    #[error("{0}; let your user read it")]
+    Unreadable(String),
+    /// A file that we may not write.
+    #[error("{0}; name another directory with --out, or let your user write there")]
+    Unwritable(String),
+    /// The certificates to trust cannot be had.
+    #[error("{0}; name a file of certificates in PEM with --ca-file")]
+    Trust(String),
+    /// Something does not work as it should; what has been printed.
+    #[error("{0}")]
+    Unfit(String),
     /// A turn of a recording is decided otherwise now.
     #[error("{0}")]
     Differs(String),
@@ -84,14 +114,23 @@ pub enum CliError {
 }
 
 impl CliError {
+    /// Whether it may be otherwise in a moment, without anybody doing anything here.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Refused { status: 429 | 503, .. })
+    }
+
     /// The exit code for it.
     #[must_use]
     pub const fn exit(&self) -> Exit {
         match self {
-            Self::Address { .. } => Exit::Usage,
+            Self::Address { .. } | Self::Terminal | Self::Token(_) | Self::Trust(_) => Exit::Usage,
             Self::Unreachable { .. } => Exit::Unavailable,
-            Self::Forbidden { .. } | Self::Refused { status: 401 | 403, .. } => Exit::Permission,
-            Self::Refused { .. } | Self::Differs(_) => Exit::No,
+            Self::Forbidden { .. }
+            | Self::Unreadable(_)
+            | Self::Unwritable(_)
+            | Self::Refused { status: 401 | 403, .. } => Exit::Permission,
+            Self::Refused { .. } | Self::NoSuchName(_) | Self::Declined | Self::Differs(_) | Self::Unfit(_) => Exit::No,
             Self::Config(_) => Exit::Config,
             Self::Internal(_) => Exit::Internal,
         }

@@ -9,6 +9,10 @@ use super::views::{age, items, lag, names, reason, serves, text};
 /// How far the parts of the page are set in.
 const IN: &str = "  ";
 
+/// What holds for verdicts from outside.
+const PUSHED: &str = "A pushed verdict holds for its time: unhealthy takes a backend out whatever its checks say, \
+                      healthy does not outvote them.";
+
 /// Seconds in a day.
 const DAY: f64 = 86_400.0;
 
@@ -88,7 +92,9 @@ fn evidence(answer: &Value) -> String {
         }
         let error = backend["last_error"].as_str().filter(|error| !reason.contains(error));
         if let Some(error) = error {
-            said.push_str(&wrapped(&format!("{IN}{name}: last error: {error}")));
+            let when = backend["last_error_at"].as_str();
+            let when = when.map(|at| format!(" [{}{}]", shorter(at, answer), ago(at, answer))).unwrap_or_default();
+            said.push_str(&wrapped(&format!("{IN}{name}: last error{when}: {error}")));
         }
     }
     let gap = if said.is_empty() { "" } else { "\n" };
@@ -111,11 +117,33 @@ fn at_run_time(answer: &Value) -> String {
     };
     let lines = items(&runtime["registered"]).iter().map(registered);
     let lines: Vec<String> = lines.chain(items(&runtime["patched"]).iter().map(patched)).collect();
+    let mut said = sentence("This goes before the file, until the file says something else.", &lines);
+    let pushed = |entry: &Value| {
+        let why = entry["reason"].as_str().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        let (since, until) = (text(entry, "since"), text(entry, "until"));
+        format!(
+            "{IN}{IN}{} is reported {}{why} [{}{}], until {}{}",
+            text(entry, "backend"),
+            text(entry, "health"),
+            shorter(&since, answer),
+            ago(&since, answer),
+            shorter(&until, answer),
+            ago(&until, answer)
+        )
+    };
+    let lines: Vec<String> = items(&runtime["pushed"]).iter().map(pushed).collect();
+    said.push_str(&sentence(PUSHED, &lines));
+    if said.is_empty() { said } else { format!("\nSET AT RUN TIME\n{said}") }
+}
+
+/// `lines` under what holds for all of them; nothing if there are none.
+fn sentence(sentence: &str, lines: &[String]) -> String {
+    let all = lines.iter().map(|line| wrapped(line));
     if lines.is_empty() {
-        return String::new();
+        String::new()
+    } else {
+        std::iter::once(wrapped(&format!("{IN}{sentence}"))).chain(all).collect()
     }
-    let lines: String = lines.iter().map(|line| wrapped(line)).collect();
-    format!("\nSET AT RUN TIME\n{IN}This goes before the file, until the file says something else.\n{lines}")
 }
 
 /// What is known of a PostgreSQL server, and what that means unless a rule has said so already.
@@ -176,6 +204,11 @@ fn shorter(stamp: &str, answer: &Value) -> String {
         (Some(seconds), Some((_, time))) if seconds.abs() < DAY => time.to_owned(),
         _ => whole,
     }
+}
+
+/// A moment to come, or one that was, for the end of a sentence.
+pub(super) fn moment(stamp: &str, answer: &Value) -> String {
+    format!("at {}{}", shorter(stamp, answer), ago(stamp, answer))
 }
 
 /// Seconds from `stamp` to the moment of the answer.
@@ -240,6 +273,44 @@ mod tests {
         ]);
         let page = page(&answer);
         assert!(page.contains("\n  A rule.\n    one\n    two\n  Another.\n    three\n"), "{page}");
+    }
+
+    #[test]
+    fn what_was_wrong_last_is_shown_with_its_time_unless_it_is_why_the_backend_is_out() {
+        let mut answer = answer("one");
+        answer["evidence"][0]["last_error"] = json!("refused");
+        answer["evidence"][0]["last_error_at"] = json!("2026-11-21T09:31:00Z");
+        answer["evidence"][1]["last_error"] = json!("too late");
+        answer["evidence"][2]["last_error"] = json!("reset");
+        answer["evidence"][2]["last_error_at"] = json!("2026-11-20T09:01:00Z");
+        answer["evidence"][3]["last_error"] = json!("no answer");
+        answer["evidence"][3]["last_error_at"] = json!("2026-11-21T10:00:59Z");
+        answer["evidence"][3]["reason"] = json!("unreachable: no answer");
+        let page = page(&answer);
+        for line in [
+            "\n  pg1: last error [09:31:00 UTC, 30m ago]: refused\n",
+            "\n  pg2: last error: too late\n",
+            "\n  pg3: last error [2026-11-20 09:01:00 UTC, 1.0d ago]: reset\n",
+        ] {
+            assert!(page.contains(line), "{line}\n{page}");
+        }
+        assert!(!page.contains("pg4: last error"), "{page}");
+    }
+
+    #[test]
+    fn a_verdict_that_was_pushed_is_set_at_run_time() {
+        let mut answer = answer("one");
+        answer["runtime"] = json!({"registered": [], "patched": [], "pushed": [
+            {"backend": "pg2", "health": "unhealthy", "reason": "disk full", "since": "2026-11-21T10:00:30Z",
+                "until": "2026-11-21T10:05:00Z"},
+        ]});
+        let page = page(&answer);
+        let line = "\n    pg2 is reported unhealthy (disk full) [10:00:30 UTC, 30s ago], until 10:05:00 UTC, in 4m\n";
+        assert!(
+            page.contains("\nSET AT RUN TIME\n  A pushed verdict holds for its time: ") && page.contains(line),
+            "{page}"
+        );
+        assert!(!page.contains("goes before the file"), "{page}");
     }
 
     #[test]

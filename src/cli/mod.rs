@@ -1,14 +1,23 @@
 //! Floor 7: the commands that are not the daemon. Those that ask a running one talk HTTP and import nothing of it; `replay`
-//! decides again by itself what a daemon has recorded.
+//! decides again by itself what a daemon has recorded, and `doctor` tries by itself what a daemon would do.
 
 mod client;
+mod colour;
+mod doctor;
+mod events;
 mod exit;
 mod explain;
+mod follow;
+mod foresight;
+mod generated;
+mod names;
 mod orders;
 mod replay;
 mod retelling;
 mod table;
+mod token;
 mod told;
+mod top;
 mod views;
 
 use std::io::{self, Write};
@@ -21,7 +30,9 @@ use crate::config;
 use crate::model::Address;
 
 use client::Client;
+pub use doctor::{DoctorArgs, doctor};
 pub use exit::{CliError, Exit};
+pub use generated::{COMPLETE_VARIABLE, CompletionArgs, ManArgs, completions, man};
 pub use replay::{ReplayArgs, replay};
 
 /// Where the configuration lies if nobody says otherwise.
@@ -38,9 +49,13 @@ pub enum ClientCommand {
     Backends(ClientArgs),
     /// One line a session: who is connected to what, for how long, and what has moved
     Sessions(SessionArgs),
+    /// What happened, the newest last, and with --follow what happens
+    Events(events::EventArgs),
     /// Those that change something
     #[command(flatten)]
     Order(orders::OrderCommand),
+    /// A full-screen live view, with keys to drain, fail over and explain
+    Top(top::TopArgs),
     /// Why a pool's traffic goes where it goes, and where it would go if what serves failed now
     Explain(orders::PoolArgs),
 }
@@ -54,28 +69,44 @@ pub struct SessionArgs {
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
     /// Only those of this pool
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = names::pool())]
     pool: Option<String>,
     /// Only those of backends of this name
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = names::backend())]
     backend: Option<String>,
     /// No more than this many, those that came first; up to 10000
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    limit: usize,
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    limit: u16,
 }
 
 /// How to find the daemon, and how to print.
 #[derive(Debug, Args)]
 pub struct ClientArgs {
-    /// The daemon's admin address: http://HOST:PORT or unix:PATH [default: the config's admin.bind]
+    #[command(flatten)]
+    reach: Reach,
+    /// Print JSON, for scripts
+    #[arg(long)]
+    json: bool,
+}
+
+/// How to find the daemon, and as whom.
+#[derive(Debug, Args)]
+pub struct Reach {
+    /// The daemon's admin address: http://HOST:PORT, https://HOST:PORT or unix:PATH [default: the config's admin.bind]
     #[arg(long, env = "CHANGEOVER_ADMIN", value_name = "ADDRESS")]
     admin: Option<String>,
     /// The daemon's configuration file, for its admin address
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
-    /// Print JSON, for scripts
-    #[arg(long)]
-    json: bool,
+    /// A file with the token to present [default: what the environment's CHANGEOVER_TOKEN says, if it is set]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The certificates to trust at an https:// address, in PEM [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Whether nothing is said on standard error: while a shell completes, that is somebody's prompt.
+    #[arg(skip)]
+    is_quiet: bool,
 }
 
 /// Runs one client command.
@@ -89,7 +120,9 @@ pub fn run(command: &ClientCommand) -> Result<(), CliError> {
         ClientCommand::Pools(args) => listing(args, views::pools),
         ClientCommand::Backends(args) => listing(args, views::backends),
         ClientCommand::Sessions(args) => sessions(args),
+        ClientCommand::Events(args) => events::show(args),
         ClientCommand::Order(order) => orders::give(order),
+        ClientCommand::Top(args) => top::top(args),
         ClientCommand::Explain(args) => orders::explain(args),
     }
 }
@@ -124,6 +157,11 @@ fn print(text: &str) -> Result<(), CliError> {
     }
 }
 
+/// The same of a table, in colour where that is wanted.
+fn print_table(text: &str) -> Result<(), CliError> {
+    if colour::is_wanted() { print(&colour::painted(text)) } else { print(text) }
+}
+
 /// Writes a line to standard error, beside what is asked for. If that cannot be, it is left out.
 fn warn(text: &str) {
     let _nowhere_to_say_so = writeln!(io::stderr(), "{text}");
@@ -138,13 +176,13 @@ fn status(args: &ClientArgs) -> Result<(), CliError> {
         let status = json!({ "ready": ready.status == 200, "status": code, "pools": pools["pools"] });
         print(&format!("{status:#}\n"))
     } else {
-        print(&format!("changeover at {}: {code}\n\n{}", client.address(), views::status(&pools)))
+        print_table(&format!("changeover at {}: {code}\n\n{}", client.address(), views::status(&pools)))
     }
 }
 
 fn listing(args: &ClientArgs, view: fn(&Value) -> String) -> Result<(), CliError> {
     let pools = connect(args)?.get_ok("/api/v1/pools")?;
-    if args.json { print(&format!("{pools:#}\n")) } else { print(&view(&pools)) }
+    if args.json { print(&format!("{pools:#}\n")) } else { print_table(&view(&pools)) }
 }
 
 fn sessions(args: &SessionArgs) -> Result<(), CliError> {
@@ -153,7 +191,7 @@ fn sessions(args: &SessionArgs) -> Result<(), CliError> {
     let query: String = filters.map(|(key, name)| format!("&{key}={}", encoded(name))).collect();
     let path = format!("/api/v1/sessions?limit={}{query}", args.limit);
     let answer = connect(&args.client)?.get_ok(&path)?;
-    if args.client.json { print(&format!("{answer:#}\n")) } else { print(&views::sessions(&answer)) }
+    if args.client.json { print(&format!("{answer:#}\n")) } else { print_table(&views::sessions(&answer)) }
 }
 
 /// `name` as a value in a query or one part of a path (RFC 3986, 3.3 and 3.4): whatever is not plain is written by its bytes.
@@ -164,23 +202,69 @@ fn encoded(name: &str) -> String {
 
 /// By `--admin` or the environment, else by the configuration file, else at the default address.
 fn connect(args: &ClientArgs) -> Result<Client, CliError> {
-    connect_by(args, |_| true)
+    connect_by(&args.reach, |_| true)
 }
 
 /// The same, where of the file's addresses the first that is `wanted` goes before the others.
-fn connect_by(args: &ClientArgs, wanted: fn(&Address) -> bool) -> Result<Client, CliError> {
-    if let Some(address) = &args.admin {
-        return Client::new(address);
-    }
-    let file_is_meant = args.config.exists() || args.config != Path::new(DEFAULT_CONFIG);
-    let address = if file_is_meant {
-        let plan = config::load(&args.config).map_err(|errors| {
-            CliError::Config(format!("{errors}\nto ask the daemon all the same, name it with --admin"))
-        })?;
-        let bind = &plan.admin.bind;
-        bind.iter().find(|at| wanted(at)).or(bind.first()).map(client::dialable).unwrap_or_default()
-    } else {
-        format!("http://{}", config::default_admin_bind())
+fn connect_by(args: &Reach, wanted: fn(&Address) -> bool) -> Result<Client, CliError> {
+    let (address, origin) = match &args.admin {
+        Some(address) => (address.clone(), String::new()),
+        None => configured(args, wanted)?,
     };
-    Client::new(&address)
+    let token = token::find(args.token_file.as_deref(), args.is_quiet)?;
+    let client = Client::new(&address, args.ca_file.as_deref(), token)?.guessed(origin);
+    if client.shows_token() && !args.is_quiet {
+        warn(&format!(
+            "changeover: the token goes to {address} unencrypted, for all on the way to read; use https:// or a tunnel"
+        ));
+    }
+    Ok(client)
+}
+
+/// The admin address of the configuration file, or the default one where there is no file; and how it came about, if that is
+/// worth a word to whoever finds nobody there.
+fn configured(args: &Reach, wanted: fn(&Address) -> bool) -> Result<(String, String), CliError> {
+    let file = args.config.display();
+    if !args.config.exists() && args.config == Path::new(DEFAULT_CONFIG) {
+        let origin = format!(
+            " There is no {file}, so that the default address was asked: name the daemon's file with --config, or its \
+             address with --admin"
+        );
+        return Ok((format!("http://{}", config::default_admin_bind()), origin));
+    }
+    let plan = config::load(&args.config).map_err(|errors| {
+        CliError::Config(format!("{errors}\nto ask the daemon all the same, name it with --admin"))
+    })?;
+    let (bind, is_tls) = (&plan.admin.bind, plan.admin.tls.is_some());
+    // Where TLS is spoken, whoever is on this host has it simpler by the socket: there is no certificate to trust.
+    let is_simple = |at: &&Address| wanted(at) && (!is_tls || matches!(at, Address::Unix(_)));
+    let bound = bind.iter().find(is_simple).or_else(|| bind.iter().find(|at| wanted(at))).or(bind.first());
+    let origin = format!(" The address is that of {file}");
+    Ok((bound.map(|bound| client::dialable(bound, is_tls)).unwrap_or_default(), origin))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::{DEFAULT_CONFIG, Reach, configured};
+
+    fn reach(config: &str) -> Reach {
+        Reach { admin: None, config: PathBuf::from(config), token_file: None, ca_file: None, is_quiet: true }
+    }
+
+    #[test]
+    fn an_address_that_nobody_named_says_where_it_comes_from() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.toml");
+        let text = "[admin]\nbind = \"127.0.0.1:1\"\n[listeners.a]\nbind = \"127.0.0.1:2\"\npool = \"a\"\n\
+                    [pools.a]\nbackends = [\"127.0.0.1:3\"]\n";
+        std::fs::write(&path, text).unwrap();
+        let path = path.display().to_string();
+        let (address, origin) = configured(&reach(&path), |_| true).unwrap();
+        assert!(address == "http://127.0.0.1:1" && origin.contains(&path), "{address}{origin}");
+        // Where this host has the default file, its own address stands there.
+        let (_, origin) = configured(&reach(DEFAULT_CONFIG), |_| true).unwrap();
+        assert!(origin.contains(DEFAULT_CONFIG), "{origin}");
+    }
 }

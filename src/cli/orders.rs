@@ -1,6 +1,8 @@
 //! The commands that change something, and `explain`: what is asked of the daemon for each. What is printed is in
 //! `told` and `explain`.
 
+use std::io::{self, BufRead, IsTerminal, Write};
+
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
@@ -8,7 +10,7 @@ use crate::model::{Address, SessionPolicy};
 
 use super::client::Client;
 use super::exit::CliError;
-use super::{ClientArgs, connect, connect_by, encoded, explain as explained, print, told, warn};
+use super::{ClientArgs, connect, connect_by, encoded, explain as explained, foresight, names, print, told, warn};
 
 /// The orders.
 #[derive(Debug, Subcommand)]
@@ -18,11 +20,11 @@ pub enum OrderCommand {
     /// Release a pool that is pinned: it serves from the best backends that are fit, at once
     Failback(PoolArgs),
     /// Give a backend no new sessions; those it has go by the pool's `drained` policy
-    Drain(BackendArgs),
+    Drain(OutArgs),
     /// Let a backend serve again after `drain` or `maintenance`
     Ready(BackendArgs),
     /// As drain, and its checks count for nothing: for work on its host
-    Maintenance(BackendArgs),
+    Maintenance(OutArgs),
     /// Let new clients of a pool wait; sessions that exist go on
     Pause(PauseArgs),
     /// Let the clients of a paused pool go on, in the order of their arrival
@@ -39,7 +41,7 @@ pub struct PoolArgs {
     #[command(flatten)]
     client: ClientArgs,
     /// The pool
-    #[arg(value_name = "POOL")]
+    #[arg(value_name = "POOL", add = names::pool())]
     pool: String,
 }
 
@@ -49,10 +51,10 @@ pub struct FailoverArgs {
     #[command(flatten)]
     client: ClientArgs,
     /// The pool
-    #[arg(value_name = "POOL")]
+    #[arg(value_name = "POOL", add = names::pool())]
     pool: String,
     /// The backend that is to serve [default: the best of the other tiers, with all of its tier]
-    #[arg(long, value_name = "BACKEND")]
+    #[arg(long, value_name = "BACKEND", add = names::backend())]
     to: Option<String>,
     /// Why, for those who ask later: kept with the event and shown by `explain`
     #[arg(long, value_name = "TEXT")]
@@ -60,6 +62,16 @@ pub struct FailoverArgs {
     /// What becomes of the sessions of the backends that served [default: keep]
     #[arg(long, value_name = "POLICY")]
     sessions: Option<Sessions>,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+/// Whether an order is given also if it is to be warned of.
+#[derive(Debug, Clone, Copy, Args)]
+struct Consent {
+    /// Do not ask, also on a terminal and if nothing would serve afterwards: warn, and do it
+    #[arg(long, short = 'y')]
+    yes: bool,
 }
 
 /// What becomes of sessions.
@@ -79,7 +91,7 @@ pub struct PauseArgs {
     #[command(flatten)]
     client: ClientArgs,
     /// The pool
-    #[arg(value_name = "POOL")]
+    #[arg(value_name = "POOL", add = names::pool())]
     pool: String,
     /// Resume by itself after this time, such as 30s or 5m [default: wait for `resume`]
     #[arg(long, value_name = "TIME")]
@@ -92,8 +104,17 @@ pub struct BackendArgs {
     #[command(flatten)]
     client: ClientArgs,
     /// The backend
-    #[arg(value_name = "POOL/BACKEND", value_parser = backend)]
+    #[arg(value_name = "POOL/BACKEND", value_parser = backend, add = names::target())]
     target: (String, String),
+}
+
+/// Which backend is to be taken out.
+#[derive(Debug, Args)]
+pub struct OutArgs {
+    #[command(flatten)]
+    of: BackendArgs,
+    #[command(flatten)]
+    consent: Consent,
 }
 
 /// Which backend, or all of which pool.
@@ -102,7 +123,7 @@ pub struct TargetArgs {
     #[command(flatten)]
     client: ClientArgs,
     /// The backend, or the pool for all of them
-    #[arg(value_name = "POOL[/BACKEND]", value_parser = target)]
+    #[arg(value_name = "POOL[/BACKEND]", value_parser = target, add = names::pool_or_target())]
     target: (String, Option<String>),
 }
 
@@ -121,29 +142,33 @@ fn target(text: &str) -> Result<(String, Option<String>), String> {
     Ok((text.to_owned(), None))
 }
 
-fn pool_path(pool: &str) -> String {
+pub(super) fn pool_path(pool: &str) -> String {
     format!("/api/v1/pools/{}", encoded(pool))
 }
 
-fn backend_path(pool: &str, backend: &str) -> String {
+pub(super) fn backend_path(pool: &str, backend: &str) -> String {
     format!("{}/backends/{}", pool_path(pool), encoded(backend))
 }
 
+fn explain_path(pool: &str) -> String {
+    format!("{}/explain", pool_path(pool))
+}
+
 /// Carries an order out and says what came of it.
-pub(super) fn give(order: &OrderCommand) -> Result<(), CliError> {
-    match order {
+pub(super) fn give(given: &OrderCommand) -> Result<(), CliError> {
+    match given {
         OrderCommand::Failover(args) => failover(args),
         OrderCommand::Failback(args) => {
             let (client, path) = (by_socket(&args.client)?, pool_path(&args.pool));
             let event = client.post_ok(&format!("{path}/failback"), &json!({}))?;
             done(&args.client, &event, || Ok(told::failback(&args.pool, &client.get_ok(&path)?)))
         }
-        OrderCommand::Drain(args) => admin_state(args, "drain"),
-        OrderCommand::Ready(args) => admin_state(args, "ready"),
-        OrderCommand::Maintenance(args) => admin_state(args, "maintenance"),
+        OrderCommand::Drain(args) => take_out(args, "drain"),
+        OrderCommand::Ready(args) => ready(args),
+        OrderCommand::Maintenance(args) => take_out(args, "maintenance"),
         OrderCommand::Pause(args) => {
-            let path = format!("{}/pause", pool_path(&args.pool));
-            let pool = by_socket(&args.client)?.post_ok(&path, &json!({ "timeout": args.timeout }))?;
+            let (path, timeout) = (format!("{}/pause", pool_path(&args.pool)), json!({ "timeout": args.timeout }));
+            let pool = by_socket(&args.client)?.post_ok(&path, &timeout)?;
             done(&args.client, &pool, || Ok(told::paused(&pool, args.timeout.as_deref())))
         }
         OrderCommand::Resume(args) => {
@@ -158,13 +183,14 @@ pub(super) fn give(order: &OrderCommand) -> Result<(), CliError> {
 
 /// Why a pool's traffic goes where it goes.
 pub(super) fn explain(args: &PoolArgs) -> Result<(), CliError> {
-    let answer = connect(&args.client)?.get_ok(&format!("{}/explain", pool_path(&args.pool)))?;
+    let client = connect(&args.client)?;
+    let answer = client.get_ok(&explain_path(&args.pool))?;
     show(&args.client, &answer, || Ok(explained::page(&answer)))
 }
 
-/// Only over a Unix socket may anything be changed.
+/// Over a Unix socket, if the file has one: there root and the daemon's own user need no token.
 fn by_socket(args: &ClientArgs) -> Result<Client, CliError> {
-    connect_by(args, |address| matches!(address, Address::Unix(_)))
+    connect_by(&args.reach, |address| matches!(address, Address::Unix(_)))
 }
 
 fn show(args: &ClientArgs, answer: &Value, words: impl FnOnce() -> Result<String, CliError>) -> Result<(), CliError> {
@@ -186,25 +212,66 @@ fn failover(args: &FailoverArgs) -> Result<(), CliError> {
         Some(Sessions::Drain) => SessionPolicy::Drain,
         Some(Sessions::Close) => SessionPolicy::Close,
     };
-    let order = json!({ "to": args.to, "reason": args.reason, "sessions": sessions.label() });
-    let event = by_socket(&args.client)?.post_ok(&format!("{}/failover", pool_path(&args.pool)), &order)?;
-    done(&args.client, &event, || Ok(told::failover(&event, args.to.as_deref(), sessions)))
+    let (client, to) = (by_socket(&args.client)?, args.to.as_deref());
+    confirm(&client, &args.pool, may_ask(&args.client, args.consent), |pool| foresight::moved(pool, to))?;
+    let body = json!({ "to": to, "reason": args.reason, "sessions": sessions.label() });
+    let event = client.post_ok(&format!("{}/failover", pool_path(&args.pool)), &body)?;
+    done(&args.client, &event, || Ok(told::failover(&event, to, sessions)))
 }
 
-fn admin_state(args: &BackendArgs, state: &str) -> Result<(), CliError> {
+/// Whether somebody is there who reads the question and answers it: a script that reads what is printed may have the rest
+/// of its streams on a terminal, and nobody in front of it.
+fn may_ask(args: &ClientArgs, consent: Consent) -> bool {
+    let are_terminals = io::stdin().is_terminal() && io::stdout().is_terminal() && io::stderr().is_terminal();
+    !consent.yes && !args.json && are_terminals
+}
+
+/// Warns of what would leave nobody to serve, and on a terminal asks whether it is meant: a script that drains is not kept
+/// waiting. A daemon that does not say how the pool stands says more to the order itself.
+fn confirm(
+    client: &Client,
+    pool: &str,
+    may_ask: bool,
+    foreseen: impl Fn(&Value) -> Option<String>,
+) -> Result<(), CliError> {
+    let known = client.get(&pool_path(pool)).ok().filter(|answer| answer.status == 200);
+    let Some(warning) = known.and_then(|answer| foreseen(&answer.body)) else { return Ok(()) };
+    warn(&foresight::lines(&warning));
+    if !may_ask {
+        return Ok(());
+    }
+    let unheard = |error: io::Error| CliError::Internal(format!("the terminal cannot be used: {error}"));
+    let mut asked = io::stderr();
+    asked.write_all(b"Do it all the same? [y/N] ").and_then(|()| asked.flush()).map_err(unheard)?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).map_err(unheard)?;
+    if ["y", "yes"].contains(&answer.trim().to_lowercase().as_str()) { Ok(()) } else { Err(CliError::Declined) }
+}
+
+fn take_out(args: &OutArgs, state: &str) -> Result<(), CliError> {
+    let (pool, backend) = (&args.of.target.0, &args.of.target.1);
+    let client = by_socket(&args.of.client)?;
+    confirm(&client, pool, may_ask(&args.of.client, args.consent), |pool| foresight::without(pool, backend))?;
+    let answer = client.post_ok(&format!("{}/{state}", backend_path(pool, backend)), &json!({}))?;
+    done(&args.of.client, &answer, || Ok(told::taken_out(pool, &answer, &client.get_ok(&pool_path(pool))?)))
+}
+
+fn ready(args: &BackendArgs) -> Result<(), CliError> {
     let (pool, backend) = (&args.target.0, &args.target.1);
     let client = by_socket(&args.client)?;
-    let answer = client.post_ok(&format!("{}/{state}", backend_path(pool, backend)), &json!({}))?;
-    done(&args.client, &answer, || Ok(told::admin_state(pool, &answer, &client.get_ok(&pool_path(pool))?)))
+    let answer = client.post_ok(&format!("{}/ready", backend_path(pool, backend)), &json!({}))?;
+    done(&args.client, &answer, || {
+        Ok(told::ready(pool, &answer, &client.get_ok(&pool_path(pool))?, &client.get_ok(&explain_path(pool))?))
+    })
 }
 
-fn targeted(args: &TargetArgs, order: &str, words: fn(&str) -> String) -> Result<(), CliError> {
+fn targeted(args: &TargetArgs, verb: &str, words: fn(&str) -> String) -> Result<(), CliError> {
     let (pool, backend) = (&args.target.0, args.target.1.as_deref());
     let (path, name) = match backend {
         Some(backend) => (backend_path(pool, backend), format!("{pool}/{backend}")),
         None => (pool_path(pool), format!("every backend of {pool}")),
     };
-    let answer = by_socket(&args.client)?.post_ok(&format!("{path}/{order}"), &json!({}))?;
+    let answer = by_socket(&args.client)?.post_ok(&format!("{path}/{verb}"), &json!({}))?;
     show(&args.client, &answer, || Ok(words(&name)))
 }
 

@@ -136,7 +136,9 @@ fn heard(news: &WatchNews) -> String {
     match news {
         WatchNews::Opened(of) => format!("a session is open: {}", facts(of)),
         WatchNews::Seen(of) => facts(of),
-        WatchNews::Late { waited } => format!("no heartbeat for {}", millis(*waited)),
+        WatchNews::Late { waited, slowest } => {
+            format!("no heartbeat for {}, the slowest of late took {}", millis(*waited), millis(*slowest))
+        }
         WatchNews::OnTime { took } => format!("a heartbeat after {}", millis(*took)),
         WatchNews::Ended { end, detail } => format!("the session ended ({end}): {detail}"),
         WatchNews::TurnedAway { detail } => format!("another session was turned away: {detail}"),
@@ -177,7 +179,6 @@ pub(super) fn decision(decision: &Decision, names: &dyn Names) -> String {
         Decision::Fence { backend: of, epoch, reason, which } => {
             let which = match which {
                 Sessions::All => "sessions",
-                Sessions::Writing => "writing sessions",
                 Sessions::Opening => "sessions that have not begun",
             };
             format!("{which} of {} are closed ({reason}); its epoch is {epoch}", backend(*of, names))

@@ -11,28 +11,36 @@ const GAP: &str = "  ";
 
 /// Lays `rows` out under `header`. What does not fit is cut and marked with `…`.
 pub(super) fn layout(header: &[&str], rows: &[Vec<String>]) -> String {
-    let widths = widths(header, rows);
+    laid_out(header, rows, WIDTH_MAX).iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// The same in lines of at most `width` characters: the header's, and one for each row.
+pub(super) fn laid_out(header: &[&str], rows: &[Vec<String>], width: usize) -> Vec<String> {
+    let widths = widths(header, rows, width);
     let header: Vec<String> = header.iter().map(|cell| (*cell).to_owned()).collect();
-    let mut text = String::new();
-    for row in std::iter::once(&header).chain(rows) {
-        let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, &width)| format!("{:<width$}", fitted(cell, width))).collect();
-        text.push_str(cells.join(GAP).trim_end());
-        text.push('\n');
-    }
-    text
+    let line = |row: &Vec<String>| fitted(&padded(row, &widths, true), width);
+    std::iter::once(&header).chain(rows).map(line).collect()
+}
+
+/// A line of cells, each as wide as its column; what is wider is cut if `is_cut`, and else moves what comes after it.
+pub(super) fn padded(cells: &[String], widths: &[usize], is_cut: bool) -> String {
+    let cell = |(cell, &width): (&String, &usize)| {
+        if is_cut { format!("{:<width$}", fitted(cell, width)) } else { format!("{cell:<width$}") }
+    };
+    let cells: Vec<String> = cells.iter().zip(widths).map(cell).collect();
+    cells.join(GAP).trim_end().to_owned()
 }
 
 /// Each column as wide as its widest cell. If the line does not fit, the widest of the others give way
 /// before the first column, which is the name.
-fn widths(header: &[&str], rows: &[Vec<String>]) -> Vec<usize> {
+pub(super) fn widths(header: &[&str], rows: &[Vec<String>], width: usize) -> Vec<usize> {
     let natural = |index: usize| {
         let cells = rows.iter().filter_map(|row| row.get(index)).map(|cell| cell.chars().count());
         cells.chain(header.get(index).map(|cell| cell.chars().count())).max().unwrap_or(0)
     };
     let mut widths: Vec<usize> = (0..header.len()).map(natural).collect();
     let gaps = GAP.len() * header.len().saturating_sub(1);
-    let excess = (widths.iter().sum::<usize>() + gaps).saturating_sub(WIDTH_MAX);
+    let excess = (widths.iter().sum::<usize>() + gaps).saturating_sub(width);
     for _ in 0..excess {
         let widest = widths.iter_mut().skip(1).filter(|width| **width > OTHERS_MIN).max();
         let Some(width) = widest else { break };
@@ -40,20 +48,28 @@ fn widths(header: &[&str], rows: &[Vec<String>]) -> Vec<usize> {
     }
     let rest = widths.iter().skip(1).sum::<usize>() + gaps;
     if let Some(first) = widths.first_mut() {
-        *first = (*first).min(WIDTH_MAX.saturating_sub(rest));
+        *first = (*first).min(width.saturating_sub(rest).max(OTHERS_MIN));
     }
     widths
 }
 
 /// One line of prose in as many as it takes, set in as it was, and those after the first a little more.
 pub(super) fn wrapped(line: &str) -> String {
+    wrapped_to(line, WIDTH_MAX).iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// The same in lines of at most `width` characters, unless a single word is longer.
+pub(super) fn wrapped_to(line: &str, width: usize) -> Vec<String> {
+    if line.chars().count() <= width {
+        return vec![line.trim_end().to_owned()];
+    }
     let set_in = line.len() - line.trim_start().len();
     let mut lines = vec![" ".repeat(set_in)];
     let mut begun = false;
     for word in line.split_whitespace() {
         match lines.last_mut() {
             Some(last) if !begun => last.push_str(word),
-            Some(last) if last.chars().count() + 1 + word.chars().count() <= WIDTH_MAX => {
+            Some(last) if last.chars().count() + 1 + word.chars().count() <= width => {
                 last.push(' ');
                 last.push_str(word);
             }
@@ -61,10 +77,11 @@ pub(super) fn wrapped(line: &str) -> String {
         }
         begun = true;
     }
-    lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
+    lines.iter().map(|line| line.trim_end().to_owned()).collect()
 }
 
-fn fitted(cell: &str, width: usize) -> String {
+/// `cell`, cut and marked with `…` if it is wider than `width`.
+pub(super) fn fitted(cell: &str, width: usize) -> String {
     if cell.chars().count() <= width {
         return cell.to_owned();
     }

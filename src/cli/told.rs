@@ -4,8 +4,9 @@ use serde_json::Value;
 
 use crate::model::SessionPolicy;
 
+use super::explain::moment;
 use super::table::wrapped;
-use super::views::{names, text};
+use super::views::{items, names, reason, text};
 
 /// Said of an order that is in force and would not outlive a restart.
 pub(super) const NOT_DURABLE: &str =
@@ -62,29 +63,59 @@ pub(super) fn failback(name: &str, pool: &Value) -> String {
     lines(&told)
 }
 
-pub(super) fn admin_state(pool: &str, backend: &Value, whole: &Value) -> String {
+/// After `drain` or `maintenance`.
+pub(super) fn taken_out(pool: &str, backend: &Value, whole: &Value) -> String {
     let name = format!("{pool}/{}", text(backend, "name"));
     let sessions = text(backend, "sessions");
-    let (happened, next) = match backend["admin_state"].as_str() {
-        Some("drain") => (
+    let (happened, next) = if backend["admin_state"] == "maintenance" {
+        (
+            format!("{name} is in maintenance: it gets no new sessions, and its checks count for nothing."),
+            format!("Next: `changeover ready {name}` when the work is done."),
+        )
+    } else {
+        (
             format!("{name} drains: it gets no new sessions; the {sessions} it has go by the `drained` policy."),
             format!(
                 "Next: `changeover sessions --pool {pool}` shows who is left; `changeover ready {name}` takes it back."
             ),
-        ),
-        Some("maintenance") => (
-            format!("{name} is in maintenance: it gets no new sessions, and its checks count for nothing."),
-            format!("Next: `changeover ready {name}` when the work is done."),
-        ),
-        Some(_) | None if backend["eligible"] == true => {
-            (format!("{name} is ready and may serve."), "Next: nothing.".to_owned())
-        }
-        Some(_) | None => (
-            format!("{name} is ready, but not fit to serve yet: {}.", text(backend, "reason")),
-            format!("Next: `changeover probe {name}` checks it now; `changeover explain {pool}` says what is missing."),
-        ),
+        )
     };
     lines(&[happened, format!("{}.", serving(whole)), next])
+}
+
+/// After `ready`; `explained` says whether the backend is waited for, and until when.
+pub(super) fn ready(pool: &str, backend: &Value, whole: &Value, explained: &Value) -> String {
+    let own = text(backend, "name");
+    let name = format!("{pool}/{own}");
+    // How it stood when the answer was made: since then it may have begun to serve.
+    let now = items(&whole["backends"]).iter().find(|one| one["name"] == *own).unwrap_or(backend);
+    let (happened, next) = if now["eligible"] != true {
+        (
+            format!("{name} is ready, but not fit to serve yet: {}.", text(now, "reason")),
+            format!("Next: `changeover probe {name}` checks it now; `changeover explain {pool}` says what is missing."),
+        )
+    } else {
+        let next = if now["active"] == true { None } else { way_back(&own, now, explained) };
+        (format!("{name} is ready and may serve."), next.unwrap_or_else(|| "Next: nothing.".to_owned()))
+    };
+    lines(&[happened, format!("{}.", serving(whole)), next])
+}
+
+/// What a backend that may serve, and does not, is waited for.
+fn way_back(name: &str, backend: &Value, explained: &Value) -> Option<String> {
+    let of = |rule: &str| {
+        let is_it =
+            |applied: &&Value| applied["rule"] == rule && applied["detail"].as_str().is_some_and(|d| d.contains(name));
+        items(&explained["rules"]).iter().find(is_it)
+    };
+    if let Some(due) = of("stable_time") {
+        let when = due["at"].as_str().map(|at| format!(": {}", moment(at, explained))).unwrap_or_default();
+        return Some(format!("Next: nothing. {}{when}.", text(due, "detail")));
+    }
+    if let Some(manual) = of("manual_failback") {
+        return Some(format!("Next: {}.", text(manual, "detail")));
+    }
+    reason(backend).map(|reason| format!("Next: nothing. It does not serve now: {reason}."))
 }
 
 pub(super) fn paused(pool: &Value, timeout: Option<&str>) -> String {
@@ -124,7 +155,7 @@ mod tests {
 
     use crate::model::SessionPolicy;
 
-    use super::{failback, failover};
+    use super::{failback, failover, ready};
 
     #[test]
     fn a_failover_to_a_standby_says_that_it_waits_for_its_promotion() {
@@ -146,5 +177,25 @@ mod tests {
             assert_eq!(told.contains("Next: nothing"), is_done, "{told}");
             assert!(told.contains("changeover explain orders"), "{told}");
         }
+    }
+
+    #[test]
+    fn whoever_is_ready_and_waited_for_is_told_until_when() {
+        let own =
+            json!({"name": "pg1", "eligible": true, "active": false, "reason": "fit again, waiting for failback"});
+        let pool = json!({"name": "orders", "active": ["pg2"], "backends": [own]});
+        let explained = |rule: &str, detail: &str, at: &serde_json::Value| json!({"time": "2026-11-21T10:00:00Z", "rules": [{"rule": rule, "detail": detail, "at": at}]});
+        let told = |explained: &serde_json::Value| ready("orders", &own, &pool, explained);
+        let due = json!("2026-11-21T10:00:10Z");
+        let said = told(&explained("stable_time", "pg1 serves again once fit for 10s", &due));
+        assert!(
+            said.ends_with("Next: nothing. pg1 serves again once fit for 10s: at 10:00:10 UTC, in 10s.\n"),
+            "{said}"
+        );
+        let manual = "pg1 is fit and waits for `changeover failback orders`";
+        let said = told(&explained("manual_failback", manual, &json!(null)));
+        assert!(said.ends_with(&format!("Next: {manual}.\n")), "{said}");
+        let said = told(&explained("pinned", "pinned to pg2", &json!(null)));
+        assert!(said.ends_with("Next: nothing. It does not serve now: fit again, waiting for failback.\n"), "{said}");
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn names(value: &Value, key: &str) -> String {
     if names.is_empty() { "-".to_owned() } else { names.join(",") }
 }
 
-fn session_count(pool: &Value) -> String {
+pub(super) fn session_count(pool: &Value) -> String {
     items(&pool["backends"]).iter().filter_map(|backend| backend["sessions"].as_i64()).sum::<i64>().to_string()
 }
 
@@ -76,7 +76,7 @@ pub(super) fn pools(answer: &Value) -> String {
     format!("{}{}", layout(&header, &rows), bound(answer))
 }
 
-fn has_clusters(answer: &Value) -> bool {
+pub(super) fn has_clusters(answer: &Value) -> bool {
     items(&answer["pools"]).iter().any(|pool| pool["kind"] == "postgres")
 }
 
@@ -174,7 +174,7 @@ pub(super) fn age(seconds: f64) -> String {
 }
 
 /// Bytes in the largest unit that fits.
-fn size(bytes: f64) -> String {
+pub(super) fn size(bytes: f64) -> String {
     match bytes {
         b if b < 1024.0 => format!("{b:.0}B"),
         b if b < 1024.0 * 1024.0 => format!("{:.1}K", b / 1024.0),

@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use toml::de::DeValue;
 
 use crate::model::{LimitsPlan, Networks, Rate};
 
@@ -45,19 +44,7 @@ pub(super) fn limits(reader: &mut Reader<'_>, view: &View<'_>) -> LimitsPlan {
 
 /// The networks under `key`, none if it is absent.
 fn networks(reader: &mut Reader<'_>, view: &View<'_>, key: &Key) -> Networks {
-    let Some(node) = view.node(key) else { return Networks::default() };
-    let DeValue::Array(list) = node.get_ref() else {
-        // One alone is no list, and saying so needs no look at it.
-        if let Some(given) = reader.scalar(node, key) {
-            reader.faults.wrong(node.span(), given.mismatch(key));
-        }
-        return Networks::default();
-    };
-    if list.len() > NETWORKS_MAX {
-        let message = format!("`{}` has {} networks; {NETWORKS_MAX} is the most", key.name, list.len());
-        reader.faults.wrong(node.span(), message);
-        return Networks::default();
-    }
+    let list = reader.list(view, key, NETWORKS_MAX, "networks");
     Networks::new(list.iter().filter_map(|item| reader.convert(item, key)).collect())
 }
 

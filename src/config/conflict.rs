@@ -1,11 +1,11 @@
 //! Addresses that get in each other's way: two that listen on the same one, and a pool that would
-//! connect to its own listener.
+//! connect to its own listener or to the admin server.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use crate::model::{Address, BackendPlan, ListenerPlan};
+use crate::model::{Address, ListenerPlan};
 
 use super::fault::Faults;
 use super::listeners::{Bind, ListenerDraft};
@@ -86,7 +86,7 @@ pub(super) fn loops<'a>(
         let serving: Vec<&ListenerPlan> =
             listeners.clone().filter(|listener| listener.pool == pool.plan.name).collect();
         for (backend, place) in pool.plan.backends.iter().zip(&pool.places) {
-            let own = serving.iter().find(|listener| listener.bind.iter().any(|bind| reaches(backend, bind)));
+            let own = serving.iter().find(|listener| listener.bind.iter().any(|bind| reaches(&backend.address, bind)));
             if let Some(listener) = own {
                 faults.wrong(
                     place.clone(),
@@ -101,9 +101,29 @@ pub(super) fn loops<'a>(
     }
 }
 
-/// Whether who dials `backend` arrives at the listener on `bind`, as far as the addresses tell.
-fn reaches(backend: &BackendPlan, bind: &Address) -> bool {
-    match (&backend.address, bind) {
+/// No pool connects to the admin server: whoever comes to a listener would come to it as if of this host.
+pub(super) fn doors<'a>(faults: &mut Faults, admin: &[Address], pools: impl Iterator<Item = &'a PoolDraft>) {
+    for pool in pools {
+        for (backend, place) in pool.plan.backends.iter().zip(&pool.places) {
+            if let Some(message) = door(&backend.address, admin) {
+                faults.wrong(place.clone(), format!("backend `{}` is at {message}", backend.name));
+            }
+        }
+    }
+}
+
+/// What is wrong with a backend at `address` if that leads to the admin server at `admin`.
+pub(super) fn door(address: &Address, admin: &[Address]) -> Option<String> {
+    let bind = admin.iter().find(|bind| reaches(address, bind))?;
+    Some(format!(
+        "{address}, where [admin] itself listens ({bind}): clients would come to it as if they were of this host; \
+         write the address of the real backend"
+    ))
+}
+
+/// Whether who dials `address` arrives at what listens on `bind`, as far as the addresses tell.
+fn reaches(address: &Address, bind: &Address) -> bool {
+    match (address, bind) {
         (Address::Unix(dialled), Address::Unix(bound)) => dialled == bound,
         (Address::Ip(dialled), Address::Ip(bound)) => {
             let (to, on) = (dialled.ip().to_canonical(), bound.ip().to_canonical());
@@ -116,6 +136,7 @@ fn reaches(backend: &BackendPlan, bind: &Address) -> bool {
         }
         (Address::Name { host, port }, Address::Ip(bound)) => {
             let on = bound.ip();
+            let host = host.strip_suffix('.').unwrap_or(host);
             host.eq_ignore_ascii_case("localhost") && *port == bound.port() && (on.is_loopback() || on.is_unspecified())
         }
         (Address::Unix(_) | Address::Ip(_) | Address::Name { .. }, _) => false,

@@ -6,9 +6,9 @@ use std::time::Duration;
 use jiff::fmt::friendly::SpanPrinter;
 
 use crate::model::{
-    Address, AgentCheck, Approach, Argument, BackendPlan, CheckKind, CheckPlan, Failback, FailoverPlan, HttpCheck,
-    LimitsPlan, ListenerPlan, Plan, PoolPlan, PostgresPlan, ProxyProtocol, StatusRange, StorePlan, Target,
-    WatchSession, WhenDown,
+    Address, AdminPlan, AgentCheck, Approach, Argument, BackendPlan, CheckKind, CheckPlan, Failback, FailoverPlan,
+    HttpCheck, LimitsPlan, ListenerPlan, Plan, PoolName, PoolPlan, PostgresPlan, ProxyProtocol, StatusRange, StorePlan,
+    Target, WatchSession, WebhookPlan, WhenDown,
 };
 
 use super::keys;
@@ -45,7 +45,7 @@ fn write(out: &mut String, plan: &Plan) -> fmt::Result {
             writeln!(out, "state: in {}; history kept{age}, up to {} KiB", path.display(), size >> 10)?;
         }
     }
-    writeln!(out, "admin: {}", addresses(&plan.admin.bind))?;
+    write_admin(out, &plan.admin)?;
     writeln!(out, "log: {} from level {}", plan.log.format, plan.log.level)?;
     for listener in plan.listeners.values() {
         write_listener(out, listener)?;
@@ -54,7 +54,60 @@ fn write(out: &mut String, plan: &Plan) -> fmt::Result {
         let used = plan.listeners.values().any(|listener| listener.pool == pool.name);
         write_pool(out, pool, used)?;
     }
-    Ok(())
+    plan.webhooks.values().try_for_each(|webhook| write_webhook(out, webhook))
+}
+
+fn write_webhook(out: &mut String, webhook: &WebhookPlan) -> fmt::Result {
+    let WebhookPlan { name, url, kinds, pools, secret, format, timeout, give_up_after, ca_file } = webhook;
+    let signed = if secret.is_some() { "signed" } else { "not signed" };
+    writeln!(out, "\nwebhook {name} to {url}: {format}, {signed}")?;
+    let names: Vec<&str> = pools.iter().map(PoolName::as_str).collect();
+    let of = if names.is_empty() { "all pools".to_owned() } else { names.join(", ") };
+    writeln!(out, "  posts {} of {of}", kinds.join(", "))?;
+    writeln!(out, "  each attempt takes {} at most; gives an event up after {}", time(*timeout), time(*give_up_after))?;
+    match ca_file {
+        Some(file) => writeln!(out, "  trusts the certificates in {}", file.display()),
+        None => Ok(()),
+    }
+}
+
+/// Who may call, by what; and what is unwise about it.
+fn write_admin(out: &mut String, admin: &AdminPlan) -> fmt::Result {
+    let AdminPlan { bind, rate, tokens, jwt, tls } = admin;
+    let by = if tls.is_some() { ", over TCP by TLS" } else { "" };
+    writeln!(out, "admin: {}{by}", addresses(bind))?;
+    if let Some(tls) = tls {
+        writeln!(out, "  certificate {}, key {}", tls.certificate.display(), tls.key.display())?;
+    }
+    match rate {
+        Some(rate) => writeln!(out, "  changes: at most {} of each caller in {}", rate.count, time(rate.per))?,
+        None => writeln!(out, "  changes: as many as anybody likes")?,
+    }
+    for token in tokens {
+        let pools = token.pools.as_ref().map(|pools| pools.iter().map(PoolName::as_str).collect::<Vec<_>>().join(", "));
+        let of = pools.map_or_else(|| "all pools".to_owned(), |pools| format!("only {pools}"));
+        writeln!(out, "  token {}: {} of {of}", token.name, token.role)?;
+    }
+    if let Some(jwt) = jwt {
+        let of = |what: &str, value: &Option<String>| match value {
+            Some(value) => format!("{what} {value:?}"),
+            None => format!("any {what}"),
+        };
+        let (issuer, audience) = (of("issuer", &jwt.issuer), of("audience", &jwt.audience));
+        writeln!(out, "  JWT by {}: {issuer}, {audience}, role in {:?}", jwt.algorithm, jwt.role_claim)?;
+    }
+    let is_open = |address: &&Address| match address {
+        Address::Ip(addr) => !addr.ip().to_canonical().is_loopback(),
+        Address::Name { .. } | Address::Unix(_) => false,
+    };
+    match bind.iter().find(is_open) {
+        Some(address) if tls.is_none() && (!tokens.is_empty() || jwt.is_some()) => writeln!(
+            out,
+            "  warning: callers of {address} send their tokens in clear, and whoever listens in can use them; \
+             write [admin.tls], or listen on loopback behind something that speaks TLS"
+        ),
+        _ => Ok(()),
+    }
 }
 
 fn write_listener(out: &mut String, listener: &ListenerPlan) -> fmt::Result {

@@ -11,6 +11,12 @@ pub(super) enum Part {
     Daemon,
     /// `[admin]`.
     Admin,
+    /// `[admin.tokens.NAME]`.
+    Token,
+    /// `[admin.jwt]`.
+    Jwt,
+    /// `[admin.tls]`.
+    Tls,
     /// `[log]`.
     Log,
     /// `[listeners.NAME]`.
@@ -31,6 +37,8 @@ pub(super) enum Part {
     Postgres,
     /// `[pools.NAME.backends.NAME]`.
     Backend,
+    /// `[webhooks.NAME]`.
+    Webhook,
 }
 
 impl Part {
@@ -39,6 +47,9 @@ impl Part {
         Self::Root,
         Self::Daemon,
         Self::Admin,
+        Self::Token,
+        Self::Jwt,
+        Self::Tls,
         Self::Log,
         Self::Listener,
         Self::Pool,
@@ -49,6 +60,7 @@ impl Part {
         Self::Sessions,
         Self::Postgres,
         Self::Backend,
+        Self::Webhook,
     ];
 
     /// Its name in the schema, and its pattern in the file.
@@ -57,6 +69,9 @@ impl Part {
             Self::Root => ("root", ""),
             Self::Daemon => ("daemon", "daemon"),
             Self::Admin => ("admin", "admin"),
+            Self::Token => ("token", "admin.tokens.NAME"),
+            Self::Jwt => ("jwt", "admin.jwt"),
+            Self::Tls => ("tls", "admin.tls"),
             Self::Log => ("log", "log"),
             Self::Listener => ("listener", "listeners.NAME"),
             Self::Pool => ("pool", "pools.NAME"),
@@ -67,6 +82,7 @@ impl Part {
             Self::Sessions => ("sessions", "pools.NAME.failover.sessions"),
             Self::Postgres => ("postgres", "pools.NAME.postgres"),
             Self::Backend => ("backend", "pools.NAME.backends.NAME"),
+            Self::Webhook => ("webhook", "webhooks.NAME"),
         }
     }
 }
@@ -115,6 +131,8 @@ pub(super) enum Kind {
     Backends,
     /// A list of networks and IP addresses.
     Networks,
+    /// A list of names or kinds, such as this one.
+    Names(&'static str),
     /// So many in a time, or none.
     Rate,
     /// An IP address.
@@ -204,6 +222,7 @@ impl Kind {
             Self::Address => "\"HOST:PORT\" or \"unix:PATH\"".to_owned(),
             Self::Backends => "a list of addresses such as [\"10.0.0.1:5432\"], or tables by name".to_owned(),
             Self::Networks => "a list of networks and IP addresses such as [\"10.0.0.0/8\"]".to_owned(),
+            Self::Names(example) => format!("a list of strings such as {example}"),
             Self::Rate => "a rate in quotes such as \"100/s\" or \"100/min\", or \"0\" for none".to_owned(),
             Self::Ip => "an IP address of this machine in quotes, such as \"10.0.0.9\"".to_owned(),
             Self::Text { max } => format!("a string of at most {max} bytes"),

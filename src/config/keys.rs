@@ -14,14 +14,31 @@ macro_rules! keys {
     ($($part:ident { $($(#[$meta:meta])* $id:ident = $name:literal, $kind:expr, $preset:expr, $doc:literal, $reason:literal;)+ })+) => {
         $($(
             #[doc = $doc]
-            pub(super) const $id: Key = Key {
+            pub(in crate::config) const $id: Key = Key {
                 part: Part::$part, name: $name, kind: $kind, preset: $preset, doc: $doc, reason: $reason,
             };
         )+)+
 
-        /// Every key, in the order of the reference.
-        pub(super) const KEYS: &[&Key] = &[$($(&$id,)+)+];
+        /// The keys of this file.
+        const HERE: &[&Key] = &[$($(&$id,)+)+];
     };
+}
+
+mod outside;
+
+pub(super) use outside::*;
+
+/// Every key; those of one part stand together, in the order of the reference.
+pub(super) const KEYS: &[&Key] = &joined::<{ HERE.len() + outside::KEYS.len() }>(HERE, outside::KEYS);
+
+const fn joined<const N: usize>(first: &[&'static Key], second: &[&'static Key]) -> [&'static Key; N] {
+    let mut all = [first[0]; N];
+    let mut at = 1;
+    while at < N {
+        all[at] = if at < first.len() { first[at] } else { second[at - first.len()] };
+        at += 1;
+    }
+    all
 }
 
 /// Any duration.
@@ -48,13 +65,15 @@ keys! {
         DAEMON = "daemon", Kind::Table(Part::Daemon), Preset::Section,
             "The process as a whole.", "";
         ADMIN = "admin", Kind::Table(Part::Admin), Preset::Section,
-            "The admin server: status and metrics.", "";
+            "The admin server: status, metrics and orders.", "";
         LOG = "log", Kind::Table(Part::Log), Preset::Section,
             "What is written to standard error.", "";
         LISTENERS = "listeners", Kind::Tables(Part::Listener), Preset::Section,
             "Where clients connect.", "";
         POOLS = "pools", Kind::Tables(Part::Pool), Preset::Section,
             "What clients are connected to.", "";
+        WEBHOOKS = "webhooks", Kind::Tables(Part::Webhook), Preset::Section,
+            "Whom events are posted to.", "";
     }
     Daemon {
         WORKERS = "workers", Kind::Integer { min: 0, max: 1024 }, Preset::Integer(0),
@@ -85,7 +104,16 @@ keys! {
     Admin {
         ADMIN_BIND = "bind", Kind::Binds, Preset::Text("127.0.0.1:7072"),
             "Where the admin server listens: \"IP:PORT\", \"unix:PATH\" or a list of them.",
-            "Loopback, so that nobody else reaches it until you say so. Over TCP it only answers; to change anything by it, have it listen at \"unix:/run/changeover/admin.sock\" too, where root and the daemon's own user may.";
+            "Loopback, so that nobody else reaches it until you say so. At \"unix:/run/changeover/admin.sock\" root and the daemon's own user may change things; over TCP whoever has a token or a JWT.";
+        ADMIN_RATE = "rate_limit", Kind::Rate, Preset::Text("100/min"),
+            "How often one caller may change something, such as \"100/min\" or \"5/s\", all of it in one moment if need be; \"0\" is no limit. Wrong credentials from one IP address are limited alike.",
+            "More than people do, less than a script that runs wild.";
+        TOKENS = "tokens", Kind::Tables(Part::Token), Preset::Section,
+            "Callers with a token of their own, by name.", "";
+        JWT = "jwt", Kind::Table(Part::Jwt), Preset::Section,
+            "Callers with a JWT.", "";
+        ADMIN_TLS = "tls", Kind::Table(Part::Tls), Preset::Section,
+            "TLS for the IP addresses of `bind`.", "";
     }
     Log {
         LOG_FORMAT = "format", Kind::Word(LogFormat::LABELS), Preset::Text("auto"),
@@ -295,7 +323,7 @@ keys! {
             "From one question over the held-open session to the next, from \"2ms\" to \"1s\". A promotion is noticed by it.",
             "A question costs a server some 10 µs.";
         HEARTBEAT_DEADLINE = "heartbeat_deadline", BEAT, Preset::Text("250ms"),
-            "A server whose session answers nothing for so long, and that takes no new connection meanwhile either, is out; at least twice `heartbeat`, and at most \"60s\". One that is only slow is not.",
+            "A server whose session answers nothing for so long, and that takes no new connection meanwhile either, is out; at least twice `heartbeat`, and at most \"60s\". One that is only slow is not, and one that was slow of late has up to 1.8 times as long.",
             "Longer than a busy server's pauses, and short enough that nobody notices a frozen one first.";
         MAX_LAG = "max_lag", Kind::Size { min: 0, max: 1 << 40 }, Preset::Text("16MiB"),
             "A standby that is so far behind the primary gets no new sessions until it is behind by half of it; up to 1024GiB, \"0B\" is no limit.",

@@ -106,6 +106,12 @@ fn target(reader: &mut Reader<'_>, view: &View<'_>, pool: Option<&PoolDraft>) ->
 
 fn dangling(reader: &mut Reader<'_>, view: &View<'_>, pool: &str, pools: &BTreeMap<PoolName, PoolDraft>) {
     let is_literal = view.node(&keys::POOL).is_some_and(|node| node.get_ref().is_str());
+    let message = no_such_pool(&keys::POOL, pool, is_literal, pools);
+    reader.faults.missing(view.place(&keys::POOL), message);
+}
+
+/// The message that `pool`, under `key`, is none of `pools`; one that stands elsewhere is not shown.
+pub(super) fn no_such_pool(key: &Key, pool: &str, is_literal: bool, pools: &BTreeMap<PoolName, PoolDraft>) -> String {
     let shown = if is_literal { quote(pool) } else { "that name (not shown)".to_owned() };
     let names = || pools.keys().map(PoolName::as_str);
     let meant = match nearest(pool, names()) {
@@ -116,7 +122,7 @@ fn dangling(reader: &mut Reader<'_>, view: &View<'_>, pool: &str, pools: &BTreeM
             format!("there is {}{more}", listed(names().take(LISTED_MAX)))
         }
     };
-    reader.faults.missing(view.place(&keys::POOL), format!("`pool`: there is no pool {shown}; {meant}"));
+    format!("`{}`: there is no pool {shown}; {meant}", key.name)
 }
 
 /// The addresses under `key`, or its default.

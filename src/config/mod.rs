@@ -7,9 +7,11 @@
 //! Nothing here logs or prints, and no message shows a secret.
 
 mod access;
+mod callers;
 mod check;
 mod command;
 mod conflict;
+pub mod credentials;
 mod describe;
 mod document;
 mod fault;
@@ -28,6 +30,7 @@ mod text;
 mod units;
 mod value;
 mod view;
+mod webhooks;
 mod wording;
 
 use std::path::{Path, PathBuf};
@@ -35,7 +38,7 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::model::{AdminPlan, DaemonPlan, LogPlan, Plan, StorePlan};
+use crate::model::{Address, AdminPlan, DaemonPlan, LogPlan, Plan, StorePlan};
 
 pub use describe::describe;
 pub use document::Document;
@@ -55,8 +58,16 @@ use view::View;
 /// # Errors
 /// Everything that is wrong with it; a single error if it cannot be read at all.
 pub fn load(path: &Path) -> Result<Plan, ConfigErrors> {
+    load_with(path, &OsSources)
+}
+
+/// The same, where what `{ env }` and `{ file }` stand for comes from `sources`.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with(path: &Path, sources: &dyn Sources) -> Result<Plan, ConfigErrors> {
     let file = path.display().to_string();
-    parse(&file, &read_text(path, &file)?, &OsSources)
+    parse(&file, &read_text(path, &file)?, sources)
 }
 
 /// The text of the configuration file at `path`, which messages call `file`.
@@ -141,18 +152,23 @@ fn build(reader: &mut Reader<'_>, root: &View<'_>) -> Plan {
     };
     let log = reader.table(root, &keys::LOG);
     let log = LogPlan { format: reader.get(&log, &keys::LOG_FORMAT), level: reader.get(&log, &keys::LOG_LEVEL) };
-    let admin = reader.table(root, &keys::ADMIN);
-    let admin = listeners::binds(reader, &admin, &keys::ADMIN_BIND);
+    let admin_view = reader.table(root, &keys::ADMIN);
+    let admin = listeners::binds(reader, &admin_view, &keys::ADMIN_BIND);
     let pools = pools::all(reader, root);
     let listeners = listeners::all(reader, root, &pools);
+    let callers = callers::all(reader, &admin_view, &pools);
     conflict::binds(&mut reader.faults, &admin, &listeners);
+    let webhooks = webhooks::all(reader, root, &pools);
     conflict::loops(&mut reader.faults, listeners.iter().map(|draft| &draft.plan), pools.values());
+    let bind: Vec<Address> = admin.into_iter().map(|bind| bind.address).collect();
+    conflict::doors(&mut reader.faults, &bind, pools.values());
     Plan {
         daemon,
-        admin: AdminPlan { bind: admin.into_iter().map(|bind| bind.address).collect() },
+        admin: AdminPlan { bind, ..callers },
         log,
         listeners: listeners.into_iter().map(|draft| (draft.plan.name.clone(), Arc::new(draft.plan))).collect(),
         pools: pools.into_iter().map(|(name, draft)| (name, Arc::new(draft.plan))).collect(),
+        webhooks,
     }
 }
 

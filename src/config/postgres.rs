@@ -1,6 +1,6 @@
 //! `[pools.NAME.postgres]`: how the servers of a postgres pool are watched.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -99,7 +99,13 @@ fn ca_file(reader: &mut Reader<'_>, view: &View<'_>, tls: Option<TlsMode>) -> Op
         reader.faults.wrong(view.place(key), message);
         return None;
     }
-    let wrong = match reader.content(&path) {
+    refuse_no_certificates(reader, view, key, &path);
+    Some(path)
+}
+
+/// Says so if there are no certificates in the file at `path`, which stands under `key`.
+pub(super) fn refuse_no_certificates(reader: &mut Reader<'_>, view: &View<'_>, key: &Key, path: &Path) {
+    let wrong = match reader.content(path) {
         // Longer than any value: a system's whole bundle.
         Err(SourceError::TooLong) => None,
         Ok(text) if text.contains(PEM) => None,
@@ -113,7 +119,6 @@ fn ca_file(reader: &mut Reader<'_>, view: &View<'_>, tls: Option<TlsMode>) -> Op
     if let Some(why) = wrong {
         reader.faults.wrong(view.place(key), format!("`{}`: the file {why}", key.name));
     }
-    Some(path)
 }
 
 /// A heartbeat is at most so slow, and its deadline neither too near nor too far.

@@ -90,6 +90,24 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The items of the list under `key`, at most `max` of what they are called `of`; none if it is absent or wrong.
+    pub(super) fn list<'t>(&mut self, view: &View<'t>, key: &Key, max: usize, of: &str) -> &'t [Node<'t>] {
+        let Some(node) = view.node(key) else { return &[] };
+        let DeValue::Array(list) = node.get_ref() else {
+            // One alone is no list, and saying so needs no look at it.
+            if let Some(given) = self.scalar(node, key) {
+                self.faults.wrong(node.span(), given.mismatch(key));
+            }
+            return &[];
+        };
+        if list.len() > max {
+            let message = format!("`{}` has {} {of}; {max} is the most", key.name, list.len());
+            self.faults.wrong(node.span(), message);
+            return &[];
+        }
+        list
+    }
+
     /// The directory that systemd made for us (`StateDirectory=`), the first if there are several.
     pub(super) fn state_directory(&self) -> Option<PathBuf> {
         let list = self.sources.env("STATE_DIRECTORY").ok()?;

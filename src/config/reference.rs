@@ -12,7 +12,7 @@ const HEAD: &str = "\
 # A key that is left out takes the value that stands here, so a real file is much shorter: see the
 # other files beside this one. Keys with a # before them have no default, so that an example stands
 # there, or would not go together with another line.
-# Listeners, pools and backends have names of your choice: orders, pg1.
+# Listeners, pools, backends and webhooks have names of your choice: orders, pg1, pager.
 #
 # Durations and sizes are strings with a unit: \"250ms\", \"1m 30s\", \"64KiB\". Any string may be
 # { env = \"NAME\" } or { file = \"PATH\" } (less one newline at its end); a relative PATH starts where
@@ -26,8 +26,8 @@ const HEAD: &str = "\
 pub fn reference() -> String {
     let mut text = String::from(HEAD);
     for part in Part::ALL.iter().copied().filter(|part| *part != Part::Root) {
-        match of_a_kind(part) {
-            Some(kind) => text.push_str(&format!("\n# With kind = \"{kind}\" above:\n# [{}]\n", header(part))),
+        match aside(part) {
+            Some(when) => text.push_str(&format!("\n# {when}:\n# [{}]\n", header(part))),
             None => text.push_str(&format!("\n[{}]\n", header(part))),
         }
         for key in keys::of(part) {
@@ -37,12 +37,16 @@ pub fn reference() -> String {
     text
 }
 
-/// The kind of check or of pool that a part is for, if it is not for all.
-fn of_a_kind(part: Part) -> Option<&'static str> {
+/// When a part is for, if it is not for all: it is shown as a comment then.
+const fn aside(part: Part) -> Option<&'static str> {
     match part {
-        Part::Http => Some("http"),
-        Part::Agent => Some("agent"),
-        Part::Postgres => Some("postgres"),
+        Part::Token => Some("For each caller with a token of its own"),
+        Part::Jwt => Some("For callers with a JWT"),
+        Part::Tls => Some("For TLS at the IP addresses of the admin server"),
+        Part::Http => Some("With kind = \"http\" above"),
+        Part::Agent => Some("With kind = \"agent\" above"),
+        Part::Postgres => Some("With kind = \"postgres\" above"),
+        Part::Webhook => Some("For each receiver of events, of which there may be none"),
         Part::Root
         | Part::Daemon
         | Part::Admin
@@ -58,7 +62,9 @@ fn of_a_kind(part: Part) -> Option<&'static str> {
 
 /// The header of a part, with the names of the example.
 fn header(part: Part) -> String {
-    part.names().1.replace("backends.NAME", "backends.pg1").replace("NAME", "orders")
+    let pattern = part.names().1.replace("backends.NAME", "backends.pg1").replace("tokens.NAME", "tokens.ops");
+    let pattern = pattern.replace("webhooks.NAME", "webhooks.pager");
+    pattern.replace("NAME", "orders")
 }
 
 fn write(text: &mut String, key: &Key) {
@@ -73,7 +79,7 @@ fn write(text: &mut String, key: &Key) {
             comment(text, &format!("{} {}", key.doc, key.reason));
             // What has no default, and what would contradict another line, is shown as a comment.
             let is_example =
-                kind == Kind::Backends || of_a_kind(key.part).is_some() || matches!(preset, Preset::Optional(_));
+                kind == Kind::Backends || aside(key.part).is_some() || matches!(preset, Preset::Optional(_));
             let mark = if is_example { "# " } else { "" };
             text.push_str(&format!("{mark}{} = {literal}\n", key.name));
         }

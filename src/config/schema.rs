@@ -92,6 +92,7 @@ fn shape(kind: Kind) -> Value {
         Kind::UrlPath => text(json!({ "type": "string", "pattern": "^/[!-~]*$", "maxLength": 2048 })),
         Kind::Statuses => text(json!({ "type": "string", "pattern": "^[ 0-9,-]+$" })),
         Kind::Networks => json!({ "type": "array", "items": text(plain()), "maxItems": 1000 }),
+        Kind::Names(_) => json!({ "type": "array", "items": text(plain()), "maxItems": 1000 }),
         Kind::Rate => text(json!({ "type": "string", "pattern": "^ *(0|[1-9][0-9]* */ *(s|min)) *$" })),
         Kind::Text { max } => text(json!({ "type": "string", "maxLength": max })),
         Kind::Command => json!({ "type": "array", "items": text(plain()), "minItems": 1, "maxItems": WORDS_MAX }),

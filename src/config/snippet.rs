@@ -129,12 +129,17 @@ fn secret_from(line: &str) -> Option<usize> {
             return Some(equals + 1);
         }
     }
-    KEYS.iter().filter(|key| key.kind == Kind::Secret).filter_map(|key| line.find(key.name)).min()
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    let words = line.split(|c: char| !is_part(c));
+    let is_secret = |word: &&str| KEYS.iter().any(|key| key.kind == Kind::Secret && key.name == *word);
+    // `key` is a secret in one table and a file in another; none is shown.
+    words.filter(is_secret).filter_map(|word| line.find(word)).min()
 }
 
 /// Whether `key` is one whose value may be shown.
 fn is_open(key: &str) -> bool {
-    matches!(key, "env" | "file") || KEYS.iter().any(|known| known.name == key && known.kind != Kind::Secret)
+    let mut known = KEYS.iter().filter(|known| known.name == key).peekable();
+    matches!(key, "env" | "file") || (known.peek().is_some() && known.all(|known| known.kind != Kind::Secret))
 }
 
 #[cfg(test)]

@@ -116,6 +116,16 @@ impl Value for Secret {
         if text.is_empty() {
             return Err(given.but(key, "is empty; leave the key out if there is no secret"));
         }
+        if key.part == Part::Jwt {
+            // A key in PEM has several lines. What kind of key it is to be is not known here.
+            let fits = text.len() <= SECRET_MAX && !text.contains('\0');
+            let why = "cannot be a key; it has at most 8192 bytes, none of them NUL";
+            return if fits { Ok(Self::new(text)) } else { Err(given.but(key, why)) };
+        }
+        if key.part == Part::Token {
+            // Whatever it is, it is said by whoever looks for a digest in it.
+            return Ok(Self::new(text));
+        }
         if key.part == Part::Postgres {
             let fits = text.len() <= SECRET_MAX && !text.contains('\0');
             return if fits { Ok(Self::new(text)) } else { Err(given.but(key, NO_PASSWORD)) };

@@ -48,7 +48,7 @@ macro_rules! widths {
                     Kind::Size { .. } => size(given, key)?,
                     Kind::Flag | Kind::Integer { .. } | Kind::Duration { .. } | Kind::Word(_) | Kind::Method
                     | Kind::UrlPath | Kind::Statuses | Kind::Secret | Kind::Pool | Kind::Binds | Kind::Address
-                    | Kind::Backends | Kind::Networks | Kind::Rate | Kind::Ip
+                    | Kind::Backends | Kind::Networks | Kind::Names(_) | Kind::Rate | Kind::Ip
                     | Kind::Text { .. } | Kind::Command | Kind::Directory | Kind::File
                     | Kind::Table(_) | Kind::Tables(_) => u32::read(given, key)?.into(),
                 };

@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 
 use crate::model::{
-    Balance, Failback, LogFormat, LogLevel, PoolKind, ProxyProtocol, Resend, SessionPolicy, Target, TlsMode,
-    WatchSession, WhenDown,
+    AccessRole, Balance, Failback, JwtAlgorithm, LogFormat, LogLevel, PoolKind, ProxyProtocol, Resend, SessionPolicy,
+    Target, TlsMode, WatchSession, WebhookFormat, WhenDown,
 };
 
 use super::key::{Key, Kind, Preset};
@@ -151,7 +151,7 @@ macro_rules! words {
 }
 
 words!(LogFormat, LogLevel, PoolKind, Balance, Resend, WhenDown, Failback, SessionPolicy, ProxyProtocol);
-words!(Target, TlsMode, WatchSession);
+words!(Target, TlsMode, WatchSession, AccessRole, JwtAlgorithm, WebhookFormat);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -177,7 +177,7 @@ mod tests {
                 let Raw::Text(word) = &given.raw else { return Err(given.mismatch(key)) };
                 words.iter().find(|known| *known == word).map(drop).ok_or_else(|| given.mismatch(key))
             }
-            Kind::Method | Kind::UrlPath | Kind::Pool => String::read(given, key).map(drop),
+            Kind::Method | Kind::UrlPath | Kind::Pool | Kind::Names(_) => String::read(given, key).map(drop),
             Kind::Statuses => Vec::<StatusRange>::read(given, key).map(drop),
             Kind::Secret => Secret::read(given, key).map(drop),
             Kind::Binds | Kind::Address | Kind::Backends => Address::read(given, key).map(drop),
@@ -218,7 +218,8 @@ mod tests {
         // These take whatever it is.
         let any = |key: &Key| {
             let is_table = matches!(key.kind, Kind::Table(_) | Kind::Tables(_));
-            is_table || matches!(key.kind, Kind::Pool | Kind::Secret | Kind::Text { .. } | Kind::Command)
+            is_table
+                || matches!(key.kind, Kind::Pool | Kind::Names(_) | Kind::Secret | Kind::Text { .. } | Kind::Command)
         };
         for key in KEYS.iter().filter(|key| !any(key)) {
             let error = readable(key, &given).unwrap_err();

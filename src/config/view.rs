@@ -119,6 +119,7 @@ impl Reader<'_> {
             | Kind::Address
             | Kind::Backends
             | Kind::Networks
+            | Kind::Names(_)
             | Kind::Rate
             | Kind::Ip
             | Kind::Text { .. }

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::failover::{Change, Command, Controller, Transition};
-use crate::model::{BackendId, BackendName, FailoverStatus, MonoTime, PoolName, ProbeOutcome};
+use crate::failover::{Change, Command, Controller, Figures, RouteTable, Transition};
+use crate::model::{BackendId, BackendName, FailoverStatus, MonoTime, PoolKind, PoolName, ProbeOutcome};
 use crate::probe::Answer;
-use crate::routing::{BackendLive, EarlyEnds, Fenced, Live, Pace, PoolLive, Published, Registry, RouteWriter};
+use crate::routing::{BackendLive, Fenced, Live, Pace, PoolLive, Published, Registry, RouteWriter};
 use crate::sys::Clock;
 use crate::telemetry::{Metrics, Phase};
 use crate::watch;
@@ -15,6 +15,7 @@ use super::Observer;
 use super::history::{Reports, Took};
 use super::keep::Keeper;
 use super::probes::Probes;
+use super::record::Recorded;
 
 /// The hands of the control task.
 pub(super) struct Executor {
@@ -25,6 +26,10 @@ pub(super) struct Executor {
     pub(super) observer: Option<Observer>,
     watches: watch::Orders,
     live: Arc<Live>,
+    /// The table in force.
+    table: Arc<RouteTable>,
+    /// Whether the counters of the last plan were published with it.
+    is_published: bool,
     names: BTreeMap<BackendId, (PoolName, BackendName)>,
     departed: Departed,
     /// At which the clients of each pool's fences are closed.
@@ -47,8 +52,9 @@ impl Executor {
         observer: Option<Observer>,
         watches: watch::Orders,
     ) -> Self {
-        let (live, names, departed, paces) = Default::default();
-        Self { clock, writer, registry, metrics, observer, watches, live, names, departed, paces }
+        let (live, table, names, departed, paces) = Default::default();
+        let is_published = true;
+        Self { clock, writer, registry, metrics, observer, watches, live, table, is_published, names, departed, paces }
     }
 
     /// Makes counters for what came with a new plan. Those of what went stay for as long as a session counts on them.
@@ -60,8 +66,7 @@ impl Executor {
             let counters = counters.unwrap_or_else(|| {
                 let metrics = self.metrics.backend(pool, backend);
                 let load = Arc::clone(load);
-                let (pool, name, early_ends) = (pool.clone(), backend.clone(), EarlyEnds::default());
-                Arc::new(BackendLive { pool, name, metrics, load, early_ends })
+                Arc::new(BackendLive::new(pool.clone(), backend.clone(), metrics, load))
             });
             live.backends.insert(id, counters);
             if !live.pools.contains_key(pool) {
@@ -73,14 +78,25 @@ impl Executor {
         }
         let old = std::mem::replace(&mut self.live, Arc::new(live));
         for (id, counters) in old.backends.iter().filter(|(id, _)| !names.contains_key(id)) {
+            counters.metrics.show_gone();
             if let Some(name) = self.names.get(id) {
                 self.departed.backends.push((*id, name.clone(), Arc::clone(counters)));
             }
         }
         for (pool, counters) in old.pools.iter().filter(|(pool, _)| !self.live.pools.contains_key(*pool)) {
+            self.metrics.hide_pool(pool);
             self.departed.pools.push((pool.clone(), Arc::clone(counters)));
         }
         self.names = names;
+        self.is_published = false;
+    }
+
+    /// A new plan that leaves the table as it is has it published with the new counters all the same: those of what went
+    /// would be held by the old ones until the next change.
+    fn publish_counters(&mut self) {
+        if !std::mem::replace(&mut self.is_published, true) {
+            self.writer.publish(Published { table: Arc::clone(&self.table), live: Arc::clone(&self.live) });
+        }
     }
 
     /// Forgets what went and is counted on by nobody any more: its series, and what is known of its fences.
@@ -89,7 +105,8 @@ impl Executor {
         let over: Vec<_> = self.departed.backends.extract_if(.., |(_, _, counters)| is_over(counters)).collect();
         if !over.is_empty() {
             // A set of all names takes its time, and this is looked at each turn.
-            let in_use: BTreeSet<&(PoolName, BackendName)> = self.names.values().collect();
+            let leaving = self.departed.backends.iter().map(|(_, name, _)| name);
+            let in_use: BTreeSet<&(PoolName, BackendName)> = self.names.values().chain(leaving).collect();
             for (id, name, _) in over {
                 self.registry.forget(id);
                 if !in_use.contains(&name) {
@@ -125,6 +142,16 @@ impl Executor {
         }
     }
 
+    /// Shows what has changed of the figures of pools and backends: whoever reads them asks nobody.
+    pub(super) fn show(&self, controller: &mut Recorded) {
+        controller.tell_figures(&mut |figures| match figures {
+            Figures::Pool(pool, figures) => self.metrics.show_pool(pool, &figures),
+            Figures::Backend(id, figures) => {
+                self.live.backends.get(&id).into_iter().for_each(|live| live.metrics.show(&figures));
+            }
+        });
+    }
+
     /// Carries out the commands of one turn, which began at `began`. Returns what it has told, and how long it took.
     pub(super) fn carry_out(
         &mut self,
@@ -140,6 +167,8 @@ impl Executor {
                 Command::KeepLineage { pool, lineage } => keeper.keep_lineage(pool, lineage),
                 Command::PublishTable(table) => {
                     self.metrics.set_generation(table.generation);
+                    self.table = Arc::clone(&table);
+                    self.is_published = true;
                     self.writer.publish(Published { table, live: Arc::clone(&self.live) });
                 }
                 Command::FenceSessions { backend, epoch, reason, which } => {
@@ -163,6 +192,7 @@ impl Executor {
                 Command::Report(transition) => transitions.push(transition),
             }
         }
+        self.publish_counters();
         let published = self.clock.now();
         self.forget_departed();
         let took = Took { decide: decided.since(began), publish: published.since(decided) };
@@ -177,9 +207,12 @@ impl Executor {
     fn measure(&self, transition: &Transition, Took { decide, publish }: Took, published: MonoTime) {
         let Transition { pool: Some(pool), change, .. } = transition else { return };
         match change {
-            Change::PoolFailover { status: FailoverStatus::Completed, reason, detect, .. } => {
+            Change::PoolFailover { status: FailoverStatus::Completed, reason, detect, duration, .. } => {
                 self.metrics.count_failover(pool, reason.label());
                 self.metrics.observe_phase(pool, Phase::Detect, *detect);
+                if self.is_cluster(pool) {
+                    self.metrics.observe_phase(pool, Phase::Promote, duration.saturating_sub(*detect));
+                }
                 self.metrics.observe_phase(pool, Phase::Decide, decide);
                 self.metrics.observe_phase(pool, Phase::Publish, publish);
                 if let Some(live) = self.live.pools.get(pool) {
@@ -205,6 +238,11 @@ impl Executor {
             | Change::BackendLagging { .. }
             | Change::WasStalled { .. } => {}
         }
+    }
+
+    /// Whether the servers of `pool` are a PostgreSQL cluster, by the table in force.
+    fn is_cluster(&self, pool: &PoolName) -> bool {
+        self.table.pools.get(pool).is_some_and(|routes| routes.kind == PoolKind::Postgres)
     }
 
     fn report(&mut self, transition: &Transition) {

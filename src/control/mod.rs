@@ -111,6 +111,7 @@ pub async fn run(control: Control) {
             // Before all that has come meanwhile is judged.
             controller.handle(now, Event::WasStalled { since }, &mut commands);
             let reports = executor.carry_out(now, &mut commands, &probes, &mut keeper);
+            executor.show(&mut controller);
             let left = keeper.after(&controller, now, &reports, false);
             keeper.write(left);
         }
@@ -137,12 +138,11 @@ pub async fn run(control: Control) {
             executor.adopt(&controller);
         }
         let reports = executor.carry_out(now, &mut commands, &probes, &mut keeper);
+        executor.show(&mut controller);
         controller.hand_over();
         let left = keeper.after(&controller, now, &reports, replaced);
         asker.answer(&mut keeper, left, reports);
-        if replaced {
-            planned = Some(clock.now());
-        }
+        planned = if replaced { Some(clock.now()) } else { planned };
         planned.inspect(|_| tell_first_verdicts(&controller, &mut on_first_verdicts));
     }
     close(&mut keeper, &controller, clock.now(), &store).await;

@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::failover::recording::{FORMAT, Header, Line, Scribe};
-use crate::failover::{Command, Controller, Event, PoolRoutes};
+use crate::failover::{Command, Controller, Event, Figures, PoolRoutes};
 use crate::model::MonoTime;
 use crate::telemetry::Metrics;
 
@@ -78,6 +78,11 @@ impl Recorded {
         self.recorder.iter_mut().for_each(|recorder| recorder.told(now, &event));
         self.controller.handle(now, event, out);
         self.recorder.iter_mut().for_each(|recorder| recorder.decided(out));
+    }
+
+    /// [`Controller::tell_figures`]. What is shown decides nothing, and is in no recording.
+    pub(super) fn tell_figures(&mut self, tell: &mut dyn FnMut(Figures<'_>)) {
+        self.controller.tell_figures(tell);
     }
 
     /// The commands are carried out: now there is time to have the turn written.
@@ -377,7 +382,7 @@ mod tests {
     }
 
     fn is_recording(metrics: &Metrics) -> bool {
-        metrics.encode(&[]).unwrap().contains("\nchangeover_recording_active 1\n")
+        metrics.text().contains("\nchangeover_recording_active 1\n")
     }
 
     /// The numbers of the turns that were kept, and the end.

@@ -1,19 +1,27 @@
-//! The control plane's threads: one has the deciding task and the admin server, the other asks backends and watches servers.
+//! The control plane's threads: one has the deciding task, one asks backends and watches servers, one has the admin server, and
+//! one posts events to others.
 //!
+//! The admin server's ends when the daemon lets go of it, which is last: whoever asks is answered to the end.
 //! The one that asks ends with the deciding task, be that told to stop or panicking. Should it panic itself, that is
 //! told as any thread's end is that nobody asked for: a daemon that asks nobody any more must not go on.
 
 use std::io;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
 
-use crate::admin::{Admin, serve};
+use crate::admin::{Access, Admin, Credentials, CredentialsError, Streams, serve};
 use crate::control::{self, Control};
+use crate::model::AdminPlan;
 use crate::probe::{Asked, Service as ProbeService};
+use crate::routing::{ControlHandle, Readiness, Registry, RouteReader};
+use crate::settings::Settings;
 use crate::sys::{BoundSocket, Clock, Listener};
+use crate::telemetry::Metrics;
 use crate::watch::{Service as WatchService, Watched};
+use crate::webhook::{Plans, Webhooks};
 
 use super::Mourn;
 use super::thread::spawn_with_runtime;
@@ -35,18 +43,35 @@ pub(super) struct ControlThreads {
     admin_sockets: mpsc::Sender<AdminSocket>,
     deciding: JoinHandle<()>,
     asking: JoinHandle<()>,
+    answering: JoinHandle<()>,
+    access: Access,
+    posting: JoinHandle<()>,
+    webhooks: watch::Sender<Plans>,
 }
 
 impl ControlThreads {
-    /// Starts both. If the second cannot be started, the first ends with what it was to be given orders by.
+    /// Starts all. If one cannot be started, those before it end with what they were to be given orders by.
     pub(super) fn start(control: Control, admin: Admin, askers: Askers, mourn: &Mourn) -> io::Result<Self> {
+        let (webhooks, plans) = watch::channel(Plans::default());
+        let (store, clock, metrics) = (admin.settings.store().clone(), admin.clock, Arc::clone(&admin.metrics));
+        let posting = Webhooks { store, control: admin.control.clone(), clock, metrics, plans };
         let asking = spawn_with_runtime("probes".to_owned(), mourn.clone(), || askers.run())?;
         let (admin_sockets, inbox) = mpsc::channel(ORDERS);
-        let deciding = spawn_with_runtime("control".to_owned(), mourn.clone(), move || async move {
-            drop(spawn_local(serve_sockets(admin, inbox)));
-            control::run(control).await;
-        })?;
-        Ok(Self { admin_sockets, deciding, asking })
+        let access = admin.access.clone();
+        let answering = spawn_with_runtime("admin".to_owned(), mourn.clone(), || answer(admin, inbox))?;
+        let deciding = spawn_with_runtime("control".to_owned(), mourn.clone(), move || control::run(control))?;
+        let posting = spawn_with_runtime("webhooks".to_owned(), mourn.clone(), || posting.run())?;
+        Ok(Self { admin_sockets, deciding, asking, answering, access, posting, webhooks })
+    }
+
+    /// Who may what over the admin API.
+    pub(super) const fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// Has these webhooks posted to from now on.
+    pub(super) fn post_to(&self, webhooks: Plans) {
+        self.webhooks.send_replace(webhooks);
     }
 
     /// Has the admin server listen at one more socket.
@@ -55,12 +80,45 @@ impl ControlThreads {
         drop(self.admin_sockets.blocking_send(socket));
     }
 
-    /// Waits for the threads, of which the deciding one has been told to stop.
-    pub(super) fn join(self) {
+    /// Ends the threads. Whoever posts is first, for the deciding one closes the store in which it is kept how far they are;
+    /// how many were refused lately is written there before.
+    pub(super) fn join(self, control: &ControlHandle, settings: &Settings) {
+        let Self { admin_sockets, deciding, asking, answering, posting, webhooks, access } = self;
+        drop(webhooks);
         // A panic was mourned when it happened.
-        drop(self.deciding.join());
-        drop(self.asking.join());
+        drop(posting.join());
+        access.tell_refusals(settings);
+        control.stop();
+        drop(deciding.join());
+        drop(asking.join());
+        drop(admin_sockets);
+        drop(answering.join());
     }
+}
+
+/// What the admin server answers from, and who may ask it by `plan`.
+#[allow(clippy::too_many_arguments, reason = "each is one thing that it answers from")]
+pub(super) fn admin(
+    plan: &AdminPlan,
+    control: &ControlHandle,
+    routes: &RouteReader,
+    registry: &Registry,
+    readiness: &Readiness,
+    metrics: &Arc<Metrics>,
+    settings: &Settings,
+    clock: Clock,
+) -> Result<Admin, CredentialsError> {
+    Ok(Admin {
+        control: control.clone(),
+        routes: routes.clone(),
+        registry: registry.clone(),
+        readiness: readiness.clone(),
+        metrics: Arc::clone(metrics),
+        clock,
+        settings: settings.clone(),
+        access: Access::new(Credentials::of(plan)?, clock),
+        streams: Streams::new(settings.store().clone(), metrics.subscribers()),
+    })
 }
 
 impl Askers {
@@ -74,6 +132,14 @@ impl Askers {
     async fn run(self) {
         tokio::join!(self.prober.run(), self.watcher.run());
     }
+}
+
+/// Answers until there is nobody left to listen for; then streams end in order.
+async fn answer(admin: Admin, inbox: mpsc::Receiver<AdminSocket>) {
+    let streams = admin.streams.clone();
+    drop(spawn_local(streams.clone().run()));
+    serve_sockets(admin, inbox).await;
+    streams.end().await;
 }
 
 async fn serve_sockets(admin: Admin, mut inbox: mpsc::Receiver<AdminSocket>) {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 
-use crate::admin::Admin;
+use crate::admin::CredentialsError;
 use crate::config::Document;
 use crate::config::overlay::Note;
 use crate::control::{Control, Observer, RecordTo, Recorder};
@@ -31,7 +31,7 @@ use crate::store::{self, Opened, State, StoreError};
 use crate::sys::{Clock, cores, raise_descriptor_limit};
 use crate::telemetry::Metrics;
 
-use control_threads::{Askers, ControlThreads};
+use control_threads::{Askers, ControlThreads, admin};
 pub use reload::ReloadError;
 pub use run::{RunError, run};
 use sockets::Sockets;
@@ -83,6 +83,9 @@ pub enum StartError {
         /// Why not.
         cause: io::Error,
     },
+    /// The callers of the admin server cannot be told apart.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     /// A thread could not be started.
     #[error("a thread could not be started")]
     Thread(#[source] io::Error),
@@ -178,9 +181,8 @@ pub fn start(document: Document, options: Options) -> Result<Daemon, StartError>
     let (control, feedback, inbox) = mailbox();
     let (askers, asked, watched) = Askers::new(clock);
     let Begun { settings, plan, state, notes } = begin(document, control.clone(), clock)?;
-    let (registry, readiness) = (Registry::new(worker_count), Readiness::default());
-    let (sender, ready) = mpsc::channel();
-    let (mourn, seed) = (Mourn(options.on_death), clock.unix_seconds(clock.now()).to_bits());
+    let (registry, readiness, mourn) = (Registry::new(worker_count), Readiness::default(), Mourn(options.on_death));
+    let ((sender, ready), seed) = (mpsc::channel(), clock.unix_seconds(clock.now()).to_bits());
     let recorder = options.record.map(|to| record(to, seed, clock, &metrics)).transpose()?;
     let task = Control {
         clock,
@@ -197,15 +199,7 @@ pub fn start(document: Document, options: Options) -> Result<Daemon, StartError>
         store: settings.store().clone(),
         state,
     };
-    let admin = Admin {
-        control: control.clone(),
-        routes: routes.clone(),
-        registry: registry.clone(),
-        readiness: readiness.clone(),
-        metrics: Arc::clone(&metrics),
-        clock,
-        settings: settings.clone(),
-    };
+    let admin = admin(&plan.admin, &control, &routes, &registry, &readiness, &metrics, &settings, clock)?;
     let control_threads = ControlThreads::start(task, admin, askers, &mourn).map_err(StartError::Thread)?;
     let (threads, arrivals) = Threads::new(worker_count);
     let start_worker = |(index, arrivals)| {
@@ -364,12 +358,11 @@ impl Daemon {
             self.everywhere(|| Order::Cut);
             self.wait_drained(CUT_MAX, pause);
         }
-        let Self { control, control_threads, workers, sockets, .. } = self;
+        let Self { control, control_threads, workers, sockets, settings, .. } = self;
         for worker in workers {
             worker.join();
         }
-        control.stop();
-        control_threads.join();
+        control_threads.join(&control, &settings);
         for address in sockets.admin.keys() {
             sockets::remove_file(address);
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::admin::Credentials;
 use crate::config::Document;
 use crate::config::overlay::Effective;
 use crate::model::{ListenerName, Plan};
@@ -15,9 +16,9 @@ use super::{Daemon, StartError, session_limit, wait_for};
 /// Why a plan was not taken over. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
-    /// An address that is new in it cannot be listened at.
+    /// An address that is new in it cannot be listened at, or new credentials cannot be used.
     #[error(transparent)]
-    Bind(#[from] StartError),
+    Start(#[from] StartError),
 }
 
 impl Daemon {
@@ -34,11 +35,14 @@ impl Daemon {
         let Effective { mut plan, overlay, changes, notes } = current.over(&document);
         let mut told = self.keep_what_needs_a_restart(&mut plan);
         let plan = Arc::new(plan);
+        let credentials = Credentials::of(&plan.admin).map_err(StartError::from)?;
         let opening = self.sockets.open_missing(&plan, self.workers.len())?;
         told.extend(differences(current.plan(), &plan));
         told.extend(notes.iter().map(ToString::to_string));
         let gone: Vec<ListenerName> =
             self.plan.listeners.keys().filter(|name| !plan.listeners.contains_key(*name)).cloned().collect();
+        // Before anything new is listened at.
+        self.control_threads.access().replace(credentials);
         self.put_in_force(Arc::clone(&plan), opening);
         settings.reloaded(&mut current, document, plan, Left { overlay, changes, notes }, &told);
         for name in gone {
@@ -81,6 +85,7 @@ impl Daemon {
         }
         // Before its plan there are no pools to be seen, and whatever was changed would be undone by it. Who comes earlier
         // waits in the socket's queue.
+        self.control_threads.post_to(plan.webhooks.clone());
         self.open_admin(admin);
         self.sockets.close_admin(&plan);
         for ((name, _), open) in &listeners {
@@ -127,6 +132,16 @@ fn differences(old: &Plan, new: &Plan) -> Vec<String> {
         match new.listeners.get(name) {
             None => lines.push(format!("listener {name} removed")),
             Some(after) if after != before => lines.push(format!("listener {name} changed")),
+            Some(_) => {}
+        }
+    }
+    for name in new.webhooks.keys().filter(|name| !old.webhooks.contains_key(*name)) {
+        lines.push(format!("webhook {name} added"));
+    }
+    for (name, before) in &old.webhooks {
+        match new.webhooks.get(name) {
+            None => lines.push(format!("webhook {name} removed")),
+            Some(after) if after != before => lines.push(format!("webhook {name} changed")),
             Some(_) => {}
         }
     }

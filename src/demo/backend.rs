@@ -78,6 +78,7 @@ fn echo(mut stream: &TcpStream, greeting: &[u8]) -> io::Result<()> {
 mod tests {
     use std::io::{Read, Write};
     use std::net::{Ipv4Addr, Shutdown, TcpStream};
+    use std::time::Duration;
 
     #[test]
     fn a_client_gets_the_name_its_bytes_and_the_end() {
@@ -85,6 +86,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || super::accept(&listener, &b"alpha\n".as_slice().into()));
         let mut client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         client.write_all(b"over and back").unwrap();
         client.shutdown(Shutdown::Write).unwrap();
         let mut answer = String::new();

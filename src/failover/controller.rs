@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Actor, AdminState, BackendId, BackendName, Load, MonoTime, PoolName, PoolStatus, ProbeId, ProbeOutcome,
-    SessionPolicy, TargetId, WatchId,
+    Actor, AdminState, BackendId, BackendName, Load, MonoTime, PoolName, ProbeId, ProbeOutcome, SessionPolicy,
+    TargetId, WatchId,
 };
 
 use super::change::Transition;
@@ -44,6 +44,8 @@ pub struct Controller {
     pub(super) last_backend: BackendId,
     pub(super) last_watch: WatchId,
     pub(super) drain_timeout: Duration,
+    /// Pools whose figures may have changed since they were told.
+    pub(super) untold: BTreeSet<PoolName>,
     table: Arc<RouteTable>,
 }
 
@@ -107,6 +109,7 @@ impl Controller {
             last_backend: BackendId::default(),
             last_watch: WatchId::default(),
             drain_timeout: Duration::ZERO,
+            untold: BTreeSet::new(),
             table: Arc::new(RouteTable::default()),
         }
     }
@@ -186,18 +189,6 @@ impl Controller {
     #[must_use]
     pub fn has_open_questions(&self) -> bool {
         self.schedule.has_open()
-    }
-
-    /// The pool `name` as it stands.
-    #[must_use]
-    pub fn pool_status(&self, now: MonoTime, name: &PoolName) -> Option<PoolStatus> {
-        self.pools.get(name).map(|pool| pool.status(now, self.table.generation))
-    }
-
-    /// Every pool as it stands, by name.
-    #[must_use]
-    pub fn pool_statuses(&self, now: MonoTime) -> Vec<PoolStatus> {
-        self.pools.values().map(|pool| pool.status(now, self.table.generation)).collect()
     }
 
     fn probe_finished(
@@ -285,6 +276,7 @@ impl Controller {
         self.publish(&touched, &waiting, out);
         out.append(&mut turn.fences);
         self.publish(&waiting, &BTreeSet::new(), out);
+        self.untold.extend(touched);
         out.extend(turn.reports.into_iter().map(Command::Report));
         out.append(&mut turn.watches);
     }
@@ -342,10 +334,9 @@ impl Controller {
     /// may have sessions that write until then.
     fn must_fence_first(&self, name: &PoolName, fences: &[Command]) -> bool {
         let Some(pool) = self.pools.get(name).filter(|pool| pool.cluster.is_some()) else { return false };
-        let Some((target, _)) = pool.routes().write_route() else { return false };
-        let is_others = |fence: &Command| match fence {
+        let of_its_own = |fence: &Command| match fence {
             Command::FenceSessions { backend, .. } => {
-                *backend != target && self.homes.get(backend).is_none_or(|home| home == name)
+                self.homes.get(backend).is_none_or(|home| home == name).then_some(*backend)
             }
             Command::StartProbe { .. }
             | Command::StopProbe { .. }
@@ -354,10 +345,16 @@ impl Controller {
             | Command::Knock { .. }
             | Command::KeepLineage { .. }
             | Command::PublishTable(_)
-            | Command::Report(_) => false,
+            | Command::Report(_) => None,
         };
+        let fenced: BTreeSet<BackendId> = fences.iter().filter_map(of_its_own).collect();
+        // Most turns fence nobody: then the routes need not be built for this.
+        if fenced.is_empty() {
+            return false;
+        }
+        let Some((target, _)) = pool.routes().write_route() else { return false };
         let is_led_there = self.table.pools.get(name).is_some_and(|published| published.is_write_route(target));
-        !is_led_there && fences.iter().any(is_others)
+        !is_led_there && fenced.iter().any(|backend| *backend != target)
     }
 
     /// Takes over what a pool wants done.

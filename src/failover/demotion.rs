@@ -7,6 +7,7 @@ use crate::model::{BackendId, OutReason, SessionPolicy};
 
 use super::cluster::Election;
 use super::event::Sessions;
+use super::line::is_same_server;
 use super::member::Member;
 use super::pool::{Effects, Eviction, Pool};
 use super::primary::{Gone, Holder};
@@ -35,7 +36,7 @@ impl Pool {
             let now = self.members.iter().find(|member| elected == Some(member.id));
             for Gone { backend, epoch, name, address } in std::mem::take(&mut cluster.gone) {
                 // A renamed one has lost nothing.
-                if now.is_some_and(|member| member.plan.name == name || member.plan.address == address) {
+                if now.is_some_and(|member| is_same_server(&member.plan, &name, Some(&address))) {
                     continue;
                 }
                 let may_go_on = policy != SessionPolicy::Close;

@@ -53,7 +53,7 @@ impl Departures {
 
     /// Sessions of `backend` below `epoch` are closed already; a later fence for them would be idle.
     pub(super) fn are_fenced(&mut self, backend: BackendId, epoch: Epoch, which: Sessions) {
-        self.remove(backend, epoch, |_, of| which == Sessions::All || of == which || of == Sessions::Opening);
+        self.remove(backend, epoch, |_, of| which == Sessions::All || of == which);
     }
 
     fn remove(&mut self, backend: BackendId, up_to: Epoch, is_void: impl Fn(OutReason, Sessions) -> bool) {

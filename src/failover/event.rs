@@ -175,12 +175,9 @@ pub enum Command {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sessions {
-    /// All of them.
+    /// All of them. So go those of a server that loses the role of the primary: whatever they came for, they could write there.
     #[default]
     All,
-    /// Those that were led to the write target when they came. Not for a server that loses the role: those that read from it
-    /// when it was promoted can write as well.
-    Writing,
     /// Those whose server has not answered yet: their clients are given another one.
     Opening,
 }

@@ -46,6 +46,8 @@ pub(super) struct Health {
     pub(super) successes: u32,
     pub(super) last_check: Option<MonoTime>,
     pub(super) last_error: Option<String>,
+    /// When that was seen, or heard.
+    pub(super) last_error_at: Option<MonoTime>,
     /// What kept the last check from being made, if anything did.
     pub(super) obstacle: Option<String>,
     pub(super) latency: Latency,
@@ -86,6 +88,7 @@ impl Health {
             successes: 0,
             last_check: None,
             last_error: None,
+            last_error_at: None,
             obstacle: None,
             latency: Latency::default(),
             passive: Passive::default(),
@@ -255,9 +258,14 @@ impl Health {
         if reason == OutReason::Dead && would_be_news { Verdict::AskAgain } else { Verdict::None }
     }
 
+    /// Keeps what was said against it last.
+    pub(super) fn note_error(&mut self, now: MonoTime, detail: String) {
+        (self.last_error, self.last_error_at) = (Some(detail), Some(now));
+    }
+
     /// Counts one failure.
     pub(super) fn fail(&mut self, now: MonoTime, reason: OutReason, detail: String) -> Streak {
-        self.last_error = Some(detail);
+        self.note_error(now, detail);
         self.successes = 0;
         self.failures = self.failures.saturating_add(1);
         self.hard_failures = self.hard_failures.saturating_add(u32::from(reason != OutReason::Slow));

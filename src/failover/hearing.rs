@@ -23,7 +23,7 @@ impl Controller {
         error: DialError,
         turn: &mut Turn,
     ) {
-        let Some(member) = self.present(backend, epoch).filter(|_| error != DialError::Local) else { return };
+        let Some(member) = self.present(backend, epoch).filter(|_| !error.is_own()) else { return };
         let target = member.target;
         if member.health.suspect(now, error) {
             self.schedule.suspect(now, target);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{BackendId, HealthState, PoolName, SessionPolicy, WhenDown};
+use crate::model::{BackendId, HealthState, PoolName, WhenDown};
 
 use super::controller::Controller;
 use super::member::Member;
@@ -53,6 +53,8 @@ impl Controller {
         rule(pool.deadline == pool.next_deadline(), || "its deadline is out of date".to_owned())?;
         let known = pool.deadline.is_none_or(|at| self.deadlines.contains(&(at, name.clone())));
         rule(known, || "nobody waits for its deadline".to_owned())?;
+        let is_told = self.untold.contains(name) || pool.is_told();
+        rule(is_told, || "its figures have changed, and nobody would be told".to_owned())?;
         for member in pool.members() {
             let home = self.homes.get(&member.id) == Some(name);
             rule(home, || format!("backend {} has another home", member.plan.name))?;
@@ -159,9 +161,10 @@ impl Pool {
             rule(is_noted, || format!("nobody knows that {} has sessions", route.name))?;
         }
         for member in self.members() {
-            let has_lost = self.has_lost_role(member) && self.plan.failover.sessions.demoted != SessionPolicy::Keep;
             let is_let_go = !member.server.as_ref().is_some_and(Server::may_have_sessions);
-            rule(!has_lost || is_let_go, || format!("{} is not the primary, and may be written to", member.plan.name))?;
+            rule(!self.has_lost_role(member) || is_let_go, || {
+                format!("{} is not the primary, and may be written to", member.plan.name)
+            })?;
         }
         let parts = self.members().iter().filter_map(|member| member.server.as_ref());
         let leads = parts.filter(|server| matches!(server.part, Part::Leads | Part::Elected)).count();

@@ -137,9 +137,9 @@ impl Lineage {
         Line { system: self.system, timeline: self.timeline, history: &self.history }
     }
 
-    /// Whether the server of `plan` is the one that was on it last: by its name or by its address, since either may be given anew.
+    /// Whether the server of `plan` is the one that was on it last.
     pub(super) fn is_of(&self, plan: &BackendPlan) -> bool {
-        self.server == plan.name || self.address.as_ref() == Some(&plan.address)
+        is_same_server(plan, &self.server, self.address.as_ref())
     }
 
     /// Whether `other` says the same but for how far it was written.
@@ -159,6 +159,12 @@ impl Lineage {
         };
         Some(self.at?.since(end))
     }
+}
+
+/// Whether the server of `plan` is the one that had this name and this address: one of them is enough, since either may be given
+/// anew.
+pub(super) fn is_same_server(plan: &BackendPlan, name: &BackendName, address: Option<&Address>) -> bool {
+    plan.name == *name || address == Some(&plan.address)
 }
 
 /// Whether `line` is one of those that people have decided against, or comes from one.

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::model::{AdminState, BackendId, BackendPlan, CheckKind, Epoch, HealthState, Load, MonoTime, TargetId};
+use crate::model::{
+    AdminState, BackendFigures, BackendId, BackendPlan, CheckKind, Epoch, HealthState, Load, MonoTime, TargetId,
+};
 
 use super::advised::Advised;
 use super::availability::{Availability, Voices, stricter};
@@ -34,6 +36,8 @@ pub(super) struct Member {
     pub(super) tier: u32,
     /// What makes a PostgreSQL server of it, if it is one.
     pub(super) server: Option<Server>,
+    /// Its figures as they were told last.
+    pub(super) told: Option<BackendFigures>,
 }
 
 impl Member {

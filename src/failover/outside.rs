@@ -24,7 +24,7 @@ impl Health {
         if !enough {
             return Verdict::None;
         }
-        self.last_error = Some(self.passive.detail());
+        self.note_error(now, self.passive.detail());
         self.successes = 0;
         self.attempts = 0;
         self.turn(now, HealthState::Unhealthy, Some(OutReason::CheckFailed));

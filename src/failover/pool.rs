@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    AdminState, BackendId, BackendName, Epoch, Loads, MonoTime, OutReason, PoolKind, PoolPlan, PoolState,
+    AdminState, BackendId, BackendName, Epoch, Loads, MonoTime, OutReason, PoolFigures, PoolKind, PoolPlan, PoolState,
     SessionPolicy, WhenDown,
 };
 
@@ -118,6 +118,7 @@ pub(super) struct Pool {
     pub(super) hurry: Duration,
     /// What is known of the cluster, if its backends are one.
     pub(super) cluster: Option<Cluster>,
+    pub(super) told: Option<PoolFigures>,
 }
 
 impl Pool {
@@ -144,6 +145,7 @@ impl Pool {
             down_since: None,
             empty_since: None,
             hurry: Duration::ZERO,
+            told: None,
         }
     }
 

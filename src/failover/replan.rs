@@ -171,6 +171,7 @@ fn new_member(now: MonoTime, id: BackendId, plan: &BackendPlan, load: Arc<Load>)
         eligible_since: None,
         tier: plan.priority,
         server: None,
+        told: None,
     }
 }
 

@@ -30,6 +30,14 @@ use crate::model::{
 use super::lag::Lag;
 use super::meanings::{Fate, fate, meaning};
 
+/// A server may be silent for so many times the slowest of its recent answers. Who waits for a processor among others waits about
+/// as long each time. Measured with four times 64 clients of pgbench on two cores beside builds: in 4 runs of 12 a server was taken
+/// for frozen without this (251 to 377 ms of silence), in none of 12 with it.
+const SLOWEST_TIMES: u32 = 4;
+/// But for no more than so many tenths of its deadline: it may be frozen now, however slow it was before, and a deadline of 250 ms
+/// is to say so within 500.
+const PATIENCE_MAX: u32 = 18;
+
 /// A doubt whether the server lives: it begins with an anomaly on the session path and ends with a sign of life there.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Doubt {
@@ -39,6 +47,8 @@ pub(super) struct Doubt {
     pub(super) last_sign: MonoTime,
     /// Whether the accept path has answered since.
     pub(super) answered: bool,
+    /// The longest that it took of late to answer on its session, if it began there.
+    pub(super) slowest: Duration,
 }
 
 /// What makes a server of a backend.
@@ -200,15 +210,22 @@ impl Server {
 
     /// Something is wrong, and the last sign of life came then at the latest. What was allayed before is open again.
     pub(super) fn begin_doubt(&mut self, now: MonoTime, last_sign: MonoTime) {
+        self.begin_doubt_of_slow(now, last_sign, Duration::ZERO);
+    }
+
+    /// The same of a server whose slowest answer of late took so long.
+    pub(super) fn begin_doubt_of_slow(&mut self, now: MonoTime, last_sign: MonoTime, slowest: Duration) {
         let before = self.doubt;
+        let slowest = before.map_or(slowest, |doubt| doubt.slowest.max(slowest));
         let since = before.filter(|doubt| !doubt.answered).map_or(now, |doubt| doubt.since);
         let last_sign = before.map_or(last_sign, |doubt| doubt.last_sign.max(last_sign));
-        self.doubt = Some(Doubt { since, last_sign, answered: false });
+        self.doubt = Some(Doubt { since, last_sign, answered: false, slowest });
     }
 
     /// We did not run until now: whatever is doubted is judged anew from here.
     pub(super) fn acquit(&mut self, now: MonoTime) {
-        self.doubt = self.doubt.map(|_| Doubt { since: now, last_sign: now, answered: true });
+        self.doubt =
+            self.doubt.map(|doubt| Doubt { since: now, last_sign: now, answered: true, slowest: doubt.slowest });
         if self.fate() == Fate::Doubted {
             self.accept = AcceptPath::Silent;
         }
@@ -251,10 +268,16 @@ impl Server {
         self.doubt.is_some() || self.fate() == Fate::Doubted
     }
 
-    /// When a doubt becomes a verdict: a deadline after the last sign of life, but the accept path has half of it at least.
-    pub(super) fn verdict_at(&self) -> Option<MonoTime> {
+    /// For how long it may be silent on both paths. One that was slow of late, for want of a processor or a disk, has more time.
+    fn patience(&self, doubt: &Doubt) -> Duration {
         let deadline = self.deadline();
-        self.doubt.map(|doubt| (doubt.last_sign + deadline).max(doubt.since + deadline / 2))
+        (doubt.slowest * SLOWEST_TIMES).clamp(deadline, deadline * PATIENCE_MAX / 10)
+    }
+
+    /// When a doubt becomes a verdict: its patience after the last sign of life, but the accept path has half a deadline at least.
+    pub(super) fn verdict_at(&self) -> Option<MonoTime> {
+        let for_accept = self.deadline() / 2;
+        self.doubt.map(|doubt| (doubt.last_sign + self.patience(&doubt)).max(doubt.since + for_accept))
     }
 
     /// Whether it says that it is the primary.
@@ -326,8 +349,7 @@ fn accept_of(outcome: &ProbeOutcome) -> Option<AcceptPath> {
             Some(AcceptPath::Unreachable)
         }
         ProbeError::Dial(DialError::SourceAddress | DialError::Local) => None,
-        ProbeError::Dial(DialError::Unanswered | DialError::Full)
-        | ProbeError::Check(CheckError::AnswerTimedOut | CheckError::ClosedEarly) => Some(AcceptPath::Mute),
+        ProbeError::Check(CheckError::AnswerTimedOut | CheckError::ClosedEarly) => Some(AcceptPath::Mute),
         ProbeError::Check(CheckError::Slow) => Some(AcceptPath::Answers),
         ProbeError::Check(CheckError::UnexpectedStatus | CheckError::CannotConnectNow) => Some(AcceptPath::Errs),
         ProbeError::Check(
@@ -347,14 +369,7 @@ pub(super) const fn session_of(error: WatchError, ended: bool) -> SessionPath {
     match error {
         WatchError::Dial(DialError::Refused) => SessionPath::Refused,
         WatchError::Dial(DialError::SourceAddress | DialError::Local) => SessionPath::Untried,
-        WatchError::Dial(
-            DialError::TimedOut
-            | DialError::Unreachable
-            | DialError::Unresolved
-            | DialError::Unanswered
-            | DialError::Full
-            | DialError::Other,
-        )
+        WatchError::Dial(DialError::TimedOut | DialError::Unreachable | DialError::Unresolved | DialError::Other)
         | WatchError::Login(LoginError::TimedOut) => SessionPath::Unanswered,
         WatchError::Login(LoginError::CannotConnectNow) if ended => SessionPath::Stopping,
         WatchError::Login(LoginError::CannotConnectNow) => SessionPath::Starting,

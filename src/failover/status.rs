@@ -1,32 +1,42 @@
 //! What the core says of itself when asked.
 
 use crate::model::{
-    AdminState, BackendStatus, Generation, HealthState, LastFailover, MonoTime, OutReason, PoolStatus, Redundancy,
-    Role, ServerStatus,
+    AdminState, BackendStatus, Generation, HealthState, LastFailover, MonoTime, OutReason, PoolName, PoolStatus,
+    PushedVerdict, Role, ServerStatus,
 };
 
 use super::availability::Availability;
+use super::controller::Controller;
 use super::member::Member;
 use super::pool::Pool;
 use super::server::Server;
 
+impl Controller {
+    /// The pool `name` as it stands.
+    #[must_use]
+    pub fn pool_status(&self, now: MonoTime, name: &PoolName) -> Option<PoolStatus> {
+        self.pools.get(name).map(|pool| pool.status(now, self.table().generation))
+    }
+
+    /// Every pool as it stands, by name.
+    #[must_use]
+    pub fn pool_statuses(&self, now: MonoTime) -> Vec<PoolStatus> {
+        self.pools.values().map(|pool| pool.status(now, self.table().generation)).collect()
+    }
+}
+
 impl Pool {
     /// The pool as it stands.
     pub(super) fn status(&self, now: MonoTime, generation: Generation) -> PoolStatus {
-        let healthy = self.members().iter().filter(|member| member.health.joined() == HealthState::Healthy).count();
         PoolStatus {
             name: self.plan.name.clone(),
             kind: self.plan.kind,
             state: self.state,
-            redundancy: match healthy {
-                0 => Redundancy::None,
-                1 => Redundancy::Single,
-                2 => Redundancy::Dual,
-                _ => Redundancy::Multi,
-            },
+            redundancy: self.redundancy(),
             generation,
             pinned: self.pin.as_ref().map(|pin| pin.backend.clone()),
             paused: self.pause,
+            contested: self.cluster.as_ref().map(|cluster| cluster.contested.clone()).unwrap_or_default(),
             failovers: self.failovers.completed,
             recoveries: self.failovers.recoveries,
             last_failover: self.last_move.as_ref().map(|last| LastFailover {
@@ -41,7 +51,7 @@ impl Pool {
 
     pub(super) fn backend_status(&self, now: MonoTime, member: &Member) -> BackendStatus {
         let eligible = member.is_eligible();
-        let active = eligible && !self.is_empty_seat() && self.is_seated(member);
+        let active = self.gets_sessions(member);
         BackendStatus {
             id: member.id,
             name: member.plan.name.clone(),
@@ -63,9 +73,16 @@ impl Pool {
             last_check: member.health.last_check,
             since: member.health.joined_since(),
             last_error: member.health.last_error.clone(),
+            last_error_at: member.health.last_error_at,
             downtime: member.health.downtime(now),
             server: self.server_of(member).map(server_status),
             reported: member.health.pushed.as_ref().map(|pushed| pushed.verdict.figures.clone()).unwrap_or_default(),
+            pushed: member.health.pushed.as_ref().map(|pushed| PushedVerdict {
+                health: pushed.verdict.health,
+                reason: pushed.verdict.reason.clone(),
+                since: pushed.since,
+                until: pushed.verdict.until,
+            }),
         }
     }
 

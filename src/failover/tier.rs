@@ -87,6 +87,12 @@ impl Tier {
         Self { balance, routes, order: Arc::default(), blocks: Vec::new() }
     }
 
+    /// How its backends take turns.
+    #[must_use]
+    pub const fn balance(&self) -> Balance {
+        self.balance
+    }
+
     /// Its backends.
     #[must_use]
     pub fn routes(&self) -> &[Route] {

@@ -59,11 +59,11 @@ impl Pool {
                 server.learn(facts);
                 (Verdict::None, false)
             }
-            WatchNews::Late { waited } if server.is_open() => {
+            WatchNews::Late { waited, slowest } if server.is_open() => {
                 let last_sign = MonoTime::from_nanos(now.as_nanos().saturating_sub(nanos(*waited)));
                 server.says(SessionPath::Late, "");
                 health.stalled(last_sign);
-                server.begin_doubt(now, last_sign);
+                server.begin_doubt_of_slow(now, last_sign, *slowest);
                 (Verdict::None, true)
             }
             WatchNews::OnTime { .. } if server.is_open() => {

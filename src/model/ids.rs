@@ -56,6 +56,8 @@ names! {
     PoolName,
     /// A backend's name within its pool; in the short form its address.
     BackendName,
+    /// A webhook's name: its key under `[webhooks]`.
+    WebhookName,
     /// Who had something done: a token's name, a Unix user, or `changeover` itself.
     Actor,
 }

@@ -5,10 +5,12 @@
 
 #[macro_use]
 mod labelled;
+mod access;
 mod addr;
 mod cancel_key;
 mod evidence;
 mod explanation;
+mod figures;
 mod history;
 mod ids;
 mod limits;
@@ -22,20 +24,25 @@ mod session;
 mod state;
 mod status;
 mod time;
+mod webhook;
 mod wording;
 
+pub use access::{AccessRole, JwtAlgorithm, JwtPlan, TlsPlan, TokenPlan};
 pub use addr::{Address, AddressError};
 pub use cancel_key::CancelKey;
 pub use evidence::{Advice, FIGURES_MAX, PushedHealth, SmoothedLatency};
 pub use explanation::{Applied, Evaluation, Explanation, Prospect, Rule};
+pub use figures::{BackendFigures, PoolFigures, ServerFigures};
 pub use history::EventRecord;
-pub use ids::{Actor, BackendId, BackendName, Epoch, Generation, ListenerName, PoolName, ProbeId, TargetId, WatchId};
+pub use ids::{
+    Actor, BackendId, BackendName, Epoch, Generation, ListenerName, PoolName, ProbeId, TargetId, WatchId, WebhookName,
+};
 pub use limits::{Approach, LimitsPlan, Networks, ProxyProtocol, Rate};
 pub use load::{Block, Load, Loads, Place};
 pub use meaning::{AcceptPath, ClusterState, Meaning, SessionPath};
 pub use outcome::{
-    CancelWay, CheckError, DialError, FailoverStatus, HoldEnd, OutReason, PipeRefusal, ProbeError, ProbeOutcome,
-    ProbeSpec, RejectReason, SessionEnd,
+    CancelWay, CheckError, DialError, FailoverStatus, HoldEnd, NotLetIn, OutReason, PipeRefusal, ProbeError,
+    ProbeOutcome, ProbeSpec, RejectReason, SessionEnd,
 };
 pub use plan::{
     AdminPlan, AgentCheck, Argument, BackendPlan, CheckKind, CheckPlan, CommandCheck, DaemonPlan, DialPlan,
@@ -51,6 +58,7 @@ pub use state::{
     AdminState, Balance, Direction, Failback, HealthState, LogFormat, LogLevel, PoolKind, PoolState, Redundancy,
     Resend, SessionPolicy, WhenDown,
 };
-pub use status::{BackendStatus, LastFailover, Paused, PoolStatus, ServerStatus};
+pub use status::{BackendStatus, LastFailover, Paused, PoolStatus, PushedVerdict, ServerStatus};
 pub use time::{MonoTime, WallTime};
+pub use webhook::{EVENT_KINDS, WebhookFormat, WebhookPlan, WebhookUrl, is_of_kind};
 pub use wording::{is_unprintable, nearest, parse_duration, quote};

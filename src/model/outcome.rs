@@ -17,16 +17,22 @@ labelled! {
         Unreachable = "unreachable",
         /// The host name could not be looked up.
         Unresolved = "unresolved",
-        /// It accepted, and ended before its first byte.
-        Unanswered = "unanswered",
-        /// It is PostgreSQL, and has as many sessions as it may.
-        Full = "full",
         /// The host does not have the pool's `source_address`: our own fault, that says nothing of the backend.
         SourceAddress = "source_address",
         /// Our own fault (no descriptor, no local port): says nothing of the backend.
         Local = "local",
         /// Anything else.
         Other = "other",
+    }
+}
+
+labelled! {
+    /// Why a backend that could be connected to did not let a client in. Counted beside failed dials.
+    NotLetIn {
+        /// It accepted, and ended before its first byte.
+        Unanswered = "unanswered",
+        /// It is PostgreSQL, and has as many sessions as it may.
+        Full = "full",
     }
 }
 
@@ -95,11 +101,9 @@ impl ProbeError {
                 | DialError::Other,
             ) => OutReason::Unreachable,
             // A name that cannot be looked up is the resolver's failure, not the backend's.
-            // One that accepts and hangs up is there; probes that go no further than that never say so.
+            Self::Dial(DialError::Unresolved) => OutReason::CheckFailed,
             Self::Check(CheckError::Slow) => OutReason::Slow,
-            Self::Dial(DialError::Unresolved | DialError::Unanswered | DialError::Full) | Self::Check(_) => {
-                OutReason::CheckFailed
-            }
+            Self::Check(_) => OutReason::CheckFailed,
         }
     }
 }

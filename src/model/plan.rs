@@ -9,8 +9,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Address, Approach, BackendName, Balance, Failback, LimitsPlan, ListenerName, LogFormat, LogLevel, OutReason,
-    PoolKind, PoolName, PostgresPlan, Resend, Secret, SessionPolicy, Target, WhenDown,
+    Address, Approach, BackendName, Balance, Failback, JwtPlan, LimitsPlan, ListenerName, LogFormat, LogLevel,
+    OutReason, PoolKind, PoolName, PostgresPlan, Rate, Resend, Secret, SessionPolicy, Target, TlsPlan, TokenPlan,
+    WebhookName, WebhookPlan, WhenDown,
 };
 
 /// The whole configuration, checked. Its JSON is for recordings of decisions: what nothing is decided by is left out, and
@@ -30,6 +31,9 @@ pub struct Plan {
     pub listeners: BTreeMap<ListenerName, Arc<ListenerPlan>>,
     /// `[pools.NAME]`.
     pub pools: BTreeMap<PoolName, Arc<PoolPlan>>,
+    /// `[webhooks.NAME]`.
+    #[serde(skip)]
+    pub webhooks: BTreeMap<WebhookName, Arc<WebhookPlan>>,
 }
 
 /// `[daemon]`.
@@ -77,6 +81,14 @@ impl Default for StorePlan {
 pub struct AdminPlan {
     /// Where the admin server listens: IP addresses and Unix sockets.
     pub bind: Vec<Address>,
+    /// How often one caller may change something, if that is limited.
+    pub rate: Option<Rate>,
+    /// Tokens, by name.
+    pub tokens: Vec<TokenPlan>,
+    /// The JWTs that are taken, if any are.
+    pub jwt: Option<JwtPlan>,
+    /// What IP addresses are served with by TLS, if they are.
+    pub tls: Option<TlsPlan>,
 }
 
 /// `[log]`.

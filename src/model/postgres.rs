@@ -23,14 +23,6 @@ labelled! {
     }
 }
 
-impl Target {
-    /// Whether its sessions come to write.
-    #[must_use]
-    pub const fn writes(self) -> bool {
-        matches!(self, Self::Primary)
-    }
-}
-
 labelled! {
     /// What a server says it is.
     Role {
@@ -216,6 +208,9 @@ pub enum WatchNews {
     Late {
         /// How long it has been waited for.
         waited: Duration,
+        /// The longest that an answer took of late, in the last ten to twenty seconds.
+        #[serde(default)]
+        slowest: Duration,
     },
     /// It came after all.
     OnTime {

@@ -26,6 +26,8 @@ pub struct PoolStatus {
     pub pinned: Option<BackendName>,
     /// Whether an operator has its new clients wait.
     pub paused: Option<Paused>,
+    /// Of a cluster: the servers that people were told of as a split brain, for as long as that is not settled.
+    pub contested: Vec<BackendName>,
     /// Failovers that have been completed.
     pub failovers: u64,
     /// How often it served again after it was down, or went back to a better tier.
@@ -138,10 +140,62 @@ pub struct BackendStatus {
     pub since: MonoTime,
     /// What the last failure said.
     pub last_error: Option<String>,
+    /// When that was.
+    pub last_error_at: Option<MonoTime>,
     /// How long it has been unhealthy in all, up to now.
     pub downtime: Duration,
     /// What a PostgreSQL server is, and how far; none of other backends.
     pub server: Option<ServerStatus>,
     /// The figures that came with a verdict from outside that still holds, by name.
     pub reported: Vec<(String, f64)>,
+    /// That verdict.
+    pub pushed: Option<PushedVerdict>,
+}
+
+/// A verdict from outside that holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushedVerdict {
+    /// What it says.
+    pub health: HealthState,
+    /// Why, in the words of who pushed it.
+    pub reason: Option<String>,
+    /// Since when it says so.
+    pub since: MonoTime,
+    /// Until when it holds, unless it is said again.
+    pub until: MonoTime,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+impl BackendStatus {
+    /// A healthy one, of which nothing else is known, for tests to start from.
+    pub(crate) fn healthy(name: &str) -> Self {
+        Self {
+            id: BackendId(1),
+            name: name.into(),
+            address: "127.0.0.1:1".parse().unwrap(),
+            priority: 1,
+            weight: 1,
+            health: HealthState::Healthy,
+            admin_state: AdminState::Ready,
+            eligible: true,
+            active: false,
+            reason: String::new(),
+            slow: false,
+            latency: None,
+            smoothed: None,
+            consecutive_failures: 0,
+            passive_points: 0,
+            gave_up: false,
+            consecutive_successes: 0,
+            last_check: None,
+            since: MonoTime::ZERO,
+            last_error: None,
+            last_error_at: None,
+            downtime: Duration::ZERO,
+            server: None,
+            reported: Vec::new(),
+            pushed: None,
+        }
+    }
 }

@@ -216,12 +216,9 @@ impl Dial<'_> {
             let class = match dial_error(&error) {
                 error @ (DialError::Local | DialError::SourceAddress) => ProbeError::Dial(error),
                 DialError::Refused => ProbeError::Check(CheckError::SourceRefused),
-                DialError::TimedOut
-                | DialError::Unreachable
-                | DialError::Unresolved
-                | DialError::Unanswered
-                | DialError::Full
-                | DialError::Other => ProbeError::Check(CheckError::AnswerTimedOut),
+                DialError::TimedOut | DialError::Unreachable | DialError::Unresolved | DialError::Other => {
+                    ProbeError::Check(CheckError::AnswerTimedOut)
+                }
             };
             Failure { error: class, detail: format!("connecting to {source}: {error}") }
         })?;

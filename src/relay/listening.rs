@@ -135,7 +135,7 @@ mod tests {
     use crate::model::{CancelKey, SessionEnd};
     use crate::relay::tests::pair;
     use crate::relay::{Loans, Pulse, RelayEnd, Start, relay};
-    use crate::sys::{Gated, tally};
+    use crate::sys::{Gated, in_time, tally};
     use crate::wire::postgres::StartupTap;
 
     const STARTUP: &[u8] = b"\0\0\0\x10\0\x03\0\0user\0a\0\0";
@@ -154,7 +154,7 @@ mod tests {
             let Heard::On(start, key) = heard else { panic!("{heard:?}") };
             (key, relay(&client, &backend, start, &pulse, &loans).await, pulse.total())
         });
-        let spoken = local.run_until(async {
+        let spoken = local.run_until(in_time(async {
             let mut message = [7; 200];
             // In pieces, all of which arrive.
             for piece in STARTUP.chunks(5) {
@@ -179,9 +179,9 @@ mod tests {
                 end.shutdown().await.unwrap();
             }
             counted
-        });
+        }));
         assert_eq!(spoken.await, [4 * MESSAGES, 0], "calls, and calls in vain");
-        let (key, end, moved) = local.run_until(session).await.unwrap();
+        let (key, end, moved) = local.run_until(in_time(session)).await.unwrap();
         assert_eq!((key, end), (CancelKey::parse(KEY), RelayEnd::Over(SessionEnd::Completed)));
         let said = |login: &[u8]| (login.len() + 200 * MESSAGES) as u64;
         assert_eq!(moved, [said(STARTUP), said(OPENING)]);
@@ -193,20 +193,22 @@ mod tests {
         let (client, pulse, loans) = (Gated::new(client), Pulse::new(0, 0), Loans::new(65_536));
         person.write_all(STARTUP).await.unwrap();
         let heard = listen(&client, &backend, Start::default(), StartupTap::default(), &pulse, &loans);
-        let (heard, mut server) = tokio::join!(heard, async {
+        let spoken = async {
             let (mut server, mut begun) = (server, [0; 16]);
             server.read_exact(&mut begun).await.unwrap();
             server.write_all(&OPENING[..12]).await.unwrap();
             server.shutdown().await.unwrap();
             server
-        });
+        };
+        let (heard, mut server) = in_time(async { tokio::join!(heard, spoken) }).await;
         let Heard::On(start, None) = heard else { panic!("{heard:?}") };
         person.shutdown().await.unwrap();
-        assert_eq!(relay(&client, &backend, start, &pulse, &loans).await, RelayEnd::Over(SessionEnd::Completed));
+        let end = in_time(relay(&client, &backend, start, &pulse, &loans)).await;
+        assert_eq!(end, RelayEnd::Over(SessionEnd::Completed));
         drop((client, backend));
         let mut heard = Vec::new();
-        person.read_to_end(&mut heard).await.unwrap();
+        in_time(person.read_to_end(&mut heard)).await.unwrap();
         assert_eq!(heard, OPENING[..12]);
-        assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
+        assert_eq!(in_time(server.read(&mut [0; 8])).await.unwrap(), 0);
     }
 }

@@ -209,7 +209,7 @@ mod tests {
 
     use super::{Loans, Pulse, Start, relay};
     use crate::model::SessionEnd;
-    use crate::sys::{Gated, Stream, connect, tally};
+    use crate::sys::{Gated, Stream, connect, in_time, tally};
 
     /// One end of a connection for the relay, and the other end.
     pub(super) async fn pair() -> (Stream, TcpStream) {
@@ -229,7 +229,7 @@ mod tests {
         let relayed = local.spawn_local(async move {
             relay(&client, &backend, Start::default(), &Pulse::new(0, 0), &Loans::new(65_536)).await
         });
-        let spoken = local.run_until(async {
+        let spoken = local.run_until(in_time(async {
             let mut message = [7; 200];
             tally::take();
             for _ in 0..MESSAGES {
@@ -245,8 +245,8 @@ mod tests {
                 }
             });
             counted
-        });
+        }));
         assert_eq!(spoken.await, [4 * MESSAGES, 0], "calls, and calls in vain");
-        assert_eq!(local.run_until(relayed).await.unwrap(), super::RelayEnd::Over(SessionEnd::Completed));
+        assert_eq!(local.run_until(in_time(relayed)).await.unwrap(), super::RelayEnd::Over(SessionEnd::Completed));
     }
 }

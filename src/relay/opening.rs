@@ -378,6 +378,7 @@ mod tests {
     use crate::model::Resend;
     use crate::relay::tests::pair;
     use crate::relay::{Loans, Pulse};
+    use crate::sys::in_time;
     use crate::wire::postgres::cannot_connect_now;
 
     const STARTUP: &[u8] = b"\0\0\0\x10\0\x03\0\0user\0a\0\0";
@@ -404,10 +405,13 @@ mod tests {
             then(&mut person, &mut server).await;
             std::future::pending::<()>().await;
         };
-        let opening = tokio::select! {
-            opening = open(&client, &backend, &mut first, &pulse, &loans) => opening,
-            () = spoken => unreachable!("it waits for ever"),
+        let opened = async {
+            tokio::select! {
+                opening = open(&client, &backend, &mut first, &pulse, &loans) => opening,
+                () = spoken => unreachable!("it waits for ever"),
+            }
         };
+        let opening = in_time(opened).await;
         let said = if let Opening::Opened(start) = &opening { start.answer().to_vec() } else { Vec::new() };
         assert_eq!(pulse.total()[1], 0, "nothing is told before it is known");
         (opening, said)

@@ -32,8 +32,6 @@ pub struct SessionFacts {
     pub client: Option<SocketAddr>,
     /// When its client came.
     pub since: MonoTime,
-    /// Whether it was led to the primary when it came; of postgres pools only.
-    pub writes: bool,
 }
 
 /// The sockets of a session that are under the fence.

@@ -59,13 +59,13 @@ impl Feedback {
 mod tests {
     use super::*;
     use crate::model::Load;
-    use crate::routing::{EarlyEnds, mailbox};
+    use crate::routing::mailbox;
     use crate::telemetry::Metrics;
 
     fn live() -> Arc<BackendLive> {
         let metrics = Metrics::new().unwrap().backend(&"orders".into(), &"pg1".into());
-        let (load, early_ends) = (Arc::<Load>::default(), EarlyEnds::default());
-        Arc::new(BackendLive { metrics, pool: "orders".into(), name: "pg1".into(), load, early_ends })
+        let load = Arc::<Load>::default();
+        Arc::new(BackendLive::new("orders".into(), "pg1".into(), metrics, load))
     }
 
     #[test]

@@ -150,6 +150,7 @@ mod tests {
     use super::{InLine, Room};
     use crate::model::{Load, Target};
     use crate::routing::PoolLive;
+    use crate::sys::in_time;
     use crate::telemetry::Metrics;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -235,7 +236,7 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
                     let local = tokio::task::LocalSet::new();
                     local.block_on(&runtime, async {
                         let (pool, load) = (Arc::clone(&pool), Arc::clone(&load));
@@ -246,7 +247,8 @@ mod tests {
                             })
                             .collect();
                         for client in clients {
-                            client.await.unwrap();
+                            // One whose call is lost would wait for ever.
+                            in_time(client).await.unwrap();
                             served.fetch_add(1, Ordering::SeqCst);
                         }
                     });

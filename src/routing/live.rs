@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::model::{BackendId, BackendName, Load, MonoTime, PoolName, Target};
+use crate::model::{BackendId, BackendName, Direction, Load, MonoTime, PoolName, Target};
 use crate::telemetry::{BackendMetrics, PoolMetrics};
 
 use super::line::Line;
@@ -46,6 +46,12 @@ impl PoolLive {
     #[must_use]
     pub fn next_turn(&self) -> u64 {
         self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The turn that the next session will have, unless another one comes first.
+    #[must_use]
+    pub fn coming_turn(&self) -> u64 {
+        self.turn.load(Ordering::Relaxed)
     }
 
     /// Clients that wait now.
@@ -94,20 +100,72 @@ pub struct BackendLive {
     /// Its name.
     pub name: BackendName,
     /// Its series.
-    pub metrics: BackendMetrics,
+    pub metrics: Arc<BackendMetrics>,
     /// What it carries: the count by which the table's picks go.
     pub load: Arc<Load>,
     /// Sessions that it ended before its first byte, and that the control plane has yet to be told of.
     pub early_ends: EarlyEnds,
+    /// Of its sessions alone: its series are those of all that had its name while one of them has sessions.
+    active: AtomicU64,
+    /// Moved by them, by [`Direction`].
+    moved: [AtomicU64; Direction::ALL.len()],
 }
 
 impl BackendLive {
+    /// One that nothing was counted of yet, but for its series and what it carries.
+    #[must_use]
+    pub fn new(pool: PoolName, name: BackendName, metrics: Arc<BackendMetrics>, load: Arc<Load>) -> Self {
+        let (early_ends, active, moved) = Default::default();
+        Self { pool, name, metrics, load, early_ends, active, moved }
+    }
+
+    /// Its sessions that are open now.
+    #[must_use]
+    pub fn active(&self) -> u64 {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that its sessions have moved in `direction`, as far as they are counted.
+    #[must_use]
+    pub fn moved(&self, direction: Direction) -> u64 {
+        self.moved.get(direction.index()).map_or(0, |bytes| bytes.load(Ordering::Relaxed))
+    }
+
+    /// Counts bytes that were moved, by [`Direction`]: to the backend and to the client.
+    pub fn count_moved(&self, moved: [u64; 2]) {
+        self.metrics.count_moved(moved);
+        for (counter, bytes) in self.moved.iter().zip(moved) {
+            counter.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
     /// Whether it has sent clients anything since this was last asked: who answers some is not to blame for all that others
     /// meet. A session's bytes are counted a quarter of a second late at most.
     #[must_use]
     pub fn has_answered(&self) -> bool {
-        let sent = self.metrics.sent_to_clients();
+        let sent = self.moved(Direction::BackendToClient);
         self.early_ends.sent.swap(sent, Ordering::Relaxed) != sent
+    }
+}
+
+/// One more session at a backend, for as long as this lives.
+#[derive(Debug)]
+pub struct ActiveSession(Arc<BackendLive>);
+
+impl ActiveSession {
+    /// One more at `backend`.
+    #[must_use]
+    pub fn at(backend: &Arc<BackendLive>) -> Self {
+        backend.metrics.session_begins();
+        backend.active.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(backend))
+    }
+}
+
+impl Drop for ActiveSession {
+    fn drop(&mut self) {
+        self.0.metrics.session_ends();
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -21,7 +21,7 @@ pub use entry::{Pair, SessionFacts};
 pub use feedback::Feedback;
 pub use followed::{FOLLOWED_MAX, Follow, Followed, LastVisit};
 pub use line::{InLine, Room};
-pub use live::{BackendLive, EarlyEnds, Live, PoolLive};
+pub use live::{ActiveSession, BackendLive, Live, PoolLive};
 pub use mailbox::{ControlHandle, mailbox};
 pub use message::{Done, Message, Outcome};
 pub use pace::{Fenced, PACE_AT_ONCE, PACE_STEP, Pace};

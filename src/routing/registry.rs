@@ -293,7 +293,6 @@ impl Fence {
     fn is_for(&self, entry: &Entry) -> bool {
         let is_among = match self.which {
             Sessions::All => true,
-            Sessions::Writing => entry.facts.writes,
             Sessions::Opening => matches!(entry.sockets, Sockets::None | Sockets::Server(_)),
         };
         entry.backend == self.backend && entry.epoch < self.epoch && is_among && entry.fenced.is_none()
@@ -380,7 +379,7 @@ mod tests {
     use crate::routing::admission::{Stale, Woken};
     use crate::routing::live::BackendLive;
     use crate::routing::pace::{Fenced, PACE_AT_ONCE, PACE_STEP, Pace};
-    use crate::sys::{Gated, Stream, connect};
+    use crate::sys::{Gated, Stream, connect, in_time};
     use crate::telemetry::Metrics;
     use std::io::{Read, Write};
     use std::sync::Arc;
@@ -389,15 +388,9 @@ mod tests {
 
     fn facts() -> SessionFacts {
         let metrics = Metrics::new().unwrap().backend(&"orders".into(), &"pg1".into());
-        let (load, early_ends) = Default::default();
-        let backend = BackendLive { metrics, pool: "orders".into(), name: "pg1".into(), load, early_ends };
-        SessionFacts {
-            listener: "front".into(),
-            backend: Arc::new(backend),
-            client: None,
-            since: MonoTime::default(),
-            writes: false,
-        }
+        let load = Arc::default();
+        let backend = BackendLive::new("orders".into(), "pg1".into(), metrics, load);
+        SessionFacts { listener: "front".into(), backend: Arc::new(backend), client: None, since: MonoTime::default() }
     }
 
     #[test]
@@ -423,42 +416,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_fence_of_those_that_write_leaves_those_that_read() {
-        let registry = Registry::new(1);
-        let open = |writes| registry.admit(0, PG1, Epoch(0), SessionFacts { writes, ..facts() }).unwrap();
-        let (writing, reading, dialling, reading_too) = (open(true), open(false), open(true), open(false));
-        let ((client, mut person), (backend, mut server)) = (client().await, pair().await);
-        let ((reader, mut reading_person), (standby, mut reading_server)) = (self::client().await, pair().await);
-        writing.attach_client(&client, &backend, || ()).unwrap();
-        reading.attach_client(&reader, &standby, || ()).unwrap();
-        let fence = |which| registry.fence(PG1, Epoch(1), which, OutReason::Demoted, &mut Pace::new(MonoTime::ZERO));
-        assert_eq!(fence(Sessions::Writing).sessions, 1);
-        assert_eq!(person.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
-        assert_eq!(server.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
-        assert_eq!((writing.end(), reading.fenced()), (Some(SessionEnd::FencedDemoted), None));
-        reader.try_send(b"rows").unwrap();
-        standby.try_send(b"query").unwrap();
-        assert_eq!((reading_person.read(&mut [0; 8]).unwrap(), reading_server.read(&mut [0; 8]).unwrap()), (4, 5));
-        let ((_late, _), (server, _peer)) = (self::client().await, pair().await);
-        assert_eq!(dialling.attach_server(&server), Err(Stale), "a dial under way becomes no session");
-        assert_eq!(reading_too.attach_server(&server), Ok(()));
-        assert_eq!(registry.admit(0, PG1, Epoch(0), facts()).unwrap_err(), Stale, "whoever comes now picks again");
-        assert_eq!(fence(Sessions::All).sessions, 1, "and those that read can be cut as well");
-        assert_eq!(reading.end(), Some(SessionEnd::FencedDemoted));
-    }
-
-    #[tokio::test]
     async fn a_fence_of_those_that_open_leaves_those_that_have_begun() {
         let registry = Registry::new(1);
-        let open = |writes| registry.admit(0, PG1, Epoch(0), SessionFacts { writes, ..facts() }).unwrap();
-        let (begun, dialling, connected, reading) = (open(true), open(true), open(true), open(false));
+        let open = || registry.admit(0, PG1, Epoch(0), facts()).unwrap();
+        let (begun, dialling, connected) = (open(), open(), open());
         let ((client, mut person), (backend, mut server)) = (client().await, pair().await);
         begun.attach_client(&client, &backend, || ()).unwrap();
         let (silent, mut peer) = pair().await;
         connected.attach_server(&silent).unwrap();
-        let pace = &mut Pace::new(MonoTime::ZERO);
-        let fenced = registry.fence(PG1, Epoch(1), Sessions::Opening, OutReason::Demoted, pace);
-        assert_eq!(fenced.sessions, 0, "no client is cut");
+        let fence = |which| registry.fence(PG1, Epoch(1), which, OutReason::Demoted, &mut Pace::new(MonoTime::ZERO));
+        assert_eq!(fence(Sessions::Opening).sessions, 0, "no client is cut");
         assert_eq!(begun.fenced(), None);
         client.try_send(b"rows").unwrap();
         backend.try_send(b"query").unwrap();
@@ -471,8 +438,11 @@ mod tests {
             "nor does one that was not answered yet"
         );
         assert_eq!(peer.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
-        assert_eq!(reading.attach_server(&late), Err(Stale), "whatever it comes for, it could write there");
         assert_eq!(registry.admit(0, PG1, Epoch(0), facts()).unwrap_err(), Stale, "whoever comes now picks again");
+        assert_eq!(fence(Sessions::All).sessions, 1, "and those that have begun can be cut as well");
+        assert_eq!(begun.end(), Some(SessionEnd::FencedDemoted));
+        assert_eq!(person.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        assert_eq!(server.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
     }
 
     /// A client's connection, and the client.
@@ -488,6 +458,15 @@ mod tests {
         let theirs = listener.accept().unwrap().0;
         theirs.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
         (Arc::new(ours), theirs)
+    }
+
+    async fn until(mut condition: impl FnMut() -> bool) {
+        let turns = async {
+            while !condition() {
+                tokio::task::yield_now().await;
+            }
+        };
+        in_time(turns).await;
     }
 
     #[tokio::test]
@@ -592,9 +571,7 @@ mod tests {
         }
         assert_eq!(busy[0].1.try_send(b"an answer").unwrap(), 9);
         assert_eq!(busy[0].2.read(&mut [0; 64]).unwrap(), 9);
-        while busy[0].1.unsent() > 0 {
-            tokio::task::yield_now().await;
-        }
+        until(|| busy[0].1.unsent() == 0).await;
         while busy[1].1.try_send(&[7; 65_536]).is_ok() {}
         busy[2].1.end_writing().unwrap();
         let fenced = registry.fence(PG1, Epoch(1), Sessions::All, OutReason::Dead, &mut Pace::new(MonoTime::ZERO));
@@ -639,9 +616,11 @@ mod tests {
         let keys = registry.fence_shard(0, fence, &mut pace);
         assert_eq!((keys.len(), pace.done().at_once), (2, PACE_AT_ONCE), "both are behind");
         behind[0].2.set_nonblocking(true).unwrap();
-        while !behind[0].1.is_delivered() {
+        until(|| {
             drop(std::io::copy(&mut behind[0].2, &mut std::io::sink()));
-        }
+            behind[0].1.is_delivered()
+        })
+        .await;
         registry.cut_behind(0, &keys, &mut pace);
         assert_eq!(pace.done().at_once, PACE_AT_ONCE + 1);
         drop(std::io::copy(&mut behind[0].2, &mut std::io::sink()));

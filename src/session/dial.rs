@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::failover::Route;
-use crate::model::{BackendId, DialError, DialPlan, MonoTime, PoolName, SessionEnd};
+use crate::model::{BackendId, DialPlan, MonoTime, NotLetIn, PoolName, SessionEnd};
 use crate::routing::{Admission, BackendLive, PoolLive, Room, SessionFacts, Stale};
 use crate::sys::{DialOptions, Stream, connect_with, dial_error};
 
@@ -18,8 +18,6 @@ pub(super) struct Picked {
     pub(super) backend: Arc<BackendLive>,
     pub(super) pool: Arc<PoolLive>,
     pub(super) room: Room,
-    /// Whether its sessions can write: it was the primary when it was picked.
-    pub(super) writes: bool,
 }
 
 /// A client's backend.
@@ -42,7 +40,7 @@ pub(super) struct Established {
 impl Established {
     /// Counts that the backend let the client in no further than this, and has the control plane told.
     pub(super) fn count_unanswered(&self, worker: &Worker) {
-        self.backend_live.metrics.count_connect_failure(DialError::Unanswered);
+        self.backend_live.metrics.count_not_let_in(NotLetIn::Unanswered);
         worker.feedback.ended_early(self.route.backend, self.route.epoch, &self.backend_live);
     }
 }
@@ -71,7 +69,7 @@ pub(super) async fn connect_to(
     pool: PoolName,
     header: &[u8],
 ) -> Result<Established, Failure> {
-    let Picked { route, plan, backend: backend_live, pool: pool_live, room, writes: _ } = picked;
+    let Picked { route, plan, backend: backend_live, pool: pool_live, room } = picked;
     let admission = worker.registry.admit(worker.index, route.backend, route.epoch, facts)?;
     let begun = worker.clock.now();
     let options = DialOptions { source: route.approach.source_address };
@@ -88,9 +86,7 @@ pub(super) async fn connect_to(
     let error = match dialled {
         Ok(server) => {
             let now = worker.clock.now();
-            backend_live.metrics.connections.inc();
-            backend_live.metrics.connect_seconds.observe(now.since(begun).as_secs_f64());
-            backend_live.metrics.set_last_active(worker.clock.unix_seconds(now));
+            backend_live.metrics.count_session(now.since(begun), worker.clock.unix_seconds(now));
             if let Some(since) = pool_live.since_failover(now) {
                 pool_live.metrics.first_session_seconds.observe(since.as_secs_f64());
             }

@@ -187,8 +187,7 @@ impl Search {
     /// What the session table tells of it at the backend that was `picked`.
     fn facts(&self, plan: &ListenerPlan, picked: &Picked, caller: &Caller) -> SessionFacts {
         let (listener, backend) = (plan.name.clone(), Arc::clone(&picked.backend));
-        let writes = self.packet.is_some() && (plan.target.writes() || picked.writes);
-        SessionFacts { listener, backend, client: caller.source(), since: self.since, writes }
+        SessionFacts { listener, backend, client: caller.source(), since: self.since }
     }
 
     /// Waits in the place that it holds.
@@ -247,8 +246,8 @@ impl Search {
         match self.take_place(worker, routes, &pool, plan) {
             Ok((route, room)) => match published.live.backends.get(&route.backend) {
                 Some(backend) => {
-                    let (backend, writes) = (Arc::clone(backend), routes.is_write_route(route.backend));
-                    Choice::Dial(Picked { route, plan: routes.dial, backend, pool, room, writes })
+                    let backend = Arc::clone(backend);
+                    Choice::Dial(Picked { route, plan: routes.dial, backend, pool, room })
                 }
                 None => Choice::Refuse(Refusal::NoBackend),
             },

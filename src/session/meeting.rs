@@ -8,8 +8,8 @@ use tokio::time::timeout_at;
 
 use crate::model::{CancelKey, ListenerPlan, SessionEnd};
 use crate::relay::{Opening, Pulse, Start, open};
+use crate::routing::ActiveSession;
 use crate::sys::{Gated, Stream};
-use crate::telemetry::Counted;
 use crate::wire::postgres::NotNow;
 
 use super::dial::Established;
@@ -40,14 +40,14 @@ pub(super) struct Meeting {
     pub(super) plan: Arc<ListenerPlan>,
     pub(super) pulse: Rc<Pulse>,
     pub(super) watch: Watch,
-    pub(super) active: Counted,
+    pub(super) active: ActiveSession,
 }
 
 impl Meeting {
     pub(super) fn new(worker: &Worker, plan: Arc<ListenerPlan>, session: Established) -> Self {
         let pulse = Rc::new(worker.pulse(&plan));
         let watch = worker.watch(&pulse, &session.backend_live, &session.admission, Some(&session.server));
-        let active = Counted::new(&session.backend_live.metrics.active);
+        let active = ActiveSession::at(&session.backend_live);
         Self { session, plan, pulse, watch, active }
     }
 
@@ -133,7 +133,7 @@ impl Meeting {
 
     /// The backend did not answer: what is left of the meeting.
     pub(super) fn part(self) -> Established {
-        self.session.backend_live.metrics.count_moved(self.pulse.take_moved());
+        self.session.backend_live.count_moved(self.pulse.take_moved());
         self.session
     }
 }

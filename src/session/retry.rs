@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::failover::{PoolRoutes, Route};
-use crate::model::{CancelKey, DialError, SessionEnd};
+use crate::model::{CancelKey, NotLetIn, SessionEnd};
 use crate::sys::Gated;
 use crate::wire::postgres::{FirstPacket, NotNow};
 
@@ -60,7 +60,7 @@ impl Search {
         match why {
             NotNow::Down => session.count_unanswered(worker),
             NotNow::Full => {
-                session.backend_live.metrics.count_connect_failure(DialError::Full);
+                session.backend_live.metrics.count_not_let_in(NotLetIn::Full);
                 self.full = Some(session.route.name.clone());
             }
         }

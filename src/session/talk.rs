@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::model::{BackendName, ListenerPlan, PoolName, SessionEnd};
 use crate::relay::{Pulse, RelayEnd, Start, relay};
-use crate::routing::{Admission, BackendLive, Pair, PoolLive, Room};
+use crate::routing::{ActiveSession, Admission, BackendLive, Pair, PoolLive, Room};
 use crate::sys::Gated;
 use crate::telemetry::Counted;
 
@@ -38,7 +38,7 @@ pub(super) struct Talk {
     pub(super) backend_live: Arc<BackendLive>,
     pool_live: Arc<PoolLive>,
     /// One more on the backend's gauge; none once it has left the backend.
-    active: Option<Counted>,
+    active: Option<ActiveSession>,
     /// Its place at the backend; the same.
     room: Option<Room>,
     /// For requests to cancel it, if it is of a postgres pool.
@@ -92,7 +92,7 @@ impl Talk {
     pub(super) fn count(&mut self, pulse: &Pulse) {
         let moved = pulse.take_moved();
         self.admission.add_moved(moved);
-        self.backend_live.metrics.count_moved(moved);
+        self.backend_live.count_moved(moved);
         let [up, down] = pulse.total();
         self.moved = [self.moved[0] + up, self.moved[1] + down];
     }

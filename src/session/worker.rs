@@ -210,7 +210,7 @@ impl Worker {
             }
             let moved = session.pulse.tick();
             if moved != [0, 0] {
-                session.backend.metrics.count_moved(moved);
+                session.backend.count_moved(moved);
                 all_moved.push((session.key, moved));
             }
             if session.pulse.is_due(STUCK_AFTER) && looks.take(key, session.key) {
@@ -355,7 +355,7 @@ mod tests {
     use crate::session::meeting::Meeting;
     use crate::session::talk::{Guest, Line, Talk, talk};
     use crate::session::{Guard, Places};
-    use crate::sys::{Clock, Gated, connect};
+    use crate::sys::{Clock, Gated, connect, in_time};
     use crate::telemetry::{Counted, Metrics};
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener};
@@ -385,20 +385,16 @@ mod tests {
         let ours = connect(&listener.local_addr().unwrap().to_string().parse().unwrap(), Duration::from_secs(10))
             .await
             .unwrap();
-        (ours, listener.accept().unwrap().0)
+        let other = listener.accept().unwrap().0;
+        other.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        (ours, other)
     }
 
     fn facts() -> SessionFacts {
         let metrics = Metrics::new().unwrap().backend(&"orders".into(), &"pg1".into());
-        let (load, early_ends) = Default::default();
-        let backend = BackendLive { metrics, pool: "orders".into(), name: "pg1".into(), load, early_ends };
-        SessionFacts {
-            listener: "front".into(),
-            backend: Arc::new(backend),
-            client: None,
-            since: MonoTime::default(),
-            writes: false,
-        }
+        let load = Arc::default();
+        let backend = BackendLive::new("orders".into(), "pg1".into(), metrics, load);
+        SessionFacts { listener: "front".into(), backend: Arc::new(backend), client: None, since: MonoTime::default() }
     }
 
     /// A conversation of `worker`, established a moment ago.
@@ -475,7 +471,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        local.run_until(tokio::time::timeout(Duration::from_secs(30), over)).await.expect("it goes on to its end");
+        local.run_until(in_time(over)).await;
         let mut heard = String::new();
         server.read_to_string(&mut heard).unwrap();
         assert_eq!(heard, "still here?");
@@ -530,7 +526,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), turns).await.expect("it comes about");
+        in_time(turns).await;
     }
 
     #[tokio::test]
@@ -558,14 +554,14 @@ mod tests {
         let mut worker = worker(&Seats::new(1, 1), &Registry::new(1)).counting(metrics.pipes());
         worker.loans = Loans::with(4096, Splicing { large_read: 1, stream: 1, pipes_max: 0, ..Splicing::default() });
         let counted = |reason: &str| {
-            let (line, text) =
-                (format!("changeover_pipe_refusals_total{{reason=\"{reason}\"}} "), metrics.encode(&[]).unwrap());
+            let (line, text) = (format!("changeover_pipe_refusals_total{{reason=\"{reason}\"}} "), metrics.text());
             text.lines().find_map(|found| found.strip_prefix(&line)).unwrap().parse::<u64>().unwrap()
         };
         let ((client, mut person), (backend, server)) = (pair().await, pair().await);
         person.write_all(&[7; 64 * 1024]).unwrap();
         drop((person.shutdown(Shutdown::Write), server.shutdown(Shutdown::Write)));
-        relay(&Gated::new(client), &backend, Start::default(), &Pulse::new(0, 0), &worker.loans).await;
+        let client = Gated::new(client);
+        in_time(relay(&client, &backend, Start::default(), &Pulse::new(0, 0), &worker.loans)).await;
         assert_eq!(counted("limit"), 0);
         worker.count_refusals();
         worker.count_refusals();
@@ -664,7 +660,7 @@ mod tests {
         person.shutdown(Shutdown::Write).unwrap();
         server.shutdown(Shutdown::Write).unwrap();
         assert_eq!(
-            local.run_until(relayed).await.unwrap(),
+            local.run_until(in_time(relayed)).await.unwrap(),
             crate::relay::RelayEnd::Over(crate::model::SessionEnd::Completed)
         );
         let mut heard = String::new();

@@ -52,6 +52,15 @@ impl Edit {
         }
     }
 
+    /// What the request says, if it says anything.
+    #[must_use]
+    pub const fn document(&self) -> Option<&Value> {
+        match self {
+            Self::Register(body) | Self::Change(_, body) | Self::Patch(body) => Some(body),
+            Self::Remove(_) => None,
+        }
+    }
+
     /// The backend that is meant, as far as the request says so.
     #[must_use]
     pub fn backend(&self) -> Option<BackendName> {
@@ -82,6 +91,9 @@ pub enum EditError {
     /// The daemon is going down. It may be in force after the next start.
     #[error("the daemon is going down")]
     Stopping,
+    /// The same once it was kept, with its entry in the audit trail: it comes into force at the next start.
+    #[error("the daemon is going down; what was kept comes into force at its next start")]
+    Kept,
 }
 
 /// The file and what lies over it.
@@ -122,6 +134,19 @@ impl Current {
     }
 }
 
+/// What is shown of [`Current`].
+#[derive(Debug, Clone)]
+struct Shown {
+    overlay: Arc<Overlay>,
+    plan: Arc<Plan>,
+}
+
+impl From<&Current> for Shown {
+    fn from(current: &Current) -> Self {
+        Self { overlay: Arc::clone(&current.overlay), plan: Arc::clone(&current.plan) }
+    }
+}
+
 /// The owner of what is in force. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -129,8 +154,8 @@ pub struct Settings {
     store: StoreHandle,
     clock: Clock,
     current: Arc<Mutex<Current>>,
-    /// The overlay that is in force, for those who must not wait for one who changes it, and so for the disk.
-    shown: watch::Sender<Arc<Overlay>>,
+    /// What is in force, for those who must not wait for one who changes it, and so for the disk.
+    shown: watch::Sender<Shown>,
 }
 
 impl Settings {
@@ -150,7 +175,7 @@ impl Settings {
         let mut current = Current { document, overlay, plan, owed: Vec::new() };
         let gone = unreadable.into_iter().chain(changes.into_iter().map(kept::change)).collect();
         let is_taken = current.forget(&store, gone, Vec::new());
-        let shown = watch::Sender::new(Arc::clone(&current.overlay));
+        let shown = watch::Sender::new(Shown::from(&current));
         let settings = Self { control, store, clock, current: Arc::new(Mutex::new(current)), shown };
         if !is_taken {
             settings.forget_later();
@@ -187,7 +212,7 @@ impl Settings {
             self.forget_later();
         }
         (current.document, current.overlay, current.plan) = (Arc::new(document), Arc::new(overlay), plan);
-        self.shown.send_replace(Arc::clone(&current.overlay));
+        self.shown.send_replace(Shown::from(&*current));
     }
 
     /// Tries again, on a thread of its own, until the store has room for what it is to forget, or somebody has told it meanwhile.
@@ -246,12 +271,12 @@ impl Settings {
             plan.pools.insert(pool, pool_plan);
             let plan = Arc::new(plan);
             current.overlay = Arc::new(overlay);
-            owner.shown.send_replace(Arc::clone(&current.overlay));
             current.plan = Arc::clone(&plan);
+            owner.shown.send_replace(Shown::from(&*current));
             if owner.control.replace(plan, actor).await {
                 Ok(Edited { is_durable: kept.is_durable })
             } else {
-                Err(EditError::Stopping)
+                Err(EditError::Kept)
             }
         });
         done.await.unwrap_or(Err(EditError::Stopping))
@@ -260,8 +285,14 @@ impl Settings {
     /// What was set at run time in `pool`, and goes before its file. Waits for nobody.
     #[must_use]
     pub fn at_run_time(&self, pool: &PoolName) -> Value {
-        let overlay = Arc::clone(&self.shown.borrow());
+        let overlay = Arc::clone(&self.shown.borrow().overlay);
         at_run_time(&overlay, pool)
+    }
+
+    /// What is in force. Waits for nobody.
+    #[must_use]
+    pub fn plan(&self) -> Arc<Plan> {
+        Arc::clone(&self.shown.borrow().plan)
     }
 
     /// The check and failover tables of `pool` as they are in force; none if there is no such pool.

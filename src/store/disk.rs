@@ -126,8 +126,8 @@ pub(super) fn load(database: &Database, recent_bytes: usize) -> Result<Found, Tr
     }
     for kind in Shelf::ALL {
         let table = match read.open_table(shelf(*kind)) {
-            // Files that were begun before there were clusters have no such table until something is put there.
-            Err(redb::TableError::TableDoesNotExist(_)) if *kind == Shelf::Lineages => continue,
+            // Files that were begun before there were clusters or webhooks have no such table until something is put there.
+            Err(redb::TableError::TableDoesNotExist(_)) if matches!(kind, Shelf::Lineages | Shelf::Cursors) => continue,
             table => table?,
         };
         for entry in table.iter()? {

@@ -4,9 +4,11 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
+use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, oneshot};
+use tokio::time::sleep;
 
 use crate::model::EventRecord;
 
@@ -20,6 +22,8 @@ use super::state::{Change, State};
 pub(super) const INBOX_MAX: usize = 8192;
 /// Events that a listener may be behind before it loses some.
 pub(super) const LIVE_MAX: usize = 1024;
+/// From a look at the past that the disk had no part in, or that was refused, to the next.
+pub(super) const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// A way to the store.
 #[derive(Debug, Clone)]
@@ -123,7 +127,9 @@ impl StoreHandle {
             store: self.clone(),
             filter,
             last: after.unwrap_or(0),
+            told: after.unwrap_or(0),
             is_past: after.is_some(),
+            is_sure: after.is_some(),
             waiting: VecDeque::new(),
         }
     }
@@ -172,6 +178,17 @@ pub enum Followed {
     /// It was too slow: so many events, wanted or not, have to be read from the history again, as far as they are
     /// still there. They follow.
     Lagged(u64),
+    /// Of the events after this number some are kept nowhere any more. What is left follows.
+    Cut(u64),
+}
+
+/// What a [`Follow`] has looked at.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Looked {
+    /// Something for its owner.
+    Given(Followed),
+    /// Nothing is wanted of what came since the last that was given, up to the event of this number.
+    Passed(u64),
 }
 
 /// Events as they come.
@@ -180,36 +197,71 @@ pub struct Follow {
     store: StoreHandle,
     filter: Filter,
     live: broadcast::Receiver<Arc<EventRecord>>,
-    /// The last event that was looked at.
+    /// The last event that was looked at, wanted or not.
     last: u64,
+    /// How far its owner knows of that.
+    told: u64,
     /// Whether the past is still being read.
     is_past: bool,
+    /// Whether everything up to the last was looked at: not if it began with what is new.
+    is_sure: bool,
     waiting: VecDeque<Arc<EventRecord>>,
 }
 
 impl Follow {
-    /// The next one; none once the store is closed. Cancel-safe: what was not given is given by the next call.
+    /// The next one; none once the store is closed. What only a disk has that does not answer is waited for, and all after it.
+    /// Cancel-safe: what was not given is given by the next call.
     pub async fn next(&mut self) -> Option<Followed> {
         loop {
+            if let Looked::Given(followed) = self.look().await? {
+                return Some(followed);
+            }
+        }
+    }
+
+    /// As [`Follow::next`], for those who keep how far it is: a number that only moved with what is wanted would be
+    /// left behind by a history that forgets, and look like a loss.
+    pub async fn look(&mut self) -> Option<Looked> {
+        loop {
             if let Some(event) = self.waiting.pop_front() {
-                return Some(Followed::Event(event));
+                self.told = event.id;
+                return Some(Looked::Given(Followed::Event(event)));
+            }
+            if self.is_sure && self.told < self.last {
+                self.told = self.last;
+                return Some(Looked::Passed(self.last));
             }
             if self.is_past {
-                let page = self.store.events(self.filter.clone(), Some(self.last), PAGE_MAX).await.ok()?;
+                let after = self.last;
+                let page = match self.store.events(self.filter.clone(), Some(after), PAGE_MAX).await {
+                    Ok(page) if !page.is_partial => page,
+                    Err(Refused::Closed) => return None,
+                    // Whoever went on with what memory has would pass over what only the disk has, and nobody would know.
+                    Ok(_) | Err(_) => {
+                        sleep(ASK_AGAIN_AFTER).await;
+                        continue;
+                    }
+                };
                 self.is_past = page.events.len() >= PAGE_MAX;
                 self.last = page.next.max(self.last);
                 self.waiting.extend(page.events);
+                if page.is_cut {
+                    return Some(Looked::Given(Followed::Cut(after)));
+                }
                 continue;
             }
             match self.live.recv().await {
-                Ok(event) if event.id <= self.last || !self.filter.matches(&event) => {}
+                Ok(event) if event.id <= self.last => {}
                 Ok(event) => {
                     self.last = event.id;
-                    return Some(Followed::Event(event));
+                    if self.filter.matches(&event) {
+                        self.told = event.id;
+                        return Some(Looked::Given(Followed::Event(event)));
+                    }
                 }
                 Err(RecvError::Lagged(missed)) => {
                     self.is_past = true;
-                    return Some(Followed::Lagged(missed));
+                    return Some(Looked::Given(Followed::Lagged(missed)));
                 }
                 Err(RecvError::Closed) => return None,
             }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::model::{Actor, BackendName, EventRecord, MonoTime, PoolName, WallTime};
+use crate::model::{Actor, BackendName, EventRecord, MonoTime, PoolName, WallTime, is_of_kind};
 
 /// What an event takes in memory besides its JSON's length, in bytes: the node of its detail alone is 650.
 const ENTRY_OVERHEAD: usize = 1024;
@@ -17,10 +17,12 @@ const TEXT_CUT: usize = 1000;
 pub struct Filter {
     /// Those of this pool.
     pub pool: Option<PoolName>,
+    /// Those of one of these pools, and none that belongs to no pool.
+    pub pools: Option<Arc<[PoolName]>>,
     /// Those of backends of this name.
     pub backend: Option<BackendName>,
-    /// Those of this kind.
-    pub kind: Option<String>,
+    /// Those of one of these kinds, of any if there is none here; `pool.*` is all that begin with `pool.`.
+    pub kinds: Vec<String>,
     /// Those at or after this time.
     pub since: Option<WallTime>,
     /// Those at or before this time.
@@ -31,8 +33,9 @@ impl Filter {
     /// Whether `event` is wanted.
     #[must_use]
     pub fn matches(&self, event: &EventRecord) -> bool {
-        self.kind.as_ref().is_none_or(|kind| *kind == event.kind)
+        (self.kinds.is_empty() || self.kinds.iter().any(|wanted| is_of_kind(&event.kind, wanted)))
             && (self.pool.is_none() || self.pool == event.pool)
+            && self.pools.as_ref().is_none_or(|pools| event.pool.as_ref().is_some_and(|pool| pools.contains(pool)))
             && (self.backend.is_none() || self.backend == event.backend)
             && self.since.is_none_or(|since| event.time >= since)
             && self.until.is_none_or(|until| event.time <= until)
@@ -49,6 +52,8 @@ pub struct Page {
     /// Whether the disk had no part in it although older events are there, because it does not work or
     /// does not answer.
     pub is_partial: bool,
+    /// Whether events after the one that was asked for are kept nowhere any more.
+    pub is_cut: bool,
 }
 
 /// An event in the ring.

@@ -32,7 +32,7 @@ pub use figures::StoreFigures;
 pub use file::FILE_NAME;
 #[cfg(test)]
 pub(crate) use handle::Stuck;
-pub use handle::{Follow, Followed, StoreHandle};
+pub use handle::{Follow, Followed, Looked, StoreHandle};
 pub use history::{Filter, Page};
 pub use pages::PAGE_MAX;
 pub use request::{Applied, Refused};

@@ -36,6 +36,8 @@ struct Pending {
     query: Query,
     /// What was found so far: before that which the disk finds when going forward, after it when going backward.
     found: Vec<Arc<EventRecord>>,
+    /// Whether events after the one that was asked for are kept nowhere any more.
+    is_cut: bool,
     /// What was shown when the newest were asked for.
     shown: u64,
     reply: oneshot::Sender<Page>,
@@ -63,14 +65,16 @@ impl Pages {
         reply: oneshot::Sender<Page>,
         ring: &Ring,
         shown: u64,
-        has_older: bool,
+        oldest: u64,
         is_readable: bool,
     ) -> Option<Job> {
         self.last_key += 1;
         let limit = query.limit.clamp(1, PAGE_MAX);
         let query = Query { limit, ..query };
         let found = if query.after.is_none() { newest(ring, &query, shown) } else { Vec::new() };
-        let pending = Pending { key: self.last_key, deadline: now + FIND_WITHIN, query, found, shown, reply };
+        let has_older = oldest < ring.first_id().unwrap_or(shown + 1);
+        let is_cut = query.after.is_some_and(|after| after.saturating_add(1) < oldest);
+        let pending = Pending { key: self.last_key, deadline: now + FIND_WITHIN, query, found, is_cut, shown, reply };
         let can_search = is_readable && self.pending.len() < SCANS_MAX;
         self.go_on(pending, ring, shown, has_older, can_search)
     }
@@ -173,5 +177,5 @@ fn end(pending: Pending, is_partial: bool) {
     // A full page may have more behind it; otherwise everything that is shown was looked at.
     let last = pending.found.last().map(|event| event.id).filter(|_| is_full);
     let next = last.unwrap_or_else(|| pending.shown.max(pending.query.after.unwrap_or(0)));
-    let _asker_gone = pending.reply.send(Page { events: pending.found, next, is_partial });
+    let _asker_gone = pending.reply.send(Page { events: pending.found, next, is_partial, is_cut: pending.is_cut });
 }

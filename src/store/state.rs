@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::model::{Actor, AdminState, BackendName, PoolName, WallTime};
+use crate::model::{Actor, AdminState, BackendName, PoolName, WallTime, WebhookName};
 
 /// The longest text of one entry, in bytes: a backend's table is far below a tenth of it.
 pub(super) const ENTRY_MAX: usize = 64 << 10;
@@ -116,6 +116,8 @@ pub enum Change {
     Downtime(BackendKey, Option<Duration>),
     /// The highest line of history that a cluster's clients were sent to: as JSON, whose form is the core's.
     Lineage(PoolName, Option<String>),
+    /// The last event that a webhook is done with.
+    Cursor(WebhookName, Option<u64>),
 }
 
 /// Everything that outlives a restart besides the history.
@@ -137,6 +139,8 @@ pub struct State {
     pub downtimes: BTreeMap<BackendKey, Duration>,
     /// The highest line of history that each cluster's clients were sent to, as JSON.
     pub lineages: BTreeMap<PoolName, String>,
+    /// The last event that each webhook is done with.
+    pub cursors: BTreeMap<WebhookName, u64>,
 }
 
 /// A kind of entry, which is a table on disk.
@@ -150,6 +154,7 @@ pub(super) enum Shelf {
     Counters,
     Downtimes,
     Lineages,
+    Cursors,
 }
 
 impl Shelf {
@@ -162,6 +167,7 @@ impl Shelf {
         Self::Counters,
         Self::Downtimes,
         Self::Lineages,
+        Self::Cursors,
     ];
 
     /// The table's name on disk.
@@ -175,6 +181,7 @@ impl Shelf {
             Self::Counters => "counters",
             Self::Downtimes => "downtimes",
             Self::Lineages => "lineages",
+            Self::Cursors => "webhooks",
         }
     }
 }
@@ -216,6 +223,7 @@ impl Change {
             }
             Self::Pause(pool, _) | Self::Counters(pool, _) => pool.as_str().len(),
             Self::Lineage(pool, lineage) => pool.as_str().len() + lineage.as_ref().map_or(0, String::len),
+            Self::Cursor(name, _) => name.as_str().len(),
         }
     }
 
@@ -235,6 +243,7 @@ impl Change {
             Self::Counters(_, counters) => counters.is_some(),
             Self::Downtime(_, time) => time.is_some(),
             Self::Lineage(_, lineage) => lineage.is_some(),
+            Self::Cursor(_, id) => id.is_some(),
         }
     }
 
@@ -253,6 +262,10 @@ impl Change {
                 row(Shelf::Downtimes, pool, name.as_str(), time.map(|time| time.as_micros().to_string()))
             }
             Self::Lineage(pool, lineage) => row(Shelf::Lineages, pool, "", lineage.clone()),
+            // The first of a row's two names; what it is a name of, the shelf says.
+            Self::Cursor(name, id) => {
+                row(Shelf::Cursors, &PoolName::from(name.as_str()), "", id.map(|id| id.to_string()))
+            }
         }
     }
 }
@@ -285,18 +298,20 @@ impl State {
             Change::Counters(pool, counters) => put(&mut self.counters, pool, counters),
             Change::Downtime(key, time) => put(&mut self.downtimes, key, time),
             Change::Lineage(pool, lineage) => put(&mut self.lineages, pool, lineage),
+            Change::Cursor(name, id) => put(&mut self.cursors, name, id),
         }
     }
 
     /// How many entries there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        let Self { registrations, patches, pins, pauses, admin_states, counters, downtimes, lineages } = self;
+        let Self { registrations, patches, pins, pauses, admin_states, counters, downtimes, lineages, cursors } = self;
         [registrations.len(), patches.len(), pins.len(), pauses.len(), admin_states.len(), counters.len()]
             .iter()
             .sum::<usize>()
             + downtimes.len()
             + lineages.len()
+            + cursors.len()
     }
 
     /// Whether `change` would be one more of those that people add as they like.
@@ -311,7 +326,8 @@ impl State {
             | Change::AdminState(..)
             | Change::Counters(..)
             | Change::Downtime(..)
-            | Change::Lineage(..) => false,
+            | Change::Lineage(..)
+            | Change::Cursor(..) => false,
         }
     }
 
@@ -332,7 +348,8 @@ impl State {
         let counters = self.counters.iter().map(|(k, v)| Change::Counters(k.clone(), Some(*v)));
         let downtimes = self.downtimes.iter().map(|(k, v)| Change::Downtime(k.clone(), Some(*v)));
         let lineages = self.lineages.iter().map(|(k, v)| Change::Lineage(k.clone(), Some(v.clone())));
-        let counters = counters.chain(lineages);
+        let cursors = self.cursors.iter().map(|(k, v)| Change::Cursor(k.clone(), Some(*v)));
+        let counters = counters.chain(lineages).chain(cursors);
         registrations.chain(patches).chain(pins).chain(pauses).chain(admin).chain(counters).chain(downtimes)
     }
 
@@ -355,6 +372,10 @@ impl State {
                 Change::Downtime(key(), Some(Duration::from_micros(micros)))
             }
             Shelf::Lineages => Change::Lineage(pool, Some(text.to_owned())),
+            Shelf::Cursors => {
+                let name = WebhookName::from(pool.as_str());
+                Change::Cursor(name, Some(serde_json::from_str(text).map_err(unreadable)?))
+            }
         };
         self.apply(change);
         Ok(())

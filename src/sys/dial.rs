@@ -165,6 +165,7 @@ pub fn dial_error(error: &io::Error) -> DialError {
 mod tests {
     use super::{DialOptions, connect, connect_with, dial_error, is_met_by_itself};
     use crate::model::{Address, DialError};
+    use crate::sys::refusing;
     use socket2::{Domain, Socket, Type};
     use std::net::SocketAddr;
     use std::time::Duration;
@@ -173,9 +174,9 @@ mod tests {
 
     #[tokio::test]
     async fn each_way_to_fail_has_its_grade() {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).unwrap();
+        let (_refusing, address) = refusing();
         for (address, grade) in [
-            (free.to_string(), DialError::Refused),
+            (address.to_string(), DialError::Refused),
             ("unix:/nonexistent/socket".to_owned(), DialError::Refused),
             ("no-such-host.invalid:1".to_owned(), DialError::Unresolved),
         ] {

@@ -196,6 +196,7 @@ mod tests {
                 }
             });
             while sent.load(Ordering::SeqCst) < 9 * (1 + round % 50) {
+                assert!(!writing.is_finished(), "round {round}: {:?}", writing.join());
                 thread::yield_now();
             }
             let is_silent = ours.silence() && ours.is_delivered();

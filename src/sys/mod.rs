@@ -10,6 +10,7 @@ mod limits;
 mod marked;
 mod notify;
 mod orders;
+mod own_socket;
 mod pipe;
 mod program;
 mod rest;
@@ -17,7 +18,9 @@ mod signal;
 mod socket;
 mod source_address;
 mod stream;
+mod survey;
 mod ticker;
+mod unsent;
 
 pub use accept_error::AcceptErrorClass;
 pub use clock::Clock;
@@ -27,6 +30,7 @@ pub use limits::{Descriptors, cores, own_uid, raise_descriptor_limit, release_me
 pub use marked::MarkedStream;
 pub use notify::Notifier;
 pub use orders::{OrderInbox, Orders, orders};
+pub use own_socket::is_with_ourselves;
 pub use pipe::Pipe;
 pub use program::{Ended, Program, RunError, Running};
 pub use rest::{RestWatch, Resting};
@@ -35,4 +39,24 @@ pub use socket::{BoundSocket, Listener, SocketMode, bind};
 pub use stream::Stream;
 #[cfg(test)]
 pub(crate) use stream::tally;
+pub use survey::{Directory, descriptor_limit, directory, is_clock_set, look_up, may_bind};
 pub use ticker::{Ticker, Tickers};
+pub use unsent::bound_unsent;
+
+/// A socket for tests that keeps its port and does not listen, so that whoever connects to its address is refused: a port
+/// that was let go might be given to another test.
+#[cfg(test)]
+pub(crate) fn refusing() -> (socket2::Socket, std::net::SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
+}
+
+/// What `work` comes to in a test, which fails where that takes for ever.
+#[cfg(test)]
+pub(crate) async fn in_time<T>(work: impl Future<Output = T>) -> T {
+    let limit = std::time::Duration::from_secs(60);
+    let done = tokio::time::timeout(limit, work).await;
+    done.unwrap_or_else(|_| panic!("not done within {limit:?}"))
+}

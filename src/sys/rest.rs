@@ -168,7 +168,7 @@ impl RestWatch {
 #[cfg(test)]
 mod tests {
     use super::RestWatch;
-    use crate::sys::connect;
+    use crate::sys::{connect, in_time};
     use std::io::{Read, Write};
     use std::net::TcpListener;
     use std::time::Duration;
@@ -195,14 +195,14 @@ mod tests {
         drop(first);
         let mut keys = Vec::new();
         while keys.len() < 100 {
-            watch.news(&mut keys).await.unwrap();
+            in_time(watch.news(&mut keys)).await.unwrap();
         }
         keys.sort_unstable();
         assert!(keys.iter().copied().eq(0..100), "each once");
         let socket = resting.remove(1);
         watch.remove(&socket);
         let stream = socket.wake().unwrap();
-        std::future::poll_fn(|cx| stream.poll_readable(cx)).await.unwrap();
+        in_time(std::future::poll_fn(|cx| stream.poll_readable(cx))).await.unwrap();
         let mut buffer = [0; 16];
         assert_eq!(stream.try_recv(&mut buffer).unwrap(), 4);
         resting[1].abort();
@@ -220,12 +220,12 @@ mod tests {
         watch.add(&socket, 1).unwrap();
         peer.write_all(b"news").unwrap();
         let mut keys = Vec::new();
-        watch.news(&mut keys).await.unwrap();
+        in_time(watch.news(&mut keys)).await.unwrap();
         watch.await_end(&socket, 2, false);
         assert!(!socket.has_ended());
         drop(peer);
         while keys.len() < 2 {
-            watch.news(&mut keys).await.unwrap();
+            in_time(watch.news(&mut keys)).await.unwrap();
         }
         assert_eq!(keys, [1, 2]);
         assert!(socket.has_ended());
@@ -248,7 +248,7 @@ mod tests {
         }
         let mut keys = Vec::new();
         while keys.len() < 2 {
-            watch.news(&mut keys).await.unwrap();
+            in_time(watch.news(&mut keys)).await.unwrap();
         }
         assert!(sockets.iter().all(|socket| socket.has_ended() && !socket.is_cut()));
         watch.await_end(&sockets[0], 2, true);
@@ -257,7 +257,7 @@ mod tests {
         drop(peers.remove(1));
         keys.clear();
         while keys.is_empty() {
-            watch.news(&mut keys).await.unwrap();
+            in_time(watch.news(&mut keys)).await.unwrap();
         }
         assert_eq!(keys, [3], "the other still waits for its answer");
         assert!(sockets[1].is_cut() && !sockets[0].is_cut());

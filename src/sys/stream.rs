@@ -195,7 +195,9 @@ impl Stream {
     #[must_use]
     pub fn peer_uid(&self) -> Option<u32> {
         let Self::Unix(stream) = self else { return None };
-        stream.peer_cred().ok().map(|peer| peer.uid())
+        let peer = stream.peer_cred().ok()?;
+        let is_self = peer.pid().and_then(|pid| u32::try_from(pid).ok()) == Some(std::process::id());
+        (!is_self).then(|| peer.uid())
     }
 
     /// Has the coming close reset the connection instead of ending it in order.

@@ -1,11 +1,10 @@
-//! How families are made: one prefix, one set of buckets, all in one registry.
+//! How the families of the process, of listeners and of pools are made: one prefix, one set of buckets, all in one registry.
+//! Those of backends are in `exposition`, with the same prefix and buckets.
 
-use prometheus::{
-    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// From 100 µs to 10 s, three steps a decade: a dial on loopback and a check that runs into its timeout both show.
-const SECONDS: [f64; 16] =
+pub(super) const SECONDS: [f64; 16] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// Makes families under the project's prefix and registers them.
@@ -42,12 +41,6 @@ impl<'a> Maker<'a> {
         Ok(family)
     }
 
-    pub(super) fn float_gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<GaugeVec> {
-        let family = GaugeVec::new(Opts::new(full(name), help), labels)?;
-        self.registry.register(Box::new(family.clone()))?;
-        Ok(family)
-    }
-
     pub(super) fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<HistogramVec> {
         let family = HistogramVec::new(HistogramOpts::new(full(name), help).buckets(SECONDS.to_vec()), labels)?;
         self.registry.register(Box::new(family.clone()))?;
@@ -55,6 +48,7 @@ impl<'a> Maker<'a> {
     }
 }
 
-fn full(name: &str) -> String {
+/// A family's whole name.
+pub(super) fn full(name: &str) -> String {
     format!("changeover_{name}")
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::model::MonoTime;
+
 /// No answer is late before this.
 const SOFT_MIN: Duration = Duration::from_millis(25);
 /// And none before so many times what nearly all answers took.
@@ -11,9 +13,13 @@ const REMEMBERED: usize = 256;
 /// The deadline is reckoned anew after so many answers.
 const ANEW: usize = 32;
 
+/// The slowest answer is remembered for so long, and for twice that at most.
+const OF_LATE: Duration = Duration::from_secs(10);
+
 /// The answer times of a server, and what follows from them.
 #[derive(Debug)]
 pub(super) struct Judge {
+    slowest: Slowest,
     /// In microseconds.
     times: [u32; REMEMBERED],
     count: usize,
@@ -25,7 +31,8 @@ pub(super) struct Judge {
 impl Judge {
     /// One for a server that is given up as dead after `deadline` without any sign of life.
     pub(super) fn new(deadline: Duration) -> Self {
-        Self { times: [0; REMEMBERED], count: 0, soft: SOFT_MIN.min(deadline), most: deadline }
+        let slowest = Slowest::default();
+        Self { slowest, times: [0; REMEMBERED], count: 0, soft: SOFT_MIN.min(deadline), most: deadline }
     }
 
     /// After how long an answer is late.
@@ -44,6 +51,18 @@ impl Judge {
         }
     }
 
+    /// Remembers that an answer that came `now` took so long, whether or not it was asked for at a fair moment.
+    pub(super) fn came(&mut self, now: MonoTime, took: Duration) {
+        let slowest = self.slowest.turn(now);
+        slowest.current = slowest.current.max(took);
+    }
+
+    /// The longest that an answer took of late.
+    pub(super) fn slowest(&mut self, now: MonoTime) -> Duration {
+        let slowest = self.slowest.turn(now);
+        slowest.current.max(slowest.before)
+    }
+
     fn reckon(&mut self) {
         let mut times = self.times;
         let known = times.get_mut(..self.count.min(REMEMBERED)).unwrap_or_default();
@@ -56,9 +75,43 @@ impl Judge {
     }
 }
 
+/// The slowest answer of this period, and of the one before it.
+#[derive(Debug, Default)]
+struct Slowest {
+    since: MonoTime,
+    current: Duration,
+    before: Duration,
+}
+
+impl Slowest {
+    /// Begins a new period if it is time.
+    fn turn(&mut self, now: MonoTime) -> &mut Self {
+        let periods = now.since(self.since).as_nanos() / OF_LATE.as_nanos();
+        if periods > 0 {
+            self.before = if periods == 1 { self.current } else { Duration::ZERO };
+            (self.since, self.current) = (now, Duration::ZERO);
+        }
+        self
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_slowest_answer_is_remembered_for_ten_seconds_and_forgotten_after_twenty() {
+        let (mut judge, ms) = (Judge::new(DEADLINE), Duration::from_millis);
+        let at = |millis| MonoTime::ZERO + ms(millis);
+        assert_eq!(judge.slowest(at(5)), Duration::ZERO);
+        judge.came(at(1000), ms(80));
+        judge.came(at(1100), ms(20));
+        assert_eq!(judge.slowest(at(9_000)), ms(80));
+        judge.came(at(12_000), ms(30));
+        assert_eq!(judge.slowest(at(21_000)), ms(80), "for as long as the period after it");
+        assert_eq!(judge.slowest(at(22_000)), ms(30));
+        assert_eq!(judge.slowest(at(60_000)), Duration::ZERO);
+    }
 
     const DEADLINE: Duration = Duration::from_millis(250);
 

@@ -16,6 +16,7 @@
 //! [`WatchEnd::Closed`]: crate::model::WatchEnd::Closed
 //! [`ServerFacts::replayed`]: crate::model::ServerFacts::replayed
 
+mod examine;
 mod facts;
 mod judge;
 mod knock;
@@ -37,6 +38,7 @@ use tokio::time::{sleep, timeout_at};
 use crate::model::{DialError, LoginError, MonoTime, ServerFacts, WatchError, WatchNews, WatchSession, WatchSpec};
 use crate::sys::{Clock, Tickers};
 
+pub use examine::{Complaint, Examined};
 use facts::{Known, NoFacts};
 use knock::Door;
 use login::{Failure, Kind, log_in};
@@ -45,6 +47,7 @@ pub use service::{Order, Orders, Service, Told, Watched};
 use session::Session;
 use talk::Talk;
 use tls::Trusts;
+pub use tls::{server_name, verified};
 
 /// That a session to a database was not let in is remembered for so long: each attempt is a line in the server's log.
 const PHYSICAL_FOR: Duration = Duration::from_secs(600);

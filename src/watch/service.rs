@@ -142,7 +142,7 @@ impl Drop for Running {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::SocketAddr;
     use std::time::Duration;
 
     use tokio::task::LocalSet;
@@ -150,12 +150,11 @@ mod tests {
 
     use super::*;
     use crate::model::{Approach, DialError, PostgresPlan, Promotion, TlsMode, WatchError, WatchSession};
+    use crate::sys::refusing;
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// Of a server where nobody listens.
-    fn spec() -> Arc<WatchSpec> {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    fn spec(server: SocketAddr) -> Arc<WatchSpec> {
         let postgres = PostgresPlan {
             user: "monitor".to_owned(),
             password: None,
@@ -169,7 +168,7 @@ mod tests {
             max_lag_time: Duration::ZERO,
             promotion: Promotion::Never,
         };
-        let (address, approach, timeout) = (free.to_string().parse().unwrap(), Approach::PLAIN, PATIENCE);
+        let (address, approach, timeout) = (server.to_string().parse().unwrap(), Approach::PLAIN, PATIENCE);
         Arc::new(WatchSpec { address, approach, timeout, postgres: Arc::new(postgres) })
     }
 
@@ -185,13 +184,13 @@ mod tests {
     #[tokio::test]
     async fn the_last_order_is_the_one_whose_news_come() {
         with_service(async |mut watched| {
-            let (server, first) = (BackendId::default(), WatchId::default());
-            watched.orders.give(server, Order::Start { watch: first, spec: spec() });
+            let ((_refusing, address), server, first) = (refusing(), BackendId::default(), WatchId::default());
+            watched.orders.give(server, Order::Start { watch: first, spec: spec(address) });
             let told = timeout(PATIENCE, watched.news.recv()).await.unwrap().unwrap();
             assert_eq!((told.backend, told.watch), (server, first));
             let refused = WatchError::Dial(DialError::Refused);
             assert!(matches!(told.news, WatchNews::Failed { error, .. } if error == refused), "{told:?}");
-            watched.orders.give(server, Order::Start { watch: first.next(), spec: spec() });
+            watched.orders.give(server, Order::Start { watch: first.next(), spec: spec(address) });
             let second =
                 async { while timeout(PATIENCE, watched.news.recv()).await.unwrap().unwrap().watch == first {} };
             timeout(PATIENCE, second).await.unwrap();
@@ -208,7 +207,8 @@ mod tests {
     async fn news_that_nobody_hears_for_a_while_wait_and_are_all_there() {
         let count = UNHEARD_MAX + 50;
         with_service(async |mut watched| {
-            let spec = spec();
+            let (_refusing, address) = refusing();
+            let spec = spec(address);
             let ids = std::iter::successors(Some(BackendId::default()), |id| Some(id.next()));
             let servers: Vec<BackendId> = ids.take(count).collect();
             for &server in &servers {

@@ -72,8 +72,8 @@ impl<'a, N: AsyncFnMut(WatchNews)> Talk<'a, N> {
 
     /// Talks until the session is over.
     pub(super) async fn run(&mut self, session: &mut Session, kind: Kind, known: &mut Known) -> Over {
-        let mut facts_due = self.clock.now() + FACTS_EVERY;
         let facts_every = if session.reported.hot_standby.is_some() { FACTS_EVERY } else { ROLE_EVERY };
+        let mut facts_due = self.clock.now() + facts_every;
         loop {
             if let Some(heard) = self.heard.take() {
                 (self.news)(heard).await;
@@ -170,7 +170,7 @@ impl<'a, N: AsyncFnMut(WatchNews)> Talk<'a, N> {
         wait: Wait,
         exchange: impl Future<Output = Result<T, NoFacts>>,
     ) -> Result<T, NoFacts> {
-        let soft = self.judge.soft() * wait.times;
+        let soft = (self.judge.soft() * wait.times).min(self.plan.heartbeat_deadline);
         let silent = self.plan.heartbeat_deadline * SILENT_AFTER;
         let mut since = wait.since;
         let (mut is_late, mut was_us) = (false, false);
@@ -185,7 +185,11 @@ impl<'a, N: AsyncFnMut(WatchNews)> Talk<'a, N> {
             tokio::select! {
                 biased;
                 done = &mut exchange => {
-                    let took = self.clock.now().since(since);
+                    let now = self.clock.now();
+                    let took = now.since(since);
+                    if wait.times == 1 && !was_us {
+                        self.judge.came(now, took);
+                    }
                     if is_late {
                         (self.news)(WatchNews::OnTime { took }).await;
                     }
@@ -207,7 +211,8 @@ impl<'a, N: AsyncFnMut(WatchNews)> Talk<'a, N> {
                         return Err(Over { end: WatchEnd::Silent, detail }.into());
                     } else {
                         is_late = true;
-                        (self.news)(WatchNews::Late { waited: now.since(since) }).await;
+                        let slowest = self.judge.slowest(now);
+                        (self.news)(WatchNews::Late { waited: now.since(since), slowest }).await;
                     }
                 }
             }

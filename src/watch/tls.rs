@@ -120,6 +120,16 @@ impl Trusts {
     }
 }
 
+/// What TLS connections are made with whose server has to prove its name. Reads `ca_file`, or the system's certificates if
+/// none is named.
+///
+/// # Errors
+///
+/// For people: it names the file.
+pub fn verified(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
+    client_config(TlsMode::VerifyFull, ca_file)
+}
+
 /// What TLS connections of `mode` are made with. Reads `ca_file`, or the system's certificates if none is named.
 ///
 /// The error is for people: it names the file.
@@ -168,7 +178,11 @@ fn trusted(ca_file: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, Strin
 }
 
 /// The name by which the server at `address` has to be known; none where TLS is not spoken.
-pub(super) fn server_name(address: &Address) -> Result<Option<ServerName<'static>>, String> {
+///
+/// # Errors
+///
+/// For people: the host's name can be in no certificate.
+pub fn server_name(address: &Address) -> Result<Option<ServerName<'static>>, String> {
     match address {
         Address::Ip(addr) => Ok(Some(ServerName::IpAddress(addr.ip().into()))),
         Address::Name { host, .. } => {

@@ -50,6 +50,17 @@ const BEHIND: &[(&str, &[&str])] = &[
     ("[admin]\nbind = '0.0.0.0:1000'", &["7:8 `bind` of [admin]: [listeners.l] listens on 127.0.0.1:1000 already"]),
     ("[listeners.m]\nbind = '127.0.0.1:7072'\npool = 'p'", &["7:8 `bind` of [listeners.m]: [admin] listens on"]),
     ("[listeners.m]\nbind = '[::ffff:127.0.0.1]:1000'\npool = 'p'", &["7:8 `bind` of [listeners.m]: [listeners.l]"]),
+    (
+        "[pools.q]\nbackends = ['127.0.0.1:7072']",
+        &["7:13 backend `127.0.0.1:7072` is at 127.0.0.1:7072, where [admin]"],
+    ),
+    ("[pools.q]\nbackends = ['LocalHost.:7072']", &["where [admin] itself listens (127.0.0.1:7072)"]),
+    ("[pools.q]\nbackends = ['0.0.0.0:7072']", &["where [admin] itself listens (127.0.0.1:7072)"]),
+    (
+        "[admin]\nbind = ['0.0.0.0:7072', 'unix:/run/a.sock']\n[pools.q.backends]\na.address = '127.0.0.9:7072'\n\
+         b.address = 'unix:/run//./a.sock'\nc.address = '10.0.0.1:7072'",
+        &["9:13 backend `a` is at 127.0.0.9:7072, where", "10:13 backend `b` is at unix:/run//./a.sock, where [admin]"],
+    ),
     ("[listeners.m]\npool = 'p'", &["6:1 [listeners.m] has no `bind`; write bind = \"127.0.0.1:6432\""]),
     ("[listeners.m]\nbind = '127.0.0.1:2'", &["6:1 [listeners.m] has no `pool`; write pool = "]),
     ("[listeners.m]\nbind = '127.0.0.1:2'\npool = 'q'", &["8:8 `pool`: there is no pool `q`; did you mean \"p\"?"]),

@@ -2,12 +2,25 @@
 //! is said about them, and files that are nonsense.
 #![allow(clippy::unwrap_used, clippy::let_underscore_must_use)]
 
+mod callers;
 mod errors;
 mod files;
 mod malformed;
 mod overlay;
 mod overlay_model;
 mod postgres;
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::expect_used,
+    reason = "this part of what the end-to-end tests share is for all of them"
+)]
+#[path = "../support/process.rs"]
+mod process;
+#[allow(dead_code, unreachable_pub, clippy::expect_used, reason = "as above")]
+#[path = "../support/wait.rs"]
+mod wait;
+mod webhooks;
 
 use std::path::{Path, PathBuf};
 
@@ -35,7 +48,9 @@ impl Sources for Fake {
         match path {
             "/etc/changeover/patroni-authorization" => Ok(format!("Bearer {SECRET}")),
             "/etc/changeover/orders.pw" => Ok(SECRET.to_owned()),
-            "/etc/changeover/orders-ca.pem" => Ok("-----BEGIN CERTIFICATE-----\n".to_owned()),
+            "/etc/changeover/orders-ca.pem" | "/etc/changeover/hooks-ca.pem" => {
+                Ok("-----BEGIN CERTIFICATE-----\n".to_owned())
+            }
             "/etc/ssl/bundle.pem" => Err(SourceError::TooLong),
             "/binary" => Err(SourceError::NotText),
             _ => Err(SourceError::Unreadable("No such file or directory (os error 2)".to_owned())),

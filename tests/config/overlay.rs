@@ -254,6 +254,7 @@ fn no_caller_reads_the_daemons_files_or_runs_a_program_or_sets_a_secret() {
         ("check.http.authorization", json!(SECRET)),
         ("check.command", json!(["/bin/sh"])),
         ("check.kind", json!("command")),
+        ("check.http.method", json!("POST")),
         ("check.timeout", json!({"env": "DATABASE_URL"})),
         ("hold", json!("1s")),
         ("check", json!({"timeout": "1s"})),
@@ -361,6 +362,30 @@ fn what_is_valid_no_more_is_dropped_and_nothing_else() {
     world.register(&json!({"name": "new", "address": "127.0.0.1:7"})).unwrap();
     let (_, notes) = world.reload(&format!("{own}{http}[listeners.m]\nbind = '127.0.0.1:7'\npool = 'p'\n"));
     assert!(notes.len() == 1 && notes[0].contains("it would connect to itself"), "{notes:?}");
+    // And the admin server, which listens at its default address and then where another one is.
+    let own = world.register(&json!({"name": "door", "address": "localhost:7072"}));
+    refused(own, RejectCode::AddressInUse, &[("address", "where [admin] itself listens")]);
+    world.register(&json!({"name": "new", "address": "127.0.0.1:8"})).unwrap();
+    let own = world.change("new", &json!({"address": "127.0.0.1:7072"}));
+    refused(own, RejectCode::AddressInUse, &[("address", "where [admin] itself listens")]);
+    let (_, notes) = world.reload(&format!("{LONG}{http}[admin]\nbind = '0.0.0.0:8'\n"));
+    assert!(notes.len() == 1 && notes[0].contains("backend new is dropped"), "{notes:?}");
+}
+
+#[test]
+fn a_check_that_is_set_at_run_time_asks_and_orders_nothing() {
+    let check = |method: &str| json!({"kind": "http", "http": {"method": method}});
+    let new = |method: &str| json!({"name": "new", "address": "new:1", "check": check(method)});
+    let mut world = World::new(LONG);
+    for method in ["POST", "DELETE", "OPTIONS"] {
+        let wanted = &[("check.http.method", "GET and HEAD may be set")];
+        refused(world.register(&new(method)), RejectCode::InvalidValue, wanted);
+        refused(world.change("pg1", &json!({"check": check(method)})), RejectCode::InvalidValue, wanted);
+        refused(world.patch(&json!({"check": check(method)})), RejectCode::InvalidValue, wanted);
+    }
+    assert!(world.overlay.is_empty());
+    world.register(&new("GET")).unwrap();
+    world.patch(&json!({"check": check("HEAD")})).unwrap();
 }
 
 #[test]

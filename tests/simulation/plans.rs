@@ -47,9 +47,10 @@ pub(crate) fn draw_plan(rng: &mut fastrand::Rng) -> Arc<Plan> {
             tcp_keepalive: ms(60_000),
             store: StorePlan::default(),
         },
-        admin: AdminPlan { bind: Vec::new() },
+        admin: AdminPlan::default(),
         log: LogPlan { format: LogFormat::Auto, level: LogLevel::Info },
         listeners: BTreeMap::new(),
+        webhooks: BTreeMap::new(),
         pools,
     })
 }

@@ -154,6 +154,7 @@ impl World {
         self.note(line);
         let mut out = Vec::new();
         let told = self.recordings.as_ref().map(|_| event.clone());
+        self.core.tell_figures(&mut |_| {});
         self.core.handle(self.now, event, &mut out);
         if let Some((Recorded { scribe, lines, .. }, event)) =
             self.recordings.as_mut().and_then(|all| all.last_mut()).zip(told)

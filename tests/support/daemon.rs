@@ -95,7 +95,8 @@ impl Daemon {
         let notices = receive(&dir.path().join("notify"));
         command.arg("run").arg("--config").arg(dir.path().join("changeover.toml")).args(args);
         command.env("NOTIFY_SOCKET", dir.path().join("notify"));
-        command.stdin(Stdio::null()).stdout(Stdio::inherit()).stderr(Stdio::piped());
+        // It has nothing to say there. One that outlived a killed test would hold the pipe through which the tests are read.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
         let log = Lines::default();
@@ -124,6 +125,13 @@ impl Daemon {
         lines.filter(|line| line["message"].as_str().is_some_and(|message| message.starts_with(start))).collect()
     }
 
+    /// Waits until the logged lines whose message begins with `start` are as `are_so` says, and returns them. What is logged
+    /// may be read later than its effects are seen.
+    #[track_caller]
+    pub fn wait_logged(&self, start: &str, are_so: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+        wait_for(&format!("\"{start}\" is logged"), DEADLINE, || Some(self.logged(start)).filter(|lines| are_so(lines)))
+    }
+
     /// What it has told the service manager, one assignment an element.
     pub fn notices(&self) -> Vec<String> {
         self.notices.lock().expect("lock").clone()
@@ -134,20 +142,27 @@ impl Daemon {
         self.notices().iter().filter(|notice| *notice == assignment).count()
     }
 
+    /// Where the listener `name` listens, as logged last of those addresses of which `wanted` makes something. It may listen at
+    /// several, and what is logged may be read later than the daemon is ready.
+    #[track_caller]
+    fn listens<T>(&self, name: &str, wanted: impl Fn(&str) -> Option<T>) -> T {
+        wait_for(&format!("listener {name} listens"), DEADLINE, || {
+            let lines = self.logged("listening");
+            let mut addresses = lines.iter().rev().filter(|line| line["listener"] == name);
+            addresses.find_map(|line| wanted(line["address"].as_str().expect("an address in the line")))
+        })
+    }
+
     /// Where the listener `name` listens, as logged last.
     #[track_caller]
     pub fn listener_text(&self, name: &str) -> String {
-        wait_for(&format!("listener {name} listens"), DEADLINE, || {
-            let lines = self.logged("listening");
-            let line = lines.iter().rev().find(|line| line["listener"] == name)?;
-            Some(line["address"].as_str().expect("an address in the line").to_owned())
-        })
+        self.listens(name, |address| Some(address.to_owned()))
     }
 
     /// The same, for one that listens on TCP.
     #[track_caller]
     pub fn listener(&self, name: &str) -> SocketAddr {
-        self.listener_text(name).parse().expect("a TCP address")
+        self.listens(name, |address| address.parse().ok())
     }
 
     /// The admin server's address.
@@ -357,9 +372,13 @@ fn limited(nofile: usize) -> Command {
 
 /// Adds the tables that every test needs and few care for.
 fn complete(config: &str) -> String {
+    // Tests change more in a minute than people do.
+    let unlimited = "[admin]\nrate_limit = \"0\"\n";
+    let config =
+        if config.contains("rate_limit") { config.to_owned() } else { config.replacen("[admin]\n", unlimited, 1) };
     let mut whole = format!("{config}\n");
     if !config.contains("[admin]") {
-        whole.push_str("[admin]\nbind = \"127.0.0.1:0\"\n");
+        whole.push_str("[admin]\nrate_limit = \"0\"\nbind = \"127.0.0.1:0\"\n");
     }
     if !config.contains("[log]") {
         whole.push_str("[log]\nformat = \"json\"\nlevel = \"info\"\n");

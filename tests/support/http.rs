@@ -2,11 +2,9 @@
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use super::net::dial;
-use super::wait::DEADLINE;
+use super::net::{dial, dial_unix};
 
 /// An answer.
 #[derive(Debug, Clone)]
@@ -49,22 +47,29 @@ pub fn get_unix(socket: &Path, path: &str) -> io::Result<Response> {
 
 /// A request without a body over a Unix socket.
 pub fn request_unix(socket: &Path, method: &str, path: &str) -> io::Result<Response> {
-    let stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(DEADLINE))?;
-    exchange(stream, method, path)
+    exchange(dial_unix(socket)?, method, path)
 }
 
 /// A request with a body over a Unix socket.
 pub fn send_unix(socket: &Path, method: &str, path: &str, body: &str) -> io::Result<Response> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(DEADLINE))?;
-    send(&mut stream, method, path, body)
+    send(dial_unix(socket)?, method, path, body)
 }
 
 /// The same over whatever connection is given.
-pub fn send(mut stream: impl Read + Write, method: &str, path: &str, body: &str) -> io::Result<Response> {
+pub fn send(stream: impl Read + Write, method: &str, path: &str, body: &str) -> io::Result<Response> {
+    send_with(stream, method, path, "", body)
+}
+
+/// The same with more `headers`, each with its end of line.
+pub fn send_with(
+    mut stream: impl Read + Write,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> io::Result<Response> {
     let length = body.len();
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n");
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}");
     // The server may have answered before it has read all of it, and hung up.
     write!(stream, "{head}Connection: close\r\n\r\n{body}").ok();
     let mut raw = Vec::new();

@@ -8,6 +8,7 @@
 
 pub mod backend;
 pub mod bare;
+pub mod callers;
 pub mod cluster;
 pub mod crowd;
 pub mod daemon;
@@ -25,12 +26,13 @@ pub mod servers;
 pub mod site;
 pub mod sock;
 pub mod talker;
+pub mod terminal;
 pub mod wait;
 pub mod watched;
 
 pub use backend::Backend;
 pub use daemon::Daemon;
-pub use net::{dial, ends, fresh_addr, fresh_ip, visit};
+pub use net::{dial, dial_unix, ends, fresh_addr, fresh_ip, visit};
 pub use process::{changeover, run};
 pub use site::Site;
-pub use wait::{DEADLINE, StopOnDrop, pace, wait_for, wait_stalled, wait_until};
+pub use wait::{DEADLINE, StopOnDrop, block_on, in_time, measured, pace, wait_for, wait_stalled, wait_until};

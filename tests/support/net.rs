@@ -2,6 +2,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::wait::DEADLINE;
@@ -10,18 +12,28 @@ use super::wait::DEADLINE;
 /// lies below those which the kernel hands out.
 const PORT: u16 = 5433;
 
+/// Addresses that are tried. Who finds none free is not unlucky: something listens at the port of all of them.
+const ADDRESSES_MAX: usize = 1000;
+
 /// A loopback address of one's own, out of sixteen million.
+#[track_caller]
 pub fn fresh_ip() -> IpAddr {
-    loop {
+    let mut last = None;
+    for _ in 0..ADDRESSES_MAX {
         let ip = Ipv4Addr::new(127, fastrand::u8(1..=254), fastrand::u8(..), fastrand::u8(1..=254));
-        if let Ok(tried) = TcpListener::bind((ip, PORT)) {
-            stop_listening(&tried);
-            return IpAddr::V4(ip);
+        match TcpListener::bind((ip, PORT)) {
+            Ok(tried) => {
+                stop_listening(&tried);
+                return IpAddr::V4(ip);
+            }
+            Err(error) => last = Some(error),
         }
     }
+    panic!("port {PORT} is free at none of {ADDRESSES_MAX} addresses of 127.0.0.0/8: {last:?}");
 }
 
 /// An address at which nobody listens, and which stays so until the caller does.
+#[track_caller]
 pub fn fresh_addr() -> SocketAddr {
     SocketAddr::new(fresh_ip(), PORT)
 }
@@ -55,6 +67,14 @@ pub fn dial(addr: SocketAddr) -> io::Result<TcpStream> {
     stream.set_read_timeout(Some(DEADLINE))?;
     stream.set_write_timeout(Some(DEADLINE))?;
     stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// The same over a Unix socket.
+pub fn dial_unix(path: &Path) -> io::Result<UnixStream> {
+    let stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    stream.set_write_timeout(Some(DEADLINE))?;
     Ok(stream)
 }
 

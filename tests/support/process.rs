@@ -1,7 +1,9 @@
 //! The program itself, run to its end.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Seek, Write};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::thread::JoinHandle;
 
 use super::wait::{DEADLINE, wait_for};
@@ -51,7 +53,13 @@ impl Running {
     /// Starts it.
     #[track_caller]
     pub fn start(command: &mut Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::start_reading(command, Stdio::null())
+    }
+
+    /// Starts it with an input.
+    #[track_caller]
+    fn start_reading(command: &mut Command, input: Stdio) -> Self {
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let stdout = collect(child.stdout.take().expect("piped"));
         let stderr = collect(child.stderr.take().expect("piped"));
@@ -84,6 +92,15 @@ fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
         pipe.read_to_end(&mut bytes).ok();
         String::from_utf8_lossy(&bytes).into_owned()
     })
+}
+
+/// The lines that come through a pipe, as they come. The pipe is closed with the first line that nobody is there to take.
+pub fn lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        BufReader::new(pipe).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+    });
+    lines
 }
 
 /// The program under test, free of what the surroundings might tell it.
@@ -119,6 +136,29 @@ pub fn bound_by_permissions() -> Command {
 #[track_caller]
 pub fn run(command: &mut Command) -> Ended {
     Running::start(command).wait()
+}
+
+/// Runs `command` to its end, with `input` to read: all of it is there from the start, in a file, so that nobody waits for
+/// a program to take it.
+#[track_caller]
+pub fn run_reading(command: &mut Command, input: &str) -> Ended {
+    let mut file = tempfile::tempfile().expect("a file");
+    file.write_all(input.as_bytes()).and_then(|()| file.rewind()).expect("written");
+    Running::start_reading(command, file.into()).wait()
+}
+
+/// What `script` prints of `input`, run by a Python that has `jsonschema`.
+#[track_caller]
+pub fn with_jsonschema(script: &str, input: &str) -> String {
+    // Debian's module is its own Python's, which need not be the first in the PATH.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let first = std::env::split_paths(&path).map(|dir| dir.join("python3")).find(|file| file.is_file());
+    let has_it = |python: &PathBuf| run(Command::new(python).args(["-c", "import jsonschema"])).code == Some(0);
+    let mut pythons = first.into_iter().chain([PathBuf::from("/usr/bin/python3")]).filter(|file| file.is_file());
+    let python = pythons.find(has_it).expect("Python's jsonschema (Debian: python3-jsonschema)");
+    let ended = run_reading(Command::new(python).args(["-c", script]), input);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    ended.stdout
 }
 
 /// Runs the program under test with `args` to its end.

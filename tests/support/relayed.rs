@@ -158,7 +158,7 @@ impl Relays {
     /// Waits for the end of all: how each ended, and the pipes.
     #[track_caller]
     pub fn outcomes(self) -> (Vec<Outcome>, PipeCounts) {
-        super::wait_until("the relays have ended", DEADLINE, || self.thread.is_finished());
+        super::wait_until("the relays have ended", 4 * DEADLINE, || self.thread.is_finished());
         self.thread.join().expect("no panic")
     }
 }

@@ -32,7 +32,7 @@ impl Site {
         let socket = dir.path().join("admin.sock");
         let daemon = Daemon::start(&format!(
             "[daemon]\nworkers = 1\ndrain_timeout = \"300ms\"\n[admin]\nbind = [\"unix:{}\", \"127.0.0.1:0\"]\n\
-             [listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n[pools.orders]\nhold = \"60s\"\n{pool}\n",
+             [listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n[pools.orders]\nhold = \"10m\"\n{pool}\n",
             socket.display(),
         ));
         Self { daemon, dir }

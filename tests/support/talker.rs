@@ -14,6 +14,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::net::dial;
+use super::wait::DEADLINE;
 
 /// Protocol 3.0, and the number that says "cancel" in its place.
 const PROTOCOL: i32 = 3 << 16;
@@ -77,6 +78,17 @@ impl Talker {
     /// Why not: the server's code and message, or how the connection ended.
     pub fn open(at: SocketAddr) -> Result<Self, String> {
         Self::log_in(Box::new(dial(at).map_err(told)?))
+    }
+
+    /// The same for one who is held while much else happens, for each part of which there is a deadline.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn open_patient(at: SocketAddr) -> Result<Self, String> {
+        let stream = dial(at).map_err(told)?;
+        stream.set_read_timeout(Some(4 * DEADLINE)).map_err(told)?;
+        Self::log_in(Box::new(stream))
     }
 
     /// The same, encrypted.

@@ -31,6 +31,7 @@ pub(crate) const ROOMS: &[Room] = &[
             "session",
             "control",
             "admin",
+            "webhook",
             "relay",
             "probe",
             "watch",
@@ -54,6 +55,7 @@ pub(crate) const ROOMS: &[Room] = &[
             "session",
             "control",
             "admin",
+            "webhook",
             "relay",
             "probe",
             "watch",
@@ -67,11 +69,15 @@ pub(crate) const ROOMS: &[Room] = &[
             "model",
         ],
     ),
-    room("cli", 7, &["config", "sys", "failover", "model"]),
+    // `doctor` asks what the daemon would ask: its probes and its monitor's login are the daemon's own.
+    room("cli", 7, &["probe", "watch", "config", "sys", "failover", "model"]),
     room("listener", 6, &["session", "routing", "sys", "telemetry", "wire", "model"]),
     room("session", 5, &["relay", "routing", "sys", "telemetry", "wire", "failover", "model"]),
     room("control", 5, &["probe", "watch", "routing", "store", "sys", "telemetry", "failover", "model"]),
-    room("admin", 5, &["settings", "routing", "store", "sys", "telemetry", "failover", "model"]),
+    // Of `config`, what checks a key or a certificate when the file is read: what it makes is what callers are checked by.
+    room("admin", 5, &["settings", "routing", "store", "config", "sys", "telemetry", "failover", "model"]),
+    // Of `routing`, whom to ask how pools stand: the history does not say what is over.
+    room("webhook", 5, &["routing", "store", "sys", "telemetry", "model"]),
     room("relay", 4, &["sys", "wire", "model"]),
     room("probe", 4, &["sys", "wire", "model"]),
     room("watch", 4, &["sys", "wire", "model"]),

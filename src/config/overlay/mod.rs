@@ -51,6 +51,7 @@ pub use in_force::{at_run_time, failover_config};
 pub use note::{Dropped, Note};
 pub use rejected::{FieldFault, RejectCode, Rejected};
 pub use request::{Changed, Request};
+pub use screen::settable_schema;
 
 /// The most backends that are registered at run time, over all pools: as many as one pool may have.
 pub const REGISTRATIONS_MAX: usize = super::pools::BACKENDS_MAX;

@@ -22,6 +22,17 @@ pub enum RejectCode {
 }
 
 impl RejectCode {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::PoolNotFound,
+        Self::BackendNotFound,
+        Self::BackendExists,
+        Self::AddressInUse,
+        Self::BackendInFile,
+        Self::InvalidValue,
+        Self::LimitReached,
+    ];
+
     /// The `code` of the API's answer.
     #[must_use]
     pub const fn label(self) -> &'static str {

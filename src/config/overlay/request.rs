@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use toml::de::DeTable;
 
+use crate::config::conflict;
 use crate::config::document::Document;
 use crate::config::key::Part;
 use crate::config::keys;
@@ -200,6 +201,9 @@ impl Request<'_> {
     /// Whether no other backend of the pool is where this one is.
     fn address_is_free(&self, file: &PoolPlan, name: &BackendName, of: &Registration) -> Result<(), Rejected> {
         let Some(wanted) = address(of) else { return Ok(()) };
+        if let Some(message) = conflict::door(&wanted, &self.document.plan().admin.bind) {
+            return Err(Rejected::one(RejectCode::AddressInUse, keys::ADDRESS.name, format!("`address`: {message}")));
+        }
         let wanted = same_place(&wanted);
         let in_file = file.backends.iter().find(|backend| same_place(&backend.address) == wanted);
         let registered = || {

@@ -1,10 +1,12 @@
 //! What may be set at run time. A key may be if it is named here; one that is not is refused, so that a
 //! new key of the file is for the file alone until somebody says otherwise.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use crate::config::json_schema;
 use crate::config::key::{Key, Kind, Part};
 use crate::config::keys;
+use crate::config::wording::quote;
 
 use super::{FieldFault, PatchKey};
 
@@ -34,6 +36,9 @@ const SETTABLE: &[(Part, &[&str])] = &[
     (Part::Backend, &["address", "priority", "weight", "max_connections", "send_proxy_protocol", "check"]),
 ];
 
+/// Where the file's schema says how a value is looked up.
+const LOOKUP: &str = "#/$defs/lookup";
+
 /// The check that runs a program, and the key that says which.
 const COMMAND: &str = "command";
 /// Why neither may be set.
@@ -42,6 +47,11 @@ const NO_PROGRAM: &str =
 /// Why a secret may not be set.
 const NO_SECRET: &str = "is a secret, and what is set at run time is kept on disk and shown; \
      write it in the file, best as { file = \"PATH\" }";
+/// The methods by which a check that is set at run time may ask.
+const CHECK_METHODS: &[&str] = &["GET", "HEAD"];
+/// Why it may not by another.
+const NO_ORDER: &str = "may be an order to whoever is at the address that the caller chooses; at run time GET and HEAD may be set, \
+     others in the file";
 /// What is said to whoever wants to move a backend that stands in the file.
 pub(super) const FIXED_ADDRESS: &str = "`address` of a backend that stands in the file is changed in the file";
 /// Why any other may not.
@@ -54,6 +64,43 @@ pub(super) fn refusal(key: &Key) -> Option<&'static str> {
     }
     let may = SETTABLE.iter().any(|(part, names)| *part == key.part && names.contains(&key.name));
     if may { None } else { Some(NOT_NAMED) }
+}
+
+/// The JSON schema of what may be set at run time: the file's own tables by their names there, without what is for the file
+/// alone.
+#[must_use]
+pub fn settable_schema() -> Map<String, Value> {
+    let mut tables = json_schema()["$defs"].take();
+    let settable = SETTABLE.iter().filter(|(part, _)| *part != Part::Pool).map(|(part, names)| {
+        let name = part.names().0;
+        let mut table = tables[name].take();
+        if let Some(properties) = table["properties"].as_object_mut() {
+            properties.retain(|name, _| names.contains(&name.as_str()));
+            properties.values_mut().for_each(take_no_lookup);
+        }
+        let kinds = (*part == Part::Check).then(|| table["properties"][keys::CHECK_KIND.name]["enum"].as_array_mut());
+        if let Some(kinds) = kinds.flatten() {
+            kinds.retain(|kind| kind != COMMAND);
+        }
+        if *part == Part::Http {
+            table["properties"][keys::METHOD.name]["enum"] = json!(CHECK_METHODS);
+        }
+        (name.to_owned(), table)
+    });
+    settable.collect()
+}
+
+/// Has a key take a value alone, not the environment variable or the file that has it.
+fn take_no_lookup(property: &mut Value) {
+    let Some(ways) = property.get_mut("anyOf").and_then(Value::as_array_mut) else { return };
+    ways.retain(|way| way["$ref"] != LOOKUP);
+    if let [Value::Object(one)] = ways.as_mut_slice() {
+        let one = std::mem::take(one);
+        if let Some(property) = property.as_object_mut() {
+            property.remove("anyOf");
+            property.extend(one);
+        }
+    }
 }
 
 /// The key `name` of a table, if there is one.
@@ -82,6 +129,12 @@ fn one(part: Part, name: &str, value: &Value) -> Option<String> {
     }
     if part == Part::Check && name == keys::CHECK_KIND.name && value == COMMAND {
         return Some(format!("`{name}`: `{COMMAND}` {NO_PROGRAM}"));
+    }
+    if part == Part::Http
+        && name == keys::METHOD.name
+        && let Some(method) = value.as_str().filter(|method| !CHECK_METHODS.contains(method))
+    {
+        return Some(format!("`{name}`: {} {NO_ORDER}", quote(method)));
     }
     key_of(part, name).and_then(refusal).map(|why| format!("`{name}` {why}"))
 }

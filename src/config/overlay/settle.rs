@@ -102,6 +102,7 @@ impl<'t> Ground<'t> {
         };
         let listeners = self.document.plan().listeners.values().map(AsRef::as_ref);
         conflict::loops(&mut reader.faults, listeners, draft.iter());
+        conflict::doors(&mut reader.faults, &self.document.plan().admin.bind, draft.iter());
         let blamed = reader.faults.into_list().into_iter().map(|fault| {
             let origin = layer.origin(fault.span.start).map(|(entry, field)| {
                 let lacks = fault.lacks.map(|key| super::screen::join(&field, key));

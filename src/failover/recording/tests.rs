@@ -8,13 +8,13 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::{Decision, FORMAT, Header, Line, Replay, Scribe, Turn};
-use crate::failover::{Command, Controller, Event, Order};
+use crate::failover::{Command, Controller, Event, Order, Sessions};
 use crate::model::{
     Actor, AdminPlan, AdminState, Advice, AgentCheck, Approach, Argument, BackendId, BackendPlan, Balance, CheckError,
     CheckKind, CheckPlan, CommandCheck, DaemonPlan, DialError, DialPlan, Epoch, Failback, FailoverPlan, Fork,
-    HealthState, HoldPlan, HttpCheck, LogPlan, LoginError, Lsn, MonoTime, Plan, PoolKind, PoolName, PoolPlan,
-    PostgresPlan, ProbeError, ProbeId, ProbeOutcome, Promotion, ProxyProtocol, PushedHealth, Resend, Role, Secret,
-    ServerFacts, SessionPolicies, SessionPolicy, StatusRange, StorePlan, SystemId, TargetId, Timeline, TlsMode,
+    HealthState, HoldPlan, HttpCheck, LogPlan, LoginError, Lsn, MonoTime, OutReason, Plan, PoolKind, PoolName,
+    PoolPlan, PostgresPlan, ProbeError, ProbeId, ProbeOutcome, Promotion, ProxyProtocol, PushedHealth, Resend, Role,
+    Secret, ServerFacts, SessionPolicies, SessionPolicy, StatusRange, StorePlan, SystemId, TargetId, Timeline, TlsMode,
     WatchEnd, WatchError, WatchId, WatchNews, WatchSession, WhenDown,
 };
 
@@ -125,7 +125,7 @@ fn news(rng: &mut Rng) -> WatchNews {
     match rng.u8(..9) {
         0 => WatchNews::Opened(facts(rng)),
         1 => WatchNews::Seen(facts(rng)),
-        2 => WatchNews::Late { waited: time(rng) },
+        2 => WatchNews::Late { waited: time(rng), slowest: time(rng) },
         3 => WatchNews::OnTime { took: time(rng) },
         6 => WatchNews::TurnedAway { detail: text(rng) },
         7 => WatchNews::LetIn,
@@ -174,7 +174,7 @@ fn plan(drain_timeout: Duration, pools: Vec<PoolPlan>) -> Arc<Plan> {
     };
     let pools = pools.into_iter().map(|pool| (pool.name.clone(), Arc::new(pool))).collect();
     let (admin, log) = (AdminPlan::default(), LogPlan::default());
-    Arc::new(Plan { daemon, admin, log, listeners: BTreeMap::new(), pools })
+    Arc::new(Plan { daemon, admin, log, listeners: BTreeMap::new(), pools, webhooks: BTreeMap::new() })
 }
 
 fn replaced(plan: Arc<Plan>) -> Event {
@@ -361,6 +361,15 @@ fn a_bad_line_says_what_is_wrong_and_where() {
         (r#"{"at":1}"#, &["missing field `event`"]),
         (r#"{"at":-1,"event":"tick"}"#, &["-1", "column 8"]),
         (r#"{"at":1,"event":{"dial_failed":{"backend":1,"epoch":0,"error":"tired"}}}"#, &["tired", "refused"]),
+        // What was told and decided once, and is no more.
+        (
+            r#"{"at":1,"event":{"dial_failed":{"backend":1,"epoch":0,"error":"unanswered"}}}"#,
+            &["unanswered", "refused"],
+        ),
+        (
+            r#"{"at":1,"event":"tick","commands":[{"fence":{"backend":1,"epoch":1,"reason":"demoted","which":"writing"}}]}"#,
+            &["unknown variant `writing`", "`all` or `opening`", "column"],
+        ),
         ("\u{fffd}", &["column 1"]),
         ("", &["column 0"]),
     ] {
@@ -404,4 +413,16 @@ fn whether_a_pool_is_paused_is_compared() {
     }
     // Before any verdict the pause is all that differs.
     assert_eq!(paused, [(false, 0), (true, 0), (false, 0)]);
+}
+
+#[test]
+fn which_sessions_a_fence_is_for_is_written_unless_it_is_for_all() {
+    let (backend, epoch, reason) = (BackendId(1), Epoch(2), OutReason::Demoted);
+    for (which, is_written) in [(Sessions::All, false), (Sessions::Opening, true)] {
+        let fence = Command::FenceSessions { backend, epoch, reason, which };
+        let line = Scribe::default().line(MonoTime::ZERO, &Event::Tick, &[fence]).unwrap();
+        assert_eq!(line.contains("which"), is_written, "{line}");
+        let Ok(Line::Turn(turn)) = Line::read(line.as_bytes()) else { panic!("no turn: {line}") };
+        assert_eq!(turn.commands, [Decision::Fence { backend, epoch, reason, which }]);
+    }
 }

@@ -188,9 +188,10 @@ impl PlanBuilder {
                 tcp_keepalive: ms(60_000),
                 store: StorePlan::default(),
             },
-            admin: AdminPlan { bind: Vec::new() },
+            admin: AdminPlan::default(),
             log: LogPlan { format: LogFormat::Auto, level: LogLevel::Info },
             listeners: BTreeMap::new(),
+            webhooks: BTreeMap::new(),
             pools,
         })
     }

@@ -7,7 +7,8 @@ use super::clustered::{denied, facts, healthy, of_system, plain, primary, standb
 use super::rig::{Rig, passed};
 use crate::failover::{Change, Event, Refusal};
 use crate::model::{
-    AdminState, DialError, OutReason, PoolState, Role, ServerFacts, SessionPolicy, Target, Timeline, WatchEnd,
+    AdminState, BackendName, DialError, OutReason, PoolState, Role, ServerFacts, SessionPolicy, Target, Timeline,
+    WatchEnd,
 };
 
 fn promoted(rig: &mut Rig) {
@@ -103,9 +104,10 @@ fn equal_timelines_are_a_split_brain_and_a_person_decides() {
     assert_eq!((rig.count("pool.split_brain"), rig.state()), (1, PoolState::FailoverInProgress));
     rig.sees("c", primary(2, &[950]));
     assert_eq!(rig.count("pool.split_brain"), 1, "told once");
+    assert_eq!(rig.status("pg").contested, ["b", "c"].map(BackendName::from), "for as long as it lasts");
     assert!(rig.server_reason("c").contains("--to c"), "{}", rig.server_reason("c"));
     rig.fail_over("pg", Some("c")).unwrap();
-    assert_eq!(rig.way("pg"), "c");
+    assert_eq!((rig.way("pg").as_str(), rig.status("pg").contested), ("c", Vec::new()), "it is settled");
     rig.sees("b", primary(2, &[900]));
     assert_eq!(rig.way("pg"), "c");
     // What was decided is the lineage from then on.
@@ -335,6 +337,29 @@ fn a_primary_that_left_the_plan_is_fenced_before_another_one_writes() {
 }
 
 #[test]
+fn whoever_is_written_to_again_waits_for_the_fences_of_that_turn() {
+    let mut rig = healthy(three().drain_timeout(ms(1000)));
+    rig.order("b", AdminState::Drain);
+    rig.after(ms(900));
+    rig.late("a", 30);
+    assert_eq!((rig.holds(), rig.fences().len()), (true, 0));
+    // Its answer comes when the time of those at b is up.
+    rig.now = rig.now + ms(100);
+    rig.on_time("a");
+    assert_eq!(rig.deeds(), "b:all(drained) [a]");
+}
+
+#[test]
+fn a_promotion_that_lost_nothing_is_told_without_a_word_of_loss() {
+    let mut rig = healthy(three());
+    rig.dies("a");
+    rig.sees("b", primary(2, &[1000]));
+    let told = rig.told.iter().rfind(|change| change.kind() == "pool.primary_changed").unwrap();
+    assert!(matches!(told, Change::PrimaryChanged { lost: Some(0), .. }), "{told:?}");
+    assert_eq!(told.to_string(), "b is the primary on timeline 2, a was");
+}
+
+#[test]
 fn when_all_are_dead_the_pool_is_down_and_nobody_is_sent_anywhere() {
     let mut rig = healthy(three().use_preferred());
     for name in ["a", "b", "c"] {
@@ -448,4 +473,15 @@ fn what_sessions_meet_at_a_server_has_it_asked_and_decides_nothing() {
         rig.report_failure("a", "x");
     }
     assert!(rig.holds());
+}
+
+#[test]
+fn after_a_restart_nothing_has_failed_over_until_all_have_had_a_first_word() {
+    let mut next = healthy(three()).restarted(three());
+    next.open_session("b", standby(1, &[]));
+    next.open_session("c", standby(1, &[]));
+    next.fit(&["a", "b", "c"]);
+    assert_eq!((next.state(), next.holds()), (PoolState::Unknown, true), "a may go on");
+    next.fails("a", denied());
+    assert_eq!((next.state(), next.holds()), (PoolState::FailoverInProgress, true), "nobody is the primary");
 }

@@ -77,7 +77,12 @@ impl Rig {
     }
 
     pub(super) fn late(&mut self, name: &str, waited: u64) {
-        self.tell(name, WatchNews::Late { waited: ms(waited) });
+        self.late_after(name, waited, 1);
+    }
+
+    /// The slowest of its answers of late took `slowest` milliseconds.
+    pub(super) fn late_after(&mut self, name: &str, waited: u64, slowest: u64) {
+        self.tell(name, WatchNews::Late { waited: ms(waited), slowest: ms(slowest) });
     }
 
     pub(super) fn on_time(&mut self, name: &str) {
@@ -108,8 +113,12 @@ impl Rig {
 
     /// The meaning of what the two paths to it say.
     pub(super) fn meaning(&self, name: &str) -> String {
-        let meaning = self.backend(name).server.unwrap().meaning;
-        meaning.split(':').next().unwrap().to_owned()
+        self.server_words(name).split(':').next().unwrap().to_owned()
+    }
+
+    /// What the two paths to it say, in words.
+    pub(super) fn server_words(&self, name: &str) -> String {
+        self.backend(name).server.unwrap().meaning
     }
 
     /// The published tiers for a target, and whether a verdict is out on them.
@@ -125,7 +134,7 @@ impl Rig {
         routes.tiers.is_empty() && routes.pending
     }
 
-    /// What is written down, the tables and the fences of the last turn, in order: `keep:b [-] a:writing(demoted) [b]`.
+    /// What is written down, the tables and the fences of the last turn, in order: `keep:b [-] a:all(demoted) [b]`.
     pub(super) fn deeds(&self) -> String {
         let deed = |command: &Command| match command {
             Command::KeepLineage { lineage, .. } => Some(format!("keep:{}", lineage.server)),
@@ -137,7 +146,6 @@ impl Rig {
             Command::FenceSessions { backend, reason, which, .. } => {
                 let what = match which {
                     Sessions::All => "all",
-                    Sessions::Writing => "writing",
                     Sessions::Opening => "opening",
                 };
                 Some(format!("{}:{what}({reason})", self.name_of(*backend)))

@@ -3,6 +3,7 @@
 use super::build::ms;
 use crate::failover::Sessions;
 use crate::failover::departures::{Departure, Departures};
+use crate::failover::pool::Return;
 use crate::model::{BackendId, Epoch, MonoTime, OutReason};
 
 fn leaving(at: u64, backend: u32, epoch: u64, reason: OutReason) -> Departure {
@@ -55,12 +56,32 @@ fn only_the_reasons_that_are_void_are_cancelled() {
 }
 
 #[test]
-fn a_fence_of_those_that_write_leaves_the_others_to_go_in_their_time() {
+fn a_fence_of_those_that_open_leaves_the_others_to_go_in_their_time() {
     let mut list = Departures::default();
-    let writing = |epoch| Departure { which: Sessions::Writing, ..leaving(20, 1, epoch, OutReason::Demoted) };
+    let opening = |epoch| Departure { which: Sessions::Opening, ..leaving(20, 1, epoch, OutReason::Demoted) };
     list.add(leaving(10, 1, 1, OutReason::Drained));
-    list.add(writing(2));
-    list.are_fenced(BackendId(1), Epoch(3), Sessions::Writing);
+    list.add(opening(2));
+    list.are_fenced(BackendId(1), Epoch(3), Sessions::Opening);
     assert_eq!(list.iter().collect::<Vec<_>>(), [leaving(10, 1, 1, OutReason::Drained)]);
     assert!(list.is_consistent());
+}
+
+#[test]
+fn who_is_as_it_should_be_again_keeps_the_sessions_that_were_to_go_for_the_opposite_and_no_others() {
+    let one = BackendId(1);
+    let reasons = [OutReason::Demoted, OutReason::Lagging, OutReason::Drained, OutReason::Dead, OutReason::Manual];
+    let stays = [
+        (Return::Elected(one), OutReason::Demoted),
+        (Return::CaughtUp(one), OutReason::Lagging),
+        (Return::Ready(one), OutReason::Drained),
+        (Return::Healthy(one), OutReason::Dead),
+    ];
+    for (back, void) in stays {
+        let mut list = Departures::default();
+        (1..).zip(reasons).for_each(|(epoch, reason)| list.add(leaving(10 * epoch, 1, epoch, reason)));
+        list.stay(&[back]);
+        let left: Vec<OutReason> = list.iter().map(|departure| departure.reason).collect();
+        assert_eq!(left, reasons.into_iter().filter(|reason| *reason != void).collect::<Vec<_>>(), "{back:?}");
+        assert!(list.is_consistent());
+    }
 }

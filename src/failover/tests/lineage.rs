@@ -5,7 +5,7 @@ use super::build::{ms, plan};
 use super::clustered::{denied, facts, healthy, of_system, plain, primary, standby, three};
 use super::rig::{Rig, passed, refused};
 use crate::failover::{Change, PoolMemory};
-use crate::model::{DialError, Role, ServerFacts, SessionPolicy, Target, Timeline, WatchEnd, WatchError};
+use crate::model::{DialError, Role, ServerFacts, SessionPolicy, Target, Timeline, WatchEnd, WatchError, WatchNews};
 
 const MIB: u64 = 1 << 20;
 
@@ -388,4 +388,16 @@ fn a_primary_that_comes_back_more_than_a_segment_short_is_told_of() {
         rig.comes_back("a", leads(1, 50 * MIB - short, &[]));
         assert_eq!((rig.way("pg").as_str(), told(&rig, "pool.primary_changed").0 - before), ("a", times), "{short}");
     }
+}
+
+#[test]
+fn what_a_person_decided_is_on_disk_though_whom_it_was_for_never_serves() {
+    let mut rig = healthy(three());
+    rig.sees("b", primary(2, &[900]));
+    // It is being shut down, so that nobody is sent there.
+    rig.tell("a", WatchNews::TurnedAway { detail: String::new() });
+    rig.point_to("a", SessionPolicy::Close).unwrap();
+    assert_eq!((rig.way("pg").as_str(), rig.deeds().split(' ').next()), ("", Some("keep:b")), "{}", rig.deeds());
+    let lineage = rig.remembered().lineage.unwrap();
+    assert_eq!((lineage.rejected.len(), lineage.timeline), (1, Some(Timeline(2))));
 }

@@ -192,3 +192,16 @@ fn a_pinned_tier_outlives_a_restart_without_one_of_its_backends_as_it_does_a_rel
     one.fit(&["a", "b2"]);
     assert_eq!((one.way("pg"), one.status("pg").pinned), ("a | b2".to_owned(), None), "its tier never was pinned");
 }
+
+#[test]
+fn of_clusters_in_no_plan_so_many_lines_of_history_are_remembered_and_no_more() {
+    let line = r#"{"server":"b","system":1,"timeline":2,"history":[{"timeline":1,"at":900}]}"#;
+    let absent = PoolMemory { lineage: Some(serde_json::from_str(line).unwrap()), ..PoolMemory::default() };
+    let name = |number: usize| PoolName::from(format!("pg{number:04}").as_str());
+    let mut rig = Rig::new(three());
+    let remembers = |rig: &Rig| (0..=1024).filter(|&number| rig.core.memory(&name(number)).is_some()).count();
+    rig.feed(Event::Restored { pools: (0..1024).map(|number| (name(number), absent.clone())).collect() });
+    assert_eq!(remembers(&rig), 1024);
+    rig.feed(Event::Restored { pools: BTreeMap::from([(name(1024), absent)]) });
+    assert_eq!((remembers(&rig), rig.core.memory(&name(1024)).is_some()), (1024, true));
+}

@@ -19,6 +19,7 @@ mod damping;
 mod departures;
 mod elections;
 mod explain;
+mod figures;
 mod health;
 mod keeping;
 mod lag;

@@ -62,8 +62,10 @@ fn early_ends_and_failed_dials_count_a_quarter_each_and_ask_at_once() {
     rig.pass(ms(1000));
     rig.dial_failed("a", DialError::TimedOut);
     assert_eq!(points(&rig), 2);
-    rig.dial_failed("a", DialError::Local);
-    assert_eq!(points(&rig), 2, "our own fault");
+    for ours in [DialError::Local, DialError::SourceAddress] {
+        rig.dial_failed("a", ours);
+        assert_eq!(points(&rig), 2, "our own fault: {ours}");
+    }
     rig.ended_early("a", 9);
     assert_eq!((points(&rig), rig.way("pg")), (11, "a | b".to_owned()));
     rig.ended_early("a", 1);
@@ -236,4 +238,19 @@ fn orders_for_nobody_change_nothing() {
     let order = crate::failover::Order::Reset { pool: "nowhere".into(), backend: None };
     rig.command(order);
     assert!(rig.last.is_empty());
+}
+
+#[test]
+fn who_has_points_enough_to_be_taken_out_is_not_let_in_again() {
+    let mut rig =
+        Rig::new(plan().pool("pg").backend("a", 1).check(|check| check.healthy_threshold = 1).backend("b", 2));
+    rig.fit(&["a", "b"]);
+    for _ in 0..4 {
+        rig.report_failure("a", "x");
+    }
+    assert_eq!((points(&rig), rig.backend("a").health), (16, HealthState::Unhealthy));
+    rig.answer("a", passed());
+    assert_eq!((points(&rig), rig.backend("a").health), (12, HealthState::Unhealthy), "twelve are enough");
+    rig.answer("a", passed());
+    assert_eq!((points(&rig), rig.backend("a").health), (8, HealthState::Healthy));
 }

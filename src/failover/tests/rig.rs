@@ -121,6 +121,7 @@ impl Rig {
     fn turn(&mut self, event: Event) {
         let before = self.core.table().generation;
         self.last.clear();
+        self.core.tell_figures(&mut |_| {});
         self.core.handle(self.now, event, &mut self.last);
         check_order(&self.last);
         let mut generation = before;

@@ -295,6 +295,29 @@ fn a_frozen_server_is_out_when_nothing_has_answered_for_the_deadline() {
 }
 
 #[test]
+fn a_server_that_was_slow_of_late_has_four_times_its_slowest_answer_and_not_two_deadlines() {
+    for (slowest, patience) in [(62, 250), (63, 252), (100, 400), (112, 448), (113, 450), (5000, 450)] {
+        let mut rig = healthy(three());
+        rig.late_after("a", 30, slowest);
+        rig.pass(ms(patience - 30 - 1));
+        assert_eq!(rig.backend("a").health, HealthState::Healthy, "{slowest}");
+        rig.pass(ms(1));
+        assert_eq!(rig.out_for("a"), Some(OutReason::Unreachable), "{slowest}");
+    }
+}
+
+#[test]
+fn a_slow_answer_of_long_ago_buys_no_time_when_the_session_ends() {
+    let mut rig = healthy(three());
+    rig.late_after("a", 30, 5000);
+    rig.on_time("a");
+    rig.pass(ms(3_600_000));
+    rig.ends("a", WatchEnd::Closed);
+    rig.pass(ms(250));
+    assert_eq!(rig.out_for("a"), Some(OutReason::Unreachable));
+}
+
+#[test]
 fn thawed_before_the_deadline_nothing_is_lost() {
     let mut rig = healthy(three());
     let told = rig.told.len();
@@ -513,4 +536,68 @@ fn other_failures_go_by_their_thresholds() {
     rig.answer("a", timed_out());
     assert_eq!(rig.backend("a").health, HealthState::Unhealthy);
     assert_eq!(Meaning::LABELS.len(), 12);
+}
+
+#[test]
+fn a_login_that_is_tried_again_is_waited_for_a_deadline_long() {
+    for (millis, holds) in [(249, true), (250, false)] {
+        let mut rig = healthy(three());
+        rig.ends("a", WatchEnd::Terminated);
+        let ended = rig.now;
+        rig.answer("a", passed());
+        rig.until_asked("a");
+        rig.now = ended + ms(millis);
+        rig.answer("a", passed());
+        assert_eq!((rig.now, rig.holds()), (ended + ms(millis), holds), "it answers, and lets nobody in for so long");
+    }
+}
+
+#[test]
+fn a_session_that_is_open_has_who_is_out_asked_at_once_and_no_other() {
+    let mut rig = healthy(three());
+    rig.open_session("b", standby(1, &[]));
+    assert!(!rig.started("b"), "it is fit, and the probe keeps its pace");
+    rig.late("b", 30);
+    rig.answer("b", passed());
+    rig.on_time("b");
+    assert!(!rig.started("b"));
+    rig.dies("b");
+    rig.after(ms(300));
+    rig.open_session("b", standby(1, &[]));
+    assert!(rig.started("b"), "its port is to be found open, too");
+}
+
+#[test]
+fn a_login_that_nobody_answers_begins_one_doubt() {
+    for error in [WatchError::Dial(DialError::TimedOut), WatchError::Login(LoginError::TimedOut)] {
+        let mut rig = healthy(three());
+        rig.ends("a", WatchEnd::Closed);
+        rig.answer("a", passed());
+        rig.after(ms(50));
+        rig.fails("a", error);
+        assert!(rig.started("a") && rig.holds(), "{error:?}");
+        rig.answer("a", passed());
+        rig.after(ms(50));
+        rig.fails("a", error);
+        assert_eq!((rig.started("a"), rig.way("pg").as_str()), (false, "a"), "the accept path has answered: {error:?}");
+    }
+}
+
+#[test]
+fn that_we_could_not_try_is_said_where_nothing_else_was_said() {
+    let own = WatchError::Dial(DialError::Local);
+    let mut rig = Rig::new(three());
+    rig.fails("b", own);
+    assert!(rig.server_words("b").contains("the session could not be tried"), "{}", rig.server_words("b"));
+    rig.fails("b", denied());
+    rig.fails("b", own);
+    assert!(rig.server_words("b").contains("the session is denied"), "{}", rig.server_words("b"));
+}
+
+#[test]
+fn who_is_fit_and_has_said_nothing_is_waited_for_and_that_is_said() {
+    let mut rig = Rig::new(three());
+    rig.fit(&["b"]);
+    assert_eq!(rig.server_reason("b"), "what it is in its cluster is waited for");
+    assert_eq!(rig.server_reason("a"), "no verdict yet");
 }

@@ -209,10 +209,9 @@ impl Keeper {
         match request {
             Request::Record { changes, events, reply } => self.record(now, changes, events, reply),
             Request::Find { query, reply } => {
-                let has_older = self.has_older();
-                let is_readable = !self.is_degraded();
+                let (oldest, is_readable) = (self.oldest(), !self.is_degraded());
                 let shown = self.shown;
-                self.jobs.extend(self.pages.ask(now.mono, query, reply, &self.ring, shown, has_older, is_readable));
+                self.jobs.extend(self.pages.ask(now.mono, query, reply, &self.ring, shown, oldest, is_readable));
             }
             Request::State(reply) => {
                 let _asker_gone = reply.send(self.state.clone());
@@ -245,8 +244,13 @@ impl Keeper {
 
     /// Whether the disk has events that the ring has no more.
     fn has_older(&self) -> bool {
+        self.ring.first_id().unwrap_or(self.next_id) > self.oldest()
+    }
+
+    /// The id of the oldest event that is kept anywhere; that of the next one, if there is none.
+    fn oldest(&self) -> u64 {
         let first = self.ring.first_id().unwrap_or(self.next_id);
-        self.kept.oldest.is_some_and(|oldest| oldest < first)
+        self.kept.oldest.map_or(first, |oldest| oldest.min(first))
     }
 
     const fn is_degraded(&self) -> bool {

@@ -107,7 +107,8 @@ impl Model {
 
     fn find(&self, filter: &Filter, after: Option<u64>, limit: usize) -> Vec<u64> {
         let wanted = |(_, (pool, kind)): &(&u64, &(PoolName, String))| {
-            filter.pool.as_ref().is_none_or(|p| p == pool) && filter.kind.as_ref().is_none_or(|k| k == kind)
+            filter.pool.as_ref().is_none_or(|p| p == pool)
+                && (filter.kinds.is_empty() || filter.kinds.iter().any(|k| k == kind))
         };
         match after {
             Some(after) => self.events.range(after + 1..).filter(wanted).map(|(id, _)| *id).take(limit).collect(),
@@ -159,7 +160,8 @@ fn run(ops: Vec<Op>) {
                 assert_eq!(store.state, model.state);
             }
             Op::Find { pool: at, kind: number, after, limit } => {
-                let filter = Filter { pool: at.map(pool), kind: number.map(kind), ..Filter::default() };
+                let filter =
+                    Filter { pool: at.map(pool), kinds: number.map(kind).into_iter().collect(), ..Filter::default() };
                 let after = after.map(u64::from);
                 let page = wait(store.handle.events(filter.clone(), after, limit.into())).unwrap();
                 let found: Vec<u64> = page.events.iter().map(|event| event.id).collect();

@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::shaky_disk::ShakyDisk;
 use super::{all, clock, close, event, ids, plan, wait, wall};
 use crate::model::{EventRecord, PoolName, StorePlan};
-use crate::store::handle::LIVE_MAX;
+use crate::store::handle::{ASK_AGAIN_AFTER, LIVE_MAX};
 use crate::store::keeper::RING_MAX;
 use crate::store::start::open_on;
-use crate::store::{Filter, Followed, Opened, Page, StoreHandle};
+use crate::store::{Filter, Followed, Looked, Opened, Page, StoreHandle};
 
 /// What each event brings, so that few of them are more than memory holds.
 const BIG: usize = 20_000;
@@ -78,6 +78,29 @@ fn pages_are_the_same_from_memory_and_from_disk() {
 }
 
 #[test]
+fn what_is_kept_nowhere_any_more_is_said_to_be_gone() {
+    let store = crate::store::open(&plan(), Duration::ZERO, clock()).unwrap();
+    let after = |id: u64| wait(store.handle.events(Filter::default(), Some(id), 1)).unwrap();
+    assert!(!after(0).is_cut, "nothing has happened");
+    for id in 1..=MANY {
+        store.handle.append(big(id));
+    }
+    let first = after(0).events[0].id;
+    assert!(first > 2, "memory has forgotten some: {first}");
+    let mut follow = store.handle.follow(Filter::default(), Some(1));
+    assert_eq!(wait(follow.next()), Some(Followed::Cut(1)), "whoever follows is told");
+    assert!(matches!(wait(follow.next()), Some(Followed::Event(event)) if event.id == first), "and has what is left");
+    assert!(after(0).is_cut && after(first - 2).is_cut);
+    assert!(!after(first - 1).is_cut && !after(MANY).is_cut);
+    assert!(!wait(store.handle.events(Filter::default(), None, 1)).unwrap().is_cut, "nothing was asked for");
+    // With a disk nothing is gone that memory has forgotten.
+    let store = open(&ShakyDisk::default(), &plan());
+    fill(&store.handle, 1, MANY);
+    assert!(!find(&store.handle, &Filter::default(), Some(0), 1).is_cut);
+    close(store);
+}
+
+#[test]
 fn what_only_the_disk_has_is_missing_and_said_to_be_while_it_fails() {
     let disk = ShakyDisk::default();
     let store = open(&disk, &plan());
@@ -93,6 +116,37 @@ fn what_only_the_disk_has_is_missing_and_said_to_be_while_it_fails() {
 }
 
 #[test]
+fn a_follower_of_what_only_the_disk_has_waits_for_the_disk_and_passes_over_nothing() {
+    let disk = ShakyDisk::default();
+    let store = open(&disk, &plan());
+    fill(&store.handle, 1, MANY);
+    disk.fail_writes(Some(std::io::ErrorKind::StorageFull));
+    assert!(!wait(store.handle.change(Vec::new(), vec![event("late", "p")])).unwrap().is_durable);
+    let mut follow = store.handle.follow(rare(), Some(0));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let early = tokio::time::timeout(3 * ASK_AGAIN_AFTER, follow.look()).await;
+        assert!(early.is_err(), "given while the disk fails: {early:?}");
+        disk.fail_writes(None);
+        let mut seen = Vec::new();
+        let all = async {
+            loop {
+                match follow.look().await {
+                    Some(Looked::Given(Followed::Event(event))) => seen.push(event.id),
+                    // Everything was looked at, also after a disk that did not answer.
+                    Some(Looked::Passed(id)) if id > MANY => break,
+                    Some(Looked::Passed(_)) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        tokio::time::timeout(super::DEADLINE, all).await.unwrap();
+        assert_eq!(seen, (1..=MANY / 50).map(|number| number * 50).collect::<Vec<_>>());
+    });
+    close(store);
+}
+
+#[test]
 fn times_and_kinds_narrow_the_search() {
     let store = open(&ShakyDisk::default(), &plan());
     let start = wall();
@@ -100,7 +154,7 @@ fn times_and_kinds_narrow_the_search() {
         store.handle.append(EventRecord::new(start + Duration::from_secs(second), kind));
     }
     wait(store.handle.change(Vec::new(), vec![EventRecord::new(start, "c")])).unwrap();
-    let kind = Filter { kind: Some("a".to_owned()), ..Filter::default() };
+    let kind = Filter { kinds: vec!["a".to_owned()], ..Filter::default() };
     assert_eq!(ids(&find(&store.handle, &kind, None, 10)), [1, 3]);
     let between = Filter {
         since: Some(start + Duration::from_secs(5)),

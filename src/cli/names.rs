@@ -1,0 +1,120 @@
+//! Names of pools and backends for a shell that completes: asked of the running daemon. Whoever presses Tab wants no error and
+//! no wait, so that a daemon that is not there, or does not answer at once, has no names.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+
+use crate::model::EVENT_KINDS;
+
+use super::{DEFAULT_CONFIG, Reach, connect_by};
+
+/// The longest that somebody who presses Tab waits.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// A pool.
+pub(super) fn pool() -> ArgValueCompleter {
+    ArgValueCompleter::new(|begun: &OsStr| offered(begun, |(pool, _)| vec![pool]))
+}
+
+/// A backend of any pool, without its pool's name.
+pub(super) fn backend() -> ArgValueCompleter {
+    ArgValueCompleter::new(|begun: &OsStr| offered(begun, |(_, backends)| backends))
+}
+
+/// A kind of event.
+pub(super) fn kind() -> ArgValueCompleter {
+    ArgValueCompleter::new(|begun: &OsStr| {
+        let kinds = EVENT_KINDS.iter().filter(|kind| begun.to_str().is_some_and(|begun| kind.starts_with(begun)));
+        kinds.map(CompletionCandidate::new).collect()
+    })
+}
+
+/// A backend, with its pool's name.
+pub(super) fn target() -> ArgValueCompleter {
+    ArgValueCompleter::new(|begun: &OsStr| offered(begun, |(pool, backends)| full(&pool, backends)))
+}
+
+/// The same, or a pool.
+pub(super) fn pool_or_target() -> ArgValueCompleter {
+    ArgValueCompleter::new(|begun: &OsStr| {
+        offered(begun, |(pool, backends)| {
+            let backends = full(&pool, backends);
+            std::iter::once(pool).chain(backends).collect()
+        })
+    })
+}
+
+fn full(pool: &str, backends: Vec<String>) -> Vec<String> {
+    backends.into_iter().map(|backend| format!("{pool}/{backend}")).collect()
+}
+
+/// What of all that `names` makes of the pools goes on as it was begun.
+fn offered(begun: &OsStr, names: impl Fn((String, Vec<String>)) -> Vec<String>) -> Vec<CompletionCandidate> {
+    let Some(begun) = begun.to_str() else { return Vec::new() };
+    let mut found: Vec<String> = known().into_iter().flat_map(names).filter(|name| name.starts_with(begun)).collect();
+    found.sort();
+    found.dedup();
+    found.into_iter().map(CompletionCandidate::new).collect()
+}
+
+fn known() -> Vec<(String, Vec<String>)> {
+    let reach = reach(std::env::args_os());
+    let client = connect_by(&reach, |_| true).ok();
+    client.and_then(|client| client.within(PATIENCE).names()).unwrap_or_default()
+}
+
+/// How to find the daemon, as far as that stands on the line which is being completed: it is all behind the first `--`.
+fn reach(words: impl Iterator<Item = OsString>) -> Reach {
+    let words = whole(words.skip_while(|word| word != "--").filter_map(|word| word.into_string().ok()));
+    let value = |option: &str| {
+        let apart = words.iter().position(|word| word == option).and_then(|at| words.get(at + 1)).map(String::as_str);
+        let together = || words.iter().find_map(|word| word.strip_prefix(option)?.strip_prefix('='));
+        apart.or_else(together).map(str::to_owned)
+    };
+    Reach {
+        admin: value("--admin").or_else(|| std::env::var("CHANGEOVER_ADMIN").ok()),
+        config: value("--config").map_or_else(|| PathBuf::from(DEFAULT_CONFIG), PathBuf::from),
+        token_file: value("--token-file").map(PathBuf::from),
+        ca_file: value("--ca-file").map(PathBuf::from),
+        is_quiet: true,
+    }
+}
+
+/// The words as they were written: bash takes them apart at each `:` and `=`.
+fn whole(parts: impl Iterator<Item = String>) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    let mut goes_on = false;
+    for part in parts {
+        let is_break = part == ":" || part == "=";
+        match words.last_mut() {
+            Some(last) if is_break || goes_on => last.push_str(&part),
+            Some(_) | None => words.push(part),
+        }
+        goes_on = is_break;
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::path::Path;
+
+    use super::reach;
+
+    #[test]
+    fn the_daemon_is_found_as_the_line_says_that_is_being_completed() {
+        let line = ["changeover", "--", "changeover", "drain", "--admin", "unix:/x", "--config=/y", "ord"];
+        let found = reach(line.into_iter().map(OsString::from));
+        assert_eq!(found.admin.as_deref(), Some("unix:/x"));
+        assert_eq!(found.config, Path::new("/y"));
+        assert_eq!(found.token_file, None);
+        let line =
+            ["changeover", "--", "changeover", "drain", "--admin", "http", ":", "//127.0.0.1", ":", "7072", "ord"];
+        let found = reach(line.into_iter().map(OsString::from));
+        assert_eq!(found.admin.as_deref(), Some("http://127.0.0.1:7072"), "as bash takes it apart");
+    }
+}
