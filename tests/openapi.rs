@@ -160,6 +160,8 @@ fn what_a_daemon_answers_is_what_the_document_says() {
         let template = parts.join("/").replace("/sessions/4000000000", "/sessions/{id}");
         let answer = world.send(method, path, "", body);
         assert_eq!(answer.status, status, "{method} {path}: {}", answer.body);
+        // As what is asked on a terminal is to end.
+        assert!(answer.body.strip_suffix('\n').is_some_and(|rest| !rest.ends_with('\n')), "{answer:?}");
         let key = (method.to_owned(), template);
         let operation = operations.get(&key).unwrap_or_else(|| panic!("{key:?} is not in the document"));
         answers.push((format!("{method} {path}"), schema(operation, status), answer.json()));
@@ -397,6 +399,90 @@ fn the_pick_is_the_choice_of_the_next_session() {
     }
 }
 
+/// Every route that takes a query, with queries that it does not take, each with what is said of one key.
+const BAD_QUERIES: &[(&str, &[(&str, &str, &str)])] = &[
+    (
+        "/api/v1/events",
+        &[
+            ("since=10m", "since", "`since`: `10m` is no time; write one such as 2026-11-21T10:00:00Z"),
+            ("until=now", "until", "`until`: `now` is no time; write one such as 2026-11-21T10:00:00Z"),
+            ("limit=1001", "limit", "`limit`: `1001` is no number from 1 to 1000"),
+            ("after=-1", "after", "`after`: `-1` is no number; write one from 0 on, such as 812"),
+            ("sinse=x", "sinse", "`sinse` is unknown; did you mean `since`?"),
+            ("limit=1&limit=2", "limit", "`limit`: `2` is its second value; write it once"),
+        ],
+    ),
+    (
+        "/api/v1/pools/{pool}/events",
+        &[
+            ("since=10m", "since", "`since`: `10m` is no time; write one such as 2026-11-21T10:00:00Z"),
+            ("pool=orders", "pool", "`pool` is unknown; known are backend, kind, since, until, limit, after"),
+        ],
+    ),
+    (
+        "/api/v1/events/stream",
+        &[
+            ("since=10m", "since", "`since`: `10m` is no time; write one such as 2026-11-21T10:00:00Z"),
+            ("limit=5", "limit", "`limit` is unknown; known are pool, backend, kind, since, until, after"),
+            ("pol=orders", "pol", "`pol` is unknown; did you mean `pool`?"),
+        ],
+    ),
+    (
+        "/api/v1/pools/{pool}/pick",
+        &[
+            ("client=nobody", "client", "`client`: `nobody` is no IP address; write one, such as 10.0.0.7"),
+            ("target=other", "target", "`target`: `other` is none of primary, standby, prefer-standby, any"),
+            (
+                "target=standby",
+                "target",
+                "`target`: `standby` is for a postgres pool, and orders is a tcp pool; leave it out",
+            ),
+            ("clint=10.0.0.7", "clint", "`clint` is unknown; did you mean `client`?"),
+        ],
+    ),
+    (
+        "/api/v1/sessions",
+        &[
+            ("limit=10001", "limit", "`limit`: `10001` is no number from 1 to 10000"),
+            ("after=first", "after", "`after`: `first` is no number; write one from 0 on, such as 812"),
+            ("colour=red", "colour", "`colour` is unknown; known are listener, pool, backend, after, limit"),
+        ],
+    ),
+];
+
+#[test]
+fn a_query_that_is_not_right_is_told_by_its_key_its_value_and_what_would_be_right() {
+    let world = World::start();
+    let document = world.document();
+    for ((method, path), operation) in operations(&document) {
+        let in_query = |parameter: &&Value| parameter["in"] == "query";
+        let parameters = operation["parameters"].as_array().map_or(&[][..], Vec::as_slice);
+        let known: Vec<&str> =
+            parameters.iter().filter(in_query).map(|parameter| parameter["name"].as_str().unwrap()).collect();
+        let cases = BAD_QUERIES.iter().find(|(of, _)| *of == path && method == "GET");
+        assert_eq!(cases.is_some(), !known.is_empty(), "{method} {path}");
+        let Some((_, cases)) = cases else { continue };
+        let path = path.replace("{pool}", "orders");
+        let ask = |query: &str| {
+            let answer = world.get(&format!("{path}?{query}"));
+            assert_eq!((answer.status, &answer.json()["code"]), (400, &json!("bad_query")), "{query}: {answer:?}");
+            answer.json()
+        };
+        for (query, key, message) in *cases {
+            let said = ask(query);
+            assert_eq!(said["detail"], *message, "{path}?{query}");
+            assert_eq!(said["errors"], json!([{ "field": key, "message": message }]), "{path}?{query}");
+        }
+        // What is described is what is known, and all that is wrong is told at once.
+        let said = ask("one=1&two=2");
+        let known = |key: &str| format!("`{key}` is unknown; known are {}", known.join(", "));
+        assert_eq!(said["detail"], format!("{}; {}", known("one"), known("two")));
+        assert_eq!(said["errors"].as_array().unwrap().len(), 2);
+    }
+    let answer = world.send("GET", "/api/v1/events/stream", "Last-Event-ID: x\r\n", "");
+    assert_eq!(answer.json()["detail"], "`Last-Event-ID`: `x` is no number of an event; write the last `id` that came");
+}
+
 #[test]
 fn whoever_is_passed_is_passed_for_a_reason() {
     let [a, b, mut c] = ["a", "b", "c"].map(Backend::start);
@@ -517,6 +603,7 @@ fn every_error_is_a_problem_with_a_code() {
         let what = format!("{method} {path} {headers:?} {shown}: {answer:?}");
         assert_eq!(answer.status, *status, "{what}");
         assert_eq!(answer.header("content-type"), "application/problem+json", "{what}");
+        assert!(answer.body.ends_with("}\n"), "{what}");
         let said = answer.json();
         assert_eq!((&said["code"], &said["status"]), (&json!(code), &json!(status)), "{what}");
         assert!(codes.contains(&said["code"]), "{code} is not in the document");

@@ -1,11 +1,11 @@
 //! Changes at run time: backends that are registered, changed and removed, and a pool's check and failover.
 
+use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
-use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::task::spawn_local;
 
@@ -15,6 +15,7 @@ use crate::store;
 
 use super::Admin;
 use super::access::Identity;
+use super::answer::Json;
 use super::audit::{self, Action};
 use super::body::{READ_MAX, bounded, not_json};
 use super::json::BackendView;

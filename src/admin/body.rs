@@ -76,7 +76,7 @@ impl Fields {
 
     /// All was taken: whatever was wrong is told.
     pub(super) fn finish(self) -> Result<(), Refused> {
-        if self.faults.is_empty() { Ok(()) } else { Err(Refused::of(self.faults)) }
+        if self.faults.is_empty() { Ok(()) } else { Err(Refused::of(Problem::InvalidBody, self.faults)) }
     }
 
     /// Something is wrong with the field `name`.

@@ -1,11 +1,10 @@
 //! The history, a page at a time.
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::Router;
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::failover::Refusal;
@@ -14,9 +13,11 @@ use crate::store::{Filter, PAGE_MAX};
 
 use super::Admin;
 use super::access::Identity;
+use super::answer::Json;
 use super::openapi::shapes::Event;
 use super::path::PoolPath;
 use super::problem::{Problem, Refused};
+use super::query::{Asked, Pairs};
 
 /// Events in one answer, unless the caller says otherwise.
 const LIMIT: usize = 100;
@@ -26,8 +27,7 @@ pub(super) fn routes() -> Router<Admin> {
 }
 
 /// Which events.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, IntoParams)]
 pub(super) struct Wanted {
     /// Those of this pool.
     pool: Option<String>,
@@ -36,37 +36,57 @@ pub(super) struct Wanted {
     /// One, or several with commas between them; `pool.*` is all that begin so.
     kind: Option<String>,
     /// Those from this time on, such as `2026-11-21T10:00:00Z`.
-    #[param(format = DateTime)]
-    since: Option<String>,
+    #[param(value_type = Option<String>, format = DateTime)]
+    since: Option<WallTime>,
     /// Those until this time.
-    #[param(format = DateTime)]
-    until: Option<String>,
+    #[param(value_type = Option<String>, format = DateTime)]
+    until: Option<WallTime>,
     /// So many at most; 100 unless it is said. A stream takes none.
     #[param(minimum = 1, maximum = 1000)]
-    pub(super) limit: Option<usize>,
+    limit: Option<usize>,
     /// Those with a higher number, oldest first; without it the newest.
     pub(super) after: Option<u64>,
 }
 
 impl Wanted {
-    /// The events that are meant and that `caller` may see, if the times are such.
-    pub(super) fn filter(&self, caller: &Identity) -> Option<Filter> {
-        let time = |text: &Option<String>| text.as_ref().map(|text| text.parse::<WallTime>()).transpose().ok();
-        Some(Filter {
+    const KEYS: &[&str] = &["pool", "backend", "kind", "since", "until", "limit", "after"];
+
+    /// All keys but `without`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with them.
+    pub(super) fn read(pairs: Pairs, without: Option<&str>) -> Result<Self, Refused> {
+        let known: Vec<&str> = Self::KEYS.iter().copied().filter(|key| Some(*key) != without).collect();
+        let mut asked = Asked::read(pairs, Problem::BadEventQuery, &known);
+        let wanted = Self {
+            pool: asked.text("pool"),
+            backend: asked.text("backend"),
+            kind: asked.text("kind"),
+            since: asked.time("since"),
+            until: asked.time("until"),
+            limit: asked.limit("limit", PAGE_MAX),
+            after: asked.number("after"),
+        };
+        asked.finish().map(|()| wanted)
+    }
+
+    /// The events that are meant and that `caller` may see.
+    pub(super) fn filter(&self, caller: &Identity) -> Filter {
+        Filter {
             pool: self.pool.as_deref().map(PoolName::from),
             pools: caller.pools.clone(),
             backend: self.backend.as_deref().map(BackendName::from),
             kinds: self.kind.iter().flat_map(|kinds| kinds.split(',')).map(str::to_owned).collect(),
-            since: time(&self.since)?,
-            until: time(&self.until)?,
-        })
+            since: self.since,
+            until: self.until,
+        }
     }
 }
 
 /// `GET /events`: newest last; `next` is what `after` is to be for what follows.
-async fn all(State(admin): State<Admin>, caller: Identity, wanted: Result<Query<Wanted>, QueryRejection>) -> Response {
-    let Ok(Query(wanted)) = wanted else { return Problem::BadEventQuery.into_response() };
-    find(&admin, &caller, wanted).await
+async fn all(State(admin): State<Admin>, caller: Identity, pairs: Pairs) -> Result<Response, Refused> {
+    find(&admin, &caller, Wanted::read(pairs, None)?).await
 }
 
 /// `GET /pools/{pool}/events`: the same of one pool.
@@ -74,16 +94,14 @@ async fn of_pool(
     State(admin): State<Admin>,
     caller: Identity,
     PoolPath(pool): PoolPath,
-    wanted: Result<Query<Wanted>, QueryRejection>,
-) -> Response {
-    match wanted {
-        // History outlives pools, so that one that is gone can be asked for.
-        Ok(_) if !is_or_was(&admin, &pool).await => Refused::from(Refusal::PoolNotFound(pool)).into_response(),
-        Ok(Query(wanted)) if wanted.pool.is_none() => {
-            find(&admin, &caller, Wanted { pool: Some(pool.to_string()), ..wanted }).await
-        }
-        Ok(_) | Err(_) => Problem::BadEventQuery.into_response(),
+    pairs: Pairs,
+) -> Result<Response, Refused> {
+    let wanted = Wanted::read(pairs, Some("pool"))?;
+    // History outlives pools, so that one that is gone can be asked for.
+    if !is_or_was(&admin, &pool).await {
+        return Err(Refusal::PoolNotFound(pool).into());
     }
+    find(&admin, &caller, Wanted { pool: Some(pool.to_string()), ..wanted }).await
 }
 
 /// What in `filter` is of nothing that is or was: a kind, a pool or a backend. A pool that the caller does not see is as one of
@@ -151,19 +169,11 @@ pub(super) struct Events<'a> {
     partial: bool,
 }
 
-async fn find(admin: &Admin, caller: &Identity, wanted: Wanted) -> Response {
+async fn find(admin: &Admin, caller: &Identity, wanted: Wanted) -> Result<Response, Refused> {
+    let filter = wanted.filter(caller);
+    check(admin, caller, &filter).await?;
     let limit = wanted.limit.unwrap_or(LIMIT);
-    let Some(filter) = wanted.filter(caller).filter(|_| (1..=PAGE_MAX).contains(&limit)) else {
-        return Problem::BadEventQuery.into_response();
-    };
-    if let Err(refused) = check(admin, caller, &filter).await {
-        return refused.into_response();
-    }
-    match admin.settings.store().events(filter, wanted.after, limit).await {
-        Ok(page) => {
-            let events = page.events.iter().map(AsRef::as_ref).collect();
-            Json(Events { events, next: page.next, partial: page.is_partial }).into_response()
-        }
-        Err(refused) => Problem::from(refused).into_response(),
-    }
+    let page = admin.settings.store().events(filter, wanted.after, limit).await.map_err(Problem::from)?;
+    let events = page.events.iter().map(AsRef::as_ref).collect();
+    Ok(Json(Events { events, next: page.next, partial: page.is_partial }).into_response())
 }

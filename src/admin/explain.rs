@@ -1,10 +1,10 @@
 //! Questions about a pool's choice, which change nothing: why it is so, and whether it should be another.
 
+use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -14,6 +14,7 @@ use crate::model::{Applied, BackendName, BackendStatus, MonoTime, PushedVerdict}
 use crate::sys::Clock;
 
 use super::Admin;
+use super::answer::Json;
 use super::body::{Body, Fields, READ_MAX};
 use super::json::BackendView;
 use super::path::PoolPath;

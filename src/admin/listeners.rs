@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
-use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -14,6 +14,7 @@ use crate::telemetry::ListenerMetrics;
 
 use super::Admin;
 use super::access::Identity;
+use super::answer::Json;
 
 pub(super) fn routes() -> Router<Admin> {
     Router::new().route("/api/v1/listeners", get(list))

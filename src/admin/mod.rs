@@ -3,6 +3,7 @@
 //! decide nor those who move bytes wait for a signature to be checked or a page to be written.
 
 mod access;
+mod answer;
 mod audit;
 mod backends;
 mod body;
@@ -18,6 +19,7 @@ mod orders;
 mod path;
 mod pick;
 mod problem;
+mod query;
 mod routes;
 mod sessions;
 mod stream;

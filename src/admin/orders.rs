@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::{MethodRouter, post, put};
-use axum::{Json, Router};
 use serde_json::{Map, Value, json};
 
 use crate::failover::{Change, Order, Refusal, Transition};
@@ -17,6 +17,7 @@ use crate::routing::Done;
 
 use super::Admin;
 use super::access::Identity;
+use super::answer::Json;
 use super::audit::{self, Action};
 use super::body::{Body, Fields, READ_MAX};
 use super::json::{BackendView, PoolView};

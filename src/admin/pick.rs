@@ -3,19 +3,20 @@
 
 use std::net::IpAddr;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::Router;
+use axum::extract::State;
 use axum::routing::get;
-use axum::{Json, Router};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::failover::{Arrival, NoRoute, PoolRoutes, Refusal, Route, client_key};
 use crate::model::{BackendId, BackendStatus, PoolKind, PoolStatus, Target, WhenDown, quote};
 
 use super::Admin;
+use super::answer::Json;
 use super::path::PoolPath;
 use super::problem::{Problem, Refused};
+use super::query::{self, Pairs};
 use super::tag;
 
 /// So many backends are told of at most where none may serve.
@@ -29,13 +30,29 @@ pub(super) fn routes() -> Router<Admin> {
 }
 
 /// Whose choice.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, IntoParams)]
 pub(super) struct Asked {
     /// What the session wants, in a postgres pool: `primary` (unless it is said), `standby`, `prefer-standby` or `any`.
-    target: Option<String>,
+    #[param(value_type = Option<String>)]
+    target: Option<Target>,
     /// The client's IP address, by which a pool with `source-hash` chooses. Without it the client is one over a Unix socket.
-    client: Option<String>,
+    #[param(value_type = Option<String>)]
+    client: Option<IpAddr>,
+}
+
+impl Asked {
+    const KEYS: &[&str] = &["target", "client"];
+
+    fn read(pairs: Pairs, pool: &PoolStatus) -> Result<Self, Refused> {
+        let mut asked = query::Asked::read(pairs, Problem::BadPickQuery, Self::KEYS);
+        let target = asked.text("target").map(|target| self::target(&target, pool));
+        let target = target.transpose().unwrap_or_else(|wrong| {
+            asked.wrong("target", wrong);
+            None
+        });
+        let client = asked.value("client", "IP address; write one, such as 10.0.0.7", |text| text.parse().ok());
+        asked.finish().map(|()| Self { target, client })
+    }
 }
 
 /// The choice.
@@ -65,13 +82,7 @@ struct PassedView {
 }
 
 /// `GET /pools/{pool}/pick`.
-async fn pick(
-    State(admin): State<Admin>,
-    PoolPath(name): PoolPath,
-    asked: Result<Query<Asked>, QueryRejection>,
-) -> Result<Json<PickView>, Refused> {
-    let bad = |detail: String| Refused::because(Problem::BadPickQuery, detail);
-    let Query(asked) = asked.map_err(|_| Problem::BadPickQuery)?;
+async fn pick(State(admin): State<Admin>, PoolPath(name): PoolPath, pairs: Pairs) -> Result<Json<PickView>, Refused> {
     let gone = || Refusal::PoolNotFound(name.clone());
     let of_one_table = of_one_table(
         || {
@@ -83,18 +94,14 @@ async fn pick(
     );
     let (status, published) = of_one_table.await?;
     let status = status.ok_or_else(gone)?;
-    let target = asked.target.as_deref().map(|target| self::target(target, &status)).transpose().map_err(bad)?;
-    let client = asked.client.as_deref().map(|client| {
-        let wrong = |_| bad(format!("client: {} is no IP address; write one, such as 10.0.0.7", quote(client)));
-        client.parse::<IpAddr>().map_err(wrong)
-    });
+    let Asked { target, client } = Asked::read(pairs, &status)?;
     let routes = published.table.pools.get(&name).ok_or_else(gone)?;
     let live = published.live.pools.get(&name).ok_or_else(gone)?;
     let arrival = Arrival {
         target,
         turn: live.coming_turn(),
         will_wait: false,
-        client: client_key(client.transpose()?),
+        client: client_key(client),
         // A draw, as a session has one of its own.
         chance: tag::hash(&admin.clock.now().as_nanos().to_le_bytes()),
         tried: &[],
@@ -107,10 +114,13 @@ async fn pick(
 
 fn target(text: &str, pool: &PoolStatus) -> Result<Target, String> {
     let all = Target::LABELS.join(", ");
-    let target = Target::from_label(text).ok_or_else(|| format!("target: {} is none of {all}", quote(text)))?;
+    let target = Target::from_label(text).ok_or_else(|| format!("`target`: {} is none of {all}", quote(text)))?;
     match pool.kind {
         PoolKind::Postgres => Ok(target),
-        PoolKind::Tcp => Err(format!("target: {} is a tcp pool, which knows no targets; leave it out", pool.name)),
+        PoolKind::Tcp => {
+            let tcp = &pool.name;
+            Err(format!("`target`: {} is for a postgres pool, and {tcp} is a tcp pool; leave it out", quote(text)))
+        }
     }
 }
 

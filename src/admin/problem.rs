@@ -12,6 +12,8 @@ use crate::failover::Refusal;
 use crate::model::quote;
 use crate::settings::{FieldFault, RejectCode, Rejected};
 
+use super::answer;
+
 /// The type of every error.
 pub(super) const PROBLEM: &str = "application/problem+json";
 
@@ -256,7 +258,7 @@ impl IntoResponse for Problem {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Code(pub(super) &'static str);
 
-/// What is wrong with one field of a body.
+/// What is wrong with one field of a body, or one key of a query.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct Fault {
     /// Its name.
@@ -296,10 +298,10 @@ impl Refused {
         Self { is_noted: true, ..self }
     }
 
-    /// For what is wrong with fields of the body.
-    pub(super) fn of(faults: Vec<Fault>) -> Self {
+    /// For what is wrong with fields of the body or keys of the query.
+    pub(super) fn of(problem: Problem, faults: Vec<Fault>) -> Self {
         let all: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
-        Self { problem: Problem::InvalidBody, detail: Some(all.join("; ")), faults, is_noted: false }
+        Self { problem, detail: Some(all.join("; ")), faults, is_noted: false }
     }
 }
 
@@ -338,7 +340,7 @@ impl From<Rejected> for Refused {
             RejectCode::LimitReached => Problem::LimitReached,
         };
         let fault = |FieldFault { field, message }| Fault::new(&field, message);
-        Self { problem, ..Self::of(rejected.faults.into_iter().map(fault).collect()) }
+        Self::of(problem, rejected.faults.into_iter().map(fault).collect())
     }
 }
 
@@ -353,7 +355,7 @@ impl IntoResponse for Refused {
         if !self.faults.is_empty() {
             body["errors"] = serde_json::json!(self.faults);
         }
-        let mut response = (status, [(CONTENT_TYPE, PROBLEM)], body.to_string()).into_response();
+        let mut response = (status, answer::of_type(PROBLEM, body.to_string())).into_response();
         if !self.is_noted {
             response.extensions_mut().insert(Code(code));
         }

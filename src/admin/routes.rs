@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS};
@@ -11,7 +12,6 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
-use axum::{Json, Router};
 use hyper::body::Frame;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -22,6 +22,7 @@ use crate::store::StoreFigures;
 
 use super::Admin;
 use super::access::Identity;
+use super::answer::Json;
 use super::json::PoolView;
 use super::path::PoolPath;
 use super::problem::{self, Problem};

@@ -1,11 +1,10 @@
 //! The table of sessions, and closing one.
 
-use axum::Json;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
@@ -14,8 +13,10 @@ use crate::sys::Clock;
 
 use super::Admin;
 use super::access::Identity;
+use super::answer::Json;
 use super::audit::{self, Action};
 use super::problem::{Problem, Refused};
+use super::query::{Asked, Pairs};
 
 /// Sessions in one answer, unless the caller says otherwise.
 const LIMIT: usize = 1_000;
@@ -23,8 +24,7 @@ const LIMIT: usize = 1_000;
 const LIMIT_MAX: usize = 10_000;
 
 /// Which sessions.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, IntoParams)]
 pub(super) struct Filter {
     /// Those that came through this listener.
     listener: Option<String>,
@@ -37,6 +37,22 @@ pub(super) struct Filter {
     /// So many at most; 1000 unless it is said.
     #[param(minimum = 1, maximum = 10_000)]
     limit: Option<usize>,
+}
+
+impl Filter {
+    const KEYS: &[&str] = &["listener", "pool", "backend", "after", "limit"];
+
+    fn read(pairs: Pairs) -> Result<Self, Refused> {
+        let mut asked = Asked::read(pairs, Problem::BadQuery, Self::KEYS);
+        let filter = Self {
+            listener: asked.text("listener"),
+            pool: asked.text("pool"),
+            backend: asked.text("backend"),
+            after: asked.number("after"),
+            limit: asked.limit("limit", LIMIT_MAX),
+        };
+        asked.finish().map(|()| filter)
+    }
 }
 
 /// A session as the API shows it.
@@ -74,16 +90,9 @@ impl SessionView {
 }
 
 /// `GET /sessions`: by number, a page at a time; `next` is what `after` is to be for the next page, or null.
-pub(super) async fn list(
-    State(admin): State<Admin>,
-    caller: Identity,
-    filter: Result<Query<Filter>, QueryRejection>,
-) -> Response {
-    let Ok(Query(filter)) = filter else { return Problem::BadQuery.into_response() };
+pub(super) async fn list(State(admin): State<Admin>, caller: Identity, pairs: Pairs) -> Result<Response, Refused> {
+    let filter = Filter::read(pairs)?;
     let limit = filter.limit.unwrap_or(LIMIT);
-    if limit == 0 || limit > LIMIT_MAX {
-        return Problem::BadQuery.into_response();
-    }
     let is = |wanted: &Option<String>, name: &str| wanted.as_ref().is_none_or(|wanted| wanted == name);
     let sessions = admin.registry.sessions(SessionId(filter.after.unwrap_or(0)), limit, |facts| {
         caller.sees(Some(&facts.backend.pool))
@@ -93,7 +102,7 @@ pub(super) async fn list(
     });
     let next = sessions.last().filter(|_| sessions.len() == limit).map(|last| last.id.0);
     let views: Vec<SessionView> = sessions.iter().map(|session| SessionView::new(session, &admin.clock)).collect();
-    Json(json!({ "sessions": views, "next": next })).into_response()
+    Ok(Json(json!({ "sessions": views, "next": next })).into_response())
 }
 
 /// `DELETE /sessions/{id}`: both sides are reset.

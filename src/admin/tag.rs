@@ -1,10 +1,12 @@
 //! Entity tags, by which what a caller knows already is not sent again.
 
-use axum::http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use axum::http::header::{ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::model::Generation;
+
+use super::answer;
 
 /// FNV-1a over `bytes`, which tells two versions of an answer apart and need not do more.
 pub(super) fn hash(bytes: &[u8]) -> u64 {
@@ -27,5 +29,5 @@ pub(super) fn answer(asked: &HeaderMap, generation: Generation, telling: &str, j
     if is_known(asked, &tag) {
         return (StatusCode::NOT_MODIFIED, [(ETAG, tag)]).into_response();
     }
-    ([(CONTENT_TYPE, "application/json")], [(ETAG, tag)], json).into_response()
+    ([(ETAG, tag)], answer::written(json)).into_response()
 }

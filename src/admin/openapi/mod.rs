@@ -8,8 +8,6 @@ pub(super) mod shapes;
 use std::collections::BTreeSet;
 
 use axum::Router;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
@@ -22,6 +20,7 @@ use crate::model::{
 
 use super::Admin;
 use super::access::{Need, ROUTES, Route};
+use super::answer;
 use super::problem::Problem;
 use operations::{Answer, Body, Operation};
 use shapes::Shapes;
@@ -32,12 +31,7 @@ const SCHEMAS: &str = "#/components/schemas/";
 pub(super) fn routes() -> Router<Admin> {
     // It is the same as long as the daemon lives.
     let text = document().to_string();
-    let answer = move || async move { answer(text) };
-    Router::new().route("/api/v1/openapi.json", get(answer))
-}
-
-fn answer(text: String) -> Response {
-    ([(CONTENT_TYPE, "application/json")], text).into_response()
+    Router::new().route("/api/v1/openapi.json", get(move || async move { answer::written(text) }))
 }
 
 /// The document.

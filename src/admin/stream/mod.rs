@@ -8,21 +8,22 @@ mod hub;
 mod subscription;
 
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
 
-use crate::store::{Filter, Refused};
+use crate::model::quote;
+use crate::store::{self, Filter};
 
 use super::Admin;
 use super::access::{Identity, Peer, Standing};
 use super::events::{self, Wanted as Asked};
 use super::lease::Lease;
-use super::problem::Problem;
+use super::problem::{Problem, Refused};
+use super::query::Pairs;
 
 use hub::NoPlace;
 pub(super) use hub::Place;
@@ -41,31 +42,24 @@ async fn follow(
     Extension(peer): Extension<Peer>,
     Extension(lease): Extension<Lease>,
     headers: HeaderMap,
-    asked: Result<Query<Asked>, QueryRejection>,
-) -> Response {
-    let Ok(Query(asked)) = asked else { return Problem::BadEventQuery.into_response() };
+    pairs: Pairs,
+) -> Result<Response, Refused> {
     // A page is as long as is asked for; a stream has no length.
-    let (Some(filter), None) = (asked.filter(&caller), asked.limit) else {
-        return Problem::BadEventQuery.into_response();
-    };
-    if let Err(refused) = events::check(&admin, &caller, &filter).await {
-        return refused.into_response();
-    }
-    let Ok(seen) = last_seen(&headers) else { return Problem::BadEventQuery.into_response() };
+    let asked = Asked::read(pairs, Some("limit"))?;
+    let filter = asked.filter(&caller);
+    events::check(&admin, &caller, &filter).await?;
+    let seen = last_seen(&headers)?;
     // A browser that comes back asks for the same page again, and knows better by then.
     let had = seen.or(asked.after);
     let wanted = Wanted { is_resumed: had.is_some(), filter };
     let after = had.or(wanted.filter.since.map(|_| 0));
-    let after = match known(&admin.streams, after).await {
-        Ok(after) => after,
-        Err(refused) => return Problem::from(refused).into_response(),
-    };
+    let after = known(&admin.streams, after).await.map_err(Problem::from)?;
     let place_of = caller.place(&peer);
     let standing = Standing::new(&admin.access, peer, &headers, caller);
     let place = match admin.streams.place(&place_of) {
         Ok(place) => place,
-        Err(NoPlace::Full) => return Problem::TooManySubscribers.into_response(),
-        Err(NoPlace::FullOfCaller) => return Problem::TooManyStreams.into_response(),
+        Err(NoPlace::Full) => return Err(Problem::TooManySubscribers.into()),
+        Err(NoPlace::FullOfCaller) => return Err(Problem::TooManyStreams.into()),
     };
     let subscription =
         Subscription::new(admin.streams.clone(), wanted, after, lease.stream(place)).for_as_long_as(standing);
@@ -75,20 +69,24 @@ async fn follow(
         // Whatever else the caller wants, it wants on another connection: this one has no deadline.
         (CONNECTION, HeaderValue::from_static("close")),
     ];
-    (headers, Body::new(Text::new(subscription))).into_response()
+    Ok((headers, Body::new(Text::new(subscription))).into_response())
 }
 
 /// The number in `Last-Event-ID`, if there is one.
-fn last_seen(headers: &HeaderMap) -> Result<Option<u64>, ()> {
-    match headers.get("last-event-id") {
-        Some(id) if !id.is_empty() => Ok(Some(id.to_str().map_err(drop)?.trim().parse().map_err(drop)?)),
-        Some(_) | None => Ok(None),
-    }
+fn last_seen(headers: &HeaderMap) -> Result<Option<u64>, Refused> {
+    let Some(id) = headers.get("last-event-id").filter(|id| !id.is_empty()) else { return Ok(None) };
+    let number = id.to_str().ok().and_then(|id| id.trim().parse().ok());
+    let wrong = || {
+        let id = String::from_utf8_lossy(id.as_bytes());
+        let detail = format!("`Last-Event-ID`: {} is no number of an event; write the last `id` that came", quote(&id));
+        Refused::because(Problem::BadEventQuery, detail)
+    };
+    number.map(Some).ok_or_else(wrong)
 }
 
 /// `after`, or the beginning if no event of that number has happened: it is of another history, as of a daemon without a
 /// `state_dir` that was started anew, and everything in this one is news.
-async fn known(streams: &Streams, after: Option<u64>) -> Result<Option<u64>, Refused> {
+async fn known(streams: &Streams, after: Option<u64>) -> Result<Option<u64>, store::Refused> {
     let Some(after) = after.filter(|after| *after > 0) else { return Ok(after) };
     let newest = streams.store().events(Filter::default(), None, 1).await?.next;
     Ok(Some(if after > newest { 0 } else { after }))
