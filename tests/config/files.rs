@@ -1,5 +1,6 @@
 //! The files in `config/`, the reference and the schema.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 
 use changeover::config::{SourceError, Sources, describe, json_schema, load, parse, reference};
@@ -25,6 +26,42 @@ fn every_file_that_comes_with_the_program_is_right() {
         }
         assert!(!described.contains(SECRET));
     }
+}
+
+/// A fresh machine, where nothing is set or there, and what was looked for on it.
+#[derive(Default)]
+struct Fresh(RefCell<Vec<String>>);
+
+impl Sources for Fresh {
+    fn env(&self, name: &str) -> Result<String, SourceError> {
+        // What systemd may set is looked for whatever the file says.
+        if name != "STATE_DIRECTORY" {
+            self.0.borrow_mut().push(name.to_owned());
+        }
+        Err(SourceError::Unset)
+    }
+
+    fn file(&self, path: &str) -> Result<String, SourceError> {
+        self.0.borrow_mut().push(path.to_owned());
+        Err(SourceError::Unreadable("No such file or directory (os error 2)".to_owned()))
+    }
+}
+
+#[test]
+fn what_is_wanted_of_a_fresh_machine_is_said_at_the_top_of_the_file() {
+    let mut wanting = 0;
+    for (path, text) in good_files() {
+        let (fresh, top) = (Fresh::default(), text.split("\n\n").next().unwrap());
+        let is_right = parse("test.toml", &text, &fresh).is_ok();
+        let looked_for = fresh.0.take();
+        assert_eq!(is_right, looked_for.is_empty(), "{}: {looked_for:?}", path.display());
+        assert_eq!(top.contains("\n# First: "), !is_right, "{}", path.display());
+        for name in &looked_for {
+            assert!(top.contains(name.as_str()), "{} does not say at its top that it takes {name}", path.display());
+        }
+        wanting += usize::from(!is_right);
+    }
+    assert_eq!(wanting, 3);
 }
 
 #[test]
