@@ -279,6 +279,21 @@ fn events_are_posted_in_order_signed_and_as_the_history_has_them() {
 }
 
 #[test]
+fn a_secret_from_a_file_is_what_stands_in_it_less_one_newline_at_its_end() {
+    for end in ["", "\n", "\r\n"] {
+        let ([a, b], receiver) = (two(), Receiver::start(Mood::Answers(204)));
+        let dir = tempfile::tempdir().expect("a directory");
+        let secret = dir.path().join("pager.secret");
+        std::fs::write(&secret, format!("{SECRET}{end}")).expect("written");
+        let from_file = format!("{{ file = \"{}\" }}", secret.display());
+        let home = Home::new(&[&a, &b], &hook("pager", &receiver, "").replace(&format!("\"{SECRET}\""), &from_file));
+        let daemon = home.start();
+        home.toggle(&daemon, 1);
+        assert!(receiver.wait(1).iter().all(is_signed), "{end:?}: {:?}", receiver.posts());
+    }
+}
+
+#[test]
 fn whatever_a_receiver_does_it_gets_all_of_them_in_order_once_it_takes_them() {
     for mood in [Mood::Answers(500), Mood::Asks, Mood::Hangs] {
         let ([a, b], receiver) = (two(), Receiver::start(mood));

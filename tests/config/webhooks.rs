@@ -26,6 +26,10 @@ const BEHIND: &[(&str, &[&str])] = &[
     ("timeout = '2m'", &["8:11 `timeout` is too long; \"60s\" is the most"]),
     ("give_up_after = 5", &["8:17 `give_up_after`: `5` has no unit"]),
     ("secret = ''", &["8:10 `secret`: the value (not shown) is empty"]),
+    (
+        "secret = \"two\\nlines\"",
+        &["8:10 `secret`: the value (not shown) has more than one line, or what cannot be seen; it must be"],
+    ),
     ("ca_file = '/no'", &["8:11 `ca_file`: the file cannot be read: No such file"]),
     ("urls = 'x'", &["8:1 unknown key `urls` in [webhooks.pager]; did you mean `url`?"]),
     ("[webhooks.none]", &["8:1 [webhooks.none] has no `url`; write url = \"https://hooks.example.net/changeover\""]),

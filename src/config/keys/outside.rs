@@ -60,7 +60,7 @@ keys! {
             "Only the events of these pools; empty is all, and those of no pool.",
             "One receiver for everything is where most begin.";
         SECRET = "secret", Kind::Secret, Preset::Optional("{ file = \"/etc/changeover/pager.secret\" }"),
-            "What each post is signed with (HMAC-SHA-256 of its time and its body), so that the receiver knows who sent it. Never printed.",
+            "What each post is signed with (HMAC-SHA-256 of its time and its body), so that the receiver knows who sent it: one line of visible characters. One newline at the end of a file is not part of it, so that a file that an editor or `openssl rand -hex 32` has written may be named as it is. Never printed.",
             "Left out: they are not signed, for receivers that look at no signature.";
         WEBHOOK_FORMAT = "format", Kind::Word(WebhookFormat::LABELS), Preset::Text("json"),
             "What is posted: json (the event as the API shows it), slack (a text, as Slack, Mattermost and others take it) or alertmanager (alerts, which end when the pool or the backend is well again).",
