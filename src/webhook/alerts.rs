@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::model::{EventRecord, WallTime};
+use crate::store::Page;
 
 use super::present::{Present, Stands};
 use super::text;
@@ -98,7 +99,7 @@ pub(super) struct Lasting {
 
 impl Lasting {
     /// `event` has happened and was posted. `false` if there is no room for the alert that it begins.
-    pub(super) fn learn(&mut self, event: &Arc<EventRecord>) -> bool {
+    fn learn(&mut self, event: &Arc<EventRecord>) -> bool {
         let mut is_known = true;
         for (begins, name, severity, ends) in LASTING {
             let labels = || alert(event, name, severity, event.time).labels;
@@ -113,6 +114,20 @@ impl Lasting {
             }
         }
         is_known
+    }
+
+    /// Learns what `page`, which was asked for after what was read, has up to `done`. Returns for how many alerts there was no
+    /// room. A page that is not whole is read once more, and they are counted then.
+    pub(super) fn read(&mut self, page: &Page, done: u64) -> u64 {
+        let mut left_out = 0;
+        for event in page.events.iter().filter(|event| event.id <= done) {
+            left_out += u64::from(!self.learn(event));
+        }
+        if page.is_partial {
+            return 0;
+        }
+        self.read_to = page.next.min(done).max(self.read_to);
+        left_out
     }
 
     /// What is to be told of them at `now`: what still holds lasts on, and what is over by what is `present` ends. Of what nobody
@@ -157,6 +172,7 @@ mod tests {
 
     use super::{LASTING, LASTING_MAX, Lasting, lasting_kinds, of};
     use crate::model::{EVENT_KINDS, EventRecord, HealthState, PoolState, WallTime};
+    use crate::store::Page;
     use crate::webhook::present::Present;
     use crate::webhook::present::tests::orders;
 
@@ -234,6 +250,32 @@ mod tests {
             let gone = told(&lasting.again(&Present::default(), at(now)));
             assert_eq!((gone.len(), &gone[0]["endsAt"]), (1, &json!(now)), "{begins}: its pool is gone");
         }
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_counted_once_however_often_its_page_is_read() {
+        let of = |number: usize| {
+            let mut event = event("backend.unhealthy");
+            (event.id, event.backend) = (number as u64, Some(format!("b{number}").as_str().into()));
+            Arc::new(event)
+        };
+        let last = LASTING_MAX as u64 + 7;
+        let whole = Page { events: (1..LASTING_MAX + 8).map(of).collect(), next: last, ..Page::default() };
+        // Its older half is on a disk that does not answer.
+        let newer = whole.events[LASTING_MAX / 2..].to_vec();
+        let partial = Page { events: newer, is_partial: true, ..whole.clone() };
+        let mut lasting = Lasting::default();
+        for _ in 0..3 {
+            assert_eq!((lasting.read(&partial, last), lasting.read_to), (0, 0));
+        }
+        assert_eq!(lasting.begun.len(), LASTING_MAX / 2 + 7, "what is there is told again");
+        assert_eq!(
+            (lasting.read(&whole, last - 2), lasting.read_to),
+            (7, last - 2),
+            "the two that follow have a place"
+        );
+        let rest = Page { events: whole.events[LASTING_MAX + 5..].to_vec(), ..whole };
+        assert_eq!((lasting.read(&rest, last), lasting.read_to), (0, last));
     }
 
     #[test]

@@ -180,15 +180,11 @@ impl Feed {
             let Ok(page) = self.work.store.events(wanted.clone(), Some(lasting.read_to), PAGE_MAX).await else {
                 return;
             };
-            for event in page.events.iter().filter(|event| event.id <= done) {
-                if !lasting.learn(event) {
-                    self.work.metrics.not_renewed.inc();
-                }
-            }
-            if page.is_partial || page.next <= lasting.read_to {
+            let before = lasting.read_to;
+            self.work.metrics.not_renewed.inc_by(lasting.read(&page, done));
+            if lasting.read_to <= before {
                 return;
             }
-            lasting.read_to = page.next.min(done);
         }
     }
 
