@@ -455,11 +455,26 @@ fn drains_pins_and_pauses_outlive_a_restart() {
     let third = Ordered::start(&text);
     assert_eq!(visit(world.listener).expect("served"), "b", "it is pinned still");
     assert_eq!((&world.get("/pools/orders")["pinned"], failovers(&world)), (&json!("b"), 6), "and no new failover");
+    // And who ordered it, and when: that of the event, and not of this process.
+    let ordered = |world: &World, rule: &str| {
+        let explained = world.get("/pools/orders/explain");
+        let rules = explained["rules"].as_array().unwrap();
+        let rule = rules.iter().find(|one| one["rule"] == rule).unwrap_or_else(|| panic!("no {rule}: {explained}"));
+        (rule["by"].clone(), rule["ordered_at"].clone())
+    };
+    let when = |world: &World, kind: &str| world.events(&format!("kind={kind}"), 100).pop().unwrap()["time"].clone();
+    let pin = world.get("/pools/orders");
+    assert_eq!((&pin["pinned_by"], &pin["pinned_at"]), (&json!("ops"), &when(&world, "pool.failover")));
+    assert_eq!(ordered(&world, "pinned"), (json!("ops"), pin["pinned_at"].clone()));
     third.give(Order::Failback { pool: pool() });
+    assert_eq!(world.get("/pools/orders")["pinned_by"], Value::Null);
     let pause = Duration::from_secs(600);
     assert!(third.give(Order::Pause { pool: pool(), until: Some(third.now() + pause) }).is_durable);
     third.stop();
     let fourth = Ordered::start(&text);
+    let paused = world.get("/pools/orders");
+    assert_eq!((&paused["paused_by"], &paused["paused_at"]), (&json!("ops"), &when(&world, "pool.paused")));
+    assert_eq!(ordered(&world, "paused"), (json!("ops"), paused["paused_at"].clone()));
     let status = fourth.answered(fourth.daemon.control().pool(pool())).unwrap().unwrap();
     let until = status.paused.expect("it is paused still").until.expect("for a time");
     let left = until.since(fourth.now());

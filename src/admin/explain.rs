@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::failover::Refusal;
-use crate::model::{Applied, BackendName, BackendStatus, MonoTime, PushedVerdict};
+use crate::model::{Applied, BackendName, BackendStatus, MonoTime, PushedVerdict, Rule};
 use crate::sys::Clock;
 
 use super::Admin;
@@ -79,14 +79,24 @@ struct RuleView {
     sentence: &'static str,
     detail: String,
     at: Option<String>,
+    /// Who ordered it, and when, be it before a restart; null of what nobody ordered.
+    by: Option<String>,
+    ordered_at: Option<String>,
 }
 
 fn rules(list: Vec<Applied>, clock: &Clock) -> Vec<RuleView> {
-    let view = |applied: Applied| RuleView {
-        rule: applied.rule.label(),
-        sentence: applied.rule.sentence(),
-        detail: applied.detail,
-        at: applied.at.map(|at| clock.timestamp(at)),
+    let view = |applied: Applied| {
+        let ordered_at = applied.by.as_ref().map(|by| by.at.to_string());
+        // What is left of a pause counts from the start of the process, a pin from the order.
+        let since = ordered_at.clone().filter(|_| applied.rule == Rule::Pinned);
+        RuleView {
+            rule: applied.rule.label(),
+            sentence: applied.rule.sentence(),
+            detail: applied.detail,
+            at: since.or_else(|| applied.at.map(|at| clock.timestamp(at))),
+            by: applied.by.map(|by| by.actor.to_string()),
+            ordered_at,
+        }
     };
     list.into_iter().map(view).collect()
 }

@@ -21,8 +21,14 @@ pub(super) struct PoolView {
     active: Vec<String>,
     standby: Vec<String>,
     paused: bool,
+    /// Who ordered that, and when, be it before a restart; null while it is not so.
+    paused_by: Option<String>,
+    paused_at: Option<String>,
     held: usize,
     pinned: Option<String>,
+    /// The same.
+    pinned_by: Option<String>,
+    pinned_at: Option<String>,
     last_failover: FailoverView,
     backends: Vec<BackendView>,
 }
@@ -103,7 +109,11 @@ impl PoolView {
             standby: named(&|backend| backend.eligible && !backend.active),
             paused: pool.paused.is_some(),
             held: live.pools.get(&pool.name).map_or(0, |live| live.held()),
+            paused_by: pool.paused_by.as_ref().map(|by| by.actor.to_string()),
+            paused_at: pool.paused_by.as_ref().map(|by| by.at.to_string()),
             pinned: pool.pinned.as_ref().map(ToString::to_string),
+            pinned_by: pool.pinned_by.as_ref().map(|by| by.actor.to_string()),
+            pinned_at: pool.pinned_by.as_ref().map(|by| by.at.to_string()),
             last_failover: pool.last_failover.as_ref().map_or_else(FailoverView::default, |last| FailoverView {
                 time: Some(clock.timestamp(last.at)),
                 from: Some(last.from.iter().map(ToString::to_string).collect()),

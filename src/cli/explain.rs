@@ -50,11 +50,24 @@ fn rules_lines(rules: &[Value], answer: &Value) -> String {
         if last.as_ref() != Some(&sentence) {
             page.push_str(&wrapped(&format!("{IN}{sentence}")));
         }
-        let when = rule["at"].as_str().map(|at| format!(" [{}{}]", shorter(at, answer), ago(at, answer)));
+        let when =
+            rule["at"].as_str().map(|at| format!(" [{}{}{}]", shorter(at, answer), ago(at, answer), by(rule, answer)));
         page.push_str(&wrapped(&format!("{IN}{IN}{}{}", text(rule, "detail"), when.unwrap_or_default())));
         last = Some(sentence);
     }
     page
+}
+
+/// Who ordered what `rule` says; and when, if that is not since when it applies.
+fn by(rule: &Value, answer: &Value) -> String {
+    let Some(who) = rule["by"].as_str() else { return String::new() };
+    let at = rule["ordered_at"].as_str().filter(|at| rule["at"].as_str().map(clock_of) != Some(clock_of(at)));
+    let when = at.map(|at| format!(" {}", moment(at, answer))).unwrap_or_default();
+    format!("; ordered by {who}{when}")
+}
+
+fn clock_of(stamp: &str) -> String {
+    clock_time(Some(stamp))
 }
 
 fn evidence(answer: &Value) -> String {
@@ -190,7 +203,7 @@ fn is_cluster(answer: &Value) -> bool {
 }
 
 /// A moment in UTC, to the second: nobody compares more digits by eye.
-fn clock_time(stamp: Option<&str>) -> String {
+pub(super) fn clock_time(stamp: Option<&str>) -> String {
     match stamp.and_then(|stamp| stamp.parse::<Timestamp>().ok()) {
         Some(time) => time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
         None => "-".to_owned(),
@@ -273,6 +286,20 @@ mod tests {
         ]);
         let page = page(&answer);
         assert!(page.contains("\n  A rule.\n    one\n    two\n  Another.\n    three\n"), "{page}");
+    }
+
+    #[test]
+    fn what_was_ordered_is_said_with_who_did_and_when_also_before_a_restart() {
+        let mut answer = answer("one");
+        let rule = |detail: &str, ordered_at: &str| json!({"sentence": "Ordered.", "detail": detail, "at": "2026-11-21T09:59:59.9Z", "by": "ops", "ordered_at": ordered_at});
+        answer["rules"] = json!([rule("pinned", "2026-11-21T09:59:59.8Z"), rule("paused", "2026-11-21T09:31:00Z")]);
+        let page = page(&answer);
+        for line in [
+            "\n    pinned [09:59:59 UTC, 1m ago; ordered by ops]\n",
+            "\n    paused [09:59:59 UTC, 1m ago; ordered by ops at 09:31:00 UTC, 30m ago]\n",
+        ] {
+            assert!(page.contains(line), "{line}\n{page}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::explain::clock_time;
 use super::table::{layout, wrapped};
 
 pub(super) fn items(value: &Value) -> &[Value] {
@@ -39,11 +40,17 @@ fn bound(answer: &Value) -> String {
     let mut said = String::new();
     for pool in items(&answer["pools"]) {
         let name = text(pool, "name");
+        let by = |order: &str| {
+            let (who, when) = (pool[format!("{order}_by")].as_str(), pool[format!("{order}_at")].as_str());
+            who.map(|who| format!("; ordered by {who}, {}", clock_time(when))).unwrap_or_default()
+        };
         if pool["paused"] == true {
-            said.push_str(&wrapped(&format!("{name}: paused, new clients wait until `changeover resume {name}`")));
+            let until = format!("new clients wait until `changeover resume {name}`");
+            said.push_str(&wrapped(&format!("{name}: paused, {until}{}", by("paused"))));
         }
         if let Some(pinned) = pool["pinned"].as_str() {
-            said.push_str(&wrapped(&format!("{name}: pinned to {pinned} until `changeover failback {name}`")));
+            let until = format!("until `changeover failback {name}`");
+            said.push_str(&wrapped(&format!("{name}: pinned to {pinned} {until}{}", by("pinned"))));
         }
     }
     if said.is_empty() { said } else { format!("\n{said}") }
@@ -294,6 +301,10 @@ mod tests {
                 assert!(table.contains(line), "{line}\n{table}");
             }
         }
+        answer["pools"][1]["pinned_by"] = json!("ops");
+        answer["pools"][1]["pinned_at"] = json!("2026-11-21T10:00:00.123456Z");
+        let line = "\nweb: pinned to one until `changeover failback web`; ordered by ops, 2026-11-21 10:00:00 UTC\n";
+        assert!(status(&answer).contains(line), "{}", status(&answer));
     }
 
     #[test]

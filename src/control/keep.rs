@@ -9,10 +9,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::failover::{Controller, Event, Lineage, PinMemory, PoolMemory};
-use crate::model::{Actor, AdminState, BackendName, EventRecord, MonoTime, Paused, PoolName, WallTime};
+use crate::model::{Actor, AdminState, BackendName, EventRecord, MonoTime, OrderedBy, Paused, PoolName, WallTime};
 use crate::store::{AdminEntry, Applied, Change, Pause, Pin, PoolCounters, Refused, State, StoreHandle};
 use crate::sys::Clock;
 
+use super::givers::Givers;
 use super::history::{Reports, event_of};
 use super::lineage::Lineages;
 
@@ -25,6 +26,7 @@ pub(super) struct Keeper {
     /// Pools whose last changes it had no room for, and whose doing they were: it is told again after the next turn.
     owed: BTreeMap<PoolName, Actor>,
     lineages: Lineages,
+    givers: Givers,
 }
 
 /// What a turn leaves to be kept.
@@ -60,13 +62,18 @@ impl Keeper {
     /// Where the core is told what is on disk comes with it.
     pub(super) fn new(store: StoreHandle, clock: Clock) -> (Self, mpsc::Receiver<Event>) {
         let (lineages, kept) = Lineages::new(store.clone());
-        (Self { store, clock, told: BTreeMap::new(), owed: BTreeMap::new(), lineages }, kept)
+        (Self { store, clock, told: BTreeMap::new(), owed: BTreeMap::new(), lineages, givers: Givers::default() }, kept)
     }
 
     /// Has `lineage` written down, before `pool` sends anybody there.
     pub(super) fn keep_lineage(&mut self, pool: PoolName, lineage: Lineage) {
         self.told.entry(pool.clone()).or_default().lineage = Some(lineage.clone());
         self.lineages.keep(pool, lineage);
+    }
+
+    /// By whom the orders that hold were given.
+    pub(super) const fn givers(&self) -> &Givers {
+        &self.givers
     }
 
     /// Whether what was kept so far outlives a restart.
@@ -78,6 +85,7 @@ impl Keeper {
     /// What the core is to be given back of `state`, at `now`.
     pub(super) fn recall(&mut self, now: MonoTime, state: &State) -> BTreeMap<PoolName, PoolMemory> {
         self.told = memories(self.clock.wall(now), now, state);
+        self.givers = Givers::recall(state, &self.told);
         self.told.clone()
     }
 
@@ -95,6 +103,8 @@ impl Keeper {
         let mut left = Left { events, ..Left::default() };
         for (pool, actor) in pools {
             let memory = controller.memory(pool);
+            let giver = OrderedBy { actor: actor.clone(), at: wall };
+            self.givers.note(pool, memory.as_ref(), &giver, replaced);
             self.note(pool, memory, &By { now, wall, actor }, &mut left);
         }
         left
@@ -153,7 +163,9 @@ impl Keeper {
         if before == after {
             return;
         }
+        let first = left.changes.len();
         differences(pool, before, after, by, &mut left.changes);
+        left.changes.iter_mut().skip(first).for_each(|change| self.givers.sign(change));
         let before = match memory {
             Some(memory) => self.told.insert(pool.clone(), memory),
             None => {

@@ -3,6 +3,7 @@
 
 mod asker;
 mod execute;
+mod givers;
 mod history;
 mod keep;
 mod lineage;
@@ -118,7 +119,7 @@ pub async fn run(control: Control) {
         let (event, asker) = match wake {
             Wake::Stop => break,
             Wake::Ask(question) => {
-                answer(&controller, &clock, question);
+                answer(&controller, &keeper, &clock, question);
                 continue;
             }
             Wake::Tell(event, asker) => (event, asker),
@@ -222,12 +223,20 @@ fn refuse(controller: &Controller, now: MonoTime, event: &Event, asker: Asker) -
 }
 
 /// Answers a question that changes nothing. An asker that has gone meanwhile is no error.
-fn answer(controller: &Controller, clock: &Clock, question: Message) {
+fn answer(controller: &Controller, keeper: &Keeper, clock: &Clock, question: Message) {
+    let (now, givers) = (clock.now(), keeper.givers());
     match question {
-        Message::Pools(reply) => drop(reply.send(controller.pool_statuses(clock.now()))),
-        Message::Pool(name, reply) => drop(reply.send(controller.pool_status(clock.now(), &name))),
-        Message::Evaluate(name, reply) => drop(reply.send(controller.evaluate(clock.now(), &name))),
-        Message::Explain(name, reply) => drop(reply.send(controller.explain(clock.now(), &name))),
+        Message::Pools(reply) => {
+            let statuses = controller.pool_statuses(now).into_iter().map(|status| givers.tell(status));
+            drop(reply.send(statuses.collect()));
+        }
+        Message::Pool(name, reply) => {
+            drop(reply.send(controller.pool_status(now, &name).map(|status| givers.tell(status))));
+        }
+        Message::Evaluate(name, reply) => drop(reply.send(controller.evaluate(now, &name))),
+        Message::Explain(name, reply) => {
+            drop(reply.send(controller.explain(now, &name).map(|explanation| givers.explain(explanation))));
+        }
         Message::DialFailed { .. }
         | Message::EndedEarly { .. }
         | Message::DataStalled { .. }

@@ -20,7 +20,7 @@ impl Controller {
 }
 
 fn applied(rule: Rule, at: Option<MonoTime>, detail: String) -> Applied {
-    Applied { rule, detail, at }
+    Applied { rule, detail, at, by: None }
 }
 
 impl Pool {

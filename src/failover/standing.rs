@@ -105,7 +105,7 @@ impl Pool {
     /// Why the pool has the primary that it has, or none, and what each server says.
     pub(super) fn cluster_rules(&self) -> Vec<Applied> {
         let Some(cluster) = &self.cluster else { return Vec::new() };
-        let applied = |rule, detail| Applied { rule, detail, at: None };
+        let applied = |rule, detail| Applied { rule, detail, at: None, by: None };
         let state = self.cluster_state().map_or("", ClusterState::label);
         let mut rules = Vec::new();
         match &cluster.election {

@@ -1,7 +1,7 @@
 //! Why traffic goes where it goes: the decision, the rules behind it, the evidence, and what would come next. Facts, to
 //! be put into words and times of day by whoever shows them.
 
-use super::{BackendName, BackendStatus, MonoTime, PoolName, PoolState};
+use super::{BackendName, BackendStatus, MonoTime, OrderedBy, PoolName, PoolState};
 
 labelled! {
     /// A rule by which it is decided who serves, or what clients get when nobody does.
@@ -96,6 +96,8 @@ pub struct Applied {
     pub detail: String,
     /// When it applied; or when it will, if that is to come.
     pub at: Option<MonoTime>,
+    /// Who ordered it, and when, which may be before this process began; the core does not know.
+    pub by: Option<OrderedBy>,
 }
 
 /// What would happen if something did.

@@ -58,7 +58,7 @@ pub use state::{
     AdminState, Balance, Direction, Failback, HealthState, LogFormat, LogLevel, PoolKind, PoolState, Redundancy,
     Resend, SessionPolicy, WhenDown,
 };
-pub use status::{BackendStatus, LastFailover, Paused, PoolStatus, PushedVerdict, ServerStatus};
+pub use status::{BackendStatus, LastFailover, OrderedBy, Paused, PoolStatus, PushedVerdict, ServerStatus};
 pub use time::{MonoTime, WallTime};
 pub use webhook::{EVENT_KINDS, WebhookFormat, WebhookPlan, WebhookUrl, is_of_kind};
 pub use wording::{is_unprintable, nearest, parse_duration, quote};

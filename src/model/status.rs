@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Address, AdminState, BackendId, BackendName, Generation, HealthState, Lsn, MonoTime, OutReason, PoolKind, PoolName,
-    PoolState, Redundancy, Role, SmoothedLatency, SystemId, Timeline,
+    Actor, Address, AdminState, BackendId, BackendName, Generation, HealthState, Lsn, MonoTime, OutReason, PoolKind,
+    PoolName, PoolState, Redundancy, Role, SmoothedLatency, SystemId, Timeline, WallTime,
 };
 
 /// A pool as it stands.
@@ -24,8 +24,12 @@ pub struct PoolStatus {
     pub generation: Generation,
     /// What an operator has bound it to; of a whole tier, one backend.
     pub pinned: Option<BackendName>,
+    /// Who did; the core does not know.
+    pub pinned_by: Option<OrderedBy>,
     /// Whether an operator has its new clients wait.
     pub paused: Option<Paused>,
+    /// Who has; the core does not know.
+    pub paused_by: Option<OrderedBy>,
     /// Of a cluster: the servers that people were told of as a split brain, for as long as that is not settled.
     pub contested: Vec<BackendName>,
     /// Failovers that have been completed.
@@ -36,6 +40,15 @@ pub struct PoolStatus {
     pub last_failover: Option<LastFailover>,
     /// Its backends by priority, then name.
     pub backends: Vec<BackendStatus>,
+}
+
+/// Who gave an order that holds, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrderedBy {
+    /// Who.
+    pub actor: Actor,
+    /// When, also before this process began.
+    pub at: WallTime,
 }
 
 /// A pool whose new clients wait by an operator's order.

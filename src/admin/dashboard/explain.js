@@ -10,8 +10,9 @@ const rules = (applied, now) =>
   h(
     "ul",
     { class: "rules" },
-    ...applied.map(({ sentence, detail, at }) => {
-      const when = at === null ? "" : ` [${new Date(at) > new Date(now) ? clock(at) : ago(at, now)}]`;
+    ...applied.map(({ sentence, detail, at, by, ordered_at: ordered }) => {
+      const who = by === null ? "" : `; ordered by ${by}${clock(ordered) === clock(at) ? "" : ` at ${ago(ordered, now)}`}`;
+      const when = at === null ? "" : ` [${new Date(at) > new Date(now) ? clock(at) : ago(at, now)}${who}]`;
       return h("li", {}, h("strong", {}, sentence), detail === "" && when === "" ? null : h("p", {}, `${detail}${when}`));
     }),
   );
