@@ -19,7 +19,7 @@ const LASTS: Duration = Duration::from_secs(24 * 3600);
 const MOMENT: Duration = Duration::from_secs(5 * 60);
 /// From one time that those that last are told to the next.
 pub(super) const AGAIN_EVERY: Duration = Duration::from_secs(5 * 60);
-/// The same after one that was not taken.
+/// The same after one that was not taken; and from one look for what came to its end without an event to the next.
 pub(super) const AGAIN_SOON: Duration = Duration::from_secs(30);
 /// Of more that last at once than this, the others are told once, and counted.
 const LASTING_MAX: usize = 1000;
@@ -128,6 +128,13 @@ impl Lasting {
         }
         self.read_to = page.next.min(done).max(self.read_to);
         left_out
+    }
+
+    /// What of them is over by what is `present`, as it is to be told at `now`.
+    pub(super) fn over(&self, present: &Present, now: WallTime) -> Vec<Alert> {
+        let is_over = |(_, event): &(_, &Arc<EventRecord>)| present.stands(event) == Stands::Over;
+        let told = |(labels, event): (&Labels, &Arc<EventRecord>)| alert(event, labels.alertname, labels.severity, now);
+        self.begun.iter().filter(is_over).map(told).collect()
     }
 
     /// What is to be told of them at `now`: what still holds lasts on, and what is over by what is `present` ends. Of what nobody
@@ -242,6 +249,7 @@ mod tests {
             // A receiver that does not take it is told once more.
             for _ in 0..2 {
                 let over = told(&lasting.again(&well, at(now)));
+                assert_eq!(told(&lasting.over(&well, at(now))), over, "{begins}");
                 assert_eq!((over.len(), &over[0]["endsAt"]), (1, &json!(now)), "{begins}");
             }
             lasting.settle(&well);

@@ -102,7 +102,8 @@ impl Feed {
         let mut delivery = Delivery::new(Arc::clone(&self.work.plan), store, self.work.clock, metrics, stop.clone());
         let mut kept = Kept { id: self.work.cursor.load(Ordering::Relaxed), at: self.work.clock.now() };
         let has_alerts = self.work.plan.format == WebhookFormat::Alertmanager;
-        let (mut lasting, mut again_at) = (Lasting::default(), self.work.clock.now() + AGAIN_EVERY);
+        let mut lasting = Lasting::default();
+        let (mut renewed, mut again_at) = (self.work.clock.now(), self.work.clock.now() + AGAIN_SOON);
         loop {
             let due = self.work.clock.instant(kept.at + KEEP_EVERY);
             let is_behind = kept.id != self.work.cursor.load(Ordering::Relaxed);
@@ -115,8 +116,10 @@ impl Feed {
                     continue;
                 }
                 () = sleep_until(self.work.clock.instant(again_at)), if has_alerts => {
-                    let pause = self.renew(&mut delivery, &mut lasting).await;
-                    again_at = self.work.clock.now() + pause;
+                    let is_due = self.work.clock.now().since(renewed) >= AGAIN_EVERY;
+                    let is_told = self.renew(&mut delivery, &mut lasting, is_due).await;
+                    let now = self.work.clock.now();
+                    (renewed, again_at) = (if is_due && is_told { now } else { renewed }, now + AGAIN_SOON);
                     continue;
                 }
                 next = follow.look() => next,
@@ -143,22 +146,24 @@ impl Feed {
         }
     }
 
-    /// Tells once more of the alerts that last, as they stand now. Gives when to do so again.
-    async fn renew(&self, delivery: &mut Delivery, lasting: &mut Lasting) -> Duration {
+    /// Tells of the alerts that are over without an event, and if it `is_due` once more of all that last, as they stand now.
+    /// `false` if that was not taken, or not known.
+    async fn renew(&self, delivery: &mut Delivery, lasting: &mut Lasting, is_due: bool) -> bool {
         let mut stop = self.work.stop.clone();
         // Cancel-safety: what was not read is read the next time.
         let present = tokio::select! {
             biased;
-            _ = stop.wait_for(|&stop| stop) => return AGAIN_EVERY,
+            _ = stop.wait_for(|&stop| stop) => return false,
             present = self.look(lasting) => present,
         };
-        let Some(present) = present else { return AGAIN_SOON };
-        let alerts = lasting.again(&present, self.work.clock.wall(self.work.clock.now()));
+        let Some(present) = present else { return false };
+        let now = self.work.clock.wall(self.work.clock.now());
+        let alerts = if is_due { lasting.again(&present, now) } else { lasting.over(&present, now) };
         if !alerts.is_empty() && !delivery.tell_again(&alerts).await {
-            return AGAIN_SOON;
+            return false;
         }
         lasting.settle(&present);
-        AGAIN_EVERY
+        true
     }
 
     /// Learns what has begun and ended since the last time, as far as it was posted, and how everything stands now; none if the
@@ -440,6 +445,28 @@ mod tests {
             pass(AGAIN_EVERY).await;
             world.done().await;
             assert_eq!(world.ends("alerts.again", 3).await.len(), 3, "{:?}", world.posts.borrow());
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn an_end_without_an_event_is_not_kept_until_the_next_renewal() {
+        let test = async {
+            let world = World::new().await;
+            world.pools.replace(vec![paused(PoolState::Healthy)]);
+            world.happens("pool.paused");
+            let (_feed, _stop) = world.begin(0);
+            world.ends("pool.paused", 1).await;
+            world.done().await;
+            // It lasts, and it is too early to say so again.
+            pass(AGAIN_SOON).await;
+            world.done().await;
+            assert!(world.posts.borrow().iter().all(|(told, _)| told != "alerts.again"), "{:?}", world.posts.borrow());
+            // Its pool is taken out.
+            world.pools.replace(Vec::new());
+            pass(AGAIN_SOON).await;
+            let ends = world.ends("alerts.again", 1).await;
+            assert!(ends[0] <= world.clock.wall(world.clock.now()).to_string(), "it is over: {ends:?}");
         };
         LocalSet::new().run_until(test).await;
     }
