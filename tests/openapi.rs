@@ -399,8 +399,11 @@ fn the_pick_is_the_choice_of_the_next_session() {
     }
 }
 
-/// Every route that takes a query, with queries that it does not take, each with what is said of one key.
-const BAD_QUERIES: &[(&str, &[(&str, &str, &str)])] = &[
+/// A query that is not right: with the key, and what is said of it.
+type BadQuery = (&'static str, &'static str, &'static str);
+
+/// Every route that takes a query, with queries that it does not take.
+const BAD_QUERIES: &[(&str, &[BadQuery])] = &[
     (
         "/api/v1/events",
         &[

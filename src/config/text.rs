@@ -13,6 +13,9 @@ const PATH_MAX: usize = 2048;
 const DIRECTORY_MAX: usize = 4096;
 /// The longest secret, in bytes: what servers take in a header.
 const SECRET_MAX: usize = 8192;
+/// What is said of a credential that no request can carry.
+const NO_HEADER: &str =
+    "cannot stand in a header; it must be one line of at most 8192 visible ASCII characters and spaces";
 /// What is said of a webhook's secret that its receiver could not be given as it is.
 const NO_WEBHOOK_SECRET: &str = "has more than one line, or what cannot be seen; it must be one line of at most 8192 visible ASCII \
                                  characters and spaces";
@@ -134,12 +137,7 @@ impl Value for Secret {
             return if fits { Ok(Self::new(text)) } else { Err(given.but(key, NO_PASSWORD)) };
         }
         if text.len() > SECRET_MAX || !text.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) {
-            let why = match key.part {
-                Part::Webhook => NO_WEBHOOK_SECRET,
-                _ => {
-                    "cannot stand in a header; it must be one line of at most 8192 visible ASCII characters and spaces"
-                }
-            };
+            let why = if key.part == Part::Webhook { NO_WEBHOOK_SECRET } else { NO_HEADER };
             return Err(given.but(key, why));
         }
         Ok(Self::new(text))

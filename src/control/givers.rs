@@ -99,10 +99,10 @@ impl Givers {
         let (pin, pause) = self.of(&explanation.pool);
         let prospect = explanation.if_active_failed.iter_mut().flat_map(|prospect| &mut prospect.rules);
         for applied in explanation.rules.iter_mut().chain(prospect) {
-            match applied.rule {
-                Rule::Pinned => applied.by = pin.cloned(),
-                Rule::Paused => applied.by = pause.cloned(),
-                _ => {}
+            if applied.rule == Rule::Pinned {
+                applied.by = pin.cloned();
+            } else if applied.rule == Rule::Paused {
+                applied.by = pause.cloned();
             }
         }
         explanation
