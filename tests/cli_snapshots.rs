@@ -669,6 +669,7 @@ fn errors_say_what_to_do_next() {
         ("address", &["pools", "--admin", "127.0.0.1:7072"]),
         ("unknown_pool", &["explain", "ordres", "--admin", &admin]),
         ("unknown_pool_far", &["explain", "invoices", "--admin", &admin]),
+        ("unknown_sessions", &["sessions", "--pool", "ordres", "--admin", &admin]),
         ("no_permission", &["drain", "orders/pg1", "--admin", &admin]),
         ("no_token", &["pools", "--admin", &admin, "--token-file", &missing]),
         ("empty_token", &["pools", "--admin", &admin, "--token-file", &empty]),

@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use serde_json::{Map, Value};
 
-use crate::model::{FIGURES_MAX, is_unprintable, nearest, parse_duration, quote};
+use crate::model::{FIGURES_MAX, is_unprintable, meant, nearest, parse_duration, quote};
 
 use super::problem::{Fault, Problem, Refused};
 
@@ -141,8 +141,7 @@ impl Fields {
         let text = self.string(name, &format!("one of {all}"))?;
         let word = known(&text);
         if word.is_none() {
-            let guess = nearest(&text, words.iter().copied()).map(|guess| format!("; did you mean `{guess}`?"));
-            let guess = guess.unwrap_or_default();
+            let guess = meant(&text, words.iter().copied());
             self.wrong(name, format!("`{name}`: {} is none of {all}{guess}", quote(&text)));
         }
         word

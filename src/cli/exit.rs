@@ -78,7 +78,7 @@ pub enum CliError {
         /// What to do about it, to be put after the words; empty where they say it.
         advice: String,
     },
-    /// The history has nothing of a name, and there is nothing of that name.
+    /// A recording has nothing of a name.
     #[error("{0}")]
     NoSuchName(String),
     /// Whoever was asked whether an order is meant did not say so.
@@ -124,13 +124,15 @@ impl CliError {
     #[must_use]
     pub const fn exit(&self) -> Exit {
         match self {
-            Self::Address { .. } | Self::Terminal | Self::Token(_) | Self::Trust(_) => Exit::Usage,
+            Self::Address { .. } | Self::NoSuchName(_) | Self::Terminal | Self::Token(_) | Self::Trust(_) => {
+                Exit::Usage
+            }
             Self::Unreachable { .. } => Exit::Unavailable,
             Self::Forbidden { .. }
             | Self::Unreadable(_)
             | Self::Unwritable(_)
             | Self::Refused { status: 401 | 403, .. } => Exit::Permission,
-            Self::Refused { .. } | Self::NoSuchName(_) | Self::Declined | Self::Differs(_) | Self::Unfit(_) => Exit::No,
+            Self::Refused { .. } | Self::Declined | Self::Differs(_) | Self::Unfit(_) => Exit::No,
             Self::Config(_) => Exit::Config,
             Self::Internal(_) => Exit::Internal,
         }

@@ -46,6 +46,12 @@ pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
         .map(|(_, candidate)| candidate)
 }
 
+/// The end of a message about `word`, which is none of `candidates`: what was probably meant; empty if none of them is near.
+#[must_use]
+pub fn meant<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> String {
+    nearest(word, candidates).map(|guess| format!("; did you mean `{guess}`?")).unwrap_or_default()
+}
+
 /// The duration that a text such as "1m 30s" means.
 ///
 /// # Errors
