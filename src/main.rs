@@ -130,11 +130,20 @@ fn run(config: &std::path::Path, record: Option<RecordTo>) -> Exit {
             complain(&errors.to_string());
             Exit::Config
         }
-        Err(error @ RunError::Start(StartError::Bind { .. })) => told(&error, Exit::Unavailable),
+        Err(error @ RunError::Start(StartError::Bind { .. })) => unstarted(&error, config, Exit::Unavailable),
         Err(RunError::Start(error @ StartError::Record { .. })) => told(&error, unrecorded(&error)),
-        Err(RunError::Start(StartError::Store(error))) => told(&error, state_exit(&error)),
-        Err(error @ (RunError::Start(_) | RunError::SetUp(_) | RunError::Died(_))) => told(&error, Exit::Internal),
+        Err(RunError::Start(StartError::Store(error))) => unstarted(&error, config, state_exit(&error)),
+        Err(error @ (RunError::Start(_) | RunError::SetUp(_))) => told(&error, Exit::Internal),
+        // The log has it: it was a daemon by then.
+        Err(RunError::Died(_)) => Exit::Internal,
     }
+}
+
+/// Of a daemon that the host does not let start, why, and what finds out what else it lacks.
+fn unstarted(error: &dyn std::error::Error, config: &std::path::Path, exit: Exit) -> Exit {
+    let exit = told(error, exit);
+    complain(&format!("  next: `changeover doctor --config {}` tries all that the file needs", config.display()));
+    exit
 }
 
 /// With which code the daemon ends that cannot have its state.
@@ -180,12 +189,16 @@ fn internal(done: anyhow::Result<Exit>) -> Exit {
 }
 
 fn told(error: &dyn std::error::Error, exit: Exit) -> Exit {
-    complain(&format!("changeover: {error}"));
+    let mut said = format!("changeover: {error}");
     let mut cause = error.source();
     while let Some(error) = cause {
-        complain(&format!("  because: {error}"));
+        // Those that say why themselves say it with what to do about it.
+        if !said.contains(&error.to_string()) {
+            said.push_str(&format!("\n  because: {error}"));
+        }
         cause = error.source();
     }
+    complain(&said);
     exit
 }
 

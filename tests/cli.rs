@@ -108,6 +108,37 @@ fn daemon() -> (Daemon, Backend) {
 }
 
 #[test]
+fn what_keeps_a_daemon_from_starting_is_said_once_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, locked) = (dir.path().join("changeover.toml"), dir.path().join("locked"));
+    std::fs::create_dir(&locked).unwrap();
+    std::fs::set_permissions(&locked, std::os::unix::fs::PermissionsExt::from_mode(0o500)).unwrap();
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let held = held.local_addr().unwrap().to_string();
+    let socket = format!("unix:{}", locked.join("admin.sock").display());
+    let state = locked.join("state").display().to_string();
+    let (us, any) = (format!("stop process {} (", std::process::id()), "127.0.0.1:0");
+    for (listener, admin, state, code, what, mend) in [
+        (held.as_str(), any, None, 69, format!("listener orders cannot listen at {held}: "), us.as_str()),
+        (any, &held, None, 69, format!("the admin server cannot listen at {held}: "), &us),
+        (any, &socket, None, 69, format!("the admin server cannot listen at {socket}: "), "make files in "),
+        (any, any, Some(&state), 77, format!("cannot open {state}/"), "this is uid "),
+    ] {
+        let state = state.map(|state| format!("[daemon]\nstate_dir = \"{state}\"\n")).unwrap_or_default();
+        let good = GOOD.replace("127.0.0.1:6432", listener);
+        std::fs::write(&file, format!("{good}[admin]\nbind = \"{admin}\"\n{state}")).unwrap();
+        let ended = run(support::process::bound_by_permissions().args(["run", "--config", file.to_str().unwrap()]));
+        assert_eq!(ended.code, Some(code), "{ended:?}");
+        let (said, next) = ended.stderr.split_once('\n').expect("two lines");
+        assert!(said.starts_with(&format!("changeover: {what}")) && said.contains(mend), "{ended:?}");
+        assert_eq!(
+            next,
+            format!("  next: `changeover doctor --config {}` tries all that the file needs\n", file.display())
+        );
+    }
+}
+
+#[test]
 fn tables_are_for_people_and_json_is_for_scripts() {
     let (daemon, a) = daemon();
     let url = format!("http://{}", daemon.admin());
