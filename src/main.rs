@@ -13,7 +13,7 @@ use changeover::demo::{self, DemoArgs};
 use changeover::store::StoreError;
 use changeover::sys::{Signal, on_signals};
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 
 /// The automatic changeover switch for TCP: a local proxy that moves new connections to a healthy
@@ -78,7 +78,10 @@ enum Command {
 fn main() -> ExitCode {
     // Ends the program if it is a shell that asks.
     CompleteEnv::with_factory(Cli::command).var(cli::COMPLETE_VARIABLE).complete();
-    let cli = match Cli::try_parse() {
+    let command = Cli::command();
+    let surroundings = cli::surroundings(&command);
+    let given = command.after_help(surroundings).try_get_matches();
+    let cli = match given.and_then(|given| Cli::from_arg_matches(&given)) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };

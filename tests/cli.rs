@@ -424,6 +424,22 @@ fn there_is_a_man_page_for_each_command() {
             std::fs::read_to_string(out.join(format!("{page}.1"))).unwrap_or_else(|error| panic!("{page}: {error}"));
         assert!(text.contains(word), "no {word} in\n{text}");
     }
+    for (page, sections) in [
+        ("changeover", &["EXIT STATUS", "ENVIRONMENT", "FILES"][..]),
+        ("changeover-run", &["EXIT STATUS", "ENVIRONMENT", "FILES"]),
+        ("changeover-drain", &["EXIT STATUS", "ENVIRONMENT", "FILES"]),
+        ("changeover-schema", &["EXIT STATUS"]),
+    ] {
+        let text = std::fs::read_to_string(out.join(format!("{page}.1"))).unwrap();
+        let told: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix(".SH ")).collect();
+        assert!(
+            sections.iter().all(|section| told.iter().any(|of| of.trim_matches('"') == *section)),
+            "{page}: {told:?}"
+        );
+        assert_eq!(text.matches(".ie ").count(), 1, "{page} begins once");
+    }
+    let run = std::fs::read_to_string(out.join("changeover-run.1")).unwrap();
+    assert!(run.contains(changeover::store::FILE_NAME), "{run}");
     assert!(!out.join("changeover-demo-backend.1").exists(), "hidden");
     assert!(changeover(&["man"]).stdout.contains(".TH changeover 1"));
     let ended = changeover(&["man", "--out", "/proc/no/such"]);
@@ -447,6 +463,16 @@ fn every_command_explains_itself() {
     }
     assert!(!all.stdout.contains("demo-backend"), "hidden");
     narrow(&all.stdout);
+    // The codes are the README's.
+    let readme = include_str!("../README.md");
+    let codes =
+        readme.lines().skip_while(|line| !line.starts_with("Exit codes: ")).take(2).collect::<Vec<_>>().join(" ");
+    for line in
+        all.stdout.lines().skip_while(|line| *line != "Exit status:").skip(1).take_while(|line| !line.is_empty())
+    {
+        let code = line.split_whitespace().next().expect("a code");
+        assert!(codes.contains(&format!(" {code} ")), "{code}: {codes}");
+    }
     let version = changeover(&["--version"]);
     assert_eq!(version.stdout.trim(), concat!("changeover ", env!("CARGO_PKG_VERSION")));
 }

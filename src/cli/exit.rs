@@ -21,17 +21,41 @@ pub enum Exit {
     Config,
 }
 
+impl Exit {
+    /// All of them.
+    pub(super) const ALL: [Self; 7] =
+        [Self::Done, Self::No, Self::Usage, Self::Unavailable, Self::Internal, Self::Permission, Self::Config];
+
+    /// Its number.
+    pub(super) const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::No => 1,
+            Self::Usage => 64,
+            Self::Unavailable => 69,
+            Self::Internal => 70,
+            Self::Permission => 77,
+            Self::Config => 78,
+        }
+    }
+
+    /// What it means, in a line.
+    pub(super) const fn said(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::No => "the daemon said no, a replay differs, or doctor found what fails",
+            Self::Usage => "the command was given wrongly",
+            Self::Unavailable => "the daemon is not reachable, an address cannot be bound, or the state is in use",
+            Self::Internal => "a fault of changeover's own",
+            Self::Permission => "not permitted",
+            Self::Config => "bad configuration or recording, or a state that this version cannot open",
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::No => 1,
-            Exit::Usage => 64,
-            Exit::Unavailable => 69,
-            Exit::Internal => 70,
-            Exit::Permission => 77,
-            Exit::Config => 78,
-        })
+        Self::from(exit.code())
     }
 }
 
