@@ -387,6 +387,14 @@ fn names_of_pools_and_backends_are_completed_from_the_running_daemon() {
     wanted.sort();
     assert_eq!(offered, wanted);
     assert!(completed(&["changeover", "failover", "orders", &admin, "--to", "ab"]).contains(&"absent".to_owned()));
+    // Beside a pool, its own backends and no other's.
+    let two = format!("{WITH_ADDRESSES}[pools.orders.backends.pg1]\naddress = \"127.0.0.1:9\"\n");
+    let two = Daemon::start(&two);
+    let at_two = format!("--admin=http://{}", two.admin());
+    assert_eq!(completed(&["changeover", "failover", "orders", &at_two, "--to", ""]), ["pg1"]);
+    assert_eq!(completed(&["changeover", "sessions", "--pool", "orders", &at_two, "--backend", ""]), ["pg1"]);
+    assert_eq!(completed(&["changeover", "events", "--pool", "orders", &at_two, "--backend", ""]), ["pg1"]);
+    assert_eq!(completed(&["changeover", "sessions", &at_two, "--backend", ""]).len(), 3);
     assert!(completed(&["changeover", "dra"]).contains(&"drain".to_owned()));
     // A name that is an address: bash takes it apart, and has what stands before the last colon on the line already.
     let (site, address) = (Daemon::start(WITH_ADDRESSES), "web/127.0.0.1");

@@ -21,6 +21,10 @@ pub(super) struct PoolView {
     active: Vec<String>,
     standby: Vec<String>,
     paused: bool,
+    /// When it is resumed by itself; null if it is not paused, or until it is resumed.
+    paused_until: Option<String>,
+    /// How long a client waits at most, also while it is paused.
+    hold_seconds: f64,
     held: usize,
     pinned: Option<String>,
     last_failover: FailoverView,
@@ -102,6 +106,8 @@ impl PoolView {
             active: named(&|backend| backend.active),
             standby: named(&|backend| backend.eligible && !backend.active),
             paused: pool.paused.is_some(),
+            paused_until: pool.paused.and_then(|paused| paused.until).map(|until| clock.timestamp(until)),
+            hold_seconds: rounded(pool.hold.as_secs_f64(), 3),
             held: live.pools.get(&pool.name).map_or(0, |live| live.held()),
             pinned: pool.pinned.as_ref().map(ToString::to_string),
             last_failover: pool.last_failover.as_ref().map_or_else(FailoverView::default, |last| FailoverView {

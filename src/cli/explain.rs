@@ -190,7 +190,7 @@ fn is_cluster(answer: &Value) -> bool {
 }
 
 /// A moment in UTC, to the second: nobody compares more digits by eye.
-fn clock_time(stamp: Option<&str>) -> String {
+pub(super) fn clock_time(stamp: Option<&str>) -> String {
     match stamp.and_then(|stamp| stamp.parse::<Timestamp>().ok()) {
         Some(time) => time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
         None => "-".to_owned(),

@@ -36,6 +36,7 @@ impl Pool {
             generation,
             pinned: self.pin.as_ref().map(|pin| pin.backend.clone()),
             paused: self.pause,
+            hold: self.plan.hold.hold,
             contested: self.cluster.as_ref().map(|cluster| cluster.contested.clone()).unwrap_or_default(),
             failovers: self.failovers.completed,
             recoveries: self.failovers.recoveries,

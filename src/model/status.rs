@@ -26,6 +26,8 @@ pub struct PoolStatus {
     pub pinned: Option<BackendName>,
     /// Whether an operator has its new clients wait.
     pub paused: Option<Paused>,
+    /// How long a client may wait, also while it is paused.
+    pub hold: Duration,
     /// Of a cluster: the servers that people were told of as a split brain, for as long as that is not settled.
     pub contested: Vec<BackendName>,
     /// Failovers that have been completed.

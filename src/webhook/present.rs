@@ -84,6 +84,7 @@ pub(super) mod tests {
             generation: Generation(1),
             pinned: None,
             paused: None,
+            hold: std::time::Duration::from_secs(10),
             contested: Vec::new(),
             failovers: 0,
             recoveries: 0,
