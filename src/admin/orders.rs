@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::failover::{Change, Order, Refusal, Transition};
 use crate::model::{
     AdminState, BackendName, EventRecord, FailoverStatus, HealthState, PoolName, PoolStatus, PushedHealth,
-    SessionPolicy, spoken,
+    SessionPolicy,
 };
 use crate::routing::Done;
 
@@ -109,7 +109,7 @@ async fn pause(State(admin): State<Admin>, by: Identity, PoolPath(pool): PoolPat
     let timeout = fields.duration("timeout", PAUSE_MIN, DAY);
     fields.finish()?;
     let until = timeout.map(|timeout| admin.clock.now() + timeout);
-    let said = timeout.map(|timeout| json!({ "timeout": spoken(timeout) }));
+    let said = timeout.map(|timeout| json!({ "timeout": format!("{timeout:?}") }));
     let done = give_saying(&admin, &by, Order::Pause { pool: pool.clone(), until }, said).await?;
     pool_answer(&admin, pool, &done).await
 }
