@@ -13,7 +13,7 @@ use changeover::demo::{self, DemoArgs};
 use changeover::store::StoreError;
 use changeover::sys::{Signal, on_signals};
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 
 /// The automatic changeover switch for TCP: a local proxy that moves new connections to a healthy
@@ -78,7 +78,10 @@ enum Command {
 fn main() -> ExitCode {
     // Ends the program if it is a shell that asks.
     CompleteEnv::with_factory(Cli::command).var(cli::COMPLETE_VARIABLE).complete();
-    let cli = match Cli::try_parse() {
+    let command = Cli::command();
+    let surroundings = cli::surroundings(&command);
+    let given = command.after_help(surroundings).try_get_matches();
+    let cli = match given.and_then(|given| Cli::from_arg_matches(&given)) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -130,11 +133,20 @@ fn run(config: &std::path::Path, record: Option<RecordTo>) -> Exit {
             complain(&errors.to_string());
             Exit::Config
         }
-        Err(error @ RunError::Start(StartError::Bind { .. })) => told(&error, Exit::Unavailable),
+        Err(error @ RunError::Start(StartError::Bind { .. })) => unstarted(&error, config, Exit::Unavailable),
         Err(RunError::Start(error @ StartError::Record { .. })) => told(&error, unrecorded(&error)),
-        Err(RunError::Start(StartError::Store(error))) => told(&error, state_exit(&error)),
-        Err(error @ (RunError::Start(_) | RunError::SetUp(_) | RunError::Died(_))) => told(&error, Exit::Internal),
+        Err(RunError::Start(StartError::Store(error))) => unstarted(&error, config, state_exit(&error)),
+        Err(error @ (RunError::Start(_) | RunError::SetUp(_))) => told(&error, Exit::Internal),
+        // The log has it: it was a daemon by then.
+        Err(RunError::Died(_)) => Exit::Internal,
     }
+}
+
+/// Of a daemon that the host does not let start, why, and what finds out what else it lacks.
+fn unstarted(error: &dyn std::error::Error, config: &std::path::Path, exit: Exit) -> Exit {
+    let exit = told(error, exit);
+    complain(&format!("  next: `changeover doctor --config {}` tries all that the file needs", config.display()));
+    exit
 }
 
 /// With which code the daemon ends that cannot have its state.
@@ -180,12 +192,16 @@ fn internal(done: anyhow::Result<Exit>) -> Exit {
 }
 
 fn told(error: &dyn std::error::Error, exit: Exit) -> Exit {
-    complain(&format!("changeover: {error}"));
+    let mut said = format!("changeover: {error}");
     let mut cause = error.source();
     while let Some(error) = cause {
-        complain(&format!("  because: {error}"));
+        // Those that say why themselves say it with what to do about it.
+        if !said.contains(&error.to_string()) {
+            said.push_str(&format!("\n  because: {error}"));
+        }
         cause = error.source();
     }
+    complain(&said);
     exit
 }
 

@@ -108,6 +108,37 @@ fn daemon() -> (Daemon, Backend) {
 }
 
 #[test]
+fn what_keeps_a_daemon_from_starting_is_said_once_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, locked) = (dir.path().join("changeover.toml"), dir.path().join("locked"));
+    std::fs::create_dir(&locked).unwrap();
+    std::fs::set_permissions(&locked, std::os::unix::fs::PermissionsExt::from_mode(0o500)).unwrap();
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let held = held.local_addr().unwrap().to_string();
+    let socket = format!("unix:{}", locked.join("admin.sock").display());
+    let state = locked.join("state").display().to_string();
+    let (us, any) = (format!("stop process {} (", std::process::id()), "127.0.0.1:0");
+    for (listener, admin, state, code, what, mend) in [
+        (held.as_str(), any, None, 69, format!("listener orders cannot listen at {held}: "), us.as_str()),
+        (any, &held, None, 69, format!("the admin server cannot listen at {held}: "), &us),
+        (any, &socket, None, 69, format!("the admin server cannot listen at {socket}: "), "make files in "),
+        (any, any, Some(&state), 77, format!("cannot open {state}/"), "this is uid "),
+    ] {
+        let state = state.map(|state| format!("[daemon]\nstate_dir = \"{state}\"\n")).unwrap_or_default();
+        let good = GOOD.replace("127.0.0.1:6432", listener);
+        std::fs::write(&file, format!("{good}[admin]\nbind = \"{admin}\"\n{state}")).unwrap();
+        let ended = run(support::process::bound_by_permissions().args(["run", "--config", file.to_str().unwrap()]));
+        assert_eq!(ended.code, Some(code), "{ended:?}");
+        let (said, next) = ended.stderr.split_once('\n').expect("two lines");
+        assert!(said.starts_with(&format!("changeover: {what}")) && said.contains(mend), "{ended:?}");
+        assert_eq!(
+            next,
+            format!("  next: `changeover doctor --config {}` tries all that the file needs\n", file.display())
+        );
+    }
+}
+
+#[test]
 fn tables_are_for_people_and_json_is_for_scripts() {
     let (daemon, a) = daemon();
     let url = format!("http://{}", daemon.admin());
@@ -356,6 +387,14 @@ fn names_of_pools_and_backends_are_completed_from_the_running_daemon() {
     wanted.sort();
     assert_eq!(offered, wanted);
     assert!(completed(&["changeover", "failover", "orders", &admin, "--to", "ab"]).contains(&"absent".to_owned()));
+    // Beside a pool, its own backends and no other's.
+    let two = format!("{WITH_ADDRESSES}[pools.orders.backends.pg1]\naddress = \"127.0.0.1:9\"\n");
+    let two = Daemon::start(&two);
+    let at_two = format!("--admin=http://{}", two.admin());
+    assert_eq!(completed(&["changeover", "failover", "orders", &at_two, "--to", ""]), ["pg1"]);
+    assert_eq!(completed(&["changeover", "sessions", "--pool", "orders", &at_two, "--backend", ""]), ["pg1"]);
+    assert_eq!(completed(&["changeover", "events", "--pool", "orders", &at_two, "--backend", ""]), ["pg1"]);
+    assert_eq!(completed(&["changeover", "sessions", &at_two, "--backend", ""]).len(), 3);
     assert!(completed(&["changeover", "dra"]).contains(&"drain".to_owned()));
     // A name that is an address: bash takes it apart, and has what stands before the last colon on the line already.
     let (site, address) = (Daemon::start(WITH_ADDRESSES), "web/127.0.0.1");
@@ -393,6 +432,22 @@ fn there_is_a_man_page_for_each_command() {
             std::fs::read_to_string(out.join(format!("{page}.1"))).unwrap_or_else(|error| panic!("{page}: {error}"));
         assert!(text.contains(word), "no {word} in\n{text}");
     }
+    for (page, sections) in [
+        ("changeover", &["EXIT STATUS", "ENVIRONMENT", "FILES"][..]),
+        ("changeover-run", &["EXIT STATUS", "ENVIRONMENT", "FILES"]),
+        ("changeover-drain", &["EXIT STATUS", "ENVIRONMENT", "FILES"]),
+        ("changeover-schema", &["EXIT STATUS"]),
+    ] {
+        let text = std::fs::read_to_string(out.join(format!("{page}.1"))).unwrap();
+        let told: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix(".SH ")).collect();
+        assert!(
+            sections.iter().all(|section| told.iter().any(|of| of.trim_matches('"') == *section)),
+            "{page}: {told:?}"
+        );
+        assert_eq!(text.matches(".ie ").count(), 1, "{page} begins once");
+    }
+    let run = std::fs::read_to_string(out.join("changeover-run.1")).unwrap();
+    assert!(run.contains(changeover::store::FILE_NAME), "{run}");
     assert!(!out.join("changeover-demo-backend.1").exists(), "hidden");
     assert!(changeover(&["man"]).stdout.contains(".TH changeover 1"));
     let ended = changeover(&["man", "--out", "/proc/no/such"]);
@@ -416,6 +471,16 @@ fn every_command_explains_itself() {
     }
     assert!(!all.stdout.contains("demo-backend"), "hidden");
     narrow(&all.stdout);
+    // The codes are the README's.
+    let readme = include_str!("../README.md");
+    let codes =
+        readme.lines().skip_while(|line| !line.starts_with("Exit codes: ")).take(2).collect::<Vec<_>>().join(" ");
+    for line in
+        all.stdout.lines().skip_while(|line| *line != "Exit status:").skip(1).take_while(|line| !line.is_empty())
+    {
+        let code = line.split_whitespace().next().expect("a code");
+        assert!(codes.contains(&format!(" {code} ")), "{code}: {codes}");
+    }
     let version = changeover(&["--version"]);
     assert_eq!(version.stdout.trim(), concat!("changeover ", env!("CARGO_PKG_VERSION")));
 }

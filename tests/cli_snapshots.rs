@@ -27,7 +27,7 @@ const SETTINGS: &str = "[pools.orders.check]\ninterval = \"1h\"\n[pools.orders.f
 /// Beginnings of lines whose numbers count what is under way, or what the host allows.
 const COUNTED: &[&str] = &["served ", "echo served by:", "  nc 127.0.0.1 "];
 /// Parts of lines that are all counts.
-const COUNTS: &[&str] = &[" decisions, all as recorded", " that fail", "probe "];
+const COUNTS: &[&str] = &[" which listens there, ", " decisions, all as recorded", " that fail", "probe "];
 /// What `doctor` finds out about the host: there is a line, whatever it says.
 const HOST: &[&str] = &["descriptors: ", "clock: ", " MiB are free"];
 /// How a line of the log begins.
@@ -669,6 +669,7 @@ fn errors_say_what_to_do_next() {
         ("address", &["pools", "--admin", "127.0.0.1:7072"]),
         ("unknown_pool", &["explain", "ordres", "--admin", &admin]),
         ("unknown_pool_far", &["explain", "invoices", "--admin", &admin]),
+        ("unknown_sessions", &["sessions", "--pool", "ordres", "--admin", &admin]),
         ("no_permission", &["drain", "orders/pg1", "--admin", &admin]),
         ("no_token", &["pools", "--admin", &admin, "--token-file", &missing]),
         ("empty_token", &["pools", "--admin", &admin, "--token-file", &empty]),
@@ -687,7 +688,9 @@ fn errors_say_what_to_do_next() {
         ("error_not_eligible", &["failover", "orders", "--to", "pg3"]),
         ("error_run_in_use", &["run"]),
     ] {
-        assert_snapshot!(name, shown(line, &site.command(line), directory(&site)));
+        let mut ended = site.command(line);
+        ended.stderr = ended.stderr.replace(&site.daemon.config().display().to_string(), "FILE");
+        assert_snapshot!(name, shown(line, &ended, directory(&site)));
     }
     // A socket that only its owner may connect to.
     let locked = tempfile::tempdir().unwrap();

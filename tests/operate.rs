@@ -113,6 +113,7 @@ fn a_pause_holds_clients_and_resume_lets_them_go_in_order() {
     });
     let site = Site::with(&format!("{CHECK}\n[pools.orders.backends.a]\naddress = \"{}\"", server.addr));
     let told = site.told(&["pause", "orders"]);
+    assert!(told.contains("None waits longer than orders's `hold`, 10m"), "{told}");
     assert!(told.contains("new clients wait") && told.contains("changeover resume orders"), "{told}");
     let mut clients = Vec::new();
     for byte in 1..=5_u8 {
@@ -371,7 +372,7 @@ fn what_explain_foretells_is_what_happens() {
             let client = visitor(site.daemon.listener("orders"));
             site.daemon.wait_held("orders", 1);
             let page = site.told(&["explain", "orders"]);
-            assert!(page.contains("NOTHING SERVES") && page.contains("clients wait up to 600s"), "{page}");
+            assert!(page.contains("NOTHING SERVES") && page.contains("clients wait up to 10m"), "{page}");
             a.restart();
             assert_eq!(client.join().unwrap().unwrap(), "a");
         } else {
@@ -443,6 +444,8 @@ fn a_pool_has_every_field_of_the_contract() {
         ("active", json!(["a"])),
         ("standby", json!(["b"])),
         ("paused", json!(false)),
+        ("paused_until", Value::Null),
+        ("hold_seconds", json!(600.0)),
         ("held", json!(0)),
         ("pinned", Value::Null),
         ("last_failover", json!({})),
@@ -459,6 +462,11 @@ fn a_pool_has_every_field_of_the_contract() {
     site.done("PUT", "/orders/backends/a/health", r#"{"health": "unhealthy", "ttl": "1h", "metrics": {"load": 9}}"#);
     let pool = site.daemon.pool("orders");
     assert_eq!((&pool["pinned"], &pool["paused"], &pool["degraded"]), (&json!("b"), &json!(true), &json!(true)));
+    assert!(pool["paused_until"].as_str().is_some_and(|until| until.ends_with('Z')), "{pool}");
+    for table in ["status", "pools"] {
+        let told = site.told(&[table]).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(told.contains(" UTC at most") && told.contains("`hold` (10m)"), "{told}");
+    }
     assert_eq!((&pool["state"], &pool["redundancy"]), (&json!("failover_complete"), &json!("single")));
     has_all(&pool["last_failover"], &["time", "from", "to", "reason"]);
     assert_eq!(pool["last_failover"]["reason"], "manual");

@@ -112,6 +112,11 @@ fn a_recording_is_decided_the_same_again_and_says_why() {
     let ended = recording.replay(&["--until", "2999-01-01T00:00:00Z"]);
     assert_says(&ended, 0, &["failback from b to a", "the daemon stopped"]);
     assert_says(&recording.replay(&["--until", "soon"]), 64, &["soon"]);
+    for more in [&[][..], &["--json"]] {
+        let ended = recording.replay(&[&["--pool", "ordres"][..], more].concat());
+        assert_says(&ended, 64, &["has no pool `ordres`; did you mean `orders`?"]);
+        assert!(!ended.stdout.contains("as recorded\n"), "{ended:?}");
+    }
 }
 
 #[test]

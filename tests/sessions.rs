@@ -144,7 +144,6 @@ fn the_table_is_filtered_paged_and_printed() {
     assert_eq!(from, here);
     let page = sessions(&daemon, &format!("?limit=2&after={}", all[1]["id"]));
     assert_eq!(page, all[2..4].iter().map(|s| same_but_age(s, &page)).collect::<Vec<_>>());
-    assert!(sessions(&daemon, "?pool=other").is_empty());
     for bad in ["?limit=0", "?limit=10001", "?limit=x", "?pol=orders"] {
         let answer = daemon.admin_get(&format!("/api/v1/sessions{bad}"));
         assert!(answer.status == 400 && answer.body.contains("bad_query"), "{bad}: {}", answer.body);
@@ -159,6 +158,38 @@ fn the_table_is_filtered_paged_and_printed() {
     let json = changeover(&["sessions", "--admin", &admin, "--json"]);
     let json: Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!(json["sessions"].as_array().unwrap().len(), 5);
+}
+
+#[test]
+fn a_filter_by_a_name_that_nothing_has_is_an_error_and_one_of_what_is_gone_is_not() {
+    let server = Server::echo("primary");
+    let pool = |name: &str| format!("[pools.{name}.backends.primary]\naddress = \"{}\"\n", server.addr);
+    let listener = |pool: &str| format!("[listeners.front]\nbind = \"127.0.0.1:0\"\npool = \"{pool}\"\n");
+    let daemon = Daemon::start(&format!("{}{}", listener("orders"), pool("orders")));
+    let admin = format!("http://{}", daemon.admin());
+    for (option, name, meant) in [
+        ("--pool", "ordres", "there is no pool `ordres`; did you mean `orders`?"),
+        ("--listener", "frnt", "there is no listener `frnt`; did you mean `front`?"),
+        ("--backend", "primray", "there is no backend `primray`; did you mean `primary`?"),
+        ("--pool", "billing", "there is no pool `billing` ("),
+    ] {
+        let ended = changeover(&["sessions", option, name, "--admin", &admin]);
+        assert!(ended.code == Some(1) && ended.stderr.contains(meant), "{option} {name}: {ended:?}");
+        let answer = daemon.admin_get(&format!("/api/v1/sessions?{}={name}", option.trim_start_matches('-')));
+        let problem: Value = serde_json::from_str(&answer.body).unwrap();
+        assert_eq!((answer.status, &problem["code"]), (400, &Value::from("bad_query")), "{problem}");
+    }
+    assert!(sessions(&daemon, "?listener=front&pool=orders&backend=primary").is_empty(), "nobody is connected");
+    assert!(sessions(&daemon, "?pool=ordres&after=7").is_empty(), "what a later page is of may have gone");
+    // The pool goes, and its session stays.
+    let (client, _) = meet(daemon.listener("front")).unwrap();
+    wait_idle(&daemon, 1);
+    daemon.reload(&format!("{}{}", listener("other"), pool("other"))).expect("taken");
+    wait_until("the pool is gone", DEADLINE, || !daemon.admin_get("/api/v1/pools").body.contains("orders"));
+    assert_eq!(sessions(&daemon, "?pool=orders&backend=primary").len(), 1);
+    assert!(sessions(&daemon, "?pool=orders&listener=front").len() == 1);
+    drop(client);
+    wait_until("nothing is left of it", DEADLINE, || daemon.admin_get("/api/v1/sessions?pool=orders").status == 400);
 }
 
 /// `session` with the age and the state that it has in `page`: those change between two looks.

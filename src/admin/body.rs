@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use serde_json::{Map, Value};
 
-use crate::model::{FIGURES_MAX, is_unprintable, nearest, parse_duration, quote};
+use crate::model::{FIGURES_MAX, is_unprintable, meant, nearest, parse_duration, quote, spoken};
 
 use super::problem::{Fault, Problem, Refused};
 
@@ -125,9 +125,10 @@ impl Fields {
     /// A duration with its unit.
     pub(super) fn duration(&mut self, name: &str, min: Duration, max: Duration) -> Option<Duration> {
         let text = self.string(name, &format!("\"{name}\": \"30s\""))?;
+        let right = format!("from {} to {} is right", spoken(min), spoken(max));
         let wrong = match parse_duration(&text) {
-            Ok(time) if time < min => format!("is too short; from {min:?} to {max:?} is right"),
-            Ok(time) if time > max => format!("is too long; from {min:?} to {max:?} is right"),
+            Ok(time) if time < min => format!("is too short; {right}"),
+            Ok(time) if time > max => format!("is too long; {right}"),
             Ok(time) => return Some(time),
             Err(why) => why,
         };
@@ -141,8 +142,7 @@ impl Fields {
         let text = self.string(name, &format!("one of {all}"))?;
         let word = known(&text);
         if word.is_none() {
-            let guess = nearest(&text, words.iter().copied()).map(|guess| format!("; did you mean `{guess}`?"));
-            let guess = guess.unwrap_or_default();
+            let guess = meant(&text, words.iter().copied());
             self.wrong(name, format!("`{name}`: {} is none of {all}{guess}", quote(&text)));
         }
         word

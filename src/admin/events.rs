@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::failover::Refusal;
-use crate::model::{BackendName, EVENT_KINDS, EventRecord, PoolName, WallTime, is_of_kind, nearest, quote};
+use crate::model::{BackendName, EVENT_KINDS, EventRecord, PoolName, WallTime, is_of_kind, meant, quote};
 use crate::store::{Filter, PAGE_MAX};
 
 use super::Admin;
@@ -112,13 +112,12 @@ async fn of_pool(
 /// Says so, and what was probably meant.
 pub(super) async fn check(admin: &Admin, caller: &Identity, filter: &Filter) -> Result<(), Refused> {
     let bad = |detail: String| Err(Refused::because(Problem::BadEventQuery, detail));
-    let meant = |guess: Option<&str>| guess.map(|guess| format!("; did you mean `{guess}`?")).unwrap_or_default();
     for kind in &filter.kinds {
         if !EVENT_KINDS.iter().any(|known| is_of_kind(known, kind)) {
             // As all of a family are written: `pool.*`.
             let families: Vec<String> =
                 EVENT_KINDS.iter().filter_map(|kind| Some(format!("{}.*", kind.split_once('.')?.0))).collect();
-            let guess = meant(nearest(kind, EVENT_KINDS.iter().copied().chain(families.iter().map(String::as_str))));
+            let guess = meant(kind, EVENT_KINDS.iter().copied().chain(families.iter().map(String::as_str)));
             return bad(format!("no event is of the kind {}{guess}", quote(kind)));
         }
     }
@@ -130,7 +129,7 @@ pub(super) async fn check(admin: &Admin, caller: &Identity, filter: &Filter) -> 
     if let Some(pool) = &filter.pool
         && !is_or_was(admin, pool).await
     {
-        let guess = meant(nearest(pool.as_str(), pools().map(|pool| pool.name.as_str())));
+        let guess = meant(pool.as_str(), pools().map(|pool| pool.name.as_str()));
         return bad(format!("there is no pool {}, nor was there one{guess}", quote(pool.as_str())));
     }
     if let Some(backend) = &filter.backend {
@@ -139,7 +138,7 @@ pub(super) async fn check(admin: &Admin, caller: &Identity, filter: &Filter) -> 
         let (pool, pools) = (filter.pool.clone(), caller.pools.clone());
         let of_backend = Filter { pool, pools, backend: Some(backend.clone()), ..Filter::default() };
         if !names().any(|name| name == backend.as_str()) && !has_happened(admin, of_backend).await {
-            let guess = meant(nearest(backend.as_str(), names()));
+            let guess = meant(backend.as_str(), names());
             return bad(format!("there is no backend {}, nor was there one{guess}", quote(backend.as_str())));
         }
     }

@@ -24,6 +24,10 @@ pub(super) struct PoolView {
     /// Who ordered that, and when, be it before a restart; null while it is not so.
     paused_by: Option<String>,
     paused_at: Option<String>,
+    /// When it is resumed by itself; null if it is not paused, or until it is resumed.
+    paused_until: Option<String>,
+    /// How long a client waits at most, also while it is paused.
+    hold_seconds: f64,
     held: usize,
     pinned: Option<String>,
     /// The same.
@@ -108,6 +112,8 @@ impl PoolView {
             active: named(&|backend| backend.active),
             standby: named(&|backend| backend.eligible && !backend.active),
             paused: pool.paused.is_some(),
+            paused_until: pool.paused.and_then(|paused| paused.until).map(|until| clock.timestamp(until)),
+            hold_seconds: rounded(pool.hold.as_secs_f64(), 3),
             held: live.pools.get(&pool.name).map_or(0, |live| live.held()),
             paused_by: pool.paused_by.as_ref().map(|by| by.actor.to_string()),
             paused_at: pool.paused_by.as_ref().map(|by| by.at.to_string()),

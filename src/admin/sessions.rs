@@ -8,7 +8,8 @@ use serde::Serialize;
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::model::{SessionId, SessionStatus};
+use crate::model::{PoolName, SessionId, SessionStatus, meant, quote};
+use crate::routing::SessionFacts;
 use crate::sys::Clock;
 
 use super::Admin;
@@ -101,8 +102,44 @@ pub(super) async fn list(State(admin): State<Admin>, caller: Identity, pairs: Pa
             && is(&filter.backend, facts.backend.name.as_str())
     });
     let next = sessions.last().filter(|_| sessions.len() == limit).map(|last| last.id.0);
+    if sessions.is_empty()
+        && let Some(unknown) = unknown(&admin, &caller, &filter)
+    {
+        return Err(Refused::because(Problem::BadQuery, unknown));
+    }
     let views: Vec<SessionView> = sessions.iter().map(|session| SessionView::new(session, &admin.clock)).collect();
     Ok(Json(json!({ "sessions": views, "next": next })).into_response())
+}
+
+/// The name by which a session is filtered, if it comes into question.
+type NameOf<'a> = &'a dyn Fn(&SessionFacts) -> Option<&str>;
+
+/// What `filter` names that is not there, as far as `caller` sees: it is not in force, and has no session from when it was. The
+/// names of a later page were right when the first was asked for, and what they name may have gone since.
+fn unknown(admin: &Admin, caller: &Identity, filter: &Filter) -> Option<String> {
+    if filter.after.is_some() {
+        return None;
+    }
+    let plan = admin.settings.plan();
+    let pools = || plan.pools.values().filter(|pool| caller.sees(Some(&pool.name)));
+    let of_pool = |name: &PoolName| filter.pool.as_ref().is_none_or(|wanted| wanted == name.as_str());
+    let listeners = plan.listeners.values().filter(|listener| caller.sees(Some(&listener.pool)));
+    let backends = pools().filter(|pool| of_pool(&pool.name)).flat_map(|pool| &pool.backends);
+    let known: [(&str, &Option<String>, Vec<&str>, NameOf<'_>); 3] = [
+        ("listener", &filter.listener, listeners.map(|of| of.name.as_str()).collect(), &|of| {
+            Some(of.listener.as_str())
+        }),
+        ("pool", &filter.pool, pools().map(|of| of.name.as_str()).collect(), &|of| Some(of.backend.pool.as_str())),
+        ("backend", &filter.backend, backends.map(|of| of.name.as_str()).collect(), &|of| {
+            of_pool(&of.backend.pool).then_some(of.backend.name.as_str())
+        }),
+    ];
+    known.into_iter().find_map(|(what, name, known, of)| {
+        let name = name.as_deref().filter(|name| !known.contains(name))?;
+        let is_of = |facts: &SessionFacts| caller.sees(Some(&facts.backend.pool)) && of(facts) == Some(name);
+        let is_gone = admin.registry.sessions(SessionId(0), 1, is_of).is_empty();
+        is_gone.then(|| format!("there is no {what} {}{}", quote(name), meant(name, known.into_iter())))
+    })
 }
 
 /// `DELETE /sessions/{id}`: both sides are reset.

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::model::{Address, Secret, nearest};
+use crate::model::{Address, Secret, nearest, spoken};
 use crate::sys::{Stream, connect};
 use crate::watch::{server_name, verified};
 
@@ -154,7 +154,7 @@ impl Client {
             |cause: String| CliError::Unreachable { address: self.shown.clone(), cause, origin: self.origin.clone() };
         timeout(self.limit, asked)
             .await
-            .map_err(|_| unreachable(format!("no answer within {:?}", self.limit)))?
+            .map_err(|_| unreachable(format!("no answer within {}", spoken(self.limit))))?
             .map_err(|error| match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
                 Some(std::io::ErrorKind::PermissionDenied) => {
                     CliError::Forbidden { address: self.shown.clone(), cause: error.to_string() }

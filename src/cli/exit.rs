@@ -21,17 +21,41 @@ pub enum Exit {
     Config,
 }
 
+impl Exit {
+    /// All of them.
+    pub(super) const ALL: [Self; 7] =
+        [Self::Done, Self::No, Self::Usage, Self::Unavailable, Self::Internal, Self::Permission, Self::Config];
+
+    /// Its number.
+    pub(super) const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::No => 1,
+            Self::Usage => 64,
+            Self::Unavailable => 69,
+            Self::Internal => 70,
+            Self::Permission => 77,
+            Self::Config => 78,
+        }
+    }
+
+    /// What it means, in a line.
+    pub(super) const fn said(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::No => "the daemon said no, a replay differs, or doctor found what fails",
+            Self::Usage => "the command was given wrongly",
+            Self::Unavailable => "the daemon is not reachable, an address cannot be bound, or the state is in use",
+            Self::Internal => "a fault of changeover's own",
+            Self::Permission => "not permitted",
+            Self::Config => "bad configuration or recording, or a state that this version cannot open",
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::No => 1,
-            Exit::Usage => 64,
-            Exit::Unavailable => 69,
-            Exit::Internal => 70,
-            Exit::Permission => 77,
-            Exit::Config => 78,
-        })
+        Self::from(exit.code())
     }
 }
 
@@ -78,7 +102,7 @@ pub enum CliError {
         /// What to do about it, to be put after the words; empty where they say it.
         advice: String,
     },
-    /// The history has nothing of a name, and there is nothing of that name.
+    /// A recording has nothing of a name.
     #[error("{0}")]
     NoSuchName(String),
     /// Whoever was asked whether an order is meant did not say so.
@@ -124,13 +148,15 @@ impl CliError {
     #[must_use]
     pub const fn exit(&self) -> Exit {
         match self {
-            Self::Address { .. } | Self::Terminal | Self::Token(_) | Self::Trust(_) => Exit::Usage,
+            Self::Address { .. } | Self::NoSuchName(_) | Self::Terminal | Self::Token(_) | Self::Trust(_) => {
+                Exit::Usage
+            }
             Self::Unreachable { .. } => Exit::Unavailable,
             Self::Forbidden { .. }
             | Self::Unreadable(_)
             | Self::Unwritable(_)
             | Self::Refused { status: 401 | 403, .. } => Exit::Permission,
-            Self::Refused { .. } | Self::NoSuchName(_) | Self::Declined | Self::Differs(_) | Self::Unfit(_) => Exit::No,
+            Self::Refused { .. } | Self::Declined | Self::Differs(_) | Self::Unfit(_) => Exit::No,
             Self::Config(_) => Exit::Config,
             Self::Internal(_) => Exit::Internal,
         }

@@ -1,15 +1,17 @@
 //! What is generated from the definition of the command line itself: completions and man pages.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Command;
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValuesParser, Resettable};
 use clap_complete::env::Shells;
 use clap_mangen::Man;
+use clap_mangen::roff::Roff;
 
 use super::exit::CliError;
-use super::print;
+use super::{print, surroundings};
 
 /// The variable by which a shell's script asks this program what comes next.
 pub const COMPLETE_VARIABLE: &str = "CHANGEOVER_COMPLETE";
@@ -83,7 +85,8 @@ pub fn completions(args: &CompletionArgs, command: &Command) -> Result<(), CliEr
 ///
 /// If a page cannot be written.
 pub fn man(args: &ManArgs, command: Command) -> Result<(), CliError> {
-    let mut command = command.disable_help_subcommand(true);
+    // What stands behind the help has sections of its own here.
+    let mut command = command.disable_help_subcommand(true).after_help(Resettable::Reset);
     command.build();
     match &args.out {
         None => print(&String::from_utf8_lossy(&page(command)?)),
@@ -105,10 +108,29 @@ fn write_all(command: &Command, directory: &Path) -> Result<(), CliError> {
 
 fn page(command: Command) -> Result<Vec<u8>, CliError> {
     let mut page = Vec::new();
+    write_page(command, &mut page).map_err(|error| CliError::Internal(error.to_string()))?;
+    // Each section begins as a page of its own does.
+    let begin = Roff::new().render();
+    Ok(format!("{begin}{}", String::from_utf8_lossy(&page).replace(&begin, "")).into_bytes())
+}
+
+/// In the order of man-pages(7).
+fn write_page(command: Command, page: &mut Vec<u8>) -> io::Result<()> {
     // Without a date: the same program has the same pages.
-    let man = Man::new(command).manual("changeover").source(concat!("changeover ", env!("CARGO_PKG_VERSION")));
-    man.render(&mut page).map_err(|error| CliError::Internal(error.to_string()))?;
-    Ok(page)
+    let man = Man::new(command.clone()).manual("changeover").source(concat!("changeover ", env!("CARGO_PKG_VERSION")));
+    man.render_title(page)?;
+    man.render_name_section(page)?;
+    man.render_synopsis_section(page)?;
+    man.render_description_section(page)?;
+    man.render_options_section(page)?;
+    if command.get_subcommands().any(|below| !below.is_hide_set()) {
+        man.render_subcommands_section(page)?;
+    }
+    surroundings::sections(&command).to_writer(page)?;
+    if command.get_version().is_some() {
+        man.render_version_section(page)?;
+    }
+    Ok(())
 }
 
 fn unwritten(path: &Path, error: &std::io::Error) -> CliError {

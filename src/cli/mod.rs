@@ -14,6 +14,7 @@ mod names;
 mod orders;
 mod replay;
 mod retelling;
+mod surroundings;
 mod table;
 mod token;
 mod told;
@@ -34,6 +35,7 @@ pub use doctor::{DoctorArgs, doctor};
 pub use exit::{CliError, Exit};
 pub use generated::{COMPLETE_VARIABLE, CompletionArgs, ManArgs, completions, man};
 pub use replay::{ReplayArgs, replay};
+pub use surroundings::help as surroundings;
 
 /// Where the configuration lies if nobody says otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/changeover/changeover.toml";

@@ -14,14 +14,20 @@ use super::{DEFAULT_CONFIG, Reach, connect_by};
 /// The longest that somebody who presses Tab waits.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// Options after which nothing is their value.
+const FLAGS: [&str; 3] = ["--json", "--yes", "--help"];
+
 /// A pool.
 pub(super) fn pool() -> ArgValueCompleter {
     ArgValueCompleter::new(|begun: &OsStr| offered(begun, |(pool, _)| vec![pool]))
 }
 
-/// A backend of any pool, without its pool's name.
+/// A backend, without its pool's name: of the pool that stands on the line, or of any if none does.
 pub(super) fn backend() -> ArgValueCompleter {
-    ArgValueCompleter::new(|begun: &OsStr| offered(begun, |(_, backends)| backends))
+    ArgValueCompleter::new(|begun: &OsStr| {
+        let of = pool_on(&words(std::env::args_os()));
+        offered(begun, |(pool, backends)| if of.as_ref().is_none_or(|of| *of == pool) { backends } else { Vec::new() })
+    })
 }
 
 /// A kind of event.
@@ -61,19 +67,39 @@ fn offered(begun: &OsStr, names: impl Fn((String, Vec<String>)) -> Vec<String>) 
 }
 
 fn known() -> Vec<(String, Vec<String>)> {
-    let reach = reach(std::env::args_os());
+    let reach = reach(&words(std::env::args_os()));
     let client = connect_by(&reach, |_| true).ok();
     client.and_then(|client| client.within(PATIENCE).names()).unwrap_or_default()
 }
 
-/// How to find the daemon, as far as that stands on the line which is being completed: it is all behind the first `--`.
-fn reach(words: impl Iterator<Item = OsString>) -> Reach {
-    let words = whole(words.skip_while(|word| word != "--").filter_map(|word| word.into_string().ok()));
-    let value = |option: &str| {
-        let apart = words.iter().position(|word| word == option).and_then(|at| words.get(at + 1)).map(String::as_str);
-        let together = || words.iter().find_map(|word| word.strip_prefix(option)?.strip_prefix('='));
-        apart.or_else(together).map(str::to_owned)
-    };
+/// The line that is being completed: it is all behind the first `--`.
+fn words(given: impl Iterator<Item = OsString>) -> Vec<String> {
+    let line = given.skip_while(|word| word != "--").skip(1);
+    whole(line.filter_map(|word| word.into_string().ok()))
+}
+
+/// What `option` is given on the line.
+fn value(words: &[String], option: &str) -> Option<String> {
+    let apart = words.iter().position(|word| word == option).and_then(|at| words.get(at + 1)).map(String::as_str);
+    let together = || words.iter().find_map(|word| word.strip_prefix(option)?.strip_prefix('='));
+    apart.or_else(together).map(str::to_owned)
+}
+
+/// The pool that the line is about: that of `--pool`, or the one that `failover` is given.
+fn pool_on(words: &[String]) -> Option<String> {
+    let is_value = |before: &str| before.starts_with("--") && !before.contains('=') && !FLAGS.contains(&before);
+    let is_failover = words.get(1).is_some_and(|command| command == "failover");
+    let given = words.windows(2).skip(1).filter(|_| is_failover);
+    let mut given = given.filter_map(|two| match two {
+        [before, word] if !word.starts_with('-') && !is_value(before) => Some(word.clone()),
+        _ => None,
+    });
+    value(words, "--pool").or_else(|| given.next()).filter(|pool| !pool.is_empty())
+}
+
+/// How to find the daemon, as far as that stands on the line.
+fn reach(words: &[String]) -> Reach {
+    let value = |option: &str| value(words, option);
     Reach {
         admin: value("--admin").or_else(|| std::env::var("CHANGEOVER_ADMIN").ok()),
         config: value("--config").map_or_else(|| PathBuf::from(DEFAULT_CONFIG), PathBuf::from),
@@ -103,7 +129,28 @@ mod tests {
     use std::ffi::OsString;
     use std::path::Path;
 
-    use super::reach;
+    use super::{pool_on, words};
+
+    fn reach(line: impl Iterator<Item = OsString>) -> super::Reach {
+        super::reach(&words(line))
+    }
+
+    #[test]
+    fn the_pool_is_the_one_that_the_line_is_about() {
+        for (line, wanted) in [
+            (&["failover", "orders", "--to", ""][..], Some("orders")),
+            (&["failover", "--admin", "unix:/x", "--json", "orders", "--to", ""], Some("orders")),
+            (&["failover", "-y", "--admin=unix:/x", "orders", "--to", "o"], Some("orders")),
+            (&["failover", "--reason", "web", "--to", "o"], None),
+            (&["sessions", "--pool", "web", "--backend", ""], Some("web")),
+            (&["events", "--pool=web", "--backend", ""], Some("web")),
+            (&["sessions", "--backend", ""], None),
+        ] {
+            let words: Vec<String> =
+                std::iter::once("changeover").chain(line.iter().copied()).map(str::to_owned).collect();
+            assert_eq!(pool_on(&words).as_deref(), wanted, "{line:?}");
+        }
+    }
 
     #[test]
     fn the_daemon_is_found_as_the_line_says_that_is_being_completed() {

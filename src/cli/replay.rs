@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::failover::recording::{Decision, Header, Line, Replay, Turn};
-use crate::model::{MonoTime, PoolName};
+use crate::model::{MonoTime, PoolName, meant, quote};
 
 use super::exit::CliError;
 use super::print;
@@ -84,7 +84,8 @@ struct Lines<'a> {
 ///
 /// # Errors
 ///
-/// [`CliError::Differs`] if anything is decided otherwise than recorded, [`CliError::Config`] if the file is no recording.
+/// [`CliError::Differs`] if anything is decided otherwise than recorded, [`CliError::Config`] if the file is no recording, and
+/// [`CliError::NoSuchName`] if the pool that is asked for is not in it.
 pub fn replay(args: &ReplayArgs) -> Result<(), CliError> {
     let mut lines = Lines::open(&args.file)?;
     if !lines.next()? {
@@ -212,8 +213,22 @@ impl Session<'_> {
         format!("{line}\n")
     }
 
+    /// A pool that is in none of the plans that were replayed was not meant. Where there was no plan, nothing is known.
+    fn check_pool(&self) -> Result<(), CliError> {
+        let known = self.replay.pools();
+        let Some(pool) = self.args.pool.as_deref() else { return Ok(()) };
+        if known.is_empty() || known.contains(&PoolName::from(pool)) {
+            return Ok(());
+        }
+        let until = if self.args.until.is_some() { " until then" } else { "" };
+        let guess = meant(pool, known.iter().map(PoolName::as_str));
+        let file = self.args.file.display();
+        Err(CliError::NoSuchName(format!("{file} has no pool {}{until}{guess}", quote(pool))))
+    }
+
     /// Says what it came to.
     fn close(&self, end: &End) -> Result<(), CliError> {
+        self.check_pool()?;
         let Count { events, decisions } = self.count;
         let why = match end {
             End::Told(why) => format!("the recording ends here: {why}"),

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use crate::model::SessionPolicy;
+use crate::model::{SessionPolicy, parse_duration, spoken};
 
 use super::explain::moment;
 use super::table::wrapped;
-use super::views::{items, names, reason, text};
+use super::views::{hold, items, names, reason, text};
 
 /// Said of an order that is in force and would not outlive a restart.
 pub(super) const NOT_DURABLE: &str =
@@ -121,10 +121,13 @@ fn way_back(name: &str, backend: &Value, explained: &Value) -> Option<String> {
 pub(super) fn paused(pool: &Value, timeout: Option<&str>) -> String {
     let name = text(pool, "name");
     let limit = timeout.map_or_else(|| "until it is resumed".to_owned(), |time| format!("for {time} at most"));
-    lines(&[
-        format!("{name} is paused: new clients wait, {limit}; sessions that exist go on."),
-        format!("Next: `changeover resume {name}` lets them go on in the order of their arrival."),
-    ])
+    let mut told = vec![format!("{name} is paused: new clients wait, {limit}; sessions that exist go on.")];
+    let pause = timeout.and_then(|time| parse_duration(time).ok());
+    if let Some(hold) = hold(pool).filter(|hold| pause.is_none_or(|pause| pause > *hold)) {
+        told.push(format!("None waits longer than {name}'s `hold`, {}: who does is turned away.", spoken(hold)));
+    }
+    told.push(format!("Next: `changeover resume {name}` lets them go on in the order of their arrival."));
+    lines(&told)
 }
 
 pub(super) fn resumed(pool: &Value) -> String {
@@ -155,7 +158,16 @@ mod tests {
 
     use crate::model::SessionPolicy;
 
-    use super::{failback, failover, ready};
+    use super::{failback, failover, paused, ready};
+
+    #[test]
+    fn a_pause_that_is_longer_than_clients_may_wait_says_so() {
+        let pool = json!({"name": "orders", "hold_seconds": 10.0});
+        for (timeout, is_longer) in [(None, true), (Some("5m"), true), (Some("10s"), false), (Some("1s"), false)] {
+            let told = paused(&pool, timeout);
+            assert_eq!(told.contains("None waits longer than orders's `hold`, 10s"), is_longer, "{told}");
+        }
+    }
 
     #[test]
     fn a_failover_to_a_standby_says_that_it_waits_for_its_promotion() {

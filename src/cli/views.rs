@@ -1,6 +1,10 @@
 //! What the tables show of the daemon's answers.
 
+use std::time::Duration;
+
 use serde_json::Value;
+
+use crate::model::spoken;
 
 use super::explain::clock_time;
 use super::table::{layout, wrapped};
@@ -45,8 +49,13 @@ fn bound(answer: &Value) -> String {
             who.map(|who| format!("; ordered by {who}, {}", clock_time(when))).unwrap_or_default()
         };
         if pool["paused"] == true {
-            let until = format!("new clients wait until `changeover resume {name}`");
-            said.push_str(&wrapped(&format!("{name}: paused, {until}{}", by("paused"))));
+            let until = pool["paused_until"].as_str().map(|until| format!(", or {} at most", clock_time(Some(until))));
+            let hold = hold(pool).map(|hold| format!("; each no longer than `hold` ({})", spoken(hold)));
+            let (until, hold) = (until.unwrap_or_default(), hold.unwrap_or_default());
+            said.push_str(&wrapped(&format!(
+                "{name}: paused, new clients wait until `changeover resume {name}`{until}{hold}{}",
+                by("paused")
+            )));
         }
         if let Some(pinned) = pool["pinned"].as_str() {
             let until = format!("until `changeover failback {name}`");
@@ -54,6 +63,11 @@ fn bound(answer: &Value) -> String {
         }
     }
     if said.is_empty() { said } else { format!("\n{said}") }
+}
+
+/// How long a client of the pool may wait.
+pub(super) fn hold(pool: &Value) -> Option<Duration> {
+    pool["hold_seconds"].as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
 }
 
 /// A line a pool, in full. Where one is a PostgreSQL cluster: who is primary, and how far the last standby is behind.
@@ -305,6 +319,20 @@ mod tests {
         answer["pools"][1]["pinned_at"] = json!("2026-11-21T10:00:00.123456Z");
         let line = "\nweb: pinned to one until `changeover failback web`; ordered by ops, 2026-11-21 10:00:00 UTC\n";
         assert!(status(&answer).contains(line), "{}", status(&answer));
+    }
+
+    #[test]
+    fn of_a_pause_it_is_said_when_it_ends_and_how_long_a_client_waits() {
+        let mut answer = answer();
+        answer["pools"][0]["paused"] = json!(true);
+        answer["pools"][0]["paused_until"] = json!("2026-11-21T10:05:00.5Z");
+        answer["pools"][0]["hold_seconds"] = json!(90.0);
+        for table in [status(&answer), pools(&answer)] {
+            let line = table.lines().skip_while(|line| !line.contains("paused,")).collect::<Vec<_>>().join(" ");
+            for words in ["or 2026-11-21 10:05:00 UTC at most", "each no longer than `hold` (1m 30s)"] {
+                assert!(line.split_whitespace().collect::<Vec<_>>().join(" ").contains(words), "{words}\n{table}");
+            }
+        }
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use crate::model::{AgentCheck, BackendName, CheckKind, CheckPlan, CommandCheck, HttpCheck, PoolKind, PoolName};
+use crate::model::{
+    AgentCheck, BackendName, CheckKind, CheckPlan, CommandCheck, HttpCheck, PoolKind, PoolName, spoken,
+};
 
 use super::command::{self, Subject, Template};
 use super::key::Key;
@@ -250,9 +252,11 @@ fn refuse_unreachable_latency(reader: &mut Reader<'_>, view: &View<'_>, plan: &C
     if let Some(limit) = plan.max_latency.filter(|limit| changed && *limit >= plan.timeout) {
         let (timeout, key) = (plan.timeout, &keys::MAX_LATENCY);
         let message = format!(
-            "`{}`: {limit:?} is no less than `timeout` ({timeout:?}), after which there is no answer to judge; \
+            "`{}`: {} is no less than `timeout` ({}), after which there is no answer to judge; \
              write less, or leave it out",
-            key.name
+            key.name,
+            spoken(limit),
+            spoken(timeout)
         );
         let place = if view.node(key).is_some() { key } else { &keys::TIMEOUT };
         reader.faults.wrong(view.place(place), message);

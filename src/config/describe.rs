@@ -3,12 +3,10 @@
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use jiff::fmt::friendly::SpanPrinter;
-
 use crate::model::{
     Address, AdminPlan, AgentCheck, Approach, Argument, BackendPlan, CheckKind, CheckPlan, Failback, FailoverPlan,
     HttpCheck, LimitsPlan, ListenerPlan, Plan, PoolName, PoolPlan, PostgresPlan, ProxyProtocol, StatusRange, StorePlan,
-    Target, WatchSession, WebhookPlan, WhenDown,
+    Target, WatchSession, WebhookPlan, WhenDown, spoken,
 };
 
 use super::keys;
@@ -34,14 +32,14 @@ fn write(out: &mut String, plan: &Plan) -> fmt::Result {
         "daemon: workers {}, max sessions {}, drain timeout {}, relay buffer {} KiB",
         or(daemon.workers, "one per core"),
         or(daemon.max_sessions, "by the descriptor limit"),
-        time(daemon.drain_timeout),
+        spoken(daemon.drain_timeout),
         daemon.relay_buffer >> 10,
     )?;
     match &daemon.store.state_dir {
         None => writeln!(out, "state: in memory only, lost at the end")?,
         Some(path) => {
             let StorePlan { history_max_age: age, history_max_size: size, .. } = daemon.store;
-            let age = if age.is_zero() { String::new() } else { format!(" for {}", time(age)) };
+            let age = if age.is_zero() { String::new() } else { format!(" for {}", spoken(age)) };
             writeln!(out, "state: in {}; history kept{age}, up to {} KiB", path.display(), size >> 10)?;
         }
     }
@@ -64,7 +62,12 @@ fn write_webhook(out: &mut String, webhook: &WebhookPlan) -> fmt::Result {
     let names: Vec<&str> = pools.iter().map(PoolName::as_str).collect();
     let of = if names.is_empty() { "all pools".to_owned() } else { names.join(", ") };
     writeln!(out, "  posts {} of {of}", kinds.join(", "))?;
-    writeln!(out, "  each attempt takes {} at most; gives an event up after {}", time(*timeout), time(*give_up_after))?;
+    writeln!(
+        out,
+        "  each attempt takes {} at most; gives an event up after {}",
+        spoken(*timeout),
+        spoken(*give_up_after)
+    )?;
     match ca_file {
         Some(file) => writeln!(out, "  trusts the certificates in {}", file.display()),
         None => Ok(()),
@@ -80,7 +83,7 @@ fn write_admin(out: &mut String, admin: &AdminPlan) -> fmt::Result {
         writeln!(out, "  certificate {}, key {}", tls.certificate.display(), tls.key.display())?;
     }
     match rate {
-        Some(rate) => writeln!(out, "  changes: at most {} of each caller in {}", rate.count, time(rate.per))?,
+        Some(rate) => writeln!(out, "  changes: at most {} of each caller in {}", rate.count, spoken(rate.per))?,
         None => writeln!(out, "  changes: as many as anybody likes")?,
     }
     for token in tokens {
@@ -112,7 +115,7 @@ fn write_admin(out: &mut String, admin: &AdminPlan) -> fmt::Result {
 
 fn write_listener(out: &mut String, listener: &ListenerPlan) -> fmt::Result {
     let never =
-        |timeout: Duration| if timeout.is_zero() { "never".to_owned() } else { format!("after {}", time(timeout)) };
+        |timeout: Duration| if timeout.is_zero() { "never".to_owned() } else { format!("after {}", spoken(timeout)) };
     let target = match listener.target {
         Target::Any => "",
         Target::Primary => ", its primary",
@@ -127,7 +130,7 @@ fn write_listener(out: &mut String, listener: &ListenerPlan) -> fmt::Result {
         never(listener.half_close_timeout)
     )?;
     if !listener.busy_poll.is_zero() {
-        writeln!(out, "  stays awake for {} after each move of bytes", time(listener.busy_poll))?;
+        writeln!(out, "  stays awake for {} after each move of bytes", spoken(listener.busy_poll))?;
     }
     write_limits(out, &listener.limits)
 }
@@ -143,7 +146,7 @@ fn write_limits(out: &mut String, limits: &LimitsPlan) -> fmt::Result {
         parts.push(format!("{max_connections_per_client} of each client"));
     }
     if let Some(rate) = rate {
-        parts.push(format!("{} of each client in {}", rate.count, time(rate.per)));
+        parts.push(format!("{} of each client in {}", rate.count, spoken(rate.per)));
     }
     if !parts.is_empty() {
         writeln!(out, "  connections: at most {}", parts.join(", "))?;
@@ -168,13 +171,13 @@ fn write_pool(out: &mut String, pool: &PoolPlan, used: bool) -> fmt::Result {
         out,
         "  connect: up to {} backends, {} each; sent again without an answer: {}",
         pool.dial.connect_attempts,
-        time(pool.dial.connect_timeout),
+        spoken(pool.dial.connect_timeout),
         pool.dial.resend
     )?;
     let hold = &pool.hold;
     match hold.when_down {
         WhenDown::Hold => {
-            writeln!(out, "  when down: hold up to {} clients for {}", hold.hold_limit, time(hold.hold))?;
+            writeln!(out, "  when down: hold up to {} clients for {}", hold.hold_limit, spoken(hold.hold))?;
         }
         WhenDown::Refuse | WhenDown::UsePreferred => writeln!(out, "  when down: {}", hold.when_down)?,
     }
@@ -185,7 +188,7 @@ fn write_pool(out: &mut String, pool: &PoolPlan, used: bool) -> fmt::Result {
             writeln!(out, "  failover: {leave}, to whoever is promoted{}", idle_failback(failover))?;
         }
         Failback::Automatic => {
-            writeln!(out, "  failover: {leave}; failback: automatic after {}", time(failover.failback_after))?;
+            writeln!(out, "  failover: {leave}; failback: automatic after {}", spoken(failover.failback_after))?;
         }
         Failback::Manual => writeln!(out, "  failover: {leave}; failback: on order")?,
     }
@@ -229,10 +232,10 @@ fn write_postgres(out: &mut String, postgres: &PostgresPlan) -> fmt::Result {
     writeln!(out, "  watched by {user:?}, {password}, logged in to {database:?}{session}")?;
     let trusted = ca_file.as_ref().map(|path| format!(", trusting {}", path.display()));
     writeln!(out, "  watched over TLS: {tls}{}", trusted.unwrap_or_default())?;
-    let (beat, deadline) = (time(postgres.heartbeat), time(postgres.heartbeat_deadline));
+    let (beat, deadline) = (spoken(postgres.heartbeat), spoken(postgres.heartbeat_deadline));
     writeln!(out, "  heartbeat: every {beat}, deadline {deadline}; promotion: {}", postgres.promotion)?;
     let bytes = (postgres.max_lag > 0).then(|| as_size(postgres.max_lag));
-    let age = (!postgres.max_lag_time.is_zero()).then(|| time(postgres.max_lag_time));
+    let age = (!postgres.max_lag_time.is_zero()).then(|| spoken(postgres.max_lag_time));
     match (bytes, age) {
         (None, None) => writeln!(out, "  standbys may be behind without a limit"),
         (Some(limit), None) | (None, Some(limit)) => writeln!(out, "  standbys may be behind by {limit}"),
@@ -280,20 +283,20 @@ fn check(check: &CheckPlan) -> String {
         CheckKind::Postgres => "postgres".to_owned(),
         CheckKind::None => return "none, it is taken to be fit".to_owned(),
     };
-    let recovery = check.recovery_interval.map(|every| format!(", every {} while unhealthy", time(every)));
+    let recovery = check.recovery_interval.map(|every| format!(", every {} while unhealthy", spoken(every)));
     let attempts = match check.recovery_attempts {
         0 => String::new(),
         attempts => {
-            let wait = time(check.recovery_backoff);
+            let wait = spoken(check.recovery_backoff);
             format!(", given up after {attempts} more failures with doubling waits from {wait}")
         }
     };
-    let slow = check.max_latency.map(|limit| format!(", slow above {}", time(limit)));
+    let slow = check.max_latency.map(|limit| format!(", slow above {}", spoken(limit)));
     format!(
         "{what} every {}{}, timeout {}{}, unhealthy after {}, healthy after {}{attempts}",
-        time(check.interval),
+        spoken(check.interval),
         recovery.unwrap_or_default(),
-        time(check.timeout),
+        spoken(check.timeout),
         slow.unwrap_or_default(),
         check.unhealthy_threshold,
         check.healthy_threshold
@@ -328,8 +331,4 @@ fn request(http: &HttpCheck) -> String {
 
 fn addresses(list: &[Address]) -> String {
     list.iter().map(Address::to_string).collect::<Vec<_>>().join(", ")
-}
-
-fn time(duration: Duration) -> String {
-    SpanPrinter::new().unsigned_duration_to_string(&duration)
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{PoolKind, PostgresPlan, Promotion, TlsMode};
+use crate::model::{PoolKind, PostgresPlan, Promotion, TlsMode, spoken};
 
 use super::key::Key;
 use super::keys;
@@ -130,13 +130,13 @@ fn refuse_hasty_beats(reader: &mut Reader<'_>, view: &View<'_>, plan: &PostgresP
     } else if plan.heartbeat_deadline < plan.heartbeat * HEARTBEATS_MIN {
         let place = if view.node(deadline).is_some() { deadline } else { beat };
         let message = format!(
-            "`{}` ({:?}) is less than twice `{}` ({:?}), so that one late answer would be a server's end; \
-             write at least {:?} for it",
+            "`{}` ({}) is less than twice `{}` ({}), so that one late answer would be a server's end; \
+             write at least {} for it",
             deadline.name,
-            plan.heartbeat_deadline,
+            spoken(plan.heartbeat_deadline),
             beat.name,
-            plan.heartbeat,
-            plan.heartbeat * HEARTBEATS_MIN
+            spoken(plan.heartbeat),
+            spoken(plan.heartbeat * HEARTBEATS_MIN)
         );
         reader.faults.wrong(view.place(place), message);
     }

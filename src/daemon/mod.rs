@@ -72,7 +72,7 @@ pub enum StartError {
         what: String,
         /// Where.
         address: Address,
-        /// Why not.
+        /// Why not, and what to do about it.
         cause: String,
     },
     /// The recording cannot be begun.
@@ -102,7 +102,7 @@ fn unwritable(cause: &io::Error) -> String {
     if cause.kind() == io::ErrorKind::AlreadyExists {
         return "the file is there already; name one that is not".to_owned();
     }
-    cause.to_string()
+    format!("{cause}; name a file in a directory that is there and that the daemon's user may write to")
 }
 
 /// Tells of ends that nobody asked for.

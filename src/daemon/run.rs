@@ -50,7 +50,8 @@ pub fn run(config: &Path, record: Option<RecordTo>) -> Result<(), RunError> {
     let document = Document::load(config)?;
     let log = Log::start(document.plan().log).map_err(RunError::SetUp)?;
     let ended = run_document(document, config, record);
-    if let Err(error) = &ended {
+    // What keeps it from starting is for whoever starts it, who is told as of a file with errors.
+    if let Err(error @ RunError::Died(_)) = &ended {
         tracing::error!(%error, "ended");
     }
     log.flush(LAST_LINES);

@@ -7,7 +7,7 @@ use std::io;
 use tokio::sync::watch;
 
 use crate::model::{Address, ListenerName, Plan};
-use crate::sys::{BoundSocket, SocketMode, bind};
+use crate::sys::{BoundSocket, SocketMode, bind, unbound};
 
 use super::StartError;
 use super::worker_thread::SocketKey;
@@ -101,7 +101,7 @@ impl Sockets {
         Ok(opening)
     }
 
-    /// Says why, and if it is we ourselves who listen there in another way, that too.
+    /// Says why and what to do about it, and if it is we ourselves who listen there in another way, that.
     fn cannot_bind(&self, what: &str, address: &Address, cause: io::Error) -> StartError {
         let port = |address: &Address| match address {
             Address::Ip(addr) => Some(addr.port()),
@@ -109,8 +109,11 @@ impl Sockets {
         };
         let ours = self.listeners.keys().map(|(_, at)| at).chain(self.admin.keys());
         let clash = ours.into_iter().find(|at| *at == address || (port(at).is_some() && port(at) == port(address)));
-        let hint = clash.map(|at| format!("; the running daemon itself listens at {at}: this change needs a restart"));
-        let cause = format!("{cause}{}", hint.unwrap_or_default());
+        let mend = match clash {
+            Some(at) => format!("the running daemon itself listens at {at}: this change needs a restart"),
+            None => unbound(address, &cause),
+        };
+        let cause = format!("{cause}; {mend}");
         StartError::Bind { what: what.to_owned(), address: address.clone(), cause }
     }
 

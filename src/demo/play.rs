@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 
 use crate::failover::{Change, Transition};
-use crate::model::{FailoverStatus, MonoTime};
+use crate::model::{FailoverStatus, MonoTime, spoken};
 use crate::sys::Clock;
 
 use super::DemoOptions;
@@ -219,7 +219,8 @@ impl<'a, W: Write> Director<'a, '_, W> {
         lines.push(String::new());
         lines.push(match options.duration {
             Some(time) => {
-                format!("Clients come and go for {time:?}; Ctrl-C ends it sooner. Counts: since the pool's last line.")
+                let time = spoken(time);
+                format!("Clients come and go for {time}; Ctrl-C ends it sooner. Counts: since the pool's last line.")
             }
             None => "Clients come and go until Ctrl-C. Counts: since the pool's last line.".to_owned(),
         });

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
+use crate::model::spoken;
 use crate::sys::Clock;
 
 /// From one look at a running program to the next.
@@ -67,7 +68,7 @@ pub(super) fn run(command: &mut Command, limit: Duration) -> anyhow::Result<Stri
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut process = Guarded::spawn(command)?;
     match process.wait(limit) {
-        None => bail!("{name} did not end within {limit:?}"),
+        None => bail!("{name} did not end within {}", spoken(limit)),
         Some(status) if status.success() => Ok(process.0.stdout.take().map(read).unwrap_or_default()),
         Some(status) => match one_line(&process.complaint()) {
             text if text.is_empty() => bail!("{name}: {status}"),

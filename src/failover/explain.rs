@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Applied, BackendName, Explanation, Failback, MonoTime, PoolName, Prospect, Rule, WhenDown};
+use crate::model::{Applied, BackendName, Explanation, Failback, MonoTime, PoolName, Prospect, Rule, WhenDown, spoken};
 
 use super::availability::Availability;
 use super::change::names;
@@ -65,13 +65,13 @@ impl Pool {
     fn without_anybody(&self, since: Option<MonoTime>) -> Applied {
         let hold = self.plan.hold;
         if self.is_pending() && self.cluster.is_some() {
-            return applied(Rule::Hold, since, format!("clients wait up to {:?} for a primary", hold.hold));
+            return applied(Rule::Hold, since, format!("clients wait up to {} for a primary", spoken(hold.hold)));
         }
         if self.is_pending() {
-            return applied(Rule::NoVerdict, since, format!("clients wait up to {:?} for verdicts", hold.hold));
+            return applied(Rule::NoVerdict, since, format!("clients wait up to {} for verdicts", spoken(hold.hold)));
         }
         match hold.when_down {
-            WhenDown::Hold => applied(Rule::Hold, since, format!("clients wait up to {:?}", hold.hold)),
+            WhenDown::Hold => applied(Rule::Hold, since, format!("clients wait up to {}", spoken(hold.hold))),
             WhenDown::Refuse => applied(Rule::Refuse, since, "clients are closed at once".to_owned()),
             WhenDown::UsePreferred => {
                 let detail = match self.last_resort() {
@@ -121,7 +121,11 @@ impl Pool {
             }
             Failback::Automatic => {
                 let wait = self.damping.stable_time(policy.failback_after);
-                applied(Rule::StableTime, Some(since + wait), format!("{who} serves again once fit for {wait:?}"))
+                applied(
+                    Rule::StableTime,
+                    Some(since + wait),
+                    format!("{who} serves again once fit for {}", spoken(wait)),
+                )
             }
         })
     }
@@ -130,7 +134,11 @@ impl Pool {
         let configured = self.plan.failover.failback_after;
         let wait: Duration = self.damping.stable_time(configured);
         let bounces = self.damping.bounces();
-        let detail = format!("{bounces} returns did not last: the stable time is {wait:?} instead of {configured:?}");
+        let detail = format!(
+            "{bounces} returns did not last: the stable time is {} instead of {}",
+            spoken(wait),
+            spoken(configured)
+        );
         (bounces > 0).then(|| applied(Rule::Damping, None, detail))
     }
 

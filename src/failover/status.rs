@@ -38,6 +38,7 @@ impl Pool {
             pinned_by: None,
             paused: self.pause,
             paused_by: None,
+            hold: self.plan.hold.hold,
             contested: self.cluster.as_ref().map(|cluster| cluster.contested.clone()).unwrap_or_default(),
             failovers: self.failovers.completed,
             recoveries: self.failovers.recoveries,

@@ -61,4 +61,4 @@ pub use state::{
 pub use status::{BackendStatus, LastFailover, OrderedBy, Paused, PoolStatus, PushedVerdict, ServerStatus};
 pub use time::{MonoTime, WallTime};
 pub use webhook::{EVENT_KINDS, WebhookFormat, WebhookPlan, WebhookUrl, is_of_kind};
-pub use wording::{is_unprintable, nearest, parse_duration, quote};
+pub use wording::{is_unprintable, meant, nearest, parse_duration, quote, spoken};

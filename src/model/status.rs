@@ -30,6 +30,8 @@ pub struct PoolStatus {
     pub paused: Option<Paused>,
     /// Who has; the core does not know.
     pub paused_by: Option<OrderedBy>,
+    /// How long a client may wait, also while it is paused.
+    pub hold: Duration,
     /// Of a cluster: the servers that people were told of as a split brain, for as long as that is not settled.
     pub contested: Vec<BackendName>,
     /// Failovers that have been completed.

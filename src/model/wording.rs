@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use jiff::fmt::friendly::SpanParser;
+use jiff::fmt::friendly::{SpanParser, SpanPrinter};
 
 /// The longest value that a message repeats, in characters.
 const QUOTED_MAX: usize = 80;
@@ -34,6 +34,12 @@ pub fn is_unprintable(c: char) -> bool {
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
+/// A duration as files say it and people read it, such as "1m 30s": what [`parse_duration`] reads.
+#[must_use]
+pub fn spoken(duration: Duration) -> String {
+    SpanPrinter::new().unsigned_duration_to_string(&duration)
+}
+
 /// The candidate that `word` was probably meant to be.
 #[must_use]
 pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
@@ -44,6 +50,12 @@ pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
         .filter(|(distance, _)| *distance <= limit)
         .min()
         .map(|(_, candidate)| candidate)
+}
+
+/// The end of a message about `word`, which is none of `candidates`: what was probably meant; empty if none of them is near.
+#[must_use]
+pub fn meant<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> String {
+    nearest(word, candidates).map(|guess| format!("; did you mean `{guess}`?")).unwrap_or_default()
 }
 
 /// The duration that a text such as "1m 30s" means.
@@ -64,4 +76,20 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
          such as \"250ms\" or \"1m 30s\""
             .to_owned()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{parse_duration, spoken};
+
+    #[test]
+    fn a_duration_is_said_as_files_say_it() {
+        for text in ["0s", "10ms", "250ms", "30s", "5m", "1m 30s", "10h", "8760h"] {
+            let duration = parse_duration(text).unwrap();
+            assert_eq!(spoken(duration), text);
+        }
+        assert_eq!(spoken(Duration::from_secs(300)), "5m");
+    }
 }

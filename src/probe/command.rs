@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::model::{Address, CheckError, CommandCheck, DialError, ProbeError};
+use crate::model::{Address, CheckError, CommandCheck, DialError, ProbeError, spoken};
 use crate::sys::{Program, RunError, Running};
 use crate::wire::printable;
 
@@ -20,7 +20,7 @@ pub(super) async fn turn(turns: &Arc<Semaphore>, limit: Duration) -> Result<Owne
     match timeout(limit, Arc::clone(turns).acquire_owned()).await {
         Ok(Ok(turn)) => Ok(turn),
         Ok(Err(closed)) => Err(closed.to_string()),
-        Err(_) => Err(format!("as many check commands as may be were running for {limit:?}")),
+        Err(_) => Err(format!("as many check commands as may be were running for {}", spoken(limit))),
     }
 }
 
@@ -36,7 +36,7 @@ pub(super) async fn ask(
     let name = printable(name.as_bytes(), OUTPUT_MAX);
     let mut running = Running::start(program(address, check), turn).map_err(|error| failed(&name, &error))?;
     let Ok(ended) = timeout_at(deadline, running.end()).await else {
-        let detail = format!("{name}: not finished within {limit:?}, killed");
+        let detail = format!("{name}: not finished within {}, killed", spoken(limit));
         return Err(Failure::check(CheckError::AnswerTimedOut, detail));
     };
     let ended = ended.map_err(|error| failed(&name, &error))?;

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 
 use crate::model::{
-    Address, Advice, Approach, CheckError, CheckKind, DialError, MonoTime, OutReason, ProbeError, ProbeOutcome,
+    Address, Advice, Approach, CheckError, CheckKind, DialError, MonoTime, OutReason, ProbeError, ProbeOutcome, spoken,
 };
 use crate::sys::{Clock, DialOptions, Stream, connect_with, dial_error};
 use crate::wire::own_proxy_header;
@@ -131,8 +131,9 @@ impl Prober {
         turn: OwnedSemaphorePermit,
     ) -> Result<Advice, Failure> {
         let deadline = self.clock.instant(deadline);
-        let silent =
-            |what: String| Failure::check(CheckError::AnswerTimedOut, format!("{what}: no answer within {limit:?}"));
+        let silent = |what: String| {
+            Failure::check(CheckError::AnswerTimedOut, format!("{what}: no answer within {}", spoken(limit)))
+        };
         let dial = Dial { address, limit, approach };
         // Boxed, but for the plain one: a crowd is asked that way, and each question has room for the largest.
         match kind {

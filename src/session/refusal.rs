@@ -23,7 +23,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::failover::{PoolRoutes, Tier};
-use crate::model::{BackendName, HoldEnd, ListenerPlan, RejectReason, Target};
+use crate::model::{BackendName, HoldEnd, ListenerPlan, RejectReason, Target, spoken};
 use crate::relay::FirstChunk;
 use crate::sys::{Gated, Stream};
 use crate::wire::postgres::{FirstPacket, cannot_connect_now, parse_first_packet};
@@ -96,7 +96,7 @@ impl Refusal {
             Self::Full => "each has as many sessions as it may".to_owned(),
             Self::DialFailed | Self::Reset => "no connection to one that was taken to be fit could be made".to_owned(),
             Self::Hold(HoldEnd::TimedOut) => {
-                hold.map_or_else(|| "held in vain".to_owned(), |hold| format!("held for {:?}", hold.hold))
+                hold.map_or_else(|| "held in vain".to_owned(), |hold| format!("held for {}", spoken(hold.hold)))
             }
             Self::Hold(HoldEnd::LimitReached) => hold
                 .map_or_else(|| "too many wait".to_owned(), |hold| format!("{} clients wait already", hold.hold_limit)),

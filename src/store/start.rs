@@ -11,7 +11,7 @@ use redb::Database;
 use tokio::sync::broadcast;
 
 use crate::model::{StorePlan, WallTime};
-use crate::sys::Clock;
+use crate::sys::{Clock, own_uid};
 
 use super::disk::{self, Bounds, Found, guarded};
 use super::figures::Figures;
@@ -57,7 +57,10 @@ pub enum StoreError {
         found: u64,
     },
     /// It cannot be opened, and that will not mend itself.
-    #[error("cannot open {file}: {source}; let the daemon's user write there, or set another `daemon.state_dir`")]
+    #[error(
+        "cannot open {file}: {source}; let the daemon's user write there (this is uid {uid}), or set another `daemon.state_dir`",
+        uid = own_uid()
+    )]
     Open {
         /// The file.
         file: String,

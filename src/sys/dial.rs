@@ -10,7 +10,7 @@ use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::model::{Address, DialError};
+use crate::model::{Address, DialError, spoken};
 
 use super::Stream;
 use super::source_address::{NoSuchAddress, dial_from};
@@ -54,7 +54,7 @@ pub async fn connect_with(address: &Address, limit: Duration, options: DialOptio
 }
 
 fn too_late(limit: Duration) -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {limit:?}"))
+    io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {}", spoken(limit)))
 }
 
 async fn connect_by_name(host: &str, port: u16, deadline: Instant, options: DialOptions) -> io::Result<Stream> {

@@ -20,6 +20,7 @@ mod source_address;
 mod stream;
 mod survey;
 mod ticker;
+mod unbound;
 mod unsent;
 
 pub use accept_error::AcceptErrorClass;
@@ -41,6 +42,7 @@ pub use stream::Stream;
 pub(crate) use stream::tally;
 pub use survey::{Directory, descriptor_limit, directory, is_clock_set, look_up, may_bind};
 pub use ticker::{Ticker, Tickers};
+pub use unbound::unbound;
 pub use unsent::bound_unsent;
 
 /// A socket for tests that keeps its port and does not listen, so that whoever connects to its address is refused: a port

@@ -15,9 +15,7 @@ use tokio::net::lookup_host;
 use crate::model::Address;
 
 use super::limits::Descriptors;
-
-/// Of a socket in `/proc/net/unix` that listens: `__SO_ACCEPTCON`.
-const LISTENS: &str = "00010000";
+use super::unbound::listening_unix;
 
 /// Whether this process may listen at `address`. It does not: nobody can connect meanwhile, and whoever listens there already loses
 /// nobody.
@@ -47,21 +45,12 @@ fn may_bind_unix(path: &Path) -> io::Result<()> {
         Ok(found) if !found.file_type().is_socket() => {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the path exists and is no socket"));
         }
-        Ok(_) if is_listened_at(path) => return Err(io::ErrorKind::AddrInUse.into()),
+        Ok(_) if listening_unix(path).is_some() => return Err(io::ErrorKind::AddrInUse.into()),
         // One that a killed predecessor left is removed.
         Ok(_) => {}
     }
     let directory = path.parent().unwrap_or_else(|| Path::new("/"));
     Ok(access(directory, Access::WRITE_OK | Access::EXEC_OK)?)
-}
-
-/// Whether somebody listens at `path`, without a connection to whoever that is.
-fn is_listened_at(path: &Path) -> bool {
-    let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
-    sockets.lines().any(|line| {
-        let mut fields = line.split_whitespace();
-        fields.nth(3) == Some(LISTENS) && fields.nth(3).is_some_and(|found| Path::new(found) == path)
-    })
 }
 
 /// What there is to know of a directory before something is written there.

@@ -35,7 +35,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout_at};
 
-use crate::model::{DialError, LoginError, MonoTime, ServerFacts, WatchError, WatchNews, WatchSession, WatchSpec};
+use crate::model::{
+    DialError, LoginError, MonoTime, ServerFacts, WatchError, WatchNews, WatchSession, WatchSpec, spoken,
+};
 use crate::sys::{Clock, Tickers};
 
 pub use examine::{Complaint, Examined};
@@ -166,11 +168,11 @@ impl Opener<'_> {
             Err(_) | Ok(Err(_)) if now.since(deadline) > OWN_LATENESS_MAX => Err(None),
             Ok(Err(failure)) => Err(Some(failure)),
             Err(_) if self.connected.get() => {
-                let detail = format!("connected, and not logged in within {limit:?}");
+                let detail = format!("connected, and not logged in within {}", spoken(limit));
                 Err(Some(Failure::login(LoginError::TimedOut, detail)))
             }
             Err(_) => {
-                let detail = format!("connecting to {}: no answer within {limit:?}", self.spec.address);
+                let detail = format!("connecting to {}: no answer within {}", self.spec.address, spoken(limit));
                 Err(Some(Failure { error: WatchError::Dial(DialError::TimedOut), detail, code: None }))
             }
         }

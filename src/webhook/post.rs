@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
-use crate::model::{Address, EventRecord, WallTime, WebhookPlan};
+use crate::model::{Address, EventRecord, WallTime, WebhookPlan, spoken};
 use crate::sys::{Clock, Stream, connect};
 
 use super::trust::Trust;
@@ -42,7 +42,9 @@ impl Poster {
     /// Posts `body`, which says `event`, once. The error is for people, and has nothing of the URL but the host.
     pub(super) async fn post(&mut self, event: &EventRecord, body: Bytes) -> Result<Answer, String> {
         let limit = self.plan.timeout;
-        timeout(limit, self.exchange(event, body)).await.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")))
+        timeout(limit, self.exchange(event, body))
+            .await
+            .unwrap_or_else(|_| Err(format!("no answer within {}", spoken(limit))))
     }
 
     async fn exchange(&mut self, event: &EventRecord, body: Bytes) -> Result<Answer, String> {

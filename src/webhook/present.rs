@@ -86,6 +86,7 @@ pub(super) mod tests {
             pinned_by: None,
             paused: None,
             paused_by: None,
+            hold: std::time::Duration::from_secs(10),
             contested: Vec::new(),
             failovers: 0,
             recoveries: 0,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::model::{Address, BackendPlan, CheckKind, DialError, Plan, ProbeError, ProbeOutcome};
+use crate::model::{Address, BackendPlan, CheckKind, DialError, Plan, ProbeError, ProbeOutcome, spoken};
 use crate::probe::Prober;
 use crate::sys::{Clock, look_up};
 
@@ -67,7 +67,7 @@ async fn one(prober: &Prober, what: String, backend: &BackendPlan) -> Vec<Findin
             let found = format!("{} passes its check", backend.address);
             match check.max_latency.filter(|limit| latency > *limit) {
                 Some(limit) => {
-                    let found = format!("{found}, but took {latency:.0?}, and max_latency is {limit:?}");
+                    let found = format!("{found}, but took {latency:.0?}, and max_latency is {}", spoken(limit));
                     Finding::warn(what, found, "see why it is slow, or raise max_latency")
                 }
                 None => Finding::ok(what, found),

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use crate::model::{
     DialError, LoginError, Plan, PoolPlan, PostgresPlan, Role, SystemId, TlsMode, WatchError, WatchSession, WatchSpec,
+    spoken,
 };
 use crate::sys::Clock;
 use crate::watch::{Complaint, Examined, Watcher};
@@ -45,7 +46,7 @@ async fn cluster(watcher: &Watcher, pool: &PoolPlan, postgres: &Arc<PostgresPlan
         };
         // The login has a limit of its own, and the questions after it are few.
         let examined = timeout(limit * 2, watcher.examine(&spec)).await.unwrap_or_else(|_| {
-            let detail = format!("it lets the monitor in, and then does not answer within {limit:?}");
+            let detail = format!("it lets the monitor in, and then does not answer within {}", spoken(limit));
             Err(Complaint { error: Some(WatchError::Login(LoginError::TimedOut)), detail, code: None })
         });
         match examined {
@@ -107,7 +108,7 @@ fn server(what: &str, examined: &Examined, plan: &PostgresPlan) -> Vec<Finding> 
     }
     if let Some(interval) = examined.retry_interval.filter(|interval| *interval > RETRY_INTERVAL_MAX) {
         warn(
-            format!("wal_retrieve_retry_interval is {interval:?}: so long a promotion may take to be heeded"),
+            format!("wal_retrieve_retry_interval is {}: so long a promotion may take to be heeded", spoken(interval)),
             "ALTER SYSTEM SET wal_retrieve_retry_interval = '50ms'; SELECT pg_reload_conf()".to_owned(),
         );
     }

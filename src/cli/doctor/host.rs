@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Error, ErrorKind, Read};
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::model::{Address, Plan};
-use crate::sys::{descriptor_limit, directory, is_clock_set, may_bind, own_uid};
+use crate::sys::{descriptor_limit, directory, is_clock_set, may_bind, own_uid, unbound};
 
 use super::Finding;
 
@@ -104,34 +104,6 @@ pub(super) fn bindable(what: String, address: &Address, is_running: bool) -> Fin
             Finding::ok(what, "it is in use, by the daemon that runs")
         }
         Err(error) => Finding::fail(what, format!("it cannot be bound: {error}"), unbound(address, &error)),
-    }
-}
-
-fn unbound(address: &Address, error: &Error) -> String {
-    match (error.kind(), address) {
-        (ErrorKind::AddrInUse, Address::Unix(_)) => {
-            "stop whoever listens there, or name another path; `ss -xlp` says who it is".to_owned()
-        }
-        (ErrorKind::AddrInUse, _) => {
-            "stop whoever listens there, or name another port; `ss -tlnp` says who it is".to_owned()
-        }
-        (ErrorKind::AddrNotAvailable, _) => {
-            "name an address that this host has (`ip address`), or 0.0.0.0 for all of them".to_owned()
-        }
-        (ErrorKind::PermissionDenied, Address::Unix(path)) => {
-            format!("let the daemon's user make files in {}", path.parent().unwrap_or(path).display())
-        }
-        (ErrorKind::PermissionDenied, _) => {
-            "a port below 1024 takes CAP_NET_BIND_SERVICE, which the unit in systemd/ gives, or name another".to_owned()
-        }
-        (ErrorKind::NotFound, Address::Unix(path)) => {
-            format!(
-                "make the directory {}; systemd does with RuntimeDirectory=",
-                path.parent().unwrap_or(path).display()
-            )
-        }
-        (ErrorKind::AlreadyExists, _) => "move what is there out of the way, or name another path".to_owned(),
-        _ => "name an address that can be".to_owned(),
     }
 }
 

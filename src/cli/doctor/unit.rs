@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use crate::model::{Plan, parse_duration};
+use crate::model::{Plan, parse_duration, spoken};
 
 use super::Finding;
 
@@ -46,8 +46,11 @@ fn judged(shown: &str, plan: &Plan) -> Vec<Finding> {
     if let Ok(stop) = parse_duration(value("TimeoutStopUSec"))
         && stop <= drain
     {
-        let found =
-            format!("TimeoutStopSec is {stop:?}: sessions are killed before drain_timeout ({drain:?}) has gone by");
+        let found = format!(
+            "TimeoutStopSec is {}: sessions are killed before drain_timeout ({}) has gone by",
+            spoken(stop),
+            spoken(drain)
+        );
         findings.push(Finding::warn(UNIT, found, "let it be more than daemon.drain_timeout"));
     }
     if value("StateDirectory").is_empty() && plan.daemon.store.state_dir.is_none() {

@@ -13,7 +13,7 @@ use crate::config::document::Document;
 use crate::config::key::Part;
 use crate::config::keys;
 use crate::config::pools::{BACKENDS_MAX, same_place};
-use crate::config::wording::{nearest, quote};
+use crate::config::wording::{meant, nearest, quote};
 use crate::model::{Actor, BackendName, PoolName, PoolPlan};
 
 use super::effective::address;
@@ -164,10 +164,8 @@ impl Request<'_> {
     fn file(&self) -> Result<&Arc<PoolPlan>, Rejected> {
         let pools = &self.document.plan().pools;
         pools.get(self.pool).ok_or_else(|| {
-            let message = match nearest(self.pool.as_str(), pools.keys().map(PoolName::as_str)) {
-                Some(guess) => format!("there is no pool {}; did you mean `{guess}`?", quote(self.pool.as_str())),
-                None => format!("there is no pool {}", quote(self.pool.as_str())),
-            };
+            let guess = meant(self.pool.as_str(), pools.keys().map(PoolName::as_str));
+            let message = format!("there is no pool {}{guess}", quote(self.pool.as_str()));
             Rejected::one(RejectCode::PoolNotFound, "", message)
         })
     }
