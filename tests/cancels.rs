@@ -16,9 +16,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use support::cluster::{Cluster, PASSWORD};
+use support::talker::SSL_REQUEST;
 use support::{DEADLINE, Site, dial, wait_until};
 
-const SSL_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
 /// Before the key.
 const CANCEL_REQUEST: &[u8] = b"\0\0\0\x10\x04\xd2\x16\x2e";
 const STARTUP: &[u8] = b"\0\0\0\x29\0\x03\0\0user\0postgres\0database\0postgres\0\0";

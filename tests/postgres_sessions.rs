@@ -27,12 +27,12 @@ use changeover::telemetry::Metrics;
 use support::postgres::{Postgres, client, must};
 use support::process::{Running, run as run_program};
 use support::servers::Server;
+use support::talker::SSL_REQUEST;
 use support::{DEADLINE, dial, fresh_addr, wait_until};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::{LocalSet, spawn_local};
 
-const SSL_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
 const GSS_ENC_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x30";
 const STARTUP: &[u8] = b"\0\0\0\x10\0\x03\0\0user\0a\0\0";
 

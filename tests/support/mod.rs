@@ -29,6 +29,7 @@ pub mod talker;
 pub mod terminal;
 pub mod wait;
 pub mod watched;
+pub mod witness;
 
 pub use backend::Backend;
 pub use daemon::Daemon;

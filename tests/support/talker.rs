@@ -20,7 +20,7 @@ use super::wait::DEADLINE;
 const PROTOCOL: i32 = 3 << 16;
 const CANCEL: i32 = (1234 << 16) | 5678;
 /// The request for TLS.
-const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+pub const SSL_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
 
 /// Bytes to the server and from it, encrypted or not.
 trait Line: Read + Write + Send {}
@@ -48,7 +48,7 @@ impl Tls {
 
     /// Asks for TLS on `stream`, which must be to be had.
     fn over(&self, mut stream: TcpStream) -> Result<Box<dyn Line>, String> {
-        stream.write_all(&SSL_REQUEST).map_err(told)?;
+        stream.write_all(SSL_REQUEST).map_err(told)?;
         let mut answer = [0];
         stream.read_exact(&mut answer).map_err(told)?;
         assert_eq!(answer, *b"S", "the server encrypts");
