@@ -15,7 +15,7 @@ use support::cluster::{Cluster, Node, PASSWORD, Stop};
 use support::postgres::client;
 use support::process::run;
 use support::talker::{SSL_REQUEST, Talker};
-use support::witness::Witness;
+use support::witness::{STARVED, Witness};
 use support::{DEADLINE, Site, StopOnDrop, dial, wait_until};
 
 /// The daemon in front of `cluster`, with `settings` of the pool besides, and its write and read listeners.
@@ -318,9 +318,6 @@ fn nobody_writes_beside_the_primary_whatever_a_session_came_for() {
     assert_eq!((pg2.psql("SELECT count(*) FROM t").as_str(), other.ask(INSERT)), ("1", Ok(Vec::new())));
     assert_eq!((pg1.psql("SELECT count(*) FROM t").as_str(), ask(any, WHO)), ("0", Ok(who(&cluster, 2, false))));
 }
-
-/// Half of what a server may take to answer: one that others found silent for longer may have been so for all of it.
-const STARVED: Duration = Duration::from_millis(125);
 
 #[test]
 fn ending_the_monitors_session_is_no_alarm() {

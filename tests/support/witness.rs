@@ -12,8 +12,12 @@ use super::net::dial;
 use super::talker::SSL_REQUEST;
 use super::wait::pace;
 
-/// From one question to the next.
-const EVERY: Duration = Duration::from_millis(5);
+/// Half of what a server may take to answer by default: one that was silent to the witness for longer may have been so, to
+/// somebody who asks more often, for all of it.
+pub const STARVED: Duration = Duration::from_millis(125);
+
+/// From one question to the next: each is a process at the server.
+const EVERY: Duration = Duration::from_millis(20);
 
 /// Asks one server without pause, until it is dropped.
 #[derive(Debug)]
