@@ -780,17 +780,14 @@ fn a_page_whose_name_leads_to_a_forwarded_unix_socket_changes_nothing() {
 
 #[test]
 fn what_the_daemon_dials_for_others_has_none_of_its_rights() {
-    let world = World::start("", "");
-    let door =
-        |path: PathBuf| json!({ "name": "door", "address": format!("unix:{}", path.display()), "priority": 200 });
-    let own = door(world.socket()).to_string();
-    let refused = world.root().send("POST", "/api/v1/pools/other/backends", &own);
-    assert_eq!(refused.json()["code"], "address_in_use", "{refused:?}");
-    // There are other ways to the same socket.
-    std::os::unix::fs::symlink(world.dir.path(), world.dir.path().join("way")).unwrap();
-    let door = door(world.dir.path().join("way/admin.sock"));
-    let made = world.root().send("POST", "/api/v1/pools/other/backends", &door.to_string());
-    assert_eq!(made.status, 201, "{made:?}");
+    let dir = tempfile::tempdir().unwrap();
+    // There are ways to its own socket that no look at the path tells.
+    std::os::unix::fs::symlink(dir.path(), dir.path().join("way")).unwrap();
+    let door = format!(
+        "[pools.other.backends.door]\naddress = \"unix:{}\"\npriority = 200\n",
+        dir.path().join("way/admin.sock").display()
+    );
+    let world = World::in_dir(dir, "", &door, "info");
     world.daemon.wait_health("other", "door", "healthy");
     assert_eq!(world.root().send("POST", "/api/v1/pools/other/backends/b/drain", "{}").status, 200);
     // Whoever comes to the listener speaks to the admin socket now, as the daemon's own process.
@@ -804,6 +801,32 @@ fn what_the_daemon_dials_for_others_has_none_of_its_rights() {
         let answer = wait_for("an answer", DEADLINE, || send(method, path));
         assert_eq!(answer.status, 401, "{method} {path}: {answer:?}");
     }
+}
+
+#[test]
+fn whoever_may_register_backends_reaches_no_socket_with_the_daemons_rights() {
+    let world = World::start("", "");
+    // One that takes whoever is of its own user, as another daemon's admin server does.
+    let near = world.dir.path().join("near.sock");
+    let listening = std::os::unix::net::UnixListener::bind(&near).unwrap();
+    listening.set_nonblocking(true).unwrap();
+    let way = world.dir.path().join("..").join(world.dir.path().file_name().unwrap()).join("admin.sock");
+    for (at, path) in [near, world.socket(), way].iter().enumerate() {
+        let address = format!("unix:{}", path.display());
+        let new = json!({ "name": "door", "address": address, "check": { "kind": "none" } }).to_string();
+        let made = world.with("own").send("POST", "/api/v1/pools/orders/backends", &new);
+        assert_eq!((made.status, &made.json()["code"]), (422, &json!("invalid_value")), "{made:?}");
+        let fault = &made.json()["errors"][0];
+        assert_eq!(fault["field"], "address", "{made:?}");
+        assert!(fault["message"].as_str().unwrap().contains("belongs in the file"), "{made:?}");
+        let name = format!("b{at}");
+        let new = json!({ "name": name, "address": format!("127.0.0.1:{}", at + 1) }).to_string();
+        assert_eq!(world.with("own").send("POST", "/api/v1/pools/orders/backends", &new).status, 201);
+        let moved = json!({ "address": address }).to_string();
+        let moved = world.with("own").send("PATCH", &format!("/api/v1/pools/orders/backends/{name}"), &moved);
+        assert_eq!((moved.status, &moved.json()["errors"][0]["field"]), (422, &json!("address")), "{moved:?}");
+    }
+    assert!(listening.accept().is_err(), "nobody came");
 }
 
 #[test]

@@ -269,6 +269,34 @@ fn no_caller_reads_the_daemons_files_or_runs_a_program_or_sets_a_secret() {
 }
 
 #[test]
+fn no_caller_has_the_daemon_dial_a_unix_socket() {
+    let mut world = World::new(SHORT);
+    let wanted = &[("address", "is a Unix socket, which would be dialled with the daemon's rights")];
+    for socket in
+        ["unix:/run/docker.sock", "unix:/run/x/../docker.sock", "unix:/run/pg/sock", "unix:x", "unix:", "/run/x"]
+    {
+        let new = json!({"name": "new", "address": socket, "check": {"kind": "none"}});
+        refused(world.register(&new), RejectCode::InvalidValue, wanted);
+        assert!(world.overlay.is_empty());
+    }
+    world.register(&json!({"name": "new", "address": "new:1"})).unwrap();
+    refused(world.change("new", &json!({"address": "unix:/run/pg/sock"})), RejectCode::InvalidValue, wanted);
+    assert_eq!(backend(&world.reload(SHORT).0, "unix:/run/pg/sock").address.to_string(), "unix:/run/pg/sock");
+    // As it was kept when it still could be registered.
+    let kept = world.overlay.registrations.values_mut().next().unwrap();
+    kept.table.insert("address".to_owned(), json!("unix:/run/docker.sock"));
+    let (plan, notes) = world.reload(SHORT);
+    assert_eq!(notes.len(), 1);
+    assert!(
+        notes[0]
+            .starts_with("pool p: the registration of backend new is dropped: `address`: `unix:/run/docker.sock` is a")
+    );
+    assert!(notes[0].contains("belongs in the file"), "{notes:?}");
+    assert_eq!(plan.pools["p"].backends.len(), 2);
+    assert!(world.overlay.is_empty());
+}
+
+#[test]
 fn a_patch_holds_until_the_file_says_something_else() {
     let check = |interval: &str| format!("{LONG}[pools.p.check]\n{interval}\n");
     let mut world = World::new(&check("interval = '1s'"));

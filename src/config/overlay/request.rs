@@ -104,7 +104,9 @@ impl Request<'_> {
             let mut table = before.table.clone();
             merge(&mut table, &body);
             let registration = Registration { table, at: self.at, actor: self.actor.clone() };
-            self.address_is_free(file, backend, &registration)?;
+            if faults.is_empty() {
+                self.address_is_free(file, backend, &registration)?;
+            }
             let change = Change::Registration(self.pool.clone(), backend.clone(), Some(registration));
             return self.settle(vec![change], faults);
         }

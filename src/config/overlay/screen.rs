@@ -52,6 +52,9 @@ const CHECK_METHODS: &[&str] = &["GET", "HEAD"];
 /// Why it may not by another.
 const NO_ORDER: &str = "may be an order to whoever is at the address that the caller chooses; at run time GET and HEAD may be set, \
      others in the file";
+/// Why no Unix socket may be dialled: whoever listens there takes the daemon for the user that it runs as.
+const NO_SOCKET: &str = "is a Unix socket, which would be dialled with the daemon's rights, and whoever may call the API must not \
+     choose one; a backend there belongs in the file";
 /// What is said to whoever wants to move a backend that stands in the file.
 pub(super) const FIXED_ADDRESS: &str = "`address` of a backend that stands in the file is changed in the file";
 /// Why any other may not.
@@ -84,6 +87,12 @@ pub fn settable_schema() -> Map<String, Value> {
         }
         if *part == Part::Http {
             table["properties"][keys::METHOD.name]["enum"] = json!(CHECK_METHODS);
+        }
+        if *part == Part::Backend {
+            let address = &mut table["properties"][keys::ADDRESS.name];
+            address["not"] = json!({ "pattern": "^(unix:|/)" });
+            address["description"] =
+                json!("Where it listens: \"HOST:PORT\"; a host name is looked up at each dial. A Unix socket is for the file alone.");
         }
         (name.to_owned(), table)
     });
@@ -136,7 +145,18 @@ fn one(part: Part, name: &str, value: &Value) -> Option<String> {
     {
         return Some(format!("`{name}`: {} {NO_ORDER}", quote(method)));
     }
+    if part == Part::Backend
+        && name == keys::ADDRESS.name
+        && let Some(socket) = value.as_str().filter(|address| is_socket(address))
+    {
+        return Some(format!("`{name}`: {} {NO_SOCKET}", quote(socket)));
+    }
     key_of(part, name).and_then(refusal).map(|why| format!("`{name}` {why}"))
+}
+
+/// Whether `address` is meant to be a Unix socket, be it written as one or not.
+fn is_socket(address: &str) -> bool {
+    address.starts_with("unix:") || address.starts_with('/')
 }
 
 /// Why a registration may not be; nothing if it may.
