@@ -43,7 +43,7 @@ fn webhook(
     pools: &BTreeMap<PoolName, PoolDraft>,
 ) -> Option<WebhookPlan> {
     let url = url(reader, view);
-    let mut kinds = names(reader, view, &keys::KINDS, |kind, _| refuse_unknown(kind));
+    let mut kinds = names(reader, view, &keys::KINDS, refuse_unknown);
     if kinds.is_empty() {
         kinds.push(USUAL.to_owned());
     }
@@ -94,8 +94,8 @@ fn url(reader: &mut Reader<'_>, view: &View<'_>) -> Option<WebhookUrl> {
     }
 }
 
-/// Why `kind` is none.
-fn refuse_unknown(kind: &str) -> Option<String> {
+/// Why `kind` is none; one that stands elsewhere is not shown.
+fn refuse_unknown(kind: &str, is_literal: bool) -> Option<String> {
     if EVENT_KINDS.iter().any(|known| is_of_kind(known, kind)) {
         return None;
     }
@@ -103,7 +103,8 @@ fn refuse_unknown(kind: &str) -> Option<String> {
         Some(guess) => format!("did you mean \"{guess}\"?"),
         None => "the README has them all, such as \"pool.down\", or \"pool.*\" for all that begin so".to_owned(),
     };
-    Some(format!("`{}`: no event is of the kind {}; {meant}", keys::KINDS.name, quote(kind)))
+    let shown = if is_literal { quote(kind) } else { "that stands there (not shown)".to_owned() };
+    Some(format!("`{}`: no event is of the kind {shown}; {meant}", keys::KINDS.name))
 }
 
 /// The texts under `key`, none if it is absent; `refuse` says what is wrong with one, and is told whether it stands in the

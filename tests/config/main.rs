@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::let_underscore_must_use)]
 
 mod callers;
+mod elsewhere;
 mod errors;
 mod files;
 mod malformed;
