@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::config::overlay::shown;
 use crate::model::{BackendName, EventRecord, PoolName};
 
 use super::Admin;
@@ -42,10 +43,10 @@ pub(super) fn entry(admin: &Admin, caller: &Identity, action: &Action, result: &
     }
 }
 
-/// What a document that was taken says. There is no secret in it: none may be set at run time.
+/// What a document that was taken says, as it is shown to all. There is no secret in it: none may be set at run time.
 pub(super) fn taken(document: &Value) -> Value {
     let bytes = document.to_string().len();
-    if bytes <= SAID_MAX { document.clone() } else { json!({ "left_out_bytes": bytes }) }
+    if bytes <= SAID_MAX { shown(document) } else { json!({ "left_out_bytes": bytes }) }
 }
 
 /// What a document that was refused speaks of. Its values may be secrets, which is why it was refused, and are left out.
@@ -109,5 +110,15 @@ mod tests {
         }
         let said = json!({ "check": { "interval": "2s" } });
         assert_eq!(taken(&said), said);
+    }
+
+    #[test]
+    fn of_what_was_taken_nothing_is_told_that_may_hold_a_key() {
+        let check = json!({ "http": { "path": "/up?hunter2" }, "agent": { "send": "hunter2" }, "kind": "http" });
+        for said in [json!({ "check": check }), json!({ "name": "x", "address": "a:1", "check": check })] {
+            let told = taken(&said);
+            assert!(!told.to_string().contains("hunter2"), "{told}");
+            assert_eq!(told["check"]["http"]["path"], "/up?[not shown]");
+        }
     }
 }

@@ -305,7 +305,8 @@ fn check(check: &CheckPlan) -> String {
 
 fn ask_agent(agent: &AgentCheck) -> String {
     let port = if agent.port == 0 { String::new() } else { format!(" at port {}", agent.port) };
-    let send = if agent.send.is_empty() { String::new() } else { format!(", sent {:?},", agent.send) };
+    // It may be a key, and nobody knows here whether it stands in the file.
+    let send = if agent.send.is_empty() { String::new() } else { format!(", sent {} bytes,", agent.send.len()) };
     format!("agent{port}{send}")
 }
 
@@ -326,7 +327,8 @@ fn request(http: &HttpCheck) -> String {
     };
     let expect: Vec<String> = http.expect.iter().map(range).collect();
     let expect = expect.join(",");
-    format!("{} {}{port} expecting {expect}{}", http.method, http.path, authorization.unwrap_or_default())
+    let path = HttpCheck::shown_path(&http.path);
+    format!("{} {path}{port} expecting {expect}{}", http.method, authorization.unwrap_or_default())
 }
 
 fn addresses(list: &[Address]) -> String {

@@ -52,7 +52,7 @@ pub use postgres::{
     Fork, LoginError, Lsn, PostgresPlan, Promotion, Role, ServerFacts, SystemId, Target, Timeline, TlsMode, WatchEnd,
     WatchError, WatchNews, WatchSession, WatchSpec,
 };
-pub use secret::Secret;
+pub use secret::{HIDDEN, Secret};
 pub use session::{SessionId, SessionState, SessionStatus};
 pub use state::{
     AdminState, Balance, Direction, Failback, HealthState, LogFormat, LogLevel, PoolKind, PoolState, Redundancy,

@@ -1,6 +1,7 @@
 //! The plan: the configuration after every check, as plain types. `config` makes it, everything
 //! else is told its part of it. What stands here is valid; nobody checks it again.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Address, Approach, BackendName, Balance, Failback, JwtPlan, LimitsPlan, ListenerName, LogFormat, LogLevel,
+    Address, Approach, BackendName, Balance, Failback, HIDDEN, JwtPlan, LimitsPlan, ListenerName, LogFormat, LogLevel,
     OutReason, PoolKind, PoolName, PostgresPlan, Rate, Resend, Secret, SessionPolicy, Target, TlsPlan, TokenPlan,
     WebhookName, WebhookPlan, WhenDown,
 };
@@ -335,6 +336,17 @@ pub struct HttpCheck {
     pub expect: Vec<StatusRange>,
     /// The value of an `Authorization` header to send.
     pub authorization: Option<Secret>,
+}
+
+impl HttpCheck {
+    /// `path` for all to read: what is behind its `?` may hold a key.
+    #[must_use]
+    pub fn shown_path(path: &str) -> Cow<'_, str> {
+        match path.split_once('?') {
+            Some((before, _)) => Cow::Owned(format!("{before}?{HIDDEN}")),
+            None => Cow::Borrowed(path),
+        }
+    }
 }
 
 /// HTTP statuses from `first` to `last`, both included.

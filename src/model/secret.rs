@@ -6,6 +6,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
+/// What is shown of a value that may not be, though it is not known to be a secret. At run time no key takes it, so that nobody
+/// writes it back by mistake.
+pub const HIDDEN: &str = "[not shown]";
+
 /// What stands where a secret was begins with this.
 const MASK: &str = "secret ";
 

@@ -52,9 +52,7 @@ async fn exchange<I>(io: I, check: &HttpCheck, request: Request<Empty<Bytes>>) -
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
 {
-    // A query may hold a key, and this is for all to read.
-    let path = check.path.split('?').next().unwrap_or_default();
-    let what = format!("{} {path}", check.method);
+    let what = format!("{} {}", check.method, HttpCheck::shown_path(&check.path));
     let closed = |error: hyper::Error| {
         let class = if error.is_parse() { CheckError::Malformed } else { CheckError::ClosedEarly };
         Failure::check(class, format!("{what}: {error}"))

@@ -273,13 +273,32 @@ fn each_kind_of_check_is_its_own_for_each_backend() {
 }
 
 #[test]
+fn what_may_hold_a_key_of_a_check_is_not_described() {
+    for (kind, table) in [
+        ("http", format!("http = {{ path = '/up?token={SECRET}' }}")),
+        ("agent", format!("agent = {{ send = '{SECRET}' }}")),
+        ("agent", "agent = { send = { env = 'DATABASE_URL' } }".to_owned()),
+        ("agent", "agent = { send = { file = '/etc/changeover/orders.pw' } }".to_owned()),
+    ] {
+        let text = format!(
+            "[listeners.l]\nbind = '127.0.0.1:1000'\npool = 'p'\n[pools.p]\nbackends = ['10.0.0.1:1']\n\
+             [pools.p.check]\nkind = '{kind}'\n{table}\n"
+        );
+        let described = describe(&read(&text).unwrap());
+        assert!(!described.contains(SECRET), "{described}");
+        let wanted = if kind == "http" { "HEAD /up?[not shown] expecting" } else { "agent, sent " };
+        assert!(described.contains(wanted), "{described}");
+    }
+}
+
+#[test]
 fn each_kind_of_check_is_described_and_no_secret_with_it() {
     let described = describe(&read(CHECKS).unwrap());
     let rest = "every 1s, timeout 5s, slow above 500ms, unhealthy after 3, healthy after 2, \
                 given up after 5 more failures with doubling waits from 1s\n";
     for line in [
         format!("a at [::1]:1; check: command /usr/lib/x/check --at=::1 1 {{}} [secret] {rest}"),
-        format!("b at b.internal:2; check: agent at port 7000, sent \"p/b\\n\", {rest}"),
+        format!("b at b.internal:2; check: agent at port 7000, sent 4 bytes, {rest}"),
         "c at c:3; check: none, it is taken to be fit\n".to_owned(),
         format!("d at unix:/run/d; check: command /d /run/d p/d unix:/run/d {rest}"),
     ] {

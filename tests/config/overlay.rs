@@ -3,8 +3,8 @@
 
 use changeover::config::Document;
 use changeover::config::overlay::{
-    Change, Changed, Dropped, Overlay, Patch, PatchKey, Registration, RejectCode, Rejected, Request, effective,
-    failover_config,
+    Change, Changed, Dropped, Overlay, Patch, PatchKey, Registration, RejectCode, Rejected, Request, at_run_time,
+    effective, failover_config, shown,
 };
 use changeover::model::{Actor, BackendName, Plan, PoolName};
 use serde_json::{Value, json};
@@ -440,6 +440,43 @@ fn what_is_in_force_is_told_with_what_comes_from_run_time() {
     assert_eq!(world.config()["overridden"], json!([]));
     assert_eq!(world.overlay.patches.len(), 1);
     assert_eq!(failover_config(&world.document, &world.overlay, &PoolName::from("x")), None);
+}
+
+#[test]
+fn what_may_hold_a_key_of_a_check_is_not_shown_to_all() {
+    let http = |path: &str| format!("{SHORT}[pools.p.check]\nkind = 'http'\n[pools.p.check.http]\npath = {path}\n");
+    let agent = |send: &str| format!("{SHORT}[pools.p.check]\nkind = 'agent'\n[pools.p.check.agent]\nsend = {send}\n");
+    let p = PoolName::from("p");
+    let (file, looked_up) = ("{ file = '/etc/changeover/orders.pw' }", "{ env = 'DATABASE_URL' }");
+    for (text, after, pointer, wanted, body) in [
+        (http(&format!("'/up?{SECRET}'")), http("'/other'"), "/check/http/path", "/up?[not shown]", "path"),
+        (agent(&format!("'{SECRET}'")), agent("''"), "/check/agent/send", "[not shown]", "send"),
+        (agent(file), agent("''"), "/check/agent/send", "[not shown]", "send"),
+        (agent(looked_up), agent("''"), "/check/agent/send", "[not shown]", "send"),
+    ] {
+        let mut world = World::new(&text);
+        assert_eq!(world.config().pointer(pointer), Some(&json!(wanted)), "{text}");
+        let (table, own) =
+            if body == "path" { ("http", format!("/mine?{SECRET}")) } else { ("agent", format!("mine {SECRET}")) };
+        let patch = json!({"check": {table: {body: own}}});
+        assert!(!shown(&patch).to_string().contains(SECRET), "{}", shown(&patch));
+        world.patch(&patch).unwrap();
+        let runtime = at_run_time(&world.overlay, &p);
+        let (_, notes) = world.reload(&after);
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        for told in [world.config().to_string(), runtime.to_string(), notes.concat()] {
+            assert!(!told.contains(SECRET), "{told}");
+        }
+        // Whoever writes back what was shown is refused, and loses nothing.
+        let field = format!("check.{table}.{body}");
+        let back = json!({"check": {"kind": table, table: {body: wanted}}});
+        refused(world.patch(&back), RejectCode::InvalidValue, &[(&field, "stands for what is not shown")]);
+    }
+    let mut world = World::new(&http("'/up'"));
+    world.patch(&json!({"check": {"http": {"path": "/mine"}}})).unwrap();
+    assert_eq!(world.config()["check"]["http"]["path"], "/mine");
+    let said = json!({"name": "new", "address": "a:1", "check": {"interval": "1s", "http": {"path": "/up"}}});
+    assert_eq!(shown(&said), said);
 }
 
 #[test]

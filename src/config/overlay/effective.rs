@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::Value;
 use toml::de::DeTable;
 
 use crate::config::document::Document;
@@ -13,6 +14,7 @@ use super::layer::Entry;
 use super::note::{Dropped, Note};
 use super::screen;
 use super::settle::{Entries, Ground};
+use super::shown;
 use super::{Change, Overlay, PATCHES_MAX, PatchKey, REGISTRATIONS_MAX, Registration};
 
 /// What is in force, and what is not any more.
@@ -116,10 +118,11 @@ fn drop_superseded(result: &mut Effective, ground: &Ground<'_>, file: &PoolPlan,
         Entry::Patch(key) => {
             let patch = all.patches.get(key)?;
             let says = ground.says(key);
+            let told = |value: &Value| shown::patched(key, value);
             (says != patch.base).then(|| Dropped::FileChanged {
-                base: patch.base.clone(),
-                file: says,
-                patch: patch.value.clone(),
+                base: patch.base.as_ref().map(told),
+                file: says.as_ref().map(told),
+                patch: told(&patch.value),
             })
         }
     });

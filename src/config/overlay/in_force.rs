@@ -2,20 +2,19 @@
 //! programs to read.
 
 use serde_json::{Map, Value, json};
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::config::check;
 use crate::config::document::Document;
 use crate::config::key::{Key, Kind, Part, Preset};
 use crate::config::keys;
-use crate::model::{BackendName, PoolKind, PoolName};
+use crate::model::{BackendName, HIDDEN, PoolKind, PoolName};
 
 use super::screen::{join, refusal};
 use super::settle::{Ground, json};
+use super::shown;
 use super::{Overlay, PatchKey};
-
-/// What stands for a value that may not be shown.
-const HIDDEN: &str = "[not shown]";
 
 /// The pool's `check` and `failover` as they are in force, and under `overridden` the keys that come from run time.
 /// Keys that nobody set have their defaults, or null; the table of a kind of check is there if that is the kind.
@@ -47,8 +46,8 @@ pub fn at_run_time(overlay: &Overlay, pool: &PoolName) -> Value {
         json!({
             "backend": key.backend.as_ref().map(BackendName::as_str),
             "key": key.path,
-            "value": patch.value,
-            "file": patch.base,
+            "value": shown::patched(key, &patch.value),
+            "file": patch.base.as_ref().map(|base| shown::patched(key, base)),
             "at": patch.at.to_string(),
             "by": patch.actor.as_str(),
         })
@@ -86,11 +85,12 @@ impl Walk<'_> {
     fn value(&self, key: &Key, file: Option<&DeTable<'_>>, path: &str) -> Value {
         let patched = (self.pool.clone(), PatchKey::of_pool(&join(path, key.name)));
         if let Some(patch) = self.overlay.patches.get(&patched) {
-            return patch.value.clone();
+            return shown::value(key, &patch.value);
         }
-        match file.and_then(|file| file.get(key.name)) {
+        match file.and_then(|file| file.get(key.name)).map(Spanned::get_ref) {
             Some(_) if refusal(key).is_some() => Value::from(HIDDEN),
-            Some(node) => self.looked_up(node.get_ref()),
+            Some(DeValue::Table(lookup)) => self.looked_up(key, lookup),
+            Some(value) => shown::value(key, &json(value)),
             None if *key == keys::CHECK_KIND => Value::from(self.preset_check()),
             None => match key.preset {
                 Preset::Flag(flag) => Value::from(flag),
@@ -108,15 +108,14 @@ impl Walk<'_> {
         check::preset_kind(kind)
     }
 
-    /// A value of the file; what stands elsewhere was found to be what its key takes, which is no secret.
-    fn looked_up(&self, value: &DeValue<'_>) -> Value {
-        let elsewhere = value.as_table().and_then(|table| {
-            let text = |name: &str| table.get(name)?.get_ref().as_str();
-            let sources = self.document.sources();
-            let found =
-                text("env").map(|name| sources.env(name)).or_else(|| text("file").map(|path| sources.file(path)));
-            found?.ok()
-        });
-        elsewhere.map_or_else(|| json(value), Value::from)
+    /// What the file leaves to a variable or to another file. It was found to be what its key takes: of these kinds, a word of
+    /// ours or figures. Whatever else is there may be anybody's secret.
+    fn looked_up(&self, key: &Key, lookup: &DeTable<'_>) -> Value {
+        let is_plain =
+            matches!(key.kind, Kind::Word(_) | Kind::Duration { .. } | Kind::Size { .. } | Kind::Statuses | Kind::Rate);
+        let text = |name: &str| lookup.get(name)?.get_ref().as_str();
+        let sources = self.document.sources();
+        let found = text("env").map(|name| sources.env(name)).or_else(|| text("file").map(|path| sources.file(path)));
+        found.and_then(Result::ok).filter(|_| is_plain).map_or_else(|| Value::from(HIDDEN), Value::from)
     }
 }

@@ -37,6 +37,7 @@ mod rejected;
 mod request;
 mod screen;
 mod settle;
+mod shown;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,6 +53,7 @@ pub use note::{Dropped, Note};
 pub use rejected::{FieldFault, RejectCode, Rejected};
 pub use request::{Changed, Request};
 pub use screen::settable_schema;
+pub use shown::document as shown;
 
 /// The most backends that are registered at run time, over all pools: as many as one pool may have.
 pub const REGISTRATIONS_MAX: usize = super::pools::BACKENDS_MAX;

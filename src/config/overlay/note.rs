@@ -23,7 +23,7 @@ pub enum Dropped {
         /// The one in the file.
         backend: BackendName,
     },
-    /// The file says something else than it did when the key was patched.
+    /// The file says something else than it did when the key was patched; each value as it is shown to all.
     FileChanged {
         /// What it said then, if anything.
         base: Option<Value>,

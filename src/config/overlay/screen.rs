@@ -7,6 +7,7 @@ use crate::config::json_schema;
 use crate::config::key::{Key, Kind, Part};
 use crate::config::keys;
 use crate::config::wording::quote;
+use crate::model::HIDDEN;
 
 use super::{FieldFault, PatchKey};
 
@@ -150,6 +151,9 @@ fn one(part: Part, name: &str, value: &Value) -> Option<String> {
         && let Some(socket) = value.as_str().filter(|address| is_socket(address))
     {
         return Some(format!("`{name}`: {} {NO_SOCKET}", quote(socket)));
+    }
+    if value.as_str().is_some_and(|text| text.ends_with(HIDDEN)) {
+        return Some(format!("`{name}`: {HIDDEN} stands for what is not shown; leave the key out to keep it"));
     }
     key_of(part, name).and_then(refusal).map(|why| format!("`{name}` {why}"))
 }
