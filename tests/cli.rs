@@ -214,6 +214,58 @@ fn client_commands_find_the_daemon_by_flag_then_environment_then_file() {
 }
 
 #[test]
+fn client_commands_want_nothing_of_the_file_but_where_the_daemon_is() {
+    let (daemon, _a) = daemon();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("changeover.toml");
+    let asked = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        changeover(&["pools", "--config", file.to_str().unwrap()])
+    };
+    let at = format!("[admin]\nbind = \"{}\"\n", daemon.admin());
+    for rest in [
+        "[webhooks.pager]\nurl = { env = \"NO_SUCH_VARIABLE_AT_ALL\" }\nsecret = { file = \"/no/such/file\" }\n",
+        "[pools.orders]\nbackend = [\"10.0.0.1\"]\n",
+        "[pools.orders\nbackends = [\"10.0.0.1:1\"]\n",
+    ] {
+        let ended = asked(&format!("{at}{rest}"));
+        assert_eq!(ended.code, Some(0), "{rest}: {ended:?}");
+        assert!(ended.stdout.contains("orders"), "{ended:?}");
+    }
+    let ended = asked(&format!("[pools.orders\n{at}"));
+    assert_eq!(ended.code, Some(78), "{ended:?}");
+    assert!(ended.stderr.contains(":1:") && ended.stderr.contains("name it with --admin"), "{ended:?}");
+}
+
+#[test]
+fn what_an_operator_may_not_read_is_a_matter_of_permission() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = |path: &std::path::Path, mode: u32| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    let (locked, file) = (dir.path().join("locked"), dir.path().join("file"));
+    std::fs::create_dir(&locked).unwrap();
+    std::fs::write(&file, GOOD).unwrap();
+    let inside = locked.join("changeover.toml");
+    std::fs::write(&inside, GOOD).unwrap();
+    set(&file, 0);
+    set(&locked, 0);
+    let [file, inside] = [file, inside].map(|path| path.display().to_string());
+    let far = format!("https://{}", fresh_addr());
+    for (args, what) in [
+        (&["--config", &file][..], &file),
+        (&["--config", &inside], &inside),
+        (&["--admin", &far, "--ca-file", &file], &file),
+        (&["--admin", &far, "--token-file", &inside], &inside),
+    ] {
+        let ended = run(support::process::bound_by_permissions().arg("status").args(args));
+        assert_eq!(ended.code, Some(77), "{args:?}: {ended:?}");
+        assert!(ended.stderr.contains(what) && ended.stderr.contains("let your user read it"), "{args:?}: {ended:?}");
+    }
+    set(&locked, 0o700);
+}
+
+#[test]
 fn client_commands_talk_over_a_unix_socket() {
     let a = Backend::start("a");
     let dir = tempfile::tempdir().unwrap();

@@ -661,7 +661,7 @@ fn errors_say_what_to_do_next() {
         std::fs::write(&path, text).unwrap();
         path.display().to_string()
     };
-    let (empty, bad) = (file("empty", "\n"), file("bad.toml", "[listeners.a]\nbind = \"127.0.0.1\"\n"));
+    let (empty, bad) = (file("empty", "\n"), file("bad.toml", "[admin]\nbind = \"127.0.0.1\"\n"));
     let missing = dir.path().join("missing").display().to_string();
     let cases: &[(&str, &[&str])] = &[
         ("unreachable", &["pools", "--admin", &nobody]),

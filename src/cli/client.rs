@@ -1,5 +1,7 @@
 //! One HTTP request to the admin server: over TCP, TLS or a Unix socket, with the token if there is one.
 
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,6 +69,16 @@ pub(super) fn dialable(bound: &Address, is_tls: bool) -> String {
     }
 }
 
+/// What TLS is spoken with, if those in `ca_file` are trusted, or the system's.
+fn trusting(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, CliError> {
+    if let Some((path, error)) = ca_file.and_then(|path| Some((path, File::open(path).err()?)))
+        && error.kind() == ErrorKind::PermissionDenied
+    {
+        return Err(CliError::Unreadable(format!("the certificates in {} cannot be read: {error}", path.display())));
+    }
+    verified(ca_file).map_err(CliError::Trust)
+}
+
 impl Client {
     /// For the daemon at `address`: `http://HOST:PORT`, `https://HOST:PORT` or `unix:PATH`. At an `https` address its
     /// certificate must be signed by one in `ca_file`, or of the system if none is named.
@@ -79,7 +91,7 @@ impl Client {
             (None, None) => return Err(bad("it begins with none of http://, https:// and unix:".to_owned())),
         };
         let parsed = host.parse::<Address>().map_err(|error| bad(error.to_string()))?;
-        let tls = if is_tls { Some(verified(ca_file).map_err(CliError::Trust)?) } else { None };
+        let tls = if is_tls { Some(trusting(ca_file)?) } else { None };
         Ok(Self { address: parsed, shown: address.to_owned(), tls, token, limit: LIMIT, origin: String::new() })
     }
 

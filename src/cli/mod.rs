@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::config;
+use crate::config::{self, AdminAt, AdminAtError};
 use crate::model::Address;
 
 use client::Client;
@@ -227,17 +227,21 @@ fn connect_by(args: &Reach, wanted: fn(&Address) -> bool) -> Result<Client, CliE
 /// worth a word to whoever finds nobody there.
 fn configured(args: &Reach, wanted: fn(&Address) -> bool) -> Result<(String, String), CliError> {
     let file = args.config.display();
-    if !args.config.exists() && args.config == Path::new(DEFAULT_CONFIG) {
+    if args.config == Path::new(DEFAULT_CONFIG) && is_missing(&args.config) {
         let origin = format!(
             " There is no {file}, so that the default address was asked: name the daemon's file with --config, or its \
              address with --admin"
         );
         return Ok((format!("http://{}", config::default_admin_bind()), origin));
     }
-    let plan = config::load(&args.config).map_err(|errors| {
-        CliError::Config(format!("{errors}\nto ask the daemon all the same, name it with --admin"))
+    let AdminAt { bind, is_tls } = config::admin_at(&args.config).map_err(|error| match error {
+        AdminAtError::Denied(cause) => CliError::Unreadable(format!(
+            "without --admin, where the daemon is stands in {file}, which cannot be read: {cause}"
+        )),
+        AdminAtError::Wrong(errors) => {
+            CliError::Config(format!("{errors}\nto ask the daemon all the same, name it with --admin"))
+        }
     })?;
-    let (bind, is_tls) = (&plan.admin.bind, plan.admin.tls.is_some());
     // Where TLS is spoken, whoever is on this host has it simpler by the socket: there is no certificate to trust.
     let is_simple = |at: &&Address| wanted(at) && (!is_tls || matches!(at, Address::Unix(_)));
     let bound = bind.iter().find(is_simple).or_else(|| bind.iter().find(|at| wanted(at))).or(bind.first());
@@ -245,11 +249,26 @@ fn configured(args: &Reach, wanted: fn(&Address) -> bool) -> Result<(String, Str
     Ok((bound.map(|bound| client::dialable(bound, is_tls)).unwrap_or_default(), origin))
 }
 
+/// Whether there is no such file. Of one behind a directory that we may not enter nobody knows.
+fn is_missing(path: &Path) -> bool {
+    matches!(path.try_exists(), Ok(false))
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
 
-    use super::{DEFAULT_CONFIG, Reach, configured};
+    use super::{DEFAULT_CONFIG, Reach, configured, is_missing};
+
+    #[test]
+    fn a_file_that_nobody_can_look_for_is_not_taken_for_a_missing_one() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(is_missing(&dir.path().join("none")));
+        // Root may enter every directory, but no ring.
+        let ring = dir.path().join("ring");
+        std::os::unix::fs::symlink(&ring, &ring).unwrap();
+        assert!(!is_missing(&ring.join("a.toml")));
+    }
 
     fn reach(config: &str) -> Reach {
         Reach { admin: None, config: PathBuf::from(config), token_file: None, ca_file: None, is_quiet: true }

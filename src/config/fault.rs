@@ -135,6 +135,11 @@ impl Faults {
         self.list.is_empty()
     }
 
+    /// How many were found.
+    pub(super) const fn count(&self) -> usize {
+        self.list.len() + self.dropped
+    }
+
     /// Whether further faults are only counted, so that no pains need be taken over them.
     pub(super) const fn is_full(&self) -> bool {
         self.list.len() >= KEPT_MAX

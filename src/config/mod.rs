@@ -7,6 +7,7 @@
 //! Nothing here logs or prints, and no message shows a secret.
 
 mod access;
+mod admin_at;
 mod callers;
 mod check;
 mod command;
@@ -40,6 +41,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::model::{Address, AdminPlan, DaemonPlan, LogPlan, Plan, StorePlan};
 
+pub use admin_at::{AdminAt, AdminAtError, admin_at};
 pub use describe::describe;
 pub use document::Document;
 pub use fault::{ConfigError, ConfigErrors};
@@ -72,20 +74,24 @@ pub fn load_with(path: &Path, sources: &dyn Sources) -> Result<Plan, ConfigError
 
 /// The text of the configuration file at `path`, which messages call `file`.
 fn read_text(path: &Path, file: &str) -> Result<String, ConfigErrors> {
-    let whole = |message: String| ConfigErrors::whole(file, message);
-    let bytes = source::read(path, source::FILE_MAX).map_err(|error| {
-        let mend = if error.kind() == std::io::ErrorKind::NotFound {
-            "create it, or name another one with --config"
-        } else {
-            "let the daemon's user read it, or name another one with --config"
-        };
-        whole(format!("cannot read the configuration: {error}; {mend}"))
-    })?;
+    text_of(source::read(path, source::FILE_MAX).map_err(|error| unread(file, &error))?, file)
+}
+
+/// The error that the configuration file cannot be read.
+fn unread(file: &str, error: &std::io::Error) -> ConfigErrors {
+    let mend = if error.kind() == std::io::ErrorKind::NotFound {
+        "create it, or name another one with --config"
+    } else {
+        "let the daemon's user read it, or name another one with --config"
+    };
+    ConfigErrors::whole(file, format!("cannot read the configuration: {error}; {mend}"))
+}
+
+/// What a file of these bytes says.
+fn text_of(bytes: Vec<u8>, file: &str) -> Result<String, ConfigErrors> {
     if bytes.len() > source::FILE_MAX {
-        return Err(whole(format!(
-            "the file is larger than {} MiB, which no configuration is",
-            source::FILE_MAX >> 20
-        )));
+        let message = format!("the file is larger than {} MiB, which no configuration is", source::FILE_MAX >> 20);
+        return Err(ConfigErrors::whole(file, message));
     }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
@@ -109,13 +115,7 @@ pub fn parse(file: &str, text: &str, sources: &dyn Sources) -> Result<Plan, Conf
     }
     let mut reader = Reader::new(sources);
     let (tree, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
-        let span = error.span().unwrap_or(0..0);
-        // The parser takes nothing for a string without quotes.
-        let nothing = span.is_empty() && error.message().starts_with("string values must be quoted");
-        let message = if nothing { "a value is missing" } else { error.message() };
-        reader.faults.syntax(span, format!("this is not TOML: {message}"));
-    }
+    reader.broken(&errors);
     let table = tree.into_inner();
     let plan = {
         let root = reader.root(&table);

@@ -33,6 +33,17 @@ impl<'a> Reader<'a> {
         Self { runtime_from, ..Self::new(sources) }
     }
 
+    /// Says where the file is no TOML.
+    pub(super) fn broken(&mut self, errors: &[toml::de::Error]) {
+        for error in errors {
+            let span = error.span().unwrap_or(0..0);
+            // The parser takes nothing for a string without quotes.
+            let nothing = span.is_empty() && error.message().starts_with("string values must be quoted");
+            let message = if nothing { "a value is missing" } else { error.message() };
+            self.faults.syntax(span, format!("this is not TOML: {message}"));
+        }
+    }
+
     /// Keeps every plain value in `node` out of the snippets.
     pub(super) fn hide(&mut self, node: &Node<'_>) {
         let mut nodes = vec![node];
