@@ -40,9 +40,9 @@ pub enum AdminAtError {
 /// If it cannot be read, or does not say them for sure.
 pub fn admin_at(path: &Path) -> Result<AdminAt, AdminAtError> {
     let file = path.display().to_string();
-    let bytes = source::read(path, source::FILE_MAX).map_err(|error| match error.kind() {
-        ErrorKind::PermissionDenied => AdminAtError::Denied(error.to_string()),
-        _ => unread(&file, &error).into(),
+    let bytes = source::read(path, source::FILE_MAX).map_err(|error| {
+        let is_denied = error.kind() == ErrorKind::PermissionDenied;
+        if is_denied { AdminAtError::Denied(error.to_string()) } else { unread(&file, &error).into() }
     })?;
     Ok(within(&file, &text_of(bytes, &file)?, &OsSources)?)
 }
