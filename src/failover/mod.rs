@@ -177,6 +177,10 @@
 //! A new write target is published only after these fences: first the table without it, then the fences, then the table with it, in the
 //! same turn or, on a new line of history, once that is on disk.
 //!
+//! **A name is no server.** Whoever is named anew, or whose address is spelt otherwise, is another backend and may be the same server: the
+//! sessions of the backend that it was stay as long as it is the primary, which its address or its line proves, and go with the role. A
+//! name that is given to another server proves nothing, neither for its sessions nor for its claim (`gone.rs`).
+//!
 //! **A new line of history is on disk before anybody is sent there.** Who is about to lead is written down first
 //! ([`Command::KeepLineage`]), while the one before is fenced; clients wait for [`Event::LineageKept`], or [`KEPT_WITHIN`]: a disk
 //! that hangs stops no failover.
@@ -213,6 +217,7 @@ mod event;
 mod evidence;
 mod explain;
 mod figures;
+mod gone;
 mod health;
 mod hearing;
 mod invariants;

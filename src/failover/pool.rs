@@ -200,7 +200,7 @@ impl Pool {
         self.lose(priority, OutReason::Drained, Duration::ZERO, &removed.to_string());
         effects.changes.push(removed);
         self.evict(id, OutReason::Drained, effects);
-        self.primary_goes(id);
+        self.note_gone(id, effects);
     }
 
     /// Remembers why a backend was lost, and on which evidence, if that is why the seat may be empty: losses of other

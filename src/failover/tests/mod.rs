@@ -20,6 +20,7 @@ mod departures;
 mod elections;
 mod explain;
 mod figures;
+mod gone;
 mod health;
 mod keeping;
 mod lag;
