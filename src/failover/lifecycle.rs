@@ -212,7 +212,8 @@ impl Pool {
             self.complete(now, &open, &to, note.as_deref(), effects);
         }
         self.call_off(now, SERVES_AGAIN, effects);
-        self.tenure.get_or_insert(Tenure { since: now, rule: Rule::EmptySeat });
+        let rule = if self.pin.is_some() { Rule::Ordered } else { Rule::EmptySeat };
+        self.tenure.get_or_insert(Tenure { since: now, rule });
     }
 
     /// Nothing that may serve is fit.
@@ -221,7 +222,7 @@ impl Pool {
         if self.active.is_none() {
             return;
         }
-        if self.pin.is_some() && self.is_pending() && self.failovers.open.as_ref().is_some_and(|open| open.awaits) {
+        if self.pin.is_some() && self.is_pending() && self.awaits_promotion() {
             return;
         }
         if !self.plan.failover.automatic || self.pin.is_some() {
@@ -255,6 +256,20 @@ impl Pool {
     /// Leaves an operator's failover open until the server that it is to is the primary.
     pub(super) fn await_promotion(&mut self, failover: Failover) {
         self.failovers.open = Some(Failover { awaits: true, ..failover });
+    }
+
+    /// Whether an operator's failover is open until then.
+    pub(super) fn awaits_promotion(&self) -> bool {
+        self.failovers.open.as_ref().is_some_and(|open| open.awaits)
+    }
+
+    /// The same in a process after the one that it was ordered in: it is the last one there was.
+    pub(super) fn await_promotion_again(&mut self, now: MonoTime) {
+        let led = self.cluster.as_ref().and_then(|cluster| cluster.lineage.as_ref());
+        let from = led.map(|lineage| lineage.server.clone()).into_iter().collect();
+        let loss = Loss { reason: OutReason::Manual, detect: Duration::ZERO, evidence: None };
+        let open = Failover { number: self.failovers.last, at: now, from, loss, has_failed: false, awaits: true };
+        self.failovers.open = Some(open);
     }
 
     fn preferred_names(&self) -> Vec<BackendName> {

@@ -132,6 +132,7 @@ impl Pool {
             let is_out = member.health.state == HealthState::Unhealthy && !member.health.is_slow();
             member.server.iter_mut().for_each(|server| server.review(now, is_out));
         }
+        self.review_pin();
         self.mark_foreign();
         let (election, against) = self.election();
         let elected = if let Election::Primary(id) = election { Some(id) } else { None };
@@ -183,7 +184,7 @@ impl Pool {
 
     /// Whom an operator has said to be the primary, over all proof.
     pub(super) fn overruled(&self) -> Option<BackendId> {
-        let pin = self.pin.as_ref().filter(|pin| pin.overrules)?;
+        let pin = self.pin.as_ref().filter(|pin| pin.overrules.is_some())?;
         self.named(&pin.backend).map(|member| member.id)
     }
 

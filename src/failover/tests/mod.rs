@@ -16,6 +16,7 @@ mod cluster;
 mod clustered;
 mod crowd;
 mod damping;
+mod decided;
 mod departures;
 mod elections;
 mod explain;
