@@ -1,8 +1,12 @@
 //! Backends that went with a plan. At another address, or by another name, a server is another backend and still the same process:
 //! what it was known as has sessions that can write for as long as it is the primary, and takes no seat from itself.
 
+use std::time::Duration;
+
 use crate::model::{Address, BackendId, BackendName, Epoch, OutReason, Role, ServerFacts, SessionPolicy};
 
+use super::availability::Availability;
+use super::change::Change;
 use super::cluster::has_all_of;
 use super::event::Sessions;
 use super::line::{Line, Relation};
@@ -15,7 +19,7 @@ const GONE_MAX: usize = 64;
 /// What a backend was that is in the plan no more.
 #[derive(Debug, Clone)]
 pub(super) struct Former {
-    pub(super) backend: BackendId,
+    backend: BackendId,
     name: BackendName,
     address: Address,
     /// What it said of itself last, if it was a server that does.
@@ -25,14 +29,19 @@ pub(super) struct Former {
 }
 
 impl Former {
-    pub(super) fn of(member: &Member, newest: BackendId) -> Self {
+    fn of(member: &Member, newest: BackendId) -> Self {
         let (name, address) = (member.plan.name.clone(), member.plan.address.clone());
         Self { backend: member.id, name, address, facts: facts_of(member).cloned(), newest }
     }
 
     /// Whether `member` may be the same server.
-    pub(super) fn may_be(&self, member: &Member) -> bool {
+    fn may_be(&self, member: &Member) -> bool {
         member.plan.address == self.address || member.id > self.newest
+    }
+
+    /// Whether `member`, which says nothing yet, may prove to be the same server.
+    fn may_turn_out_to_be(&self, member: &Member) -> bool {
+        member.plan.address == self.address || (self.facts.is_some() && self.may_be(member))
     }
 
     /// Whether `member` is the primary, and may be what this was before it was promoted: a promotion begins a line.
@@ -50,7 +59,7 @@ impl Former {
     /// | the same | it is | it is if it has all that was written, and no other one may be it | it is not |
     /// | cannot be told | it is | it is not | it is not |
     /// | another one | it is not: none is left without a promotion or a restart | it is not | it is not |
-    pub(super) fn is(&self, now: &Member, members: &[Member]) -> bool {
+    fn is(&self, now: &Member, members: &[Member]) -> bool {
         self.is_on(self.facts.as_ref(), now, members)
     }
 
@@ -141,8 +150,34 @@ impl Gone {
 }
 
 impl Pool {
+    /// Member `id` is no longer part of the plan. The caller takes it out.
+    pub(super) fn retire(&mut self, id: BackendId, effects: &mut Effects) {
+        let Some(member) = self.member(id) else { return };
+        let (tier, former) = (member.tier, self.former(member));
+        let removed = Change::BackendRemoved { backend: former.name.clone() };
+        if self.serving.contains(&former.name) {
+            self.departed.push(former);
+        }
+        self.lose(tier, OutReason::Drained, Duration::ZERO, &removed.to_string());
+        effects.changes.push(removed);
+        self.evict(id, OutReason::Drained, effects);
+        self.note_gone(id, effects);
+    }
+
+    /// Whether `to`, which serve now, are those that served and went with a plan.
+    pub(super) fn are_back(&self, to: &[BackendName]) -> bool {
+        let is_back = |member: &Member| self.departed.iter().any(|former| former.is(member, &self.members));
+        !to.is_empty() && to.iter().all(|name| self.named(name).is_some_and(is_back))
+    }
+
+    /// Whether one that has no verdict yet may be what served and went with a plan.
+    pub(super) fn may_be_back(&self) -> bool {
+        let pending = self.members.iter().filter(|member| member.availability() == Availability::Pending);
+        pending.into_iter().any(|member| self.departed.iter().any(|former| former.may_turn_out_to_be(member)))
+    }
+
     /// Member `id` goes with a plan: should another one be the primary later, sessions that are left there are to go.
-    pub(super) fn note_gone(&mut self, id: BackendId, effects: &mut Effects) {
+    fn note_gone(&mut self, id: BackendId, effects: &mut Effects) {
         let Some(member) = self.member(id) else { return };
         let former = self.former(member);
         let writes = self.is_written_to(member);
@@ -156,7 +191,7 @@ impl Pool {
         }
     }
 
-    pub(super) fn former(&self, member: &Member) -> Former {
+    fn former(&self, member: &Member) -> Former {
         let newest = self.members.iter().map(|member| member.id).max();
         Former::of(member, newest.unwrap_or(member.id))
     }

@@ -9,7 +9,7 @@ use super::change::Change;
 use super::member::Member;
 use super::pool::{Effects, Loss, Move, Pool};
 
-/// Said of a failover that ends because what was lost is back before there was anywhere to go.
+/// Said of a failover that ends because what was lost is back before there was anywhere to go, be it by another name.
 const SERVES_AGAIN: &str = "the tier that was lost serves again";
 
 /// Said of a failover that ends because nobody may go on with it.
@@ -96,6 +96,7 @@ impl Pool {
         }
         if !serving.is_empty() {
             self.serving = serving;
+            self.departed.clear();
         }
         self.report_state(now, chosen.is_some(), effects);
     }
@@ -137,6 +138,9 @@ impl Pool {
         if active < left && self.may_go_on(left) {
             let left: Vec<BackendId> = self.fit_in(left).map(|member| member.id).collect();
             self.returned(now, &left, from, to, Rule::StableTime, effects);
+        } else if self.are_back(to) {
+            // By another name or at another address: nothing was lost, and nobody has taken over.
+            self.goes_on(now, effects);
         } else {
             self.fail_over(now, from, to, effects);
         }
@@ -227,10 +231,13 @@ impl Pool {
         }
         if !self.plan.failover.automatic || self.pin.is_some() {
             self.call_off(now, CALLED_OFF, effects);
+            self.departed.clear();
             return;
         }
-        if self.serves() && self.failovers.open.is_none() {
-            let new = self.failovers.begin(now, self.serving.clone(), self.loss.clone());
+        let is_lost = self.serves() || !self.departed.is_empty();
+        if is_lost && self.failovers.open.is_none() && !self.may_be_back() {
+            let at = self.empty_since.unwrap_or(now);
+            let new = self.failovers.begin(at, self.serving.clone(), self.loss.clone());
             effects.changes.push(new.told(now, FailoverStatus::Pending, &[], None));
             self.failovers.open = Some(new);
         }

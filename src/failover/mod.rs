@@ -106,7 +106,8 @@
 //! **A failover has a number and a life.** The number is one more than the pool's last, also after a restart. It is
 //! `pending` when what served is lost, `in_progress` and `completed` when something else serves, or `failed` when nothing is
 //! fit and no verdict is out, or what was lost serves again first. What is decided at once is told in one turn. After one that failed, another tier that becomes fit is another failover. With `automatic` off, or while the
-//! pool is pinned, none is begun.
+//! pool is pinned, none is begun. Whoever served and takes the seat by another name, at the same address or proven by its line, takes it from
+//! nobody: while it may turn out to be so, none is begun either.
 //!
 //! **A restart forgets no order.** Pins, pauses, admin states and counters are in force with the first plan, before anything
 //! is decided ([`Event::Restored`]), silently. A pool that was pinned waits for what it is pinned to, and a pause has what was left of its time.

@@ -121,3 +121,58 @@ fn of_servers_that_went_so_many_are_remembered_and_those_of_the_oldest_go() {
         assert_eq!(rig.way("pg"), format!("a{number}"));
     }
 }
+
+#[test]
+fn a_server_that_was_named_anew_or_moved_has_not_failed_over_to_itself() {
+    for first in [("z", "127.0.0.1:5432"), ("a", "localhost:5432"), ("z", "localhost:5432")] {
+        let mut rig = healthy(servers(three()));
+        rig.replan(with(first));
+        rig.open_session(first.0, primary(1, &[]));
+        rig.fit(&[first.0]);
+        assert_eq!((rig.way("pg").as_str(), rig.failovers()), (first.0, Vec::new()), "{first:?}");
+        assert_eq!(rig.status("pg").failovers, 0);
+        // What comes next is one.
+        rig.dies(first.0);
+        rig.sees("b", primary(2, &[900]));
+        assert_eq!(rig.failovers().last().unwrap(), &format!("1 completed: {} > b (dead)", first.0));
+    }
+}
+
+#[test]
+fn one_that_takes_the_name_of_who_served_takes_over_from_it() {
+    let mut rig = healthy(servers(three()));
+    rig.replan(with(("a", "d:5432")));
+    assert_eq!(rig.failovers(), Vec::<String>::new(), "it may be the same");
+    rig.open_session("a", primary(2, &[900]));
+    assert_eq!(rig.failovers().last().unwrap(), "1 completed: a > a (drained)");
+    // If it is none that could take over, what is pending is told then.
+    let mut rig = healthy(servers(three()));
+    rig.replan(with(("a", "d:5432")));
+    rig.open_session("a", standby(1, &[]));
+    assert_eq!(rig.failovers(), ["1 pending: a >  (drained)"]);
+    rig.sees("b", primary(2, &[900]));
+    assert_eq!(rig.failovers().last().unwrap(), "1 completed: a > b (drained)");
+}
+
+#[test]
+fn a_backend_that_was_taken_out_and_put_back_serves_again_and_nobody_took_over() {
+    let mut rig = healthy(servers(three()));
+    rig.replan(plan().pool("pg").postgres().backend("b", 1).backend("c", 1));
+    rig.replan(servers(three()));
+    rig.open_session("a", primary(1, &[]));
+    let told = ["1 pending: a >  (drained)", "1 failed: a >  (drained)"];
+    assert_eq!((rig.way("pg").as_str(), rig.failovers()), ("a", told.map(str::to_owned).to_vec()));
+}
+
+#[test]
+fn in_a_pool_of_any_kind_who_is_at_the_same_address_is_the_same() {
+    let named = |name: &str, priority: u32| plan().pool("pg").backend(name, priority).at("10.0.0.1:80");
+    let mut rig = Rig::new(named("a", 1));
+    rig.fit(&["a"]);
+    rig.replan(named("z", 2));
+    rig.fit(&["z"]);
+    assert_eq!((rig.way("pg").as_str(), rig.failovers()), ("z", Vec::new()));
+    rig.replan(plan().pool("pg").backend("z", 3).at("10.0.0.2:80"));
+    rig.fit(&["z"]);
+    assert_eq!(rig.failovers().last().unwrap(), "1 completed: z > z (drained)", "another one by that name");
+}
