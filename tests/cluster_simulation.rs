@@ -224,7 +224,7 @@ impl World {
         servers.get_mut(primary).unwrap().role = Role::Primary;
         let loss = if rng.bool() { 0 } else { rng.u8(..10) };
         let table = Arc::clone(core.table());
-        let spelling = (seed % 2 == 0).then(|| fastrand::Rng::with_seed(seed));
+        let spelling = seed.is_multiple_of(2).then(|| fastrand::Rng::with_seed(seed));
         let mut world = Self {
             rng,
             spelling,
