@@ -286,8 +286,10 @@ mod tests {
     use std::time::Duration;
 
     use super::{By, Keeper, Left, Reports, differences, memories};
-    use crate::failover::{Controller, Lineage, PinMemory, PinnedServer, PoolMemory, Rejected};
-    use crate::model::{Actor, AdminState, Fork, Lsn, MonoTime, Paused, PoolName, SystemId, Timeline, WallTime};
+    use crate::failover::{Controller, Lineage, PinMemory, PoolMemory, Rejected};
+    use crate::model::{
+        Actor, AdminState, Fork, Lsn, MonoTime, Paused, PinnedServer, PoolName, SystemId, Timeline, WallTime,
+    };
     use crate::store::{AdminEntry, Change, Pause, Refused, State, Stuck};
     use crate::sys::Clock;
 

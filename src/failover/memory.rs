@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{AdminState, BackendName, MonoTime, OutReason, Paused, PoolName};
+use crate::model::{AdminState, BackendName, MonoTime, OutReason, Paused, PinnedServer, PoolName};
 
 use super::change::Change;
 use super::controller::{Controller, Turn};
 use super::line::Lineage;
 use super::member::Member;
-use super::pin::{Pin, PinnedServer};
+use super::pin::{Pin, pinned_server};
 use super::pool::{Effects, Pool};
 use super::primary::Cluster;
 
@@ -175,7 +175,7 @@ impl Pool {
             effects.changes.push(Change::PoolUnpinned { backend, removed: true });
             return;
         };
-        let known = || self.led_last(member).unwrap_or_else(|| PinnedServer::of(member));
+        let known = || self.led_last(member).unwrap_or_else(|| pinned_server(member));
         let overrules = overrules.then(|| server.unwrap_or_else(known));
         let (backend, priority) = (member.plan.name.clone(), member.tier);
         self.active = Some(priority);

@@ -271,7 +271,6 @@ pub use outside::UNCHECKED_RETURN;
 pub use passive::{
     DIAL_POINTS, ENDED_POINTS, PATIENCE, POINTS_PER_FAILURE, REPORTED_POINTS, SUCCESS_POINTS, UNANSWERED_FOR,
 };
-pub use pin::PinnedServer;
 pub use recovery::RECOVERY_WAIT_MAX;
 pub use schedule::EMPTY_POOL_PROBE_INTERVAL;
 pub use server::Part;

@@ -4,7 +4,7 @@ use crate::model::{BackendId, MonoTime, OutReason};
 
 use super::controller::{Controller, Turn};
 use super::order::{Order, Refusal};
-use super::pin::{Pin, PinnedServer};
+use super::pin::{Pin, pinned_server};
 use super::pool::{Effects, Pool};
 
 impl Controller {
@@ -50,7 +50,7 @@ fn obey(pool: &mut Pool, now: MonoTime, order: &Order, effects: &mut Effects) ->
         Order::Failover { to, reason, sessions, .. } => {
             let Ok((backend, whole_tier)) = pool.pin_target(to.as_ref()) else { return Vec::new() };
             let claimant = pool.named(&backend).filter(|member| pool.is_refused_claimant(member));
-            let overrules = claimant.map(PinnedServer::of);
+            let overrules = claimant.map(pinned_server);
             let pin = Pin { backend, whole_tier, at: now, reason: reason.clone(), overrules };
             return pool.serve_pinned(now, pin, *sessions, effects);
         }

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
-
 use crate::model::{
-    Address, BackendId, BackendName, FailoverStatus, MonoTime, OutReason, Rule, SessionPolicy, SystemId,
+    BackendId, BackendName, FailoverStatus, MonoTime, OutReason, PinnedServer, Rule, SessionPolicy, SystemId,
 };
 
 use super::change::Change;
@@ -31,25 +29,15 @@ pub(super) struct Pin {
     pub(super) overrules: Option<PinnedServer>,
 }
 
-/// The server that a person has decided for. Its name may be given to another one later, for which nobody has decided.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PinnedServer {
-    /// Where it was.
-    pub address: Address,
-    /// Its cluster; none if it could not tell.
-    pub system: Option<SystemId>,
+/// The server that is `member` now.
+pub(super) fn pinned_server(member: &Member) -> PinnedServer {
+    PinnedServer { address: member.plan.address.clone(), system: system_of(member) }
 }
 
-impl PinnedServer {
-    pub(super) fn of(member: &Member) -> Self {
-        Self { address: member.plan.address.clone(), system: system_of(member) }
-    }
-
-    /// Whether `member` is still that one, as far as it says.
-    fn is(&self, member: &Member) -> bool {
-        let is_of_another = self.system.zip(system_of(member)).is_some_and(|(own, other)| own != other);
-        member.plan.address == self.address && !is_of_another
-    }
+/// Whether `member` is still `server`, as far as it says.
+fn is_still(server: &PinnedServer, member: &Member) -> bool {
+    let is_of_another = server.system.zip(system_of(member)).is_some_and(|(own, other)| own != other);
+    member.plan.address == server.address && !is_of_another
 }
 
 fn system_of(member: &Member) -> Option<SystemId> {
@@ -196,7 +184,7 @@ impl Pool {
     /// Another server has the name of the one that a person has decided for: nobody has decided for it.
     pub(super) fn review_pin(&mut self) {
         let Some(pin) = &self.pin else { return };
-        let is_it = |server: &PinnedServer| self.named(&pin.backend).is_some_and(|member| server.is(member));
+        let is_it = |server: &PinnedServer| self.named(&pin.backend).is_some_and(|member| is_still(server, member));
         if !pin.overrules.as_ref().is_none_or(is_it) {
             self.pin.iter_mut().for_each(|pin| pin.overrules = None);
         }

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::failover::PinnedServer;
-use crate::model::{Actor, AdminState, BackendName, PoolName, WallTime, WebhookName};
+use crate::model::{Actor, AdminState, BackendName, PinnedServer, PoolName, WallTime, WebhookName};
 
 /// The longest text of one entry, in bytes: a backend's table is far below a tenth of it.
 pub(super) const ENTRY_MAX: usize = 64 << 10;

@@ -7,8 +7,7 @@ use proptest::prelude::*;
 
 use super::shaky_disk::ShakyDisk;
 use super::{all, clock, close, plan, wait, wall};
-use crate::failover::PinnedServer;
-use crate::model::{Actor, AdminState, BackendName, EventRecord, PoolName, SystemId};
+use crate::model::{Actor, AdminState, BackendName, EventRecord, PinnedServer, PoolName, SystemId};
 use crate::store::start::open_on;
 use crate::store::{AdminEntry, Change, Filter, Opened, Patch, Pause, Pin, PoolCounters, State};
 
