@@ -21,11 +21,11 @@ use changeover::failover::{
     Arrival, Change, Command, Controller, Event, KEPT_WITHIN, Lineage, Order, PoolMemory, Route, RouteTable, Sessions,
 };
 use changeover::model::{
-    Actor, AdminPlan, AdminState, Advice, Approach, BackendId, BackendPlan, BackendStatus, Balance, CheckKind,
-    CheckPlan, DaemonPlan, DialError, DialPlan, Epoch, Failback, FailoverPlan, Fork, HealthState, HoldPlan, LogPlan,
-    LoginError, Lsn, MonoTime, Plan, PoolKind, PoolName, PoolPlan, PoolStatus, PostgresPlan, ProbeError, ProbeId,
-    ProbeOutcome, Promotion, Resend, Role, ServerFacts, SessionPolicies, SessionPolicy, StorePlan, SystemId, Target,
-    TargetId, Timeline, TlsMode, WatchEnd, WatchError, WatchId, WatchNews, WatchSession, WhenDown,
+    Actor, Address, AdminPlan, AdminState, Advice, Approach, BackendId, BackendName, BackendPlan, BackendStatus,
+    Balance, CheckKind, CheckPlan, DaemonPlan, DialError, DialPlan, Epoch, Failback, FailoverPlan, Fork, HealthState,
+    HoldPlan, LogPlan, LoginError, Lsn, MonoTime, Plan, PoolKind, PoolName, PoolPlan, PoolStatus, PostgresPlan,
+    ProbeError, ProbeId, ProbeOutcome, Promotion, Resend, Role, ServerFacts, SessionPolicies, SessionPolicy, StorePlan,
+    SystemId, Target, TargetId, Timeline, TlsMode, WatchEnd, WatchError, WatchId, WatchNews, WatchSession, WhenDown,
 };
 
 /// How many seeds a plain run tries.
@@ -143,6 +143,8 @@ struct Session {
 
 struct World {
     rng: fastrand::Rng,
+    /// What gives servers other names and addresses; none in a life in which each keeps its own.
+    spelling: Option<fastrand::Rng>,
     core: Controller,
     now: MonoTime,
     plan: Arc<Plan>,
@@ -152,12 +154,13 @@ struct World {
     mail: BTreeMap<(MonoTime, u64), Event>,
     sent: u64,
     monitors: BTreeMap<BackendId, Monitor>,
+    /// The server of each backend that ever was, whatever it is called.
     names: BTreeMap<BackendId, String>,
     /// The fences of those that are there, and of those that write and have not begun.
     fences: BTreeMap<BackendId, [Epoch; 2]>,
     sessions: Vec<Session>,
-    /// What the core was told last that each server is.
-    told: BTreeMap<BackendId, Role>,
+    /// What the core was told last that each server is, by whatever name.
+    told: BTreeMap<String, Role>,
     /// Whom clients that write were sent to last.
     written: Option<String>,
     /// Whether anybody has said anything since, or need not.
@@ -165,7 +168,7 @@ struct World {
     /// The highest timeline that clients that write were ever sent to.
     routed: u32,
     /// What was heard last of who clients that write were sent to.
-    served: Option<(BackendId, ServerFacts)>,
+    served: Option<(String, ServerFacts)>,
     /// Who was announced as the primary in this turn.
     announced: Option<String>,
     /// How much people were told that was lost since.
@@ -221,8 +224,10 @@ impl World {
         servers.get_mut(primary).unwrap().role = Role::Primary;
         let loss = if rng.bool() { 0 } else { rng.u8(..10) };
         let table = Arc::clone(core.table());
+        let spelling = seed.is_multiple_of(2).then(|| fastrand::Rng::with_seed(seed));
         let mut world = Self {
             rng,
+            spelling,
             core,
             now: MonoTime::ZERO + ms(1),
             plan: Arc::clone(&plan),
@@ -315,7 +320,9 @@ impl World {
             lines.push(scribe.line(self.now, &event, &out).unwrap());
         }
         if replaced {
-            self.names = self.core.backends().map(|(id, _, name, _)| (id, name.to_string())).collect();
+            let backends = &self.plan.pools[&pool()].backends;
+            let server = |name: &BackendName| backends.iter().find(|of| of.name == *name).map(server_of).unwrap();
+            self.names.extend(self.core.backends().map(|(id, _, name, _)| (id, server(name))));
         }
         let is_news =
             out.iter().any(|command| !matches!(command, Command::StartProbe { .. } | Command::StopProbe { .. }));
@@ -340,24 +347,25 @@ impl World {
             return;
         };
         if self.monitors.get(backend).is_some_and(|monitor| monitor.watch == *watch) {
-            self.told.insert(*backend, facts.role);
+            self.told.insert(self.names[backend].clone(), facts.role);
         }
     }
 
     /// Whether the session can write, whatever it came for, and the core could know.
     fn can_write(&self, session: &Session) -> bool {
-        let Session { backend, server, life, .. } = session;
+        let Session { server, life, .. } = session;
         let truth = &self.servers[server];
         let goes_on = truth.life == *life && matches!(truth.process, Process::Up | Process::Frozen);
-        goes_on && truth.is_primary() && self.told.get(backend) == Some(&Role::Primary)
+        goes_on && truth.is_primary() && self.told.get(server) == Some(&Role::Primary)
     }
 
     /// While those who write are led to one server, nobody can write at another one.
     fn check_writers(&self, table: &RouteTable) {
         let Some((target, _)) = write_target(table).filter(|_| self.always_cut) else { return };
-        let stray = self.sessions.iter().find(|session| session.backend != target && self.can_write(session));
-        let name = self.names.get(&target);
-        assert!(stray.is_none(), "{name:?} is the write target, and another one is written to: {stray:?}");
+        let name = &self.names[&target];
+        // A server that has another name or another address now is the same.
+        let stray = self.sessions.iter().find(|session| session.server != *name && self.can_write(session));
+        assert!(stray.is_none(), "{name} is the write target, and another one is written to: {stray:?}");
     }
 
     /// Nobody becomes the primary while a standby lives that shows that another one was promoted from there.
@@ -392,17 +400,18 @@ impl World {
         }
         let Some((id, _)) = self.target() else { return };
         let now = self.said[&id].clone();
-        let before = self.served.replace((id, now.clone()));
+        let server = &self.names[&id];
+        let before = self.served.replace((server.clone(), now.clone()));
         let told = std::mem::take(&mut self.told_lost);
         let Some((last, before)) = before else { return };
         let is_same = before.timeline == now.timeline && before.history == now.history;
         let left = now.history.iter().find(|fork| Some(fork.timeline) == before.timeline);
         let end = if is_same { now.written } else { left.map(|fork| fork.at) };
         let lost = before.written.unwrap().since(end.expect("it comes from nowhere"));
-        assert!(!is_same || last == id || lost == 0, "{} was never promoted, and lacks {lost}", self.names[&id]);
+        assert!(!is_same || last == *server || lost == 0, "{server} was never promoted, and lacks {lost}");
         // A crash may leave out a little.
         let is_told = told >= lost || (is_same && lost <= 16 * MIB);
-        assert!(is_told, "{} lacks {lost} bytes of {before:?}, and {told} were told", self.names[&id]);
+        assert!(is_told, "{server} lacks {lost} bytes of {before:?}, and {told} were told");
         self.losses += u64::from(lost > 0);
     }
 
@@ -437,7 +446,7 @@ impl World {
         let chosen = status.backends.iter().find(|backend| backend.id == id).expect("a route to nobody");
         let believed =
             chosen.server.as_ref().and_then(|server| server.timeline).expect("a primary without a timeline").0;
-        let truth = &self.servers[chosen.name.as_str()];
+        let truth = &self.servers[&self.names[&id]];
         let (truth, restored) = (truth.timeline, truth.restored);
         let lineage = self.core.memory(&pool()).unwrap().lineage;
         // Nothing is proven by who is on the same line, nor by what a person decided against.
@@ -482,7 +491,8 @@ impl World {
             self.check_epoch(route);
         }
         let target = write_target(table);
-        let begins = |of: &&Session| of.writes && of.opens && target.is_some_and(|target| target.0 != of.backend);
+        let elsewhere = |of: &Session| target.is_some_and(|target| self.names[&target.0] != of.server);
+        let begins = |of: &&Session| of.writes && of.opens && elsewhere(of);
         let begun = self.sessions.iter().find(begins);
         assert!(begun.is_none(), "{target:?} is the write target, and a dial is under way: {begun:?}");
         if target.map(|of| of.0) != self.target().map(|of| of.0) {
@@ -491,7 +501,7 @@ impl World {
         for (wanted, of) in &routes.others {
             for route in of.tiers.iter().flat_map(|tier| tier.routes()) {
                 self.check_epoch(route);
-                let is_standby = self.told.get(&route.backend) == Some(&Role::Standby);
+                let is_standby = self.told.get(&self.names[&route.backend]) == Some(&Role::Standby);
                 let is_target = target.is_some_and(|of| of.0 == route.backend);
                 assert!(
                     is_standby || is_target,
@@ -511,11 +521,11 @@ impl World {
     fn carry_out(&mut self, command: Command) {
         match command {
             Command::StartProbe { target, probe, spec } => {
-                let name = spec.address.host().clone();
+                let name = server_at(&spec.address);
                 self.ask(&name, target, probe, spec.timeout);
             }
             Command::StartWatch { backend, watch, spec } => {
-                let server = spec.address.host().clone();
+                let server = server_at(&spec.address);
                 self.note(|_| format!("  watch {server} as {watch}"));
                 let (session, late_since, seen) = (None, None, None);
                 let next = self.now + ms(self.rng.u64(1..20));
@@ -732,7 +742,7 @@ impl World {
         let route = routes.pick(&arrival).ok()?;
         let (backend, epoch) = (route.backend, route.epoch);
         self.check_epoch(route);
-        let server = route.name.to_string();
+        let server = server_at(&route.address);
         let life = self.servers[&server].life;
         let writes = target == Target::Primary || routes.is_write_route(backend);
         let opens = self.rng.bool();
@@ -743,6 +753,13 @@ impl World {
     fn any_name(&mut self) -> String {
         let count = self.plan.pools[&pool()].backends.len();
         NAMES[self.rng.usize(..count)].to_owned()
+    }
+
+    /// What a server of the plan is called there, and how its address is spelt.
+    fn backend_of(&self, server: &str) -> (BackendName, Option<Address>) {
+        let backends = &self.plan.pools[&pool()].backends;
+        let backend = backends.iter().find(|of| server_of(of) == server).unwrap();
+        (backend.name.clone(), Some(backend.address.clone()))
     }
 
     /// Somebody else promotes a standby that lives, and perhaps a second one at the same moment.
@@ -786,7 +803,32 @@ impl World {
         self.stir(name);
     }
 
+    /// Servers are named anew, spelt otherwise, or have one another's names.
+    fn spell_anew(&mut self) {
+        let Some(spelling) = &mut self.spelling else { return };
+        let pool = &self.plan.pools[&pool()];
+        let mut backends = pool.backends.clone();
+        let mut addresses: Vec<Address> = backends.iter().map(|of| of.address.clone()).collect();
+        let (one, other) = (spelling.usize(..addresses.len()), spelling.usize(..addresses.len()));
+        if spelling.bool() {
+            addresses.swap(one, other);
+        } else {
+            let server = server_at(&addresses[one]);
+            addresses[one] = address(&if spelling.bool() { format!("{server}.alias") } else { server });
+        }
+        if spelling.u8(..3) == 0 {
+            backends[other].name = BackendName::from(format!("{}{}", NAMES[other], spelling.u8(..3)).as_str());
+        }
+        backends.iter_mut().zip(addresses).for_each(|(of, address)| of.address = address);
+        let pool = Arc::new(PoolPlan { backends, ..PoolPlan::clone(pool) });
+        let pools = [(pool.name.clone(), pool)].into();
+        self.replan(Arc::new(Plan { pools, ..Plan::clone(&self.plan) }));
+    }
+
     fn step(&mut self) {
+        if self.spelling.as_mut().is_some_and(|spelling| spelling.u8(..20) == 0) {
+            self.spell_anew();
+        }
         let name = self.any_name();
         match self.rng.u8(..100) {
             0..25 => self.client(),
@@ -813,7 +855,7 @@ impl World {
                 truth.is_shut = !truth.is_shut;
                 self.stir(&name);
             }
-            67..69 => self.direct(name),
+            67..69 => self.direct(&name),
             69..71 => self.stall(),
             71 if self.rng.u8(..4) == 0 => self.forget(),
             71 if self.rng.bool() => self.restart(),
@@ -868,8 +910,8 @@ impl World {
         self.set(name, Process::Up);
     }
 
-    fn direct(&mut self, name: String) {
-        let (pool, backend) = (pool(), name.as_str().into());
+    fn direct(&mut self, name: &str) {
+        let (pool, backend) = (pool(), self.backend_of(name).0);
         let sessions = SessionPolicy::ALL[self.rng.usize(..3)];
         let order = match self.rng.u8(..8) {
             0..2 => Order::Failover { pool, to: Some(backend), reason: None, sessions },
@@ -928,7 +970,7 @@ impl World {
         let json = serde_json::to_string(&memory).unwrap();
         (self.served, self.told_lost) = (None, 0);
         // Whom people had named is known as far as it was remembered.
-        self.written = memory.lineage.as_ref().map(|lineage| lineage.server.to_string());
+        self.written = memory.lineage.as_ref().map(server_on);
         self.is_free |= memory.pin.is_some();
         self.core = Controller::new(self.rng.u64(..));
         self.table = Arc::clone(self.core.table());
@@ -965,7 +1007,7 @@ impl World {
         // The one that was served from last goes on, or another one is promoted above all that there was.
         let newest = self.servers.values().map(|of| of.timeline).max().unwrap().max(self.routed);
         let lineage = self.core.memory(&pool()).unwrap().lineage;
-        let line = lineage.map(|of| (of.server.to_string(), of.timeline.unwrap().0, of.history.to_vec()));
+        let line = lineage.map(|of| (server_on(&of), of.timeline.unwrap().0, of.history.to_vec()));
         let is_last = |name: &&String| {
             let truth = &self.servers[*name];
             truth.is_primary() && line == Some(((*name).clone(), truth.timeline, truth.history.clone()))
@@ -1005,14 +1047,14 @@ impl World {
             let comes_from_it = lineage.filter(|of| !is_rejected(of, &truth.facts())).is_some_and(|of| {
                 let left = truth.history.iter().any(|fork| Some(fork.timeline) == of.timeline);
                 // Another server may have been promoted to the same number at the same place, and what that one wrote is nowhere.
-                let is_it = of.server.as_str() == primary
+                let is_it = of.address == self.backend_of(&primary).1
                     && Some(Timeline(truth.timeline)) == of.timeline
                     && *truth.history == *of.history;
                 is_it || (left && of.history.iter().all(|fork| truth.history.contains(fork)))
             });
             let known = self.core.memory(&pool());
             assert!(!automatic || !comes_from_it, "the one primary is not served from: {known:?} {:#?}", self.status());
-            let (pool, to) = (pool(), Some(primary.as_str().into()));
+            let (pool, to) = (pool(), Some(self.backend_of(&primary).0));
             self.say(Order::Failover { pool, to, reason: None, sessions: SessionPolicy::Close });
             let end = self.now + BOUND;
             while self.now < end && !self.is_well(&primary) {
@@ -1025,6 +1067,24 @@ impl World {
         assert!(status.backends.iter().all(|backend| backend.eligible), "a standby is not read from: {status:#?}");
         assert!(self.core.has_first_verdicts());
     }
+}
+
+fn address(host: &str) -> Address {
+    format!("{host}:5432").parse().unwrap()
+}
+
+/// The server at `address`, however that is spelt.
+fn server_at(address: &Address) -> String {
+    address.host().split('.').next().unwrap().to_owned()
+}
+
+fn server_of(backend: &BackendPlan) -> String {
+    server_at(&backend.address)
+}
+
+/// The server that was on the line last.
+fn server_on(lineage: &Lineage) -> String {
+    server_at(lineage.address.as_ref().unwrap())
 }
 
 /// Where those who write are led.
@@ -1077,7 +1137,7 @@ fn draw_plan(rng: &mut fastrand::Rng, count: usize) -> Arc<Plan> {
     };
     let backend = |(name, priority): (&&str, &u32)| BackendPlan {
         name: (*name).into(),
-        address: format!("{name}:5432").parse().unwrap(),
+        address: address(name),
         priority: *priority,
         weight: 1,
         max_connections: 0,

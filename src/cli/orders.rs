@@ -216,7 +216,10 @@ fn failover(args: &FailoverArgs) -> Result<(), CliError> {
     confirm(&client, &args.pool, may_ask(&args.client, args.consent), |pool| foresight::moved(pool, to))?;
     let body = json!({ "to": to, "reason": args.reason, "sessions": sessions.label() });
     let event = client.post_ok(&format!("{}/failover", pool_path(&args.pool)), &body)?;
-    done(&args.client, &event, || Ok(told::failover(&event, to, sessions)))
+    done(&args.client, &event, || {
+        let pool = client.get_ok(&pool_path(&args.pool))?;
+        Ok(told::failover(&event, &pool, to, sessions))
+    })
 }
 
 /// Whether somebody is there who reads the question and answers it: a script that reads what is printed may have the rest

@@ -30,9 +30,11 @@ fn serving(pool: &Value) -> String {
     }
 }
 
-/// `to` is who was asked for: of a cluster that may be one that cannot serve before it is promoted.
-pub(super) fn failover(event: &Value, to: Option<&str>, sessions: SessionPolicy) -> String {
+/// `to` is who was asked for: of a cluster that may be one that cannot serve before it is promoted. Nor does an order decide there
+/// what becomes of the sessions of whoever is the primary no more.
+pub(super) fn failover(event: &Value, whole: &Value, to: Option<&str>, sessions: SessionPolicy) -> String {
     let (pool, from) = (text(event, "pool"), event["from"].as_str());
+    let (is_cluster, waits) = (whole["kind"] == "postgres", event["to"].is_null() && to.is_some());
     let (to, mut told) = match (event["to"].as_str(), to) {
         (None, Some(to)) => {
             let waits = "those who write wait until it is, for as long as `hold`";
@@ -46,6 +48,12 @@ pub(super) fn failover(event: &Value, to: Option<&str>, sessions: SessionPolicy)
     };
     if let Some(from) = from.filter(|from| *from != to) {
         told.push(match sessions {
+            SessionPolicy::Keep if waits => {
+                format!("Sessions on {from} go on until {to} is the primary; then they go by the `demoted` policy.")
+            }
+            SessionPolicy::Keep | SessionPolicy::Drain if is_cluster && !waits => {
+                format!("Sessions on {from} go by the `demoted` policy: it is not the primary any more.")
+            }
             SessionPolicy::Keep => format!("Sessions on {from} go on; --sessions drain or close would end them."),
             SessionPolicy::Drain => format!("Sessions on {from} may end by themselves within drain_timeout."),
             SessionPolicy::Close => format!("Sessions on {from} are closed."),
@@ -172,14 +180,30 @@ mod tests {
     #[test]
     fn a_failover_to_a_standby_says_that_it_waits_for_its_promotion() {
         let event = json!({"pool": "orders", "from": "pg1", "to": null});
-        let told = failover(&event, Some("pg2"), SessionPolicy::Keep);
+        let cluster = json!({"name": "orders", "kind": "postgres"});
+        let told = failover(&event, &cluster, Some("pg2"), SessionPolicy::Keep);
         assert!(
             told.starts_with("orders is pinned to pg2, which is not the primary yet: those who write wait"),
             "{told}"
         );
         assert!(told.contains("Sessions on pg1 go on") && told.contains("if pg2 fails"), "{told}");
         let event = json!({"pool": "orders", "from": "pg1", "to": "pg2"});
-        assert!(failover(&event, None, SessionPolicy::Keep).starts_with("orders serves from pg2 now"));
+        let told = failover(&event, &json!({"kind": "tcp"}), None, SessionPolicy::Keep);
+        assert!(told.starts_with("orders serves from pg2 now") && told.contains("Sessions on pg1 go on;"), "{told}");
+    }
+
+    #[test]
+    fn of_a_cluster_it_is_not_said_that_sessions_go_on_at_whoever_is_the_primary_no_more() {
+        let event = json!({"pool": "orders", "from": "pg2", "to": "pg1"});
+        let cluster = json!({"name": "orders", "kind": "postgres"});
+        for (sessions, said) in [
+            (SessionPolicy::Keep, "Sessions on pg2 go by the `demoted` policy"),
+            (SessionPolicy::Drain, "Sessions on pg2 go by the `demoted` policy"),
+            (SessionPolicy::Close, "Sessions on pg2 are closed."),
+        ] {
+            let told = failover(&event, &cluster, Some("pg1"), sessions);
+            assert!(told.contains(said) && !told.contains("go on"), "{told}");
+        }
     }
 
     #[test]

@@ -109,10 +109,18 @@ impl Givers {
     }
 }
 
-/// Whether both are of one order: others of the tier come and go with the plan.
-fn is_same(one: &PinMemory, other: &PinMemory) -> bool {
-    let order = |pin: &PinMemory| PinMemory { mates: Vec::new(), ..pin.clone() };
-    order(one) == order(other)
+/// Whether `later` is of the order that `earlier` is of: others of the tier come and go with the plan, its failover comes to its
+/// end, and another server that has the name is not what was decided for.
+fn is_same(earlier: &PinMemory, later: &PinMemory) -> bool {
+    let overrules = |pin: &PinMemory| pin.overrules && later.overrules;
+    let order = |pin: &PinMemory| PinMemory {
+        mates: Vec::new(),
+        overrules: overrules(pin),
+        server: pin.server.clone().filter(|_| overrules(pin)),
+        awaits: false,
+        ..pin.clone()
+    };
+    order(earlier) == order(later)
 }
 
 #[cfg(test)]
@@ -136,6 +144,8 @@ mod tests {
             mates: mates.iter().copied().map(BackendName::from).collect(),
             reason: None,
             overrules: false,
+            server: None,
+            awaits: false,
         }
     }
 
@@ -178,6 +188,8 @@ mod tests {
             reason: None,
             actor: by.actor.clone(),
             overrules: false,
+            server: None,
+            awaits: false,
         };
         let held = |by: &OrderedBy| Pause { until: None, since: by.at, actor: by.actor.clone() };
         state.pins.insert(pool.clone(), kept(&ann));

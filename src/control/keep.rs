@@ -188,15 +188,18 @@ fn differences(pool: &PoolName, before: &PoolMemory, after: &PoolMemory, by: &By
     let By { now, wall: since, actor } = by;
     let (since, actor) = (*since, || (*actor).clone());
     if before.pin != after.pin {
-        let pin = after.pin.clone().map(|PinMemory { backend, whole_tier, mates, reason, overrules }| Pin {
-            overrules,
-            backend,
-            whole_tier,
-            mates,
-            since,
-            reason,
-            actor: actor(),
-        });
+        let pin =
+            after.pin.clone().map(|PinMemory { backend, whole_tier, mates, reason, overrules, server, awaits }| Pin {
+                overrules,
+                server,
+                awaits,
+                backend,
+                whole_tier,
+                mates,
+                since,
+                reason,
+                actor: actor(),
+            });
         changes.push(Change::Pin(pool.clone(), pin));
     }
     if before.pause != after.pause {
@@ -243,8 +246,8 @@ fn different<'m, V: PartialEq>(
 fn memories(wall: WallTime, now: MonoTime, state: &State) -> BTreeMap<PoolName, PoolMemory> {
     let mut memories: BTreeMap<PoolName, PoolMemory> = BTreeMap::new();
     for (pool, pin) in &state.pins {
-        let Pin { backend, whole_tier, mates, reason, overrules, .. } = pin.clone();
-        let pin = PinMemory { backend, whole_tier, mates, reason, overrules };
+        let Pin { backend, whole_tier, mates, reason, overrules, server, awaits, .. } = pin.clone();
+        let pin = PinMemory { backend, whole_tier, mates, reason, overrules, server, awaits };
         memories.entry(pool.clone()).or_default().pin = Some(pin);
     }
     for (pool, pause) in &state.pauses {
@@ -284,7 +287,9 @@ mod tests {
 
     use super::{By, Keeper, Left, Reports, differences, memories};
     use crate::failover::{Controller, Lineage, PinMemory, PoolMemory, Rejected};
-    use crate::model::{Actor, AdminState, Fork, Lsn, MonoTime, Paused, PoolName, SystemId, Timeline, WallTime};
+    use crate::model::{
+        Actor, AdminState, Fork, Lsn, MonoTime, Paused, PinnedServer, PoolName, SystemId, Timeline, WallTime,
+    };
     use crate::store::{AdminEntry, Change, Pause, Refused, State, Stuck};
     use crate::sys::Clock;
 
@@ -297,6 +302,11 @@ mod tests {
                 mates: vec!["b2".into()],
                 reason: Some("upgrade".to_owned()),
                 overrules: true,
+                server: Some(PinnedServer {
+                    address: "10.0.0.2:5432".parse().unwrap(),
+                    system: Some(SystemId(7_456_789_012_345_678_901)),
+                }),
+                awaits: true,
             }),
             pause: Some(Paused { since: now, until: Some(now + Duration::from_secs(10)) }),
             admin: [("a".into(), AdminState::Drain)].into(),

@@ -6,7 +6,7 @@
 //! | the claim, beside the lineage | alone | beside the incumbent | until all have had a first word |
 //! |---|---|---|---|
 //! | nothing is remembered | leads | | waits |
-//! | goes on: the server that was on the line last, or one that has all of it | leads | is the incumbent; of two, contested | waits; leads once this process has served |
+//! | goes on: at the address that was on the line last, or has all of it | leads | is the incumbent; of two, contested | waits; leads once this process has served |
 //! | comes next: promoted from the line | leads | leads, but contested if it lacks too much | waits; leads once this process has served |
 //! | untold: a higher number, or none, and no history | leads | contested | waits |
 //! | behind: a lower number | refused | refused | waits |
@@ -146,10 +146,12 @@ impl Claims<'_> {
             return Standing::Stray;
         }
         let Some(lineage) = self.lineage else { return Standing::First };
-        let is_it = lineage.is_of(claim.plan);
-        let has_all = !claim.was_standby && is_reached(lineage.at, claim.facts.written);
+        let is_there = lineage.is_at(claim.plan);
+        let has_all = !claim.was_standby && has_all_of(lineage.at, claim.facts.written);
+        // A name alone is no proof: it may be given to another server.
+        let is_it = is_there || (has_all && lineage.is_of(claim.plan));
         match claim.line().relation(lineage.line()) {
-            Relation::Same if is_it || has_all => Standing::GoesOn,
+            Relation::Same if is_there || has_all => Standing::GoesOn,
             Relation::Same => Standing::Stray,
             Relation::Descends(_) => Standing::Next,
             Relation::Higher => Standing::Untold,
@@ -169,8 +171,8 @@ impl Claims<'_> {
     }
 }
 
-/// Whether `at` is as far as `goal`, as far as both are known.
-fn is_reached(goal: Option<Lsn>, at: Option<Lsn>) -> bool {
+/// Whether who has written as far as `at` has all up to `goal`, as far as both are known.
+pub(super) fn has_all_of(goal: Option<Lsn>, at: Option<Lsn>) -> bool {
     goal.zip(at).is_none_or(|(goal, at)| at >= goal)
 }
 

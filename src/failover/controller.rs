@@ -11,7 +11,7 @@ use crate::model::{
 
 use super::change::Transition;
 use super::departures::{Departure, Departures};
-use super::event::{Command, Event};
+use super::event::{Command, Event, Sessions};
 use super::evidence::Next;
 use super::memory::PoolMemory;
 use super::order::Order;
@@ -256,6 +256,12 @@ impl Controller {
         turn.touched.extend(due.map(|(_, name)| name.clone()));
         while let Some(Departure { backend, epoch, reason, which, .. }) = self.departures.pop_due(now) {
             turn.fences.push(Command::FenceSessions { backend, epoch, reason, which });
+            if which == Sessions::All && !self.homes.contains_key(&backend) {
+                let clusters = self.pools.values_mut().filter_map(|pool| pool.cluster.as_mut());
+                clusters
+                    .chain(self.absent.values_mut())
+                    .for_each(|of| of.gone.retain(|gone| !gone.is_over(backend, epoch)));
+            }
         }
     }
 

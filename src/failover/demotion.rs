@@ -6,11 +6,9 @@ use std::time::Duration;
 use crate::model::{BackendId, OutReason, SessionPolicy};
 
 use super::cluster::Election;
-use super::event::Sessions;
-use super::line::is_same_server;
 use super::member::Member;
 use super::pool::{Effects, Eviction, Pool};
-use super::primary::{Gone, Holder};
+use super::primary::{Cluster, Holder};
 use super::server::Server;
 use super::table::PoolRoutes;
 
@@ -24,27 +22,16 @@ impl Pool {
     /// | the same, and it lives | nobody, or several claim to be | go |
     /// | the same, and it is lost or out | nobody, or several claim to be | stay: it may come back, and its loss has policies of its own |
     /// | the same, and it says that it is the primary | not known before first words have come | stay |
-    /// | the same, and it left the plan | another one | go |
+    /// | the same, and it left the plan | another one, which is not proven to be this server by another name or at another address | go |
+    /// | one that left the plan as a standby | another one, after a server that may be this one was it | go |
     /// | said last that it is a standby, and was not the write target | whoever | stay |
     ///
     /// All of them, whatever they came for: those that came to read from a standby can write since its promotion.
     pub(super) fn demote(&mut self, effects: &mut Effects) {
-        let Some(cluster) = &mut self.cluster else { return };
-        let elected = cluster.elected();
-        if elected.is_some() {
-            let (reason, policy) = (OutReason::Demoted, self.plan.failover.sessions.demoted);
-            let now = self.members.iter().find(|member| elected == Some(member.id));
-            for Gone { backend, epoch, name, address } in std::mem::take(&mut cluster.gone) {
-                // A renamed one has lost nothing.
-                if now.is_some_and(|member| is_same_server(&member.plan, &name, Some(&address))) {
-                    continue;
-                }
-                let may_go_on = policy != SessionPolicy::Close;
-                effects.evictions.extend(may_go_on.then(|| Eviction::of_opening(backend, epoch)));
-                effects.evictions.push(Eviction { backend, epoch, reason, policy, which: Sessions::All });
-            }
-        }
-        if let Some(holder) = cluster.holder.as_mut().filter(|holder| elected == Some(holder.backend)) {
+        let Some(elected) = self.cluster.as_ref().map(Cluster::elected) else { return };
+        self.demote_gone(elected, effects);
+        let holder = self.cluster.as_mut().and_then(|cluster| cluster.holder.as_mut());
+        if let Some(holder) = holder.filter(|holder| elected == Some(holder.backend)) {
             holder.demoted = false;
         }
         let lost = self.members.iter().filter(|member| self.has_lost_role(member));
@@ -96,17 +83,6 @@ impl Pool {
         let Some(member) = self.member(id).filter(|member| lives(member)) else { return };
         let (tier, evidence) = (member.tier, format!("{} is not the primary any more", member.plan.name));
         self.lose(tier, OutReason::Demoted, Duration::ZERO, &evidence);
-    }
-
-    /// Member `id` goes with a plan: should another one be the primary later, sessions that are left there are to go.
-    pub(super) fn primary_goes(&mut self, id: BackendId) {
-        let Some(member) = self.member(id).filter(|member| self.is_written_to(member)) else { return };
-        let (name, address) = (member.plan.name.clone(), member.plan.address.clone());
-        let gone = Gone { backend: id, epoch: member.epoch.next(), name, address };
-        if !member.server.as_ref().is_some_and(Server::may_have_sessions) {
-            return;
-        }
-        self.cluster.iter_mut().for_each(|cluster| cluster.gone.push(gone.clone()));
     }
 
     /// Takes note of where new sessions are led by the table that is published.

@@ -9,7 +9,7 @@ use super::change::Change;
 use super::member::Member;
 use super::pool::{Effects, Loss, Move, Pool};
 
-/// Said of a failover that ends because what was lost is back before there was anywhere to go.
+/// Said of a failover that ends because what was lost is back before there was anywhere to go, be it by another name.
 const SERVES_AGAIN: &str = "the tier that was lost serves again";
 
 /// Said of a failover that ends because nobody may go on with it.
@@ -96,6 +96,7 @@ impl Pool {
         }
         if !serving.is_empty() {
             self.serving = serving;
+            self.departed.clear();
         }
         self.report_state(now, chosen.is_some(), effects);
     }
@@ -137,6 +138,9 @@ impl Pool {
         if active < left && self.may_go_on(left) {
             let left: Vec<BackendId> = self.fit_in(left).map(|member| member.id).collect();
             self.returned(now, &left, from, to, Rule::StableTime, effects);
+        } else if self.are_back(to) {
+            // By another name or at another address: nothing was lost, and nobody has taken over.
+            self.goes_on(now, effects);
         } else {
             self.fail_over(now, from, to, effects);
         }
@@ -212,7 +216,8 @@ impl Pool {
             self.complete(now, &open, &to, note.as_deref(), effects);
         }
         self.call_off(now, SERVES_AGAIN, effects);
-        self.tenure.get_or_insert(Tenure { since: now, rule: Rule::EmptySeat });
+        let rule = if self.pin.is_some() { Rule::Ordered } else { Rule::EmptySeat };
+        self.tenure.get_or_insert(Tenure { since: now, rule });
     }
 
     /// Nothing that may serve is fit.
@@ -221,15 +226,18 @@ impl Pool {
         if self.active.is_none() {
             return;
         }
-        if self.pin.is_some() && self.is_pending() && self.failovers.open.as_ref().is_some_and(|open| open.awaits) {
+        if self.pin.is_some() && self.is_pending() && self.awaits_promotion() {
             return;
         }
         if !self.plan.failover.automatic || self.pin.is_some() {
             self.call_off(now, CALLED_OFF, effects);
+            self.departed.clear();
             return;
         }
-        if self.serves() && self.failovers.open.is_none() {
-            let new = self.failovers.begin(now, self.serving.clone(), self.loss.clone());
+        let is_lost = self.serves() || !self.departed.is_empty();
+        if is_lost && self.failovers.open.is_none() && !self.may_be_back() {
+            let at = self.empty_since.unwrap_or(now);
+            let new = self.failovers.begin(at, self.serving.clone(), self.loss.clone());
             effects.changes.push(new.told(now, FailoverStatus::Pending, &[], None));
             self.failovers.open = Some(new);
         }
@@ -255,6 +263,20 @@ impl Pool {
     /// Leaves an operator's failover open until the server that it is to is the primary.
     pub(super) fn await_promotion(&mut self, failover: Failover) {
         self.failovers.open = Some(Failover { awaits: true, ..failover });
+    }
+
+    /// Whether an operator's failover is open until then.
+    pub(super) fn awaits_promotion(&self) -> bool {
+        self.failovers.open.as_ref().is_some_and(|open| open.awaits)
+    }
+
+    /// The same in a process after the one that it was ordered in: it is the last one there was.
+    pub(super) fn await_promotion_again(&mut self, now: MonoTime) {
+        let led = self.cluster.as_ref().and_then(|cluster| cluster.lineage.as_ref());
+        let from = led.map(|lineage| lineage.server.clone()).into_iter().collect();
+        let loss = Loss { reason: OutReason::Manual, detect: Duration::ZERO, evidence: None };
+        let open = Failover { number: self.failovers.last, at: now, from, loss, has_failed: false, awaits: true };
+        self.failovers.open = Some(open);
     }
 
     fn preferred_names(&self) -> Vec<BackendName> {

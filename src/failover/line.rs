@@ -137,9 +137,15 @@ impl Lineage {
         Line { system: self.system, timeline: self.timeline, history: &self.history }
     }
 
-    /// Whether the server of `plan` is the one that was on it last.
+    /// Whether the server of `plan` is at the address of the one that was on it last; if that was not written down, whether it has
+    /// its name.
+    pub(super) fn is_at(&self, plan: &BackendPlan) -> bool {
+        self.address.as_ref().map_or(plan.name == self.server, |address| *address == plan.address)
+    }
+
+    /// Whether the server of `plan` is at that address, or has that name: either may be given anew.
     pub(super) fn is_of(&self, plan: &BackendPlan) -> bool {
-        is_same_server(plan, &self.server, self.address.as_ref())
+        plan.name == self.server || self.is_at(plan)
     }
 
     /// Whether `other` says the same but for how far it was written.
@@ -159,12 +165,6 @@ impl Lineage {
         };
         Some(self.at?.since(end))
     }
-}
-
-/// Whether the server of `plan` is the one that had this name and this address: one of them is enough, since either may be given
-/// anew.
-pub(super) fn is_same_server(plan: &BackendPlan, name: &BackendName, address: Option<&Address>) -> bool {
-    plan.name == *name || address == Some(&plan.address)
 }
 
 /// Whether `line` is one of those that people have decided against, or comes from one.

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{AdminState, BackendName, MonoTime, OutReason, Paused, PoolName};
+use crate::model::{AdminState, BackendName, MonoTime, OutReason, Paused, PinnedServer, PoolName};
 
 use super::change::Change;
 use super::controller::{Controller, Turn};
 use super::line::Lineage;
-use super::pin::Pin;
+use super::member::Member;
+use super::pin::{Pin, pinned_server};
 use super::pool::{Effects, Pool};
 use super::primary::Cluster;
 
@@ -59,6 +60,12 @@ pub struct PinMemory {
     /// Whether it says who is the primary of a cluster, over all proof.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub overrules: bool,
+    /// If so, the server that it says it of; none if it was written down by a version that did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<PinnedServer>,
+    /// Whether the failover to it is pending: it is to be promoted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub awaits: bool,
 }
 
 impl Controller {
@@ -114,7 +121,9 @@ impl Pool {
                 whole_tier: pin.whole_tier,
                 mates: self.mates(pin),
                 reason: pin.reason.clone(),
-                overrules: pin.overrules,
+                overrules: pin.overrules.is_some(),
+                server: pin.overrules.clone(),
+                awaits: self.awaits_promotion(),
             }),
             pause: self.pause,
             admin: admin.map(|member| (member.plan.name.clone(), member.admin)).collect(),
@@ -153,15 +162,32 @@ impl Pool {
         self.failovers.completed += failovers;
         self.failovers.recoveries += recoveries;
         self.pause = pause;
-        let Some(PinMemory { backend, whole_tier, mates, reason, overrules }) = pin else { return };
-        // As in a reload: a tier stays pinned as long as one of it is there.
-        let stayed = self.members().iter().find(|member| mates.contains(&member.plan.name));
-        match self.named(&backend).or(stayed).map(|member| (member.plan.name.clone(), member.tier)) {
-            Some((backend, priority)) => {
-                self.active = Some(priority);
-                self.pin = Some(Pin { backend, whole_tier, at: now, reason, overrules });
-            }
-            None => effects.changes.push(Change::PoolUnpinned { backend, removed: true }),
+        if let Some(pin) = pin {
+            self.recall_pin(now, pin, effects);
         }
+    }
+
+    /// As in a reload: a tier stays pinned as long as one of it is there.
+    fn recall_pin(&mut self, now: MonoTime, pin: PinMemory, effects: &mut Effects) {
+        let PinMemory { backend, whole_tier, mates, reason, overrules, server, awaits } = pin;
+        let stayed = self.members().iter().find(|member| mates.contains(&member.plan.name));
+        let Some(member) = self.named(&backend).or(stayed) else {
+            effects.changes.push(Change::PoolUnpinned { backend, removed: true });
+            return;
+        };
+        let known = || self.led_last(member).unwrap_or_else(|| pinned_server(member));
+        let overrules = overrules.then(|| server.unwrap_or_else(known));
+        let (backend, priority) = (member.plan.name.clone(), member.tier);
+        self.active = Some(priority);
+        self.pin = Some(Pin { backend, whole_tier, at: now, reason, overrules });
+        if awaits {
+            self.await_promotion_again(now);
+        }
+    }
+
+    /// The server that led last under the name of `member`.
+    fn led_last(&self, member: &Member) -> Option<PinnedServer> {
+        let lineage = self.cluster.as_ref()?.lineage.as_ref().filter(|lineage| lineage.server == member.plan.name)?;
+        Some(PinnedServer { address: lineage.address.clone()?, system: lineage.system })
     }
 }

@@ -106,7 +106,8 @@
 //! **A failover has a number and a life.** The number is one more than the pool's last, also after a restart. It is
 //! `pending` when what served is lost, `in_progress` and `completed` when something else serves, or `failed` when nothing is
 //! fit and no verdict is out, or what was lost serves again first. What is decided at once is told in one turn. After one that failed, another tier that becomes fit is another failover. With `automatic` off, or while the
-//! pool is pinned, none is begun.
+//! pool is pinned, none is begun. Whoever served and takes the seat by another name, at the same address or proven by its line, takes it from
+//! nobody: while it may turn out to be so, none is begun either.
 //!
 //! **A restart forgets no order.** Pins, pauses, admin states and counters are in force with the first plan, before anything
 //! is decided ([`Event::Restored`]), silently. A pool that was pinned waits for what it is pinned to, and a pause has what was left of its time.
@@ -177,6 +178,10 @@
 //! A new write target is published only after these fences: first the table without it, then the fences, then the table with it, in the
 //! same turn or, on a new line of history, once that is on disk.
 //!
+//! **A name is no server.** Whoever is named anew, or whose address is spelt otherwise, is another backend and may be the same server: the
+//! sessions of the backend that it was stay as long as it is the primary, which its address or its line proves, and go with the role. A
+//! name that is given to another server proves nothing, neither for its sessions nor for its claim (`gone.rs`).
+//!
 //! **A new line of history is on disk before anybody is sent there.** Who is about to lead is written down first
 //! ([`Command::KeepLineage`]), while the one before is fenced; clients wait for [`Event::LineageKept`], or [`KEPT_WITHIN`]: a disk
 //! that hangs stops no failover.
@@ -213,6 +218,7 @@ mod event;
 mod evidence;
 mod explain;
 mod figures;
+mod gone;
 mod health;
 mod hearing;
 mod invariants;

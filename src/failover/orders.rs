@@ -4,7 +4,7 @@ use crate::model::{BackendId, MonoTime, OutReason};
 
 use super::controller::{Controller, Turn};
 use super::order::{Order, Refusal};
-use super::pin::Pin;
+use super::pin::{Pin, pinned_server};
 use super::pool::{Effects, Pool};
 
 impl Controller {
@@ -49,7 +49,8 @@ fn obey(pool: &mut Pool, now: MonoTime, order: &Order, effects: &mut Effects) ->
     match order {
         Order::Failover { to, reason, sessions, .. } => {
             let Ok((backend, whole_tier)) = pool.pin_target(to.as_ref()) else { return Vec::new() };
-            let overrules = pool.named(&backend).is_some_and(|member| pool.is_refused_claimant(member));
+            let claimant = pool.named(&backend).filter(|member| pool.is_refused_claimant(member));
+            let overrules = claimant.map(pinned_server);
             let pin = Pin { backend, whole_tier, at: now, reason: reason.clone(), overrules };
             return pool.serve_pinned(now, pin, *sessions, effects);
         }

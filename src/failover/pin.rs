@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{BackendId, BackendName, FailoverStatus, MonoTime, OutReason, Rule, SessionPolicy};
+use crate::model::{
+    BackendId, BackendName, FailoverStatus, MonoTime, OutReason, PinnedServer, Rule, SessionPolicy, SystemId,
+};
 
 use super::change::Change;
 use super::lifecycle::Tenure;
@@ -22,8 +24,24 @@ pub(super) struct Pin {
     pub(super) at: MonoTime,
     /// Why, in the operator's words.
     pub(super) reason: Option<String>,
-    /// Whether it says who is the primary of a cluster, over all proof: whom it names said so of itself when it was ordered.
-    pub(super) overrules: bool,
+    /// The server that it says is the primary of a cluster, over all proof, if it does: whom it names said so of itself when it was
+    /// ordered.
+    pub(super) overrules: Option<PinnedServer>,
+}
+
+/// The server that is `member` now.
+pub(super) fn pinned_server(member: &Member) -> PinnedServer {
+    PinnedServer { address: member.plan.address.clone(), system: system_of(member) }
+}
+
+/// Whether `member` is still `server`, as far as it says.
+fn is_still(server: &PinnedServer, member: &Member) -> bool {
+    let is_of_another = server.system.zip(system_of(member)).is_some_and(|(own, other)| own != other);
+    member.plan.address == server.address && !is_of_another
+}
+
+fn system_of(member: &Member) -> Option<SystemId> {
+    member.server.as_ref()?.facts.as_ref()?.system
 }
 
 impl Pool {
@@ -61,7 +79,7 @@ impl Pool {
             return Err(Refusal::NoEligibleBackend(format!("backend {name} of pool {pool} is not eligible: {why}")));
         }
         // Unless its word is to be taken now, over all proof.
-        let is_told_more = |pin: &Pin| self.is_refused_claimant(member) && !pin.overrules;
+        let is_told_more = |pin: &Pin| self.is_refused_claimant(member) && pin.overrules.is_none();
         if self.pin.as_ref().is_some_and(|pin| pin.backend == *name && !pin.whole_tier && !is_told_more(pin)) {
             return Err(Refusal::Conflict(format!("pool {pool} is pinned to {name} already")));
         }
@@ -101,10 +119,9 @@ impl Pool {
         self.call_off(now, OVERRULED, effects);
         let (left, from) = (self.holders(), self.serving.clone());
         let note = pin.reason.clone();
-        let overrules = pin.overrules;
         self.pin = Some(pin);
         self.active = Some(priority);
-        if let Some(id) = self.overruled().filter(|_| overrules) {
+        if let Some(id) = self.overruled() {
             self.reject_others(id, effects);
         }
         self.elect(now, effects);
@@ -161,6 +178,15 @@ impl Pool {
                 self.pin.iter_mut().for_each(|pin| pin.backend = backend.clone());
             }
             None => self.unpin(true, effects),
+        }
+    }
+
+    /// Another server has the name of the one that a person has decided for: nobody has decided for it.
+    pub(super) fn review_pin(&mut self) {
+        let Some(pin) = &self.pin else { return };
+        let is_it = |server: &PinnedServer| self.named(&pin.backend).is_some_and(|member| is_still(server, member));
+        if !pin.overrules.as_ref().is_none_or(is_it) {
+            self.pin.iter_mut().for_each(|pin| pin.overrules = None);
         }
     }
 

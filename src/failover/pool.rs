@@ -13,6 +13,7 @@ use super::availability::Availability;
 use super::change::Change;
 use super::damping::Damping;
 use super::event::Sessions;
+use super::gone::Former;
 use super::lifecycle::{Failovers, Tenure};
 use super::line::Lineage;
 use super::member::Member;
@@ -100,6 +101,8 @@ pub(super) struct Pool {
     pub(super) deadline: Option<MonoTime>,
     /// Those that serve, or did last.
     pub(super) serving: Vec<BackendName>,
+    /// Those of them that went with the last plan that took any out, until something serves.
+    pub(super) departed: Vec<Former>,
     pub(super) loss: Loss,
     /// What an operator has bound it to.
     pub(super) pin: Option<Pin>,
@@ -135,6 +138,7 @@ impl Pool {
             last_move: None,
             deadline: None,
             serving: Vec::new(),
+            departed: Vec::new(),
             loss: Loss { reason: OutReason::Unreachable, detect: Duration::ZERO, evidence: None },
             pin: None,
             pause: None,
@@ -190,17 +194,6 @@ impl Pool {
         let backend = member.plan.name.clone();
         effects.changes.push(Change::BackendAdminState { backend, from, to });
         self.was_ordered(now, id, before, effects);
-    }
-
-    /// Member `id` is no longer part of the plan. The caller takes it out.
-    pub(super) fn retire(&mut self, id: BackendId, effects: &mut Effects) {
-        let Some(member) = self.member_mut(id) else { return };
-        let priority = member.tier;
-        let removed = Change::BackendRemoved { backend: member.plan.name.clone() };
-        self.lose(priority, OutReason::Drained, Duration::ZERO, &removed.to_string());
-        effects.changes.push(removed);
-        self.evict(id, OutReason::Drained, effects);
-        self.primary_goes(id);
     }
 
     /// Remembers why a backend was lost, and on which evidence, if that is why the seat may be empty: losses of other

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use crate::model::{
-    Address, BackendId, BackendName, Epoch, Fork, HealthState, Lsn, MonoTime, OutReason, PoolState, Role, ServerFacts,
+    Address, BackendId, BackendName, Fork, HealthState, Lsn, MonoTime, OutReason, PoolState, Role, ServerFacts,
     SystemId, Timeline,
 };
 
 use super::availability::Availability;
 use super::cluster::{Claims, Election, Word, majority};
+use super::gone::Gone;
 use super::lag::{Samples, has_diverged};
 use super::line::{Line, Lineage, Rejected, choose};
 use super::member::Member;
@@ -33,7 +34,7 @@ pub(super) struct Cluster {
     pub(super) has_served: bool,
     /// Until when at the latest whoever is elected waits for that to be on disk.
     pub(super) kept_by: Option<MonoTime>,
-    /// Servers that went with a plan while sessions there may have been able to write.
+    /// Servers that went with a plan while there were sessions.
     pub(super) gone: Vec<Gone>,
     /// When it was last written down how far the primary had written, and what that was.
     pub(super) kept_at: Option<(MonoTime, Option<Lsn>)>,
@@ -45,8 +46,8 @@ pub(super) struct Cluster {
     pub(super) contested: Vec<BackendName>,
     /// Those that say that they are the primary and are not, of whom they were told.
     pub(super) refused: BTreeSet<BackendName>,
-    /// Those that were heard as standbys.
-    standbys: BTreeSet<BackendName>,
+    /// Where standbys were heard.
+    standbys: BTreeSet<Address>,
 }
 
 /// A primary that people were told of.
@@ -64,16 +65,6 @@ impl Told {
         let is_same_line = self.left.zip(other.left).is_none_or(|(own, others)| own == others);
         self.server == other.server && self.timeline == other.timeline && is_same_line
     }
-}
-
-/// A server that is in the plan no more, with sessions that may write.
-#[derive(Debug, Clone)]
-pub(super) struct Gone {
-    pub(super) backend: BackendId,
-    /// The first epoch that none of them has.
-    pub(super) epoch: Epoch,
-    pub(super) name: BackendName,
-    pub(super) address: Address,
 }
 
 /// Whom those who write were led to last.
@@ -141,6 +132,7 @@ impl Pool {
             let is_out = member.health.state == HealthState::Unhealthy && !member.health.is_slow();
             member.server.iter_mut().for_each(|server| server.review(now, is_out));
         }
+        self.review_pin();
         self.mark_foreign();
         let (election, against) = self.election();
         let elected = if let Election::Primary(id) = election { Some(id) } else { None };
@@ -192,7 +184,7 @@ impl Pool {
 
     /// Whom an operator has said to be the primary, over all proof.
     pub(super) fn overruled(&self) -> Option<BackendId> {
-        let pin = self.pin.as_ref().filter(|pin| pin.overrules)?;
+        let pin = self.pin.as_ref().filter(|pin| pin.overrules.is_some())?;
         self.named(&pin.backend).map(|member| member.id)
     }
 
@@ -201,7 +193,7 @@ impl Pool {
         let Some(cluster) = &mut self.cluster else { return (Election::Nobody, Vec::new()) };
         for member in &self.members {
             if member.server.as_ref().is_some_and(|server| server.role() == Some(Role::Standby)) {
-                cluster.standbys.insert(member.plan.name.clone());
+                cluster.standbys.insert(member.plan.address.clone());
             }
         }
         let Some(cluster) = &self.cluster else { return (Election::Nobody, Vec::new()) };
@@ -320,7 +312,7 @@ impl Pool {
 
 /// What `member` says of itself; `server` is what makes a server of it.
 fn word<'m>(member: &'m Member, server: &'m Server, cluster: &Cluster) -> Option<Word<'m>> {
-    let was_standby = cluster.standbys.contains(&member.plan.name);
+    let was_standby = cluster.standbys.contains(&member.plan.address);
     Some(Word { id: member.id, plan: &member.plan, facts: server.facts.as_ref()?, was_standby })
 }
 

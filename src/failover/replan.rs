@@ -193,6 +193,9 @@ fn take_plan(now: MonoTime, member: &mut Member, plan: &BackendPlan) -> bool {
 /// Takes the members that `is_gone` out of `pool`; their sessions go by the `drained` policy.
 fn remove_members(pool: &mut Pool, is_gone: &dyn Fn(&Member) -> bool, effects: &mut Effects) {
     let gone: BTreeSet<BackendId> = pool.members().iter().filter(|m| is_gone(m)).map(|m| m.id).collect();
+    if !gone.is_empty() {
+        pool.departed.clear();
+    }
     for &id in &gone {
         pool.retire(id, effects);
     }

@@ -51,7 +51,9 @@ impl Pool {
     /// The tier of a cluster's server that served last, in this process or before, if it is there still.
     pub(super) fn served_last(&self) -> Option<u32> {
         let lineage = self.cluster.as_ref()?.lineage.as_ref()?;
-        self.members().iter().find(|member| lineage.is_of(&member.plan)).map(|member| member.tier)
+        let there = self.members().iter().find(|member| lineage.is_at(&member.plan));
+        let named = || self.named(&lineage.server);
+        there.or_else(named).map(|member| member.tier)
     }
 
     /// The best tier with a fit backend, or else the best of those that are slow.

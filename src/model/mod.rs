@@ -49,8 +49,8 @@ pub use plan::{
     FailoverPlan, HoldPlan, HttpCheck, ListenerPlan, LogPlan, Plan, PoolPlan, SessionPolicies, StatusRange, StorePlan,
 };
 pub use postgres::{
-    Fork, LoginError, Lsn, PostgresPlan, Promotion, Role, ServerFacts, SystemId, Target, Timeline, TlsMode, WatchEnd,
-    WatchError, WatchNews, WatchSession, WatchSpec,
+    Fork, LoginError, Lsn, PinnedServer, PostgresPlan, Promotion, Role, ServerFacts, SystemId, Target, Timeline,
+    TlsMode, WatchEnd, WatchError, WatchNews, WatchSession, WatchSpec,
 };
 pub use secret::{HIDDEN, Secret};
 pub use session::{SessionId, SessionState, SessionStatus};

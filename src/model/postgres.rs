@@ -78,6 +78,15 @@ impl fmt::Display for SystemId {
     }
 }
 
+/// The server that a person has decided for. Its name may be given to another one later, for which nobody has decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinnedServer {
+    /// Where it was.
+    pub address: Address,
+    /// Its cluster; none if it could not tell.
+    pub system: Option<SystemId>,
+}
+
 /// A line of history: each promotion begins one with a higher number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::model::{Actor, AdminState, BackendName, PoolName, WallTime, WebhookName};
+use crate::model::{Actor, AdminState, BackendName, PinnedServer, PoolName, WallTime, WebhookName};
 
 /// The longest text of one entry, in bytes: a backend's table is far below a tenth of it.
 pub(super) const ENTRY_MAX: usize = 64 << 10;
@@ -51,6 +51,12 @@ pub struct Pin {
     /// Whether it says who is the primary of a cluster, over all proof.
     #[serde(default)]
     pub overrules: bool,
+    /// If so, the server that it says it of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<PinnedServer>,
+    /// Whether it waits for a promotion.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub awaits: bool,
 }
 
 /// A pool whose new clients wait by an operator's order.
@@ -212,9 +218,10 @@ impl Change {
                 pool.as_str().len() + key.len() + patch.as_ref().map_or(0, text)
             }
             Self::Pin(pool, pin) => {
-                let texts = |Pin { backend, mates, reason, .. }: &Pin| {
+                let texts = |Pin { backend, mates, reason, server, .. }: &Pin| {
                     let names = mates.iter().chain([backend]).map(|name| name.as_str().len());
-                    names.sum::<usize>() + reason.as_ref().map_or(0, String::len)
+                    let host = server.as_ref().map_or(0, |server| server.address.host().len());
+                    names.sum::<usize>() + reason.as_ref().map_or(0, String::len) + host
                 };
                 pool.as_str().len() + pin.as_ref().map_or(0, texts)
             }

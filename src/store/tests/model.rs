@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::shaky_disk::ShakyDisk;
 use super::{all, clock, close, plan, wait, wall};
-use crate::model::{Actor, AdminState, BackendName, EventRecord, PoolName};
+use crate::model::{Actor, AdminState, BackendName, EventRecord, PinnedServer, PoolName, SystemId};
 use crate::store::start::open_on;
 use crate::store::{AdminEntry, Change, Filter, Opened, Patch, Pause, Pin, PoolCounters, State};
 
@@ -64,6 +64,11 @@ fn change((shelf, at, name, value): (u8, u8, u8, Option<u32>)) -> Change {
                 reason: Some(v.to_string()),
                 actor: actor.clone(),
                 overrules: v.is_multiple_of(3),
+                server: v.is_multiple_of(3).then(|| PinnedServer {
+                    address: format!("10.0.0.{}:5432", v % 256).parse().unwrap(),
+                    system: Some(SystemId(v.into())),
+                }),
+                awaits: v.is_multiple_of(5),
             };
             Change::Pin(pool(at), value.map(pin))
         }

@@ -22,6 +22,8 @@ fn counted(failovers: u64) -> Change {
 fn pin() -> Change {
     let pin = Pin {
         overrules: false,
+        server: None,
+        awaits: false,
         backend: BackendName::from("pg1"),
         whole_tier: false,
         mates: Vec::new(),
