@@ -159,6 +159,7 @@
 //! was written ([`Lineage`]), also while its pool is in no plan. A primary on a lower one is refused, and so is one on another line of the
 //! same or a higher number, and one that is on that very line without a promotion: a standby that was started as a primary, a copy.
 //! After a start every server's first word is waited for, `check.timeout` at the most: what is remembered may have been overtaken.
+//! That of a server that does not let us in is waited for as well, whatever it says of why; only where nobody listens there is none.
 //!
 //! **Standbys are evidence.** A standby on a line that left the one of a claimant has seen a promotion: that claimant is not taken for the
 //! primary. Only one that serves already goes on, and people are told. Nobody reads from a standby of another line than the primary's.

@@ -241,11 +241,11 @@ impl Server {
         }
     }
 
-    /// Whether it may still say what it is for the first time. That we could not ask is no word of its own, and that it is
-    /// starting says that one is to come.
+    /// Whether it may still say what it is for the first time. Where nobody listens, or no PostgreSQL does, nobody will. Whatever
+    /// else keeps us out says nothing of its role: one that is full, starts, or does not answer yet may be the newer primary.
     pub(super) fn owes_first_word(&self, now: MonoTime) -> bool {
-        let has_not_spoken = matches!(self.session, SessionPath::Silent | SessionPath::Untried | SessionPath::Starting);
-        has_not_spoken && self.facts.is_none() && self.heard_by.is_some_and(|by| now < by)
+        let has_spoken = self.facts.is_some() || matches!(self.session, SessionPath::Refused | SessionPath::Alien);
+        !has_spoken && self.heard_by.is_some_and(|by| now < by)
     }
 
     /// Whether a session is open.

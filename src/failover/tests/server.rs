@@ -435,6 +435,8 @@ fn whoever_is_never_let_in_has_no_part_and_says_why() {
     }
     assert!(!rig.core.has_first_verdicts(), "the accept path has said nothing yet");
     rig.fit(&["a", "b", "c"]);
+    assert!(!rig.core.has_first_verdicts(), "one of them may be let in yet");
+    rig.live(ms(5000), &[]);
     assert!(rig.core.has_first_verdicts() && rig.holds());
     assert_eq!(rig.state(), PoolState::Unknown, "nothing has failed over where nothing has ever served");
     assert!(
