@@ -14,7 +14,7 @@ use super::controller::{Controller, Turn};
 use super::health::{Health, Verdict, severity};
 use super::meanings::Fate;
 use super::pool::{Effects, Pool};
-use super::recovery::Pace;
+use super::recovery::{Pace, has_given_up};
 use super::server::{Server, is_sign, session_of};
 
 /// While a server is in doubt the accept path is asked this often within the time in which it must answer.
@@ -31,6 +31,8 @@ impl Controller {
         }
         let mut effects = Effects::default();
         let ask = pool.watched(now, id, news, &mut effects);
+        // One that is given up is asked no more, whatever its monitor hears of it.
+        let ask = ask && pool.member(id).is_some_and(|member| !member.has_given_up());
         turn.touched.insert(name.clone());
         self.take(now, &name, effects, turn);
         if ask {
@@ -241,9 +243,10 @@ impl Health {
         Verdict::Unhealthy { reason, detect: now.since(began) }
     }
 
-    /// A session was opened, or goes on: as good as a probe that passed, but for the time that it took.
+    /// A session was opened, or goes on: as good as a probe that passed, but for the time that it took. Nobody would have probed
+    /// what is given up.
     fn vouch(&mut self, now: MonoTime, check: &CheckPlan) -> Verdict {
-        if self.is_slow() {
+        if self.is_slow() || has_given_up(self.attempts, check) {
             return Verdict::None;
         }
         (self.failures, self.hard_failures, self.attempts) = (0, 0, 0);
