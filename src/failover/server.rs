@@ -222,10 +222,10 @@ impl Server {
         self.doubt = Some(Doubt { since, last_sign, answered: false, slowest });
     }
 
-    /// We did not run until now: whatever is doubted is judged anew from here.
+    /// We did not run until now: whatever is doubted is judged anew from here. It stays doubted until the question that is put now is
+    /// answered: who was frozen before may be so still.
     pub(super) fn acquit(&mut self, now: MonoTime) {
-        self.doubt =
-            self.doubt.map(|doubt| Doubt { since: now, last_sign: now, answered: true, slowest: doubt.slowest });
+        self.could_not_ask(now);
         if self.fate() == Fate::Doubted {
             self.accept = AcceptPath::Silent;
         }

@@ -357,6 +357,8 @@ fn a_stall_of_our_own_voids_a_doubt() {
     let since = rig.now;
     rig.now = rig.now + ms(5000);
     rig.feed(Event::WasStalled { since });
+    assert!(rig.started("a") && rig.holds(), "who is in doubt gets nobody new: it may have been frozen before");
+    rig.answer("a", passed());
     assert_eq!((rig.way("pg"), rig.backend("a").health), ("a".to_owned(), HealthState::Healthy));
     // What was late all the while is told late: the accept path has its time all the same.
     rig.late("a", 5030);
@@ -364,6 +366,22 @@ fn a_stall_of_our_own_voids_a_doubt() {
     assert_eq!(rig.backend("a").health, HealthState::Healthy);
     rig.answer("a", passed());
     assert_eq!(rig.way("pg"), "a");
+}
+
+#[test]
+fn a_server_that_was_frozen_before_a_stall_of_our_own_gets_nobody_after_it() {
+    let mut rig = healthy(three());
+    rig.late("a", 30);
+    for _ in 0..3 {
+        let since = rig.now;
+        rig.now = rig.now + ms(600);
+        rig.feed(Event::WasStalled { since });
+        assert!(rig.holds() && rig.published().is_none());
+    }
+    rig.pass(ms(249));
+    assert_eq!((rig.holds(), rig.backend("a").health), (true, HealthState::Healthy));
+    rig.pass(ms(1));
+    assert_eq!(rig.out_for("a"), Some(OutReason::Unreachable));
 }
 
 #[test]
