@@ -7,6 +7,7 @@ use crate::model::{Applied, BackendName, Explanation, Failback, MonoTime, PoolNa
 use super::availability::Availability;
 use super::change::names;
 use super::controller::Controller;
+use super::damping::Damping;
 use super::lifecycle::Tenure;
 use super::member::Member;
 use super::pool::Pool;
@@ -33,8 +34,9 @@ impl Pool {
         }
         rules.extend(self.cluster_rules());
         rules.extend(self.bound());
-        rules.extend(self.way_back());
-        rules.extend(self.damped());
+        let damping = self.damping.as_of(now, self.plan.failover.failback_after);
+        rules.extend(self.way_back(&damping));
+        rules.extend(self.damped(&damping));
         rules.extend(self.slowed());
         Explanation {
             pool: self.plan.name.clone(),
@@ -106,7 +108,7 @@ impl Pool {
     }
 
     /// What keeps it from a better tier that is fit.
-    fn way_back(&self) -> Option<Applied> {
+    fn way_back(&self, damping: &Damping) -> Option<Applied> {
         let better = self.fit_tiers().into_iter().next().filter(|&(best, _)| Some(best) < self.active);
         let (best, since) = better.filter(|_| self.serves() && self.pin.is_none())?;
         let policy = &self.plan.failover;
@@ -120,7 +122,7 @@ impl Pool {
                 applied(Rule::ManualFailback, None, format!("{who} is fit and waits for `changeover failback {pool}`"))
             }
             Failback::Automatic => {
-                let wait = self.damping.stable_time(policy.failback_after);
+                let wait = damping.stable_time(policy.failback_after);
                 applied(
                     Rule::StableTime,
                     Some(since + wait),
@@ -130,10 +132,10 @@ impl Pool {
         })
     }
 
-    fn damped(&self) -> Option<Applied> {
+    fn damped(&self, damping: &Damping) -> Option<Applied> {
         let configured = self.plan.failover.failback_after;
-        let wait: Duration = self.damping.stable_time(configured);
-        let bounces = self.damping.bounces();
+        let wait: Duration = damping.stable_time(configured);
+        let bounces = damping.bounces();
         let detail = format!(
             "{bounces} returns did not last: the stable time is {} instead of {}",
             spoken(wait),
