@@ -30,7 +30,7 @@ impl Pool {
         let mut rules = Vec::new();
         match self.tenure {
             Some(tenure) => rules.push(self.seated_by(tenure)),
-            None => rules.push(self.without_anybody(self.empty_since)),
+            None => rules.push(self.without_anybody(self.empty_since, self.is_pending())),
         }
         rules.extend(self.cluster_rules());
         rules.extend(self.bound());
@@ -63,19 +63,18 @@ impl Pool {
         applied(rule, Some(since), detail)
     }
 
-    /// What clients get while nobody serves.
-    fn without_anybody(&self, since: Option<MonoTime>) -> Applied {
+    /// What clients get while nobody serves; `pending` is whether somebody may yet.
+    fn without_anybody(&self, since: Option<MonoTime>, pending: bool) -> Applied {
         let hold = self.plan.hold;
-        if self.is_pending() && self.cluster.is_some() {
+        if pending && self.cluster.is_some() {
             return applied(Rule::Hold, since, format!("clients wait up to {} for a primary", spoken(hold.hold)));
         }
-        if self.is_pending() {
+        if pending {
             return applied(Rule::NoVerdict, since, format!("clients wait up to {} for verdicts", spoken(hold.hold)));
         }
         match hold.when_down {
             WhenDown::Hold => applied(Rule::Hold, since, format!("clients wait up to {}", spoken(hold.hold))),
-            WhenDown::Refuse => applied(Rule::Refuse, since, "clients are closed at once".to_owned()),
-            WhenDown::UsePreferred => {
+            WhenDown::UsePreferred if self.cluster.is_none() => {
                 let detail = match self.last_resort() {
                     Some(backend) => format!("clients are sent to {}, fit or not", backend.plan.name),
                     None => {
@@ -83,6 +82,10 @@ impl Pool {
                     }
                 };
                 applied(Rule::UsePreferred, since, detail)
+            }
+            // Nobody writes to a server of a cluster that is not the primary.
+            WhenDown::Refuse | WhenDown::UsePreferred => {
+                applied(Rule::Refuse, since, "clients are closed at once".to_owned())
             }
         }
     }
@@ -155,7 +158,9 @@ impl Pool {
         let seated = others().filter(is_slow).find(|member| self.is_seated(member));
         let slow = seated.or_else(|| others().find(is_slow)).map(|member| member.tier);
         let Some(priority) = fit.or(slow) else {
-            rules.push(self.without_anybody(None));
+            // Of a cluster another server that lives may be promoted.
+            let lives = others().any(|member| member.availability().may_lead());
+            rules.push(self.without_anybody(None, if self.cluster.is_some() { lives } else { self.is_pending() }));
             return Prospect { to: Vec::new(), rules };
         };
         let serves = |member: &&Member| {
