@@ -135,6 +135,8 @@
 //! the server lives. If neither path gives a sign of life for `heartbeat_deadline`, of which the accept path has half at least, the
 //! server is unreachable. While the session is late or lost the accept path is asked four times in each deadline. A server whose session
 //! answers and that accepts and says nothing is doubted as well, and asked as often; its check's threshold is the verdict.
+//! If that time was up more than a few milliseconds ago, we did not run then, and an answer may wait to be read: the doubt has half
+//! a deadline more, once. After a stall of ours it has all of its time again.
 //!
 //! **Who is in doubt gets nobody new.** The write route of a primary in doubt is withdrawn and new clients that write wait, whatever
 //! `when_down` says. Sessions go on, no failover begins and nobody is told: mostly it is over within milliseconds.
@@ -209,6 +211,7 @@ mod controller;
 mod damping;
 mod demotion;
 mod departures;
+mod doubt;
 mod evaluate;
 mod event;
 mod evidence;

@@ -122,7 +122,7 @@ impl Pool {
         })
     }
 
-    /// Turns doubts into verdicts whose time is up.
+    /// Turns doubts into verdicts whose time is up, if it was not so long ago that we did not run then.
     pub(super) fn end_doubts(&mut self, now: MonoTime, effects: &mut Effects) {
         if self.cluster.is_none() {
             return;
@@ -132,8 +132,10 @@ impl Pool {
         let due: Vec<BackendId> = due.map(|member| member.id).collect();
         for id in due {
             let Some(member) = self.member_mut(id) else { continue };
-            let doubt = member.server.as_mut().and_then(|server| server.doubt.take());
-            let silence = doubt.map_or_else(Default::default, |doubt| now.since(doubt.last_sign));
+            let Some(server) = &mut member.server else { continue };
+            let deadline = server.deadline();
+            let Some(doubt) = server.doubt.take_if(|doubt| !doubt.is_excused(now, deadline)) else { continue };
+            let silence = now.since(doubt.last_sign);
             let detail = format!("no sign of life for {silence:.1?}, neither on its session nor where it accepts");
             let verdict = member.health.prove(now, OutReason::Unreachable, detail);
             self.judge(now, id, &verdict, effects);
