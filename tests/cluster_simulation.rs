@@ -313,6 +313,7 @@ impl World {
             other => format!("{:?} {other:?}", world.now),
         });
         self.hear(&event);
+        self.hear_refusal(&event);
         self.is_free |= matches!(event, Event::Ordered { .. });
         let replaced = matches!(event, Event::PlanReplaced { .. });
         let mut out = Vec::new();
@@ -343,16 +344,25 @@ impl World {
         self.check_writers(&Arc::clone(&self.table));
     }
 
-    /// Takes note of what the core is told that a server is, or that there is none.
+    /// Takes note of what the core is told that a server is.
     fn hear(&mut self, event: &Event) {
-        let Event::Watched { backend, watch, news } = event else { return };
-        if self.monitors.get(backend).is_none_or(|monitor| monitor.watch != *watch) {
+        let Event::Watched { backend, watch, news: WatchNews::Opened(facts) | WatchNews::Seen(facts) } = event else {
             return;
+        };
+        if self.monitors.get(backend).is_some_and(|monitor| monitor.watch == *watch) {
+            self.told.insert(*backend, facts.role);
         }
-        match news {
-            WatchNews::Opened(facts) | WatchNews::Seen(facts) => _ = self.told.insert(*backend, facts.role),
-            WatchNews::Failed { error: WatchError::Dial(DialError::Refused), .. } => _ = self.unheard.insert(*backend),
-            _ => {}
+    }
+
+    /// Takes note of where nobody listens.
+    fn hear_refusal(&mut self, event: &Event) {
+        if let Event::Watched {
+            backend,
+            news: WatchNews::Failed { error: WatchError::Dial(DialError::Refused), .. },
+            ..
+        } = event
+        {
+            self.unheard.insert(*backend);
         }
     }
 
@@ -365,7 +375,8 @@ impl World {
             return;
         }
         let owes = |backend: &&BackendStatus| {
-            let is_silent = !self.told.contains_key(&backend.id) && !self.unheard.contains(&backend.id);
+            let has_spoken = backend.server.as_ref().is_some_and(|server| server.timeline.is_some());
+            let is_silent = !has_spoken && !self.unheard.contains(&backend.id);
             is_silent && backend.admin_state == AdminState::Ready && backend.health != HealthState::Unhealthy
         };
         let awaited = status.backends.iter().find(owes);

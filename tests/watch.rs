@@ -644,10 +644,9 @@ fn the_end_of_a_session_is_no_answer_to_its_late_heartbeat() {
         watched.opened();
         watched.until("it is late", |news| matches!(news, WatchNews::Late { .. }).then_some(()));
         is_late.send(()).unwrap();
-        let (_, end) = watched.until("it is on time, or over", |news| match news {
-            WatchNews::Ended { end, .. } => Some(Some(*end)),
-            WatchNews::OnTime { .. } => Some(None),
-            _ => None,
+        let (_, end) = watched.until("it is on time, or over", |news| {
+            let end = if let WatchNews::Ended { end, .. } = news { Some(*end) } else { None };
+            (end.is_some() || matches!(news, WatchNews::OnTime { .. })).then_some(end)
         });
         assert_eq!(end, Some(wanted));
     }
