@@ -9,7 +9,7 @@
 )]
 
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -38,6 +38,8 @@ const RECORDED: u64 = 30;
 const STEPS: usize = 60;
 /// Lines of the trace that a failure prints.
 const TAIL: usize = 80;
+/// For so long a server's first word is waited for.
+const CHECK_TIMEOUT: Duration = ms(1000);
 /// Within so long after the end of all trouble the one primary is served from.
 const BOUND: Duration = Duration::from_secs(10);
 
@@ -161,6 +163,10 @@ struct World {
     sessions: Vec<Session>,
     /// What the core was told last that each server is, by whatever name.
     told: BTreeMap<String, Role>,
+    /// Until when the first words of those that live are waited for, if nobody was written to since this process began.
+    first_until: Option<MonoTime>,
+    /// Those at whose address nobody listened.
+    unheard: BTreeSet<BackendId>,
     /// Whom clients that write were sent to last.
     written: Option<String>,
     /// Whether anybody has said anything since, or need not.
@@ -240,6 +246,8 @@ impl World {
             fences: BTreeMap::new(),
             sessions: Vec::new(),
             told: BTreeMap::new(),
+            first_until: Some(MonoTime::ZERO + CHECK_TIMEOUT),
+            unheard: BTreeSet::new(),
             written: None,
             is_free: true,
             routed: 0,
@@ -310,6 +318,7 @@ impl World {
             other => format!("{:?} {other:?}", world.now),
         });
         self.hear(&event);
+        self.hear_refusal(&event);
         self.is_free |= matches!(event, Event::Ordered { .. });
         let replaced = matches!(event, Event::PlanReplaced { .. });
         let mut out = Vec::new();
@@ -333,6 +342,7 @@ impl World {
         self.core.check_invariants().unwrap_or_else(|broken| panic!("{broken}"));
         assert!(self.core.next_deadline().is_none_or(|at| at > self.now), "it wants to be woken in the past");
         if is_news {
+            self.check_first();
             self.check_lineage();
             self.check_losses();
             self.check_evidence();
@@ -349,6 +359,35 @@ impl World {
         if self.monitors.get(backend).is_some_and(|monitor| monitor.watch == *watch) {
             self.told.insert(self.names[backend].clone(), facts.role);
         }
+    }
+
+    /// Takes note of where nobody listens.
+    fn hear_refusal(&mut self, event: &Event) {
+        if let Event::Watched {
+            backend,
+            news: WatchNews::Failed { error: WatchError::Dial(DialError::Refused), .. },
+            ..
+        } = event
+        {
+            self.unheard.insert(*backend);
+        }
+    }
+
+    /// Nobody is written to at first while a server lives that may say soon that it is the newer primary.
+    fn check_first(&mut self) {
+        let Some(until) = self.first_until.filter(|_| self.target().is_some()) else { return };
+        self.first_until = None;
+        let status = self.status();
+        if status.pinned.is_some() || self.now >= until {
+            return;
+        }
+        let owes = |backend: &&BackendStatus| {
+            let has_spoken = backend.server.as_ref().is_some_and(|server| server.timeline.is_some());
+            let is_silent = !has_spoken && !self.unheard.contains(&backend.id);
+            is_silent && backend.admin_state == AdminState::Ready && backend.health != HealthState::Unhealthy
+        };
+        let awaited = status.backends.iter().find(owes);
+        assert!(awaited.is_none(), "clients write, and what this one is was not heard yet: {awaited:?}");
     }
 
     /// Whether the session can write, whatever it came for, and the core could know.
@@ -654,6 +693,7 @@ impl World {
                 wait = again;
                 let error = match process {
                     Process::Up if truth.is_shut => WatchError::Login(LoginError::CannotConnectNow),
+                    Process::Up if truth.life.is_multiple_of(2) => WatchError::Login(LoginError::TooManyConnections),
                     Process::Up => WatchError::Login(LoginError::NotAuthorized),
                     Process::Dead => WatchError::Dial(DialError::Refused),
                     Process::Frozen => WatchError::Login(LoginError::TimedOut),
@@ -979,6 +1019,8 @@ impl World {
         self.fences.clear();
         self.sessions.clear();
         self.told.clear();
+        self.unheard.clear();
+        self.first_until = Some(self.now + CHECK_TIMEOUT);
         self.feed(replaced(Arc::clone(&self.plan)));
         let memory = serde_json::from_str(&json).unwrap();
         self.feed(Event::Restored { pools: [(pool(), memory)].into() });
@@ -1127,7 +1169,7 @@ fn draw_plan(rng: &mut fastrand::Rng, count: usize) -> Arc<Plan> {
     let check = CheckPlan {
         kind: CheckKind::Postgres,
         interval: ms(1000),
-        timeout: ms(1000),
+        timeout: CHECK_TIMEOUT,
         unhealthy_threshold: rng.u32(1..4),
         healthy_threshold: rng.u32(1..4),
         recovery_interval: None,

@@ -9,7 +9,8 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use changeover::model::{
@@ -625,6 +626,29 @@ fn a_heartbeat_that_nobody_answers_is_late_whether_it_was_quiet_or_not() {
         assert!(waited >= Duration::from_millis(25), "{waited:?}");
         let (_, end, detail) = watched.ended();
         assert_eq!(end, WatchEnd::Silent, "{detail}");
+    }
+}
+
+#[test]
+fn the_end_of_a_session_is_no_answer_to_its_late_heartbeat() {
+    let last_words = message(b'E', b"SFATAL\0C57P01\0Mgo away\0\0");
+    for (words, wanted) in [(Vec::new(), WatchEnd::Closed), (last_words, WatchEnd::Terminated)] {
+        let (is_late, was_late) = channel::<()>();
+        let was_late = Mutex::new(was_late);
+        let server = stand_in(move |_, stream| {
+            was_late.lock().unwrap().recv().map_err(std::io::Error::other)?;
+            stream.write_all(&words)?;
+            stream.shutdown(Shutdown::Both)
+        });
+        let watched = Watched::start(server.addr, PostgresPlan { tls: TlsMode::Disable, ..plain() });
+        watched.opened();
+        watched.until("it is late", |news| matches!(news, WatchNews::Late { .. }).then_some(()));
+        is_late.send(()).unwrap();
+        let (_, end) = watched.until("it is on time, or over", |news| {
+            let end = if let WatchNews::Ended { end, .. } = news { Some(*end) } else { None };
+            (end.is_some() || matches!(news, WatchNews::OnTime { .. })).then_some(end)
+        });
+        assert_eq!(end, Some(wanted));
     }
 }
 

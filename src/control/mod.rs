@@ -104,7 +104,7 @@ pub async fn run(control: Control) {
             Some(kept) = kept.recv() => Wake::Tell(kept, Asker::Nobody),
             message = inbox.recv() => message.map_or(Wake::Stop, wake),
             () = sleep_until(clock.instant(deadline.unwrap_or_default())), if deadline.is_some() => {
-                Wake::Tell(Event::Tick, Asker::Nobody)
+                Wake::Tell(instead_of_a_tick(&mut news), Asker::Nobody)
             }
         };
         let now = clock.now();
@@ -158,6 +158,11 @@ fn stood_still(
 ) -> Option<MonoTime> {
     let asking = due.filter(|&due| due <= now).and_then(|_| stalls.news(now));
     stalled_since(now, due, planned.unwrap_or_default()).or(asking)
+}
+
+/// Time passes in every turn: what a monitor has told comes before what is due is judged without it.
+fn instead_of_a_tick(news: &mut mpsc::Receiver<Told>) -> Event {
+    news.try_recv().map_or(Event::Tick, watched_event)
 }
 
 fn watched_event(told: Told) -> Event {
@@ -243,5 +248,26 @@ fn answer(controller: &Controller, keeper: &Keeper, clock: &Clock, question: Mes
         | Message::Order { .. }
         | Message::Replace { .. }
         | Message::Stop => {}
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::model::{BackendId, WatchId, WatchNews};
+
+    use super::*;
+
+    #[test]
+    fn what_waits_to_be_heard_comes_before_the_tick() {
+        let (sender, mut news) = mpsc::channel(4);
+        for backend in [BackendId(1), BackendId(2)] {
+            sender.try_send(Told { backend, watch: WatchId(7), news: WatchNews::LetIn }).unwrap();
+        }
+        for expected in [1, 2] {
+            let event = instead_of_a_tick(&mut news);
+            assert!(matches!(event, Event::Watched { backend: BackendId(id), .. } if id == expected), "{event:?}");
+        }
+        assert_eq!(instead_of_a_tick(&mut news), Event::Tick);
     }
 }

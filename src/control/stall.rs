@@ -10,6 +10,9 @@
 //!
 //! A turn that puts a plan in force takes its time, hundreds of milliseconds for ten thousand backends, and that is known: what
 //! fell due in it is not late.
+//!
+//! What is shorter than that is no stall, and may yet be when a doubt falls due whose end waits to be read: whoever judges it late
+//! gives it more time (`failover::doubt`).
 
 use std::time::Duration;
 

@@ -71,6 +71,12 @@ impl Availability {
         }
     }
 
+    /// Whether it is a server that lives and does not lead its cluster, but may yet.
+    #[must_use]
+    pub const fn may_lead(self) -> bool {
+        matches!(self, Self::Pending | Self::Standby | Self::Barred)
+    }
+
     /// Whether people and the agent allow it to serve, whatever is said of its health.
     #[must_use]
     pub const fn is_allowed(self) -> bool {

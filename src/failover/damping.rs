@@ -16,7 +16,7 @@ pub const DAMPING_CAP: Duration = Duration::from_secs(600);
 const LASTS: u32 = 2;
 
 /// How often returns did not last, of late.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Damping {
     bounces: u32,
     /// Since when nothing moved and no tier became fit or unfit; or the end of the last time of quiet after that.
@@ -31,6 +31,13 @@ impl Damping {
     /// How often returns did not last, of late.
     pub(super) const fn bounces(&self) -> u32 {
         self.bounces
+    }
+
+    /// As it would be if it had reckoned with the time until now, which a pool does when it decides.
+    pub(super) fn as_of(&self, now: MonoTime, failback_after: Duration) -> Self {
+        let mut later = self.clone();
+        later.pass_time(now, failback_after);
+        later
     }
 
     /// How long a better tier must have been fit.

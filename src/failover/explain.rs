@@ -7,6 +7,7 @@ use crate::model::{Applied, BackendName, Explanation, Failback, MonoTime, PoolNa
 use super::availability::Availability;
 use super::change::names;
 use super::controller::Controller;
+use super::damping::Damping;
 use super::lifecycle::Tenure;
 use super::member::Member;
 use super::pool::Pool;
@@ -29,12 +30,13 @@ impl Pool {
         let mut rules = Vec::new();
         match self.tenure {
             Some(tenure) => rules.push(self.seated_by(tenure)),
-            None => rules.push(self.without_anybody(self.empty_since)),
+            None => rules.push(self.without_anybody(self.empty_since, self.is_pending())),
         }
         rules.extend(self.cluster_rules());
         rules.extend(self.bound());
-        rules.extend(self.way_back());
-        rules.extend(self.damped());
+        let damping = self.damping.as_of(now, self.plan.failover.failback_after);
+        rules.extend(self.way_back(&damping));
+        rules.extend(self.damped(&damping));
         rules.extend(self.slowed());
         Explanation {
             pool: self.plan.name.clone(),
@@ -61,19 +63,18 @@ impl Pool {
         applied(rule, Some(since), detail)
     }
 
-    /// What clients get while nobody serves.
-    fn without_anybody(&self, since: Option<MonoTime>) -> Applied {
+    /// What clients get while nobody serves; `pending` is whether somebody may yet.
+    fn without_anybody(&self, since: Option<MonoTime>, pending: bool) -> Applied {
         let hold = self.plan.hold;
-        if self.is_pending() && self.cluster.is_some() {
+        if pending && self.cluster.is_some() {
             return applied(Rule::Hold, since, format!("clients wait up to {} for a primary", spoken(hold.hold)));
         }
-        if self.is_pending() {
+        if pending {
             return applied(Rule::NoVerdict, since, format!("clients wait up to {} for verdicts", spoken(hold.hold)));
         }
         match hold.when_down {
             WhenDown::Hold => applied(Rule::Hold, since, format!("clients wait up to {}", spoken(hold.hold))),
-            WhenDown::Refuse => applied(Rule::Refuse, since, "clients are closed at once".to_owned()),
-            WhenDown::UsePreferred => {
+            WhenDown::UsePreferred if self.cluster.is_none() => {
                 let detail = match self.last_resort() {
                     Some(backend) => format!("clients are sent to {}, fit or not", backend.plan.name),
                     None => {
@@ -81,6 +82,10 @@ impl Pool {
                     }
                 };
                 applied(Rule::UsePreferred, since, detail)
+            }
+            // Nobody writes to a server of a cluster that is not the primary.
+            WhenDown::Refuse | WhenDown::UsePreferred => {
+                applied(Rule::Refuse, since, "clients are closed at once".to_owned())
             }
         }
     }
@@ -106,7 +111,7 @@ impl Pool {
     }
 
     /// What keeps it from a better tier that is fit.
-    fn way_back(&self) -> Option<Applied> {
+    fn way_back(&self, damping: &Damping) -> Option<Applied> {
         let better = self.fit_tiers().into_iter().next().filter(|&(best, _)| Some(best) < self.active);
         let (best, since) = better.filter(|_| self.serves() && self.pin.is_none())?;
         let policy = &self.plan.failover;
@@ -120,7 +125,7 @@ impl Pool {
                 applied(Rule::ManualFailback, None, format!("{who} is fit and waits for `changeover failback {pool}`"))
             }
             Failback::Automatic => {
-                let wait = self.damping.stable_time(policy.failback_after);
+                let wait = damping.stable_time(policy.failback_after);
                 applied(
                     Rule::StableTime,
                     Some(since + wait),
@@ -130,10 +135,10 @@ impl Pool {
         })
     }
 
-    fn damped(&self) -> Option<Applied> {
+    fn damped(&self, damping: &Damping) -> Option<Applied> {
         let configured = self.plan.failover.failback_after;
-        let wait: Duration = self.damping.stable_time(configured);
-        let bounces = self.damping.bounces();
+        let wait: Duration = damping.stable_time(configured);
+        let bounces = damping.bounces();
         let detail = format!(
             "{bounces} returns did not last: the stable time is {} instead of {}",
             spoken(wait),
@@ -153,7 +158,9 @@ impl Pool {
         let seated = others().filter(is_slow).find(|member| self.is_seated(member));
         let slow = seated.or_else(|| others().find(is_slow)).map(|member| member.tier);
         let Some(priority) = fit.or(slow) else {
-            rules.push(self.without_anybody(None));
+            // Of a cluster another server that lives may be promoted.
+            let lives = others().any(|member| member.availability().may_lead());
+            rules.push(self.without_anybody(None, if self.cluster.is_some() { lives } else { self.is_pending() }));
             return Prospect { to: Vec::new(), rules };
         };
         let serves = |member: &&Member| {

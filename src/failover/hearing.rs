@@ -71,7 +71,9 @@ impl Controller {
                 member.health.acquit();
                 let Some(server) = member.server.as_mut().filter(|server| server.is_in_doubt()) else { continue };
                 server.acquit(now);
-                self.schedule.suspect(now, member.target);
+                if !member.has_given_up() {
+                    self.schedule.suspect(now, member.target);
+                }
                 turn.touched.insert(pool.plan.name.clone());
             }
         }

@@ -136,6 +136,8 @@
 //! the server lives. If neither path gives a sign of life for `heartbeat_deadline`, of which the accept path has half at least, the
 //! server is unreachable. While the session is late or lost the accept path is asked four times in each deadline. A server whose session
 //! answers and that accepts and says nothing is doubted as well, and asked as often; its check's threshold is the verdict.
+//! If that time was up more than a few milliseconds ago, we did not run then, and an answer may wait to be read: the doubt has half
+//! a deadline more, once. After a stall of ours it has all of its time again.
 //!
 //! **Who is in doubt gets nobody new.** The write route of a primary in doubt is withdrawn and new clients that write wait, whatever
 //! `when_down` says. Sessions go on, no failover begins and nobody is told: mostly it is over within milliseconds.
@@ -160,6 +162,7 @@
 //! was written ([`Lineage`]), also while its pool is in no plan. A primary on a lower one is refused, and so is one on another line of the
 //! same or a higher number, and one that is on that very line without a promotion: a standby that was started as a primary, a copy.
 //! After a start every server's first word is waited for, `check.timeout` at the most: what is remembered may have been overtaken.
+//! That of a server that does not let us in is waited for as well, whatever it says of why; only where nobody listens there is none.
 //!
 //! **Standbys are evidence.** A standby on a line that left the one of a claimant has seen a promotion: that claimant is not taken for the
 //! primary. Only one that serves already goes on, and people are told. Nobody reads from a standby of another line than the primary's.
@@ -213,6 +216,7 @@ mod controller;
 mod damping;
 mod demotion;
 mod departures;
+mod doubt;
 mod evaluate;
 mod event;
 mod evidence;

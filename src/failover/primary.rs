@@ -7,7 +7,6 @@ use crate::model::{
     SystemId, Timeline,
 };
 
-use super::availability::Availability;
 use super::cluster::{Claims, Election, Word, majority};
 use super::gone::Gone;
 use super::lag::{Samples, has_diverged};
@@ -284,11 +283,7 @@ impl Pool {
     /// Whether no server that may serve is the primary, and one of them lives: then who it is will turn out.
     pub(super) fn lacks_primary(&self) -> bool {
         let leads = |member: &Member| member.is_eligible() && self.may_serve(member);
-        let lives = |member: &Member| {
-            let word = member.availability();
-            matches!(word, Availability::Pending | Availability::Standby | Availability::Barred)
-                && self.may_serve(member)
-        };
+        let lives = |member: &Member| member.availability().may_lead() && self.may_serve(member);
         !self.members.iter().any(leads) && self.members.iter().any(lives)
     }
 

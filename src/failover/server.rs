@@ -27,29 +27,9 @@ use crate::model::{
     ServerFacts, SessionPath, WatchEnd, WatchError, WatchId, WatchSpec,
 };
 
+use super::doubt::Doubt;
 use super::lag::Lag;
 use super::meanings::{Fate, fate, meaning};
-
-/// A server may be silent for so many times the slowest of its recent answers. Who waits for a processor among others waits about
-/// as long each time. Measured with four times 64 clients of pgbench on two cores beside builds: in 4 runs of 12 a server was taken
-/// for frozen without this (251 to 377 ms of silence), in none of 12 with it.
-const SLOWEST_TIMES: u32 = 4;
-/// But for no more than so many tenths of its deadline: it may be frozen now, however slow it was before, and a deadline of 250 ms
-/// is to say so within 500.
-const PATIENCE_MAX: u32 = 18;
-
-/// A doubt whether the server lives: it begins with an anomaly on the session path and ends with a sign of life there.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Doubt {
-    /// Since when.
-    pub(super) since: MonoTime,
-    /// The last sign of life on either path.
-    pub(super) last_sign: MonoTime,
-    /// Whether the accept path has answered since.
-    pub(super) answered: bool,
-    /// The longest that it took of late to answer on its session, if it began there.
-    pub(super) slowest: Duration,
-}
 
 /// What makes a server of a backend.
 #[derive(Debug, Clone)]
@@ -193,7 +173,7 @@ impl Server {
 
     /// We could not ask, by our own fault: that it did not answer meanwhile is no sign of anything.
     pub(super) fn could_not_ask(&mut self, now: MonoTime) {
-        self.doubt = self.doubt.map(|doubt| Doubt { since: now, last_sign: now, ..doubt });
+        self.doubt = self.doubt.map(|doubt| doubt.from(now));
     }
 
     /// A login proves all that the accept path could.
@@ -215,17 +195,13 @@ impl Server {
 
     /// The same of a server whose slowest answer of late took so long.
     pub(super) fn begin_doubt_of_slow(&mut self, now: MonoTime, last_sign: MonoTime, slowest: Duration) {
-        let before = self.doubt;
-        let slowest = before.map_or(slowest, |doubt| doubt.slowest.max(slowest));
-        let since = before.filter(|doubt| !doubt.answered).map_or(now, |doubt| doubt.since);
-        let last_sign = before.map_or(last_sign, |doubt| doubt.last_sign.max(last_sign));
-        self.doubt = Some(Doubt { since, last_sign, answered: false, slowest });
+        self.doubt = Some(Doubt::begin(self.doubt, now, last_sign, slowest));
     }
 
-    /// We did not run until now: whatever is doubted is judged anew from here.
+    /// We did not run until now: whatever is doubted is judged anew from here. It stays doubted until the question that is put now is
+    /// answered: who was frozen before may be so still.
     pub(super) fn acquit(&mut self, now: MonoTime) {
-        self.doubt =
-            self.doubt.map(|doubt| Doubt { since: now, last_sign: now, answered: true, slowest: doubt.slowest });
+        self.could_not_ask(now);
         if self.fate() == Fate::Doubted {
             self.accept = AcceptPath::Silent;
         }
@@ -241,11 +217,11 @@ impl Server {
         }
     }
 
-    /// Whether it may still say what it is for the first time. That we could not ask is no word of its own, and that it is
-    /// starting says that one is to come.
+    /// Whether it may still say what it is for the first time. Where nobody listens, or no PostgreSQL does, nobody will. Whatever
+    /// else keeps us out says nothing of its role: one that is full, starts, or does not answer yet may be the newer primary.
     pub(super) fn owes_first_word(&self, now: MonoTime) -> bool {
-        let has_not_spoken = matches!(self.session, SessionPath::Silent | SessionPath::Untried | SessionPath::Starting);
-        has_not_spoken && self.facts.is_none() && self.heard_by.is_some_and(|by| now < by)
+        let has_spoken = self.facts.is_some() || matches!(self.session, SessionPath::Refused | SessionPath::Alien);
+        !has_spoken && self.heard_by.is_some_and(|by| now < by)
     }
 
     /// Whether a session is open.
@@ -268,16 +244,9 @@ impl Server {
         self.doubt.is_some() || self.fate() == Fate::Doubted
     }
 
-    /// For how long it may be silent on both paths. One that was slow of late, for want of a processor or a disk, has more time.
-    fn patience(&self, doubt: &Doubt) -> Duration {
-        let deadline = self.deadline();
-        (doubt.slowest * SLOWEST_TIMES).clamp(deadline, deadline * PATIENCE_MAX / 10)
-    }
-
-    /// When a doubt becomes a verdict: its patience after the last sign of life, but the accept path has half a deadline at least.
+    /// When the doubt becomes a verdict, if there is one.
     pub(super) fn verdict_at(&self) -> Option<MonoTime> {
-        let for_accept = self.deadline() / 2;
-        self.doubt.map(|doubt| (doubt.last_sign + self.patience(&doubt)).max(doubt.since + for_accept))
+        self.doubt.map(|doubt| doubt.verdict_at(self.deadline()))
     }
 
     /// Whether it says that it is the primary.

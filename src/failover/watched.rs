@@ -14,7 +14,7 @@ use super::controller::{Controller, Turn};
 use super::health::{Health, Verdict, severity};
 use super::meanings::Fate;
 use super::pool::{Effects, Pool};
-use super::recovery::Pace;
+use super::recovery::{Pace, has_given_up};
 use super::server::{Server, is_sign, session_of};
 
 /// While a server is in doubt the accept path is asked this often within the time in which it must answer.
@@ -31,6 +31,8 @@ impl Controller {
         }
         let mut effects = Effects::default();
         let ask = pool.watched(now, id, news, &mut effects);
+        // One that is given up is asked no more, whatever its monitor hears of it.
+        let ask = ask && pool.member(id).is_some_and(|member| !member.has_given_up());
         turn.touched.insert(name.clone());
         self.take(now, &name, effects, turn);
         if ask {
@@ -120,7 +122,7 @@ impl Pool {
         })
     }
 
-    /// Turns doubts into verdicts whose time is up.
+    /// Turns doubts into verdicts whose time is up, if it was not so long ago that we did not run then.
     pub(super) fn end_doubts(&mut self, now: MonoTime, effects: &mut Effects) {
         if self.cluster.is_none() {
             return;
@@ -130,8 +132,10 @@ impl Pool {
         let due: Vec<BackendId> = due.map(|member| member.id).collect();
         for id in due {
             let Some(member) = self.member_mut(id) else { continue };
-            let doubt = member.server.as_mut().and_then(|server| server.doubt.take());
-            let silence = doubt.map_or_else(Default::default, |doubt| now.since(doubt.last_sign));
+            let Some(server) = &mut member.server else { continue };
+            let deadline = server.deadline();
+            let Some(doubt) = server.doubt.take_if(|doubt| !doubt.is_excused(now, deadline)) else { continue };
+            let silence = now.since(doubt.last_sign);
             let detail = format!("no sign of life for {silence:.1?}, neither on its session nor where it accepts");
             let verdict = member.health.prove(now, OutReason::Unreachable, detail);
             self.judge(now, id, &verdict, effects);
@@ -241,9 +245,10 @@ impl Health {
         Verdict::Unhealthy { reason, detect: now.since(began) }
     }
 
-    /// A session was opened, or goes on: as good as a probe that passed, but for the time that it took.
+    /// A session was opened, or goes on: as good as a probe that passed, but for the time that it took. Nobody would have probed
+    /// what is given up.
     fn vouch(&mut self, now: MonoTime, check: &CheckPlan) -> Verdict {
-        if self.is_slow() {
+        if self.is_slow() || has_given_up(self.attempts, check) {
             return Verdict::None;
         }
         (self.failures, self.hard_failures, self.attempts) = (0, 0, 0);

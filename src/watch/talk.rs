@@ -185,17 +185,20 @@ impl<'a, N: AsyncFnMut(WatchNews)> Talk<'a, N> {
             tokio::select! {
                 biased;
                 done = &mut exchange => {
-                    let now = self.clock.now();
-                    let took = now.since(since);
-                    if wait.times == 1 && !was_us {
-                        self.judge.came(now, took);
-                    }
-                    if is_late {
-                        (self.news)(WatchNews::OnTime { took }).await;
-                    }
-                    // An answer that took longer than it may, of which the alarm did not tell: we came to it late.
-                    if wait.teaches && !was_us && (is_late || took <= soft) {
-                        self.judge.answered(took);
+                    // The end of a session is no answer, and no sign of life.
+                    if matches!(done, Ok(_) | Err(NoFacts::Told(_))) {
+                        let now = self.clock.now();
+                        let took = now.since(since);
+                        if wait.times == 1 && !was_us {
+                            self.judge.came(now, took);
+                        }
+                        if is_late {
+                            (self.news)(WatchNews::OnTime { took }).await;
+                        }
+                        // An answer that took longer than it may, of which the alarm did not tell: we came to it late.
+                        if wait.teaches && !was_us && (is_late || took <= soft) {
+                            self.judge.answered(took);
+                        }
                     }
                     return done;
                 }

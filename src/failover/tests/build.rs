@@ -176,6 +176,11 @@ impl PlanBuilder {
         self
     }
 
+    pub(super) fn refuse(mut self) -> Self {
+        self.last().hold.when_down = WhenDown::Refuse;
+        self
+    }
+
     pub(super) fn build(self) -> Arc<Plan> {
         let pools: BTreeMap<PoolName, Arc<PoolPlan>> =
             self.pools.into_iter().map(|pool| (pool.name.clone(), Arc::new(pool))).collect();

@@ -7,8 +7,8 @@ use super::clustered::{denied, facts, healthy, of_system, plain, primary, standb
 use super::rig::{Rig, passed};
 use crate::failover::{Change, Event, Refusal};
 use crate::model::{
-    AdminState, BackendName, DialError, OutReason, PoolState, Role, ServerFacts, SessionPolicy, Target, Timeline,
-    WatchEnd,
+    AdminState, BackendName, DialError, LoginError, OutReason, PoolState, Role, ServerFacts, SessionPolicy, Target,
+    Timeline, WatchEnd, WatchError,
 };
 
 fn promoted(rig: &mut Rig) {
@@ -94,6 +94,48 @@ fn after_a_restart_what_matches_what_is_remembered_waits_for_the_others_too() {
 }
 
 #[test]
+fn after_a_restart_whoever_lives_and_lets_nobody_in_yet_is_waited_for_as_long_as_who_is_silent() {
+    let login = [
+        LoginError::TooManyConnections,
+        LoginError::TimedOut,
+        LoginError::ClosedEarly,
+        LoginError::CannotConnectNow,
+        LoginError::NotAuthorized,
+        LoginError::Other,
+    ];
+    for error in login.map(WatchError::Login).into_iter().chain([WatchError::Dial(DialError::TimedOut)]) {
+        let restarted = || {
+            let mut next = healthy(three()).restarted(three());
+            next.open_session("a", primary(1, &[]));
+            next.fails("b", error);
+            next.open_session("c", standby(1, &[]));
+            next.fit(&["a", "b", "c"]);
+            next.live(ms(3000), &[]);
+            next.fails("b", error);
+            assert!(
+                next.holds() && next.state() == PoolState::Unknown,
+                "{error:?}: b may have been promoted meanwhile"
+            );
+            next
+        };
+        let mut next = restarted();
+        next.open_session("b", primary(2, &[900]));
+        assert_eq!((next.way("pg").as_str(), next.fences().len()), ("b", 0), "{error:?}");
+        let mut next = restarted();
+        next.live(ms(2000), &[]);
+        assert_eq!(next.way("pg"), "a", "{error:?}: and not for ever");
+    }
+    for error in [WatchError::Dial(DialError::Refused), WatchError::Login(LoginError::NotPostgres)] {
+        let mut next = healthy(three()).restarted(three());
+        next.open_session("a", primary(1, &[]));
+        next.fails("b", error);
+        next.open_session("c", standby(1, &[]));
+        next.fit(&["a", "c"]);
+        assert_eq!(next.way("pg"), "a", "{error:?}: there is nobody to wait for");
+    }
+}
+
+#[test]
 fn equal_timelines_are_a_split_brain_and_a_person_decides() {
     let mut rig = healthy(three());
     rig.dies("a");
@@ -156,6 +198,8 @@ fn timelines_of_two_clusters_prove_nothing_between_them() {
     rig.open_session("b", of_system(primary(2, &[900]), 1));
     rig.fails("c", denied());
     rig.fit(&["a", "b", "c"]);
+    // It might say more until its time is up.
+    rig.live(ms(5000), &[]);
     assert_eq!((rig.holds(), rig.count("pool.split_brain")), (true, 1));
     // The third says of which cluster most are.
     rig.open_session("c", standby(1, &[]));
@@ -424,7 +468,7 @@ fn without_a_primary_it_is_said_who_is_in_the_way() {
         rig.fails(name, denied());
     }
     rig.fit(&["a", "b", "c"]);
-    rig.pass(ms(300));
+    rig.live(ms(5000), &[]);
     assert_eq!(why(&rig), "no_primary: no standby is fit; nobody knows what a, b, c is, and why stands below");
     let mut rig = healthy(three());
     promoted(&mut rig);
@@ -483,5 +527,7 @@ fn after_a_restart_nothing_has_failed_over_until_all_have_had_a_first_word() {
     next.fit(&["a", "b", "c"]);
     assert_eq!((next.state(), next.holds()), (PoolState::Unknown, true), "a may go on");
     next.fails("a", denied());
+    assert_eq!((next.state(), next.holds()), (PoolState::Unknown, true), "it may be let in yet");
+    next.live(ms(5000), &[]);
     assert_eq!((next.state(), next.holds()), (PoolState::FailoverInProgress, true), "nobody is the primary");
 }

@@ -6,7 +6,7 @@ use super::build::{ms, plan};
 use super::rig::Rig;
 use crate::failover::damping::Damping;
 use crate::failover::{DAMPING_CAP, DAMPING_FLOOR};
-use crate::model::{AdminState, MonoTime};
+use crate::model::{AdminState, Applied, MonoTime, Rule};
 
 fn nervous(failback_after: Duration) -> Rig {
     let quick = |check: &mut crate::model::CheckPlan| {
@@ -57,6 +57,27 @@ fn each_return_that_does_not_last_doubles_the_wait_and_quiet_halves_it() {
     assert_eq!(bounces(&rig), 0);
     rig.live(ms(1100), &[]);
     assert!(rig.way("pg").starts_with('a'));
+}
+
+#[test]
+fn damping_that_is_over_is_not_told() {
+    let told = |rig: &Rig| rig.core.explain(rig.now, &"pg".into()).unwrap().rules;
+    let mut rig = nervous(ms(100));
+    rig.live(ms(200), &["a"]);
+    rig.live(ms(1000), &[]);
+    assert!(rig.way("pg").starts_with('a'));
+    rig.live(ms(200), &["a"]);
+    let damped = |rules: &[Applied]| rules.iter().any(|applied| applied.rule == Rule::Damping);
+    assert!(damped(&told(&rig)));
+    // It returns after the two seconds that it has to wait, and nothing happens for long.
+    rig.live(ms(2500), &[]);
+    assert!(rig.way("pg").starts_with('a') && damped(&told(&rig)));
+    rig.live(ms(9000), &[]);
+    assert!(!damped(&told(&rig)), "{:?}", told(&rig));
+    rig.live(ms(200), &["a"]);
+    rig.live(ms(50), &[]);
+    let returns = told(&rig).into_iter().find(|applied| applied.rule == Rule::StableTime).unwrap();
+    assert_eq!(returns.detail, "a serves again once fit for 100ms");
 }
 
 #[test]

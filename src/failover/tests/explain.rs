@@ -1,6 +1,7 @@
 //! What the pool says of its decisions, and whether it should take another.
 
 use super::build::{ms, plan};
+use super::clustered::{healthy, primary, standby, three};
 use super::rig::{Rig, passed_in};
 use crate::model::{Applied, Evaluation, Explanation, HealthState, OutReason, PoolName, Rule};
 
@@ -102,6 +103,36 @@ fn what_the_plan_forbids_is_explained() {
     rig.replan(plan().pool("pg").manual_failback().backend("a", 1).backend("b", 2));
     rig.revive("a");
     assert_eq!(text(&explain(&rig).rules)[1], "manual_failback: a is fit and waits for `changeover failback pg`");
+}
+
+#[test]
+fn of_a_cluster_it_is_explained_what_those_who_write_get_and_nothing_else() {
+    for (plan, closed) in [
+        (three().use_preferred(), "refuse: clients are closed at once"),
+        (three().refuse(), "refuse: clients are closed at once"),
+        (three(), "hold: clients wait up to 10s"),
+    ] {
+        let prospect = |rig: &Rig| text(&explain(rig).if_active_failed.unwrap().rules);
+        let waits = "hold: clients wait up to 10s for a primary";
+        let mut rig = healthy(plan);
+        assert_eq!(prospect(&rig), [waits], "one of the others may be promoted");
+        rig.dies("a");
+        assert_eq!((text(&explain(&rig).rules)[0].as_str(), rig.holds()), (waits, true));
+        rig.comes_back("a", primary(1, &[]));
+        rig.dies("b");
+        assert_eq!(prospect(&rig), [waits]);
+        rig.dies("c");
+        assert_eq!(prospect(&rig), [closed], "nobody is left");
+        rig.dies("a");
+        assert_eq!((text(&explain(&rig).rules)[0].as_str(), rig.holds()), (closed, false));
+        assert_eq!(rig.way("pg"), "");
+        // Pinned, it goes nowhere else.
+        rig.comes_back("a", primary(1, &[]));
+        rig.comes_back("b", standby(1, &[]));
+        rig.fail_over("pg", Some("b")).unwrap();
+        rig.sees("b", primary(2, &[900]));
+        assert_eq!(prospect(&rig).last().map(String::as_str), Some(closed));
+    }
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! How an unhealthy backend is asked: its own interval, ever longer rests, and the end of all attempts.
 
 use super::build::{PlanBuilder, ms, plan};
-use super::rig::{Rig, bad_answer, passed};
-use crate::model::{CheckPlan, HealthState, MonoTime};
+use super::clustered::{healthy, primary};
+use super::rig::{Rig, bad_answer, passed, refused};
+use crate::failover::Event;
+use crate::model::{CheckPlan, HealthState, LoginError, MonoTime, WatchEnd, WatchError};
 
 fn attempts(check: &mut CheckPlan) {
     check.recovery_attempts = 4;
@@ -223,4 +225,31 @@ fn a_whole_pool_that_is_asked_is_not_asked_in_one_moment() {
     }
     assert!(moments.len() > 25, "{} moments", moments.len());
     assert_eq!(rig.open.len(), 50);
+}
+
+#[test]
+fn what_its_monitor_hears_of_a_server_that_is_given_up_is_no_reset() {
+    let twice = |check: &mut CheckPlan| {
+        (check.recovery_attempts, check.recovery_backoff, check.healthy_threshold) = (2, ms(100), 1);
+    };
+    let mut rig = healthy(plan().pool("pg").postgres().backend("a", 1).check(twice).backend("b", 2).backend("c", 2));
+    rig.dies("a");
+    rig.answer("a", refused());
+    rig.answer("a", refused());
+    assert!(rig.backend("a").gave_up);
+    rig.open_session("a", primary(1, &[]));
+    assert!(!rig.started("a"));
+    rig.late("a", 30);
+    rig.feed(Event::WasStalled { since: rig.now });
+    rig.on_time("a");
+    rig.ends("a", WatchEnd::Closed);
+    rig.fails("a", WatchError::Login(LoginError::TimedOut));
+    rig.feed(Event::WasStalled { since: rig.now });
+    rig.open_session("a", primary(1, &[]));
+    assert!(!rig.is_asked_within("a", ms(60_000)), "asked though all attempts are used up");
+    let status = rig.backend("a");
+    assert!(status.gave_up && rig.holds(), "{status:?}");
+    rig.reset("a");
+    rig.answer("a", passed());
+    assert_eq!((rig.way("pg").as_str(), rig.backend("a").gave_up), ("a", false));
 }

@@ -357,6 +357,8 @@ fn a_stall_of_our_own_voids_a_doubt() {
     let since = rig.now;
     rig.now = rig.now + ms(5000);
     rig.feed(Event::WasStalled { since });
+    assert!(rig.started("a") && rig.holds(), "who is in doubt gets nobody new: it may have been frozen before");
+    rig.answer("a", passed());
     assert_eq!((rig.way("pg"), rig.backend("a").health), ("a".to_owned(), HealthState::Healthy));
     // What was late all the while is told late: the accept path has its time all the same.
     rig.late("a", 5030);
@@ -364,6 +366,76 @@ fn a_stall_of_our_own_voids_a_doubt() {
     assert_eq!(rig.backend("a").health, HealthState::Healthy);
     rig.answer("a", passed());
     assert_eq!(rig.way("pg"), "a");
+}
+
+#[test]
+fn a_server_that_was_frozen_before_a_stall_of_our_own_gets_nobody_after_it() {
+    let mut rig = healthy(three());
+    rig.late("a", 30);
+    for _ in 0..3 {
+        let since = rig.now;
+        rig.now = rig.now + ms(600);
+        rig.feed(Event::WasStalled { since });
+        assert!(rig.holds() && rig.published().is_none());
+    }
+    rig.pass(ms(249));
+    assert_eq!((rig.holds(), rig.backend("a").health), (true, HealthState::Healthy));
+    rig.pass(ms(1));
+    assert_eq!(rig.out_for("a"), Some(OutReason::Unreachable));
+}
+
+#[test]
+fn a_verdict_that_fell_due_while_we_stood_still_waits_for_what_came_meanwhile() {
+    // Too short to be noticed as a stall, and it ends after the deadline: a session that was answered in time says so only then.
+    for (begins, lasts) in [(50, 190), (100, 140), (190, 40), (219, 11)] {
+        let mut rig = healthy(three());
+        let told = rig.told.len();
+        rig.late("a", 30);
+        rig.pass(ms(begins));
+        rig.now = rig.now + ms(lasts);
+        rig.tick();
+        rig.pass(ms(3));
+        rig.on_time("a");
+        assert_eq!((rig.way("pg"), rig.told.len()), ("a".to_owned(), told), "from {begins} for {lasts} ms");
+    }
+}
+
+#[test]
+fn a_verdict_that_fell_due_in_another_turn_waits_as_well() {
+    let mut rig = healthy(three());
+    rig.late("a", 30);
+    rig.pass(ms(150));
+    rig.now = rig.now + ms(100);
+    // Whatever is told first of all that has come meanwhile.
+    rig.sees("b", standby(1, &[]));
+    rig.on_time("a");
+    assert_eq!((rig.way("pg"), rig.out_for("a")), ("a".to_owned(), None));
+}
+
+#[test]
+fn whoever_is_always_late_gives_half_a_deadline_more_and_not_twice() {
+    let mut rig = healthy(three());
+    rig.late("a", 30);
+    rig.now = rig.now + ms(220 + 40);
+    rig.tick();
+    assert_eq!(rig.backend("a").health, HealthState::Healthy);
+    // Neither does another anomaly.
+    rig.ends("a", WatchEnd::Silent);
+    rig.now = rig.now + ms(125 + 40);
+    rig.tick();
+    assert_eq!(rig.out_for("a"), Some(OutReason::Unreachable));
+    // A sign of life begins it anew.
+    let mut rig = healthy(three());
+    rig.late("a", 30);
+    for _ in 0..5 {
+        rig.now = rig.now + ms(260);
+        rig.tick();
+        assert_eq!(rig.backend("a").health, HealthState::Healthy);
+        rig.answer("a", passed());
+        assert_eq!(rig.way("pg"), "a");
+    }
+    rig.pass(ms(250));
+    assert_eq!(rig.out_for("a"), Some(OutReason::Unreachable), "in time it is no later than ever");
 }
 
 #[test]
@@ -435,6 +507,8 @@ fn whoever_is_never_let_in_has_no_part_and_says_why() {
     }
     assert!(!rig.core.has_first_verdicts(), "the accept path has said nothing yet");
     rig.fit(&["a", "b", "c"]);
+    assert!(!rig.core.has_first_verdicts(), "one of them may be let in yet");
+    rig.live(ms(5000), &[]);
     assert!(rig.core.has_first_verdicts() && rig.holds());
     assert_eq!(rig.state(), PoolState::Unknown, "nothing has failed over where nothing has ever served");
     assert!(
