@@ -30,7 +30,7 @@ use crate::config::{Document, OsSources};
 use crate::model::{AdminPlan, EventRecord, StorePlan};
 use crate::routing::{Readiness, Registry, mailbox, route_cell};
 use crate::settings::Settings;
-use crate::store::{Filter, Opened, open};
+use crate::store::{FIND_WITHIN, Filter, Opened, State, StoreHandle, Stuck, open};
 use crate::sys::{Clock, Stream};
 use crate::telemetry::Metrics;
 
@@ -38,12 +38,17 @@ const CONFIG: &str = "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pool
 
 /// A server in memory, at which nobody may change anything, over TCP.
 pub(super) fn admin() -> Admin {
+    let Opened { handle, state } = open(&StorePlan::default(), Duration::ZERO, Clock::start()).unwrap();
+    admin_of(handle, &state)
+}
+
+/// The same, of what is kept by `handle`.
+fn admin_of(handle: StoreHandle, state: &State) -> Admin {
     let clock = Clock::start();
-    let Opened { handle, state } = open(&StorePlan::default(), Duration::ZERO, clock).unwrap();
     let document = Document::parse("test.toml", CONFIG, &OsSources).unwrap();
     let (control, ..) = mailbox();
     let metrics = Arc::new(Metrics::new().unwrap());
-    let (settings, _) = Settings::begin(document, &state, control.clone(), handle.clone(), clock);
+    let (settings, _) = Settings::begin(document, state, control.clone(), handle.clone(), clock);
     Admin {
         control,
         routes: route_cell().1,
@@ -134,11 +139,18 @@ async fn a_flood_of_refusals_is_some_events_and_one_that_counts_the_rest() {
         assert_eq!((&last.detail["addresses"], &last.detail["more_addresses"]), (&json!(["tcp"]), &0.into()));
         assert_eq!(last.time.as_micros() - singly[0].time.as_micros(), 60_000_000, "at the end of the minute");
         assert!(last.pool.is_none(), "it is of all of them");
-        // The next minute begins anew.
-        pause().await;
-        sleep(Duration::from_secs(61)).await;
+        // The next minute does not begin anew for strangers, but the next hour.
+        for _ in 0..5 {
+            pause().await;
+        }
+        sleep(Duration::from_secs(600)).await;
         let events = audited(&admin).await;
-        assert_eq!((events.len(), &events[61].detail["action"]), (62, &singly[0].detail["action"]));
+        assert_eq!((events.len(), &events[61].detail["count"]), (62, &5.into()));
+        assert_eq!(events[61].time.as_micros() - singly[0].time.as_micros(), 600_000_000, "ten minutes of the hour");
+        sleep(Duration::from_secs(3000)).await;
+        pause().await;
+        let events = audited(&admin).await;
+        assert_eq!((events.len(), &events[62].detail["action"]), (63, &singly[0].detail["action"]));
     };
     LocalSet::new().run_until(flood).await;
 }
@@ -180,4 +192,21 @@ async fn a_change_that_was_kept_while_the_daemon_goes_down_is_noted_once() {
         assert_eq!(results, [("done".into(), Some("completed".to_owned()))]);
     };
     LocalSet::new().run_until(kept).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_is_answered_of_before_the_dashboard_gives_up() {
+    let (stuck, handle) = Stuck::new();
+    let admin = admin_of(handle, &State::default());
+    let _of_the_start = stuck.take();
+    let router = TowerToHyperService::new(routes::router(admin));
+    let mut request = Request::get("/api/v1/pools/gone/events?backend=b").header(HOST, "localhost");
+    request = request.extension(Peer::Tcp { remote: None, is_loopback: true });
+    let begun = Instant::now();
+    // What is not known to have been may have been; and one request is as much as waits there.
+    let status = router.call(request.body(Body::empty()).unwrap()).await.unwrap().status();
+    assert_eq!((status, begun.elapsed().is_zero()), (StatusCode::SERVICE_UNAVAILABLE, false));
+    let given_up = include_str!("dashboard/api.js").lines().find_map(|line| line.strip_prefix("const TIMEOUT = "));
+    let given_up = Duration::from_millis(given_up.unwrap().trim_end_matches(';').parse().unwrap());
+    assert!(begun.elapsed() + FIND_WITHIN < given_up, "{:?} and {FIND_WITHIN:?}", begun.elapsed());
 }
