@@ -121,7 +121,6 @@ fn make_events(socket: &Path, number: u32, rate: u32) -> Duration {
     const BATCH: u32 = 10;
     let start = Instant::now();
     let mut last = start;
-    // One connection lives for half a minute at most.
     for part in 0..number.div_ceil(1000) {
         let count = (number - part * 1000).min(1000);
         let mut stream = dial_unix(socket).expect("accepted");

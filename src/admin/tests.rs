@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,14 +19,17 @@ use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::ResolvesServerCertUsingSni;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::LocalSet;
+use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::lease::Lease;
-use super::{Access, Admin, Credentials, HANDSHAKE_TIMEOUT, Peer, Streams, routes, serve_stream};
+use super::{
+    Access, Admin, Client, Credentials, HANDSHAKE_TIMEOUT, HEAD_TIMEOUT, Peer, Streams, routes, serve_client,
+    serve_stream, take_idlest, within,
+};
 use crate::config::{Document, OsSources};
 use crate::model::{AdminPlan, EventRecord, StorePlan};
 use crate::routing::{Readiness, Registry, mailbox, route_cell};
@@ -104,6 +108,74 @@ async fn whoever_does_not_get_on_with_tls_is_cut() {
         let end = client.read(&mut [0; 64]).await;
         assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
     }
+}
+
+/// Reads an answer without a body of interest; none at the end.
+async fn status(client: &mut (impl AsyncReadExt + Unpin)) -> Option<String> {
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"}\n") {
+        let byte = client.read_u8().await.ok()?;
+        answer.push(byte);
+    }
+    Some(String::from_utf8(answer).unwrap().lines().next().unwrap().to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_goes_on_asking_is_served_and_whoever_stops_halfway_or_altogether_is_cut() {
+    let asked = async {
+        let (mut client, server) = duplex(64 << 10);
+        let (peer, lease) = (Peer::Unix { uid: Some(0) }, Lease::new(watch::channel(false).1));
+        let router = routes::router(admin());
+        let serving = spawn_local(async move { within(&lease, serve_client(router, peer, server, &lease)).await });
+        // An hour.
+        for _ in 0..720 {
+            client.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+            assert_eq!(status(&mut client).await.as_deref(), Some("HTTP/1.1 200 OK"));
+            sleep(HEAD_TIMEOUT / 2).await;
+        }
+        let late = Instant::now();
+        let head = "PATCH /api/v1/pools/p/failover-config HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n";
+        client.write_all(head.as_bytes()).await.unwrap();
+        for _ in 0..100 {
+            if client.write_all(b" ").await.is_err() {
+                break;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        serving.await.unwrap();
+        assert!(late.elapsed() < Duration::from_secs(32), "a body that drips: {:?}", late.elapsed());
+        let (mut idle, server) = duplex(64 << 10);
+        let (router, lease) = (routes::router(admin()), Lease::new(watch::channel(false).1));
+        let serving = spawn_local(async move { within(&lease, serve_client(router, peer, server, &lease)).await });
+        let rest = Instant::now();
+        idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        assert!(status(&mut idle).await.is_some());
+        assert_eq!(status(&mut idle).await, None);
+        serving.await.unwrap();
+        assert!(rest.elapsed() <= Duration::from_secs(30), "one that asks for no more: {:?}", rest.elapsed());
+    };
+    LocalSet::new().run_until(asked).await;
+}
+
+#[tokio::test]
+async fn of_too_many_clients_one_goes_that_has_asked_for_nothing_of_late() {
+    let chosen = async {
+        let client = || {
+            let served = spawn_local(std::future::pending::<()>()).abort_handle();
+            Client { served, lease: Lease::new(watch::channel(false).1), asked: 0 }
+        };
+        let mut clients: VecDeque<Client> = (0..4).map(|_| client()).collect();
+        let ids: Vec<_> = clients.iter().map(|client| client.served.id()).collect();
+        // The first has an order under way, the second one has just been answered, and the others are silent.
+        let _order = clients[0].lease.ask();
+        drop(clients[1].lease.ask());
+        let mut gone = Vec::new();
+        while let Some(client) = take_idlest(&mut clients) {
+            gone.push(ids.iter().position(|id| *id == client.served.id()).unwrap());
+        }
+        assert_eq!(gone, [2, 3, 1, 0]);
+    };
+    LocalSet::new().run_until(chosen).await;
 }
 
 /// The audit's events so far, oldest first.
