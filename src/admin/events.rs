@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::{IntoParams, ToSchema};
@@ -17,6 +17,7 @@ use crate::store::{Filter, PAGE_MAX};
 use super::Admin;
 use super::access::Identity;
 use super::answer::Json;
+use super::large::Turns;
 use super::openapi::shapes::Event;
 use super::path::PoolPath;
 use super::problem::{Problem, Refused};
@@ -93,20 +94,26 @@ impl Wanted {
 }
 
 /// `GET /events`: newest last; `next` is what `after` is to be for what follows.
-async fn all(State(admin): State<Admin>, caller: Identity, pairs: Pairs) -> Result<Response, Refused> {
-    find(&admin, &caller, Wanted::read(pairs, None)?, None).await
+async fn all(
+    State(admin): State<Admin>,
+    Extension(turns): Extension<Turns>,
+    caller: Identity,
+    pairs: Pairs,
+) -> Result<Response, Refused> {
+    find(&admin, &turns, &caller, Wanted::read(pairs, None)?, None).await
 }
 
 /// `GET /pools/{pool}/events`: the same of one pool.
 async fn of_pool(
     State(admin): State<Admin>,
+    Extension(turns): Extension<Turns>,
     caller: Identity,
     PoolPath(pool): PoolPath,
     pairs: Pairs,
 ) -> Result<Response, Refused> {
     let wanted = Wanted::read(pairs, Some("pool"))?;
     let wanted = Wanted { pool: Some(pool.to_string()), ..wanted };
-    find(&admin, &caller, wanted, Some(pool)).await
+    find(&admin, &turns, &caller, wanted, Some(pool)).await
 }
 
 /// What in `filter` is of nothing that is or was: a kind, a pool or a backend; and before that `path`, the pool that the path
@@ -190,11 +197,18 @@ pub(super) struct Events<'a> {
     partial: bool,
 }
 
-async fn find(admin: &Admin, caller: &Identity, wanted: Wanted, path: Option<PoolName>) -> Result<Response, Refused> {
+async fn find(
+    admin: &Admin,
+    turns: &Turns,
+    caller: &Identity,
+    wanted: Wanted,
+    path: Option<PoolName>,
+) -> Result<Response, Refused> {
     let filter = wanted.filter(caller);
     check(admin, caller, &filter, path).await?;
     let limit = wanted.limit.unwrap_or(LIMIT);
     let page = admin.settings.store().events(filter, wanted.after, limit).await.map_err(Problem::from)?;
+    let _turn = turns.turn().await;
     let events = page.events.iter().map(AsRef::as_ref).collect();
     Ok(Json(Events { events, next: page.next, partial: page.is_partial }).into_response())
 }

@@ -12,6 +12,7 @@ mod events;
 mod explain;
 mod host;
 mod json;
+mod large;
 mod lease;
 mod listeners;
 mod openapi;
