@@ -4,16 +4,16 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sha2::{Digest, Sha256};
 use support::net::{echo, ends, meet};
 use support::servers::Server;
-use support::{Backend, Daemon, dial, fresh_addr, wait_stalled};
+use support::{Backend, DEADLINE, Daemon, dial, fresh_addr, http, wait_stalled};
 
 const MIB: usize = 1024 * 1024;
 
@@ -102,4 +102,64 @@ fn two_thousand_sessions_are_open_at_once() {
     clients.iter_mut().for_each(|client| assert_eq!(ends(client), support::net::End::Closed));
     daemon.wait_metric("listener_connections_active", &[("listener", "orders")], 0.0);
     daemon.wait_closed("orders", "completed", SESSIONS);
+}
+
+#[test]
+fn large_answers_that_nobody_reads_cost_little_memory_and_hold_nobody_up() {
+    const BACKENDS: usize = 5000;
+    const DEAF: usize = 120;
+    let all: Vec<String> = (0..BACKENDS).map(|at| format!("\"127.1.{}.{}:9\"", at / 250, at % 250 + 1)).collect();
+    let daemon = Daemon::start(&format!(
+        "[listeners.orders]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n[pools.orders]\nbackends = [{}]\n\
+         check = {{ kind = \"none\" }}\n",
+        all.join(", ")
+    ));
+    let admin = daemon.admin();
+    let whole = daemon.admin_get("/api/v1/pools").body.len();
+    assert!(whole > MIB, "{whole} bytes");
+    let before = daemon.resident();
+    let mut deaf: Vec<_> = (0..DEAF)
+        .map(|_| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+            socket.set_recv_buffer_size(4096).expect("SO_RCVBUF");
+            socket.connect(&admin.into()).expect("accepted");
+            let mut stream = std::net::TcpStream::from(socket);
+            stream.set_read_timeout(Some(Duration::from_millis(1))).expect("SO_RCVTIMEO");
+            stream.write_all(b"GET /api/v1/pools HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sent");
+            stream
+        })
+        .collect();
+    // Until each has the beginning of its answer, or was cut.
+    let mut waits: Vec<Duration> = Vec::new();
+    let (start, mut grown, mut held) = (Instant::now(), 0, Vec::new());
+    while !deaf.is_empty() {
+        assert!(start.elapsed() < DEADLINE, "{} of {DEAF} have no answer", deaf.len());
+        for path in ["/healthz", "/readyz"] {
+            let asked = Instant::now();
+            assert_eq!(daemon.admin_get(path).status, 200);
+            waits.push(asked.elapsed());
+        }
+        let asked = Instant::now();
+        let order = http::request(admin, "POST", "/api/v1/pools/orders/evaluate").expect("answered");
+        assert_eq!(order.status, 200, "{}", order.body);
+        waits.push(asked.elapsed());
+        grown = grown.max(daemon.resident().saturating_sub(before));
+        let waiting = |stream: &std::net::TcpStream| {
+            stream
+                .peek(&mut [0])
+                .is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+        };
+        let answered: Vec<_> = deaf.extract_if(.., |stream| !waiting(stream)).collect();
+        held.extend(answered);
+    }
+    grown = grown.max(daemon.resident().saturating_sub(before));
+    waits.sort();
+    let longest = waits.last().expect("some");
+    println!(
+        "{DEAF} answers of {whole} bytes that nobody reads: {} KiB more, others wait {longest:?} at most",
+        grown >> 10
+    );
+    assert!(grown < 128 * MIB as u64, "{} KiB more", grown >> 10);
+    assert!(*longest < Duration::from_secs(5), "{longest:?}");
+    assert_eq!(daemon.admin_get("/api/v1/pools").body.len() / MIB, whole / MIB, "who reads gets all");
 }

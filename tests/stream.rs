@@ -121,7 +121,6 @@ fn make_events(socket: &Path, number: u32, rate: u32) -> Duration {
     const BATCH: u32 = 10;
     let start = Instant::now();
     let mut last = start;
-    // One connection lives for half a minute at most.
     for part in 0..number.div_ceil(1000) {
         let count = (number - part * 1000).min(1000);
         let mut stream = dial_unix(socket).expect("accepted");
@@ -299,12 +298,42 @@ fn a_number_of_another_history_is_the_beginning_of_this_one() {
     let a = backend();
     let site = Site::start("", &[&a]);
     let mut subscriber = Subscriber::follow(site.daemon.admin(), "", "Last-Event-ID: 123456789\r\n");
+    let gap = subscriber.must_tell();
+    assert_eq!((gap.kind.as_str(), gap.id), ("gap", 0), "what followed it there is not kept");
     let first = site.daemon.admin_get("/api/v1/events?after=0&limit=1").json();
     assert_eq!(Some(subscriber.must_tell().id), first["events"][0]["id"].as_u64());
     for bad in ["Last-Event-ID: x\r\n", "Last-Event-ID: -1\r\n"] {
         let head = format!("GET /api/v1/events/stream HTTP/1.1\r\nHost: localhost\r\n{bad}");
         let answer = http::exchange_head(dial(site.daemon.admin()).unwrap(), &head).unwrap();
         assert_eq!((answer.status, &answer.json()["code"]), (400, &Value::from("bad_query")), "{bad}");
+    }
+}
+
+#[test]
+fn whoever_pages_on_through_a_restart_without_a_state_dir_misses_nothing_of_what_happens_then() {
+    let (a, admin) = (backend(), fresh_addr());
+    let config = format!(
+        "[daemon]\nworkers = 1\n[admin]\nbind = \"{admin}\"\n[listeners.orders]\nbind = \"127.0.0.1:0\"\n\
+         pool = \"orders\"\n{}",
+        a.toml("orders", 1)
+    );
+    let page = |after: u64| http::get(admin, &format!("/api/v1/events?after={after}")).expect("answered").json();
+    let ids = |page: &Value| {
+        let events = page["events"].as_array().expect("events").iter();
+        events.map(|event| event["id"].as_u64().expect("a number")).collect::<Vec<_>>()
+    };
+    let mut daemon = Daemon::start(&config);
+    let old = page(0)["next"].as_u64().expect("a number");
+    daemon.kill();
+    let _daemon = Daemon::start(&config);
+    wait_until("it has begun", DEADLINE, || !ids(&page(0)).is_empty());
+    for after in [old, old + 1_000_000_000_000, 1_000_000, u64::MAX] {
+        let (all, paged) = (page(0), page(after));
+        assert!(ids(&paged).starts_with(&ids(&all)), "after {after}: {paged}");
+        assert_eq!(paged["next"].as_u64(), ids(&paged).last().copied(), "after {after}: {paged}");
+        let mut subscriber = Subscriber::follow(admin, "", &format!("Last-Event-ID: {after}\r\n"));
+        assert_eq!(subscriber.must_tell().kind, "gap");
+        assert_eq!(subscriber.ids_to(*ids(&all).last().unwrap()), ids(&all), "after {after}");
     }
 }
 
@@ -497,6 +526,39 @@ fn the_command_follows_through_a_restart_of_the_daemon_and_ends_when_it_is_told(
     assert_eq!(ids, kept, "each one once, and in order");
     kill_process(Pid::from_child(&following.process.0), Signal::INT).expect("it runs");
     assert_eq!(following.process.wait().code(), Some(0), "{:?}", following.complaints);
+}
+
+#[test]
+fn the_command_ends_with_its_terminal() {
+    let a = backend();
+    let site = Site::start("", &[&a]);
+    let mut following = Following::start(site.daemon.admin(), &["--kind", "admin.action"]);
+    site.daemon.wait_metric("event_subscribers", &[], 1.0);
+    kill_process(Pid::from_child(&following.process.0), Signal::HUP).expect("it runs");
+    let ended = wait_for("its end", DEADLINE, || following.process.0.try_wait().expect("wait"));
+    assert_eq!(ended.code(), Some(0), "{:?}", following.complaints);
+    site.daemon.wait_metric("event_subscribers", &[], 0.0);
+}
+
+#[test]
+fn what_strangers_ask_for_in_vain_makes_nothing_that_was() {
+    let a = backend();
+    let site = Site::start("", &[&a]);
+    let admin = site.daemon.admin();
+    let begin = newest(&site);
+    let post = "POST /api/v1/pools/invented/backends/ghost/drain HTTP/1.1\r\nHost: localhost\r\n";
+    assert_eq!(http::exchange_head(dial(admin).unwrap(), post).unwrap().status, 403);
+    wait_until("the refusal is in the audit trail", DEADLINE, || newest(&site) > begin);
+    let audit = site.daemon.admin_get("/api/v1/events?kind=admin.action&limit=1").json();
+    assert_eq!(audit["events"][0]["pool"], "invented", "where it stays: {audit}");
+    for (path, status) in [
+        ("/pools/invented/events", 404),
+        ("/events?pool=invented", 400),
+        ("/events?backend=ghost", 400),
+        ("/events/stream?pool=invented", 400),
+    ] {
+        assert_eq!(site.daemon.admin_get(&format!("/api/v1{path}")).status, status, "{path}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! JSON as it is answered: whoever reads it on a terminal has the prompt on a line of its own.
 
+use axum::body::Bytes;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -27,11 +28,21 @@ impl<T: Serialize> IntoResponse for Json<T> {
 
 /// The JSON `text` as an answer.
 pub(super) fn written(text: String) -> Response {
-    of_type(JSON, text)
+    whole(ended(text))
 }
 
 /// The JSON `text` as an answer of the type `kind`, with a newline at its end.
-pub(super) fn of_type(kind: &'static str, mut text: String) -> Response {
+pub(super) fn of_type(kind: &'static str, text: String) -> Response {
+    ([(CONTENT_TYPE, kind)], ended(text)).into_response()
+}
+
+/// The JSON `text` with a newline at its end.
+pub(super) fn ended(mut text: String) -> Bytes {
     text.push('\n');
-    ([(CONTENT_TYPE, kind)], text).into_response()
+    text.into()
+}
+
+/// What was [`ended`], as an answer.
+pub(super) fn whole(text: Bytes) -> Response {
+    ([(CONTENT_TYPE, JSON)], text).into_response()
 }

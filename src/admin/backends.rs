@@ -21,7 +21,7 @@ use super::body::{READ_MAX, bounded, not_json};
 use super::json::BackendView;
 use super::path::{BackendPath, PoolPath};
 use super::problem::{Problem, Refused};
-use super::tag;
+use super::tag::Tagged;
 
 pub(super) fn routes() -> Router<Admin> {
     Router::new()
@@ -79,10 +79,7 @@ async fn remove(
 /// `GET /pools/{pool}/failover-config`.
 async fn config(State(admin): State<Admin>, PoolPath(pool): PoolPath, asked: HeaderMap) -> Response {
     match admin.settings.failover_config(pool).await {
-        Some(config) => {
-            let json = config.to_string();
-            tag::answer(&asked, admin.routes.load().table.generation, &json, json.clone())
-        }
+        Some(config) => Tagged::new(admin.routes.load().table.generation, config.to_string()).answer(&asked),
         None => Problem::PoolNotFound.into_response(),
     }
 }

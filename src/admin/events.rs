@@ -1,10 +1,13 @@
 //! The history, a page at a time.
 
-use axum::Router;
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use serde::Serialize;
+use tokio::time::timeout;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::failover::Refusal;
@@ -14,6 +17,7 @@ use crate::store::{Filter, PAGE_MAX};
 use super::Admin;
 use super::access::Identity;
 use super::answer::Json;
+use super::large::Turns;
 use super::openapi::shapes::Event;
 use super::path::PoolPath;
 use super::problem::{Problem, Refused};
@@ -21,6 +25,10 @@ use super::query::{Asked, Pairs};
 
 /// Events in one answer, unless the caller says otherwise.
 const LIMIT: usize = 100;
+
+/// For so long it is searched whether what is named ever was. Whatever is not known by then may have been: a disk that hangs is
+/// answered of by what is looked for itself, which takes longer.
+const NAMES_WITHIN: Duration = Duration::from_secs(2);
 
 pub(super) fn routes() -> Router<Admin> {
     Router::new().route("/api/v1/events", get(all)).route("/api/v1/pools/{pool}/events", get(of_pool))
@@ -80,37 +88,58 @@ impl Wanted {
             kinds: self.kind.iter().flat_map(|kinds| kinds.split(',')).map(str::to_owned).collect(),
             since: self.since,
             until: self.until,
+            is_done: false,
         }
     }
 }
 
 /// `GET /events`: newest last; `next` is what `after` is to be for what follows.
-async fn all(State(admin): State<Admin>, caller: Identity, pairs: Pairs) -> Result<Response, Refused> {
-    find(&admin, &caller, Wanted::read(pairs, None)?).await
+async fn all(
+    State(admin): State<Admin>,
+    Extension(turns): Extension<Turns>,
+    caller: Identity,
+    pairs: Pairs,
+) -> Result<Response, Refused> {
+    find(&admin, &turns, &caller, Wanted::read(pairs, None)?, None).await
 }
 
 /// `GET /pools/{pool}/events`: the same of one pool.
 async fn of_pool(
     State(admin): State<Admin>,
+    Extension(turns): Extension<Turns>,
     caller: Identity,
     PoolPath(pool): PoolPath,
     pairs: Pairs,
 ) -> Result<Response, Refused> {
     let wanted = Wanted::read(pairs, Some("pool"))?;
-    // History outlives pools, so that one that is gone can be asked for.
-    if !is_or_was(&admin, &pool).await {
-        return Err(Refusal::PoolNotFound(pool).into());
-    }
-    find(&admin, &caller, Wanted { pool: Some(pool.to_string()), ..wanted }).await
+    let wanted = Wanted { pool: Some(pool.to_string()), ..wanted };
+    find(&admin, &turns, &caller, wanted, Some(pool)).await
 }
 
-/// What in `filter` is of nothing that is or was: a kind, a pool or a backend. A pool that the caller does not see is as one of
-/// which nothing is known to have happened.
+/// What in `filter` is of nothing that is or was: a kind, a pool or a backend; and before that `path`, the pool that the path
+/// names. Takes no longer than [`NAMES_WITHIN`].
 ///
 /// # Errors
 ///
 /// Says so, and what was probably meant.
-pub(super) async fn check(admin: &Admin, caller: &Identity, filter: &Filter) -> Result<(), Refused> {
+pub(super) async fn check(
+    admin: &Admin,
+    caller: &Identity,
+    filter: &Filter,
+    path: Option<PoolName>,
+) -> Result<(), Refused> {
+    let checked = async {
+        // History outlives pools, so that one that is gone can be asked for.
+        match path {
+            Some(pool) if !is_or_was(admin, &pool).await => Err(Refusal::PoolNotFound(pool).into()),
+            Some(_) | None => check_names(admin, caller, filter).await,
+        }
+    };
+    timeout(NAMES_WITHIN, checked).await.unwrap_or(Ok(()))
+}
+
+/// The names in `filter`. A pool that the caller does not see is as one of which nothing is known to have happened.
+async fn check_names(admin: &Admin, caller: &Identity, filter: &Filter) -> Result<(), Refused> {
     let bad = |detail: String| Err(Refused::because(Problem::BadEventQuery, detail));
     for kind in &filter.kinds {
         if !EVENT_KINDS.iter().any(|known| is_of_kind(known, kind)) {
@@ -151,9 +180,9 @@ async fn is_or_was(admin: &Admin, pool: &PoolName) -> bool {
         || has_happened(admin, Filter { pool: Some(pool.clone()), ..Filter::default() }).await
 }
 
-/// Whether the history has anything of `filter`, or cannot say.
+/// Whether the history has anything of `filter` that was more than asked for in vain, or cannot say.
 async fn has_happened(admin: &Admin, filter: Filter) -> bool {
-    let page = admin.settings.store().events(filter, None, 1).await;
+    let page = admin.settings.store().events(Filter { is_done: true, ..filter }, None, 1).await;
     page.map_or(true, |page| page.is_partial || !page.events.is_empty())
 }
 
@@ -168,11 +197,18 @@ pub(super) struct Events<'a> {
     partial: bool,
 }
 
-async fn find(admin: &Admin, caller: &Identity, wanted: Wanted) -> Result<Response, Refused> {
+async fn find(
+    admin: &Admin,
+    turns: &Turns,
+    caller: &Identity,
+    wanted: Wanted,
+    path: Option<PoolName>,
+) -> Result<Response, Refused> {
     let filter = wanted.filter(caller);
-    check(admin, caller, &filter).await?;
+    check(admin, caller, &filter, path).await?;
     let limit = wanted.limit.unwrap_or(LIMIT);
     let page = admin.settings.store().events(filter, wanted.after, limit).await.map_err(Problem::from)?;
+    let _turn = turns.turn().await;
     let events = page.events.iter().map(AsRef::as_ref).collect();
     Ok(Json(Events { events, next: page.next, partial: page.is_partial }).into_response())
 }

@@ -1,10 +1,10 @@
 //! Questions about a pool's choice, which change nothing: why it is so, and whether it should be another.
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -17,9 +17,10 @@ use super::Admin;
 use super::answer::Json;
 use super::body::{Body, Fields, READ_MAX};
 use super::json::BackendView;
+use super::large::Turns;
 use super::path::PoolPath;
 use super::problem::{Problem, Refused};
-use super::tag;
+use super::tag::Tagged;
 
 pub(super) fn routes() -> Router<Admin> {
     Router::new()
@@ -121,9 +122,15 @@ fn pushed(backends: &[BackendStatus], clock: &Clock) -> Value {
 }
 
 /// `GET /pools/{pool}/explain`.
-async fn explain(State(admin): State<Admin>, PoolPath(pool): PoolPath, asked: HeaderMap) -> Result<Response, Refused> {
+async fn explain(
+    State(admin): State<Admin>,
+    Extension(turns): Extension<Turns>,
+    PoolPath(pool): PoolPath,
+    asked: HeaderMap,
+) -> Result<Response, Refused> {
     let known = admin.control.explain(pool.clone()).await.ok_or(Problem::Internal)?;
     let known = known.ok_or(Refusal::PoolNotFound(pool))?;
+    let _turn = turns.turn().await;
     let (published, clock) = (admin.routes.load(), &admin.clock);
     let evidence: Vec<BackendView> =
         known.evidence.iter().map(|backend| BackendView::new(backend, &published.live, clock)).collect();
@@ -147,7 +154,7 @@ async fn explain(State(admin): State<Admin>, PoolPath(pool): PoolPath, asked: He
     // The time of the answer makes it no other one.
     let telling = json!(answer).to_string();
     answer.time = stamp(known.at);
-    Ok(tag::answer(&asked, published.table.generation, &telling, json!(answer).to_string()))
+    Ok(Tagged::by(published.table.generation, &telling, json!(answer).to_string()).answer(&asked))
 }
 
 /// `POST /pools/{pool}/evaluate`.

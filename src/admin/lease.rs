@@ -1,8 +1,10 @@
-//! What a connection of the admin server may: most have half a minute, for whatever they ask. One that has become a
-//! stream of events may stay as long as it reads, is not counted with the others, and has a place of its own.
+//! What a connection of the admin server may: each request has half a minute, and one that asks for nothing ends. One that has
+//! become a stream of events may stay as long as it reads, is not counted with the others, and has a place of its own.
 
+use std::future::pending;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -13,8 +15,8 @@ use tokio::time::{Sleep, sleep};
 
 use super::stream::Place;
 
-/// A client that has not been served within this time, from accept to the end of the answer, is cut; a subscriber, from
-/// the end of its stream.
+/// A client that has not been served within this time, from its request's head to the end of the answer, is cut; one that has
+/// not asked, from accept, and a subscriber, from the end of its stream.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client that has taken nothing of what is written to it for so long is cut.
@@ -23,12 +25,14 @@ const STUCK_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Use {
-    /// One request, or some.
-    Requests,
+    /// Requests, of which so many have begun.
+    Requests(u64),
     /// A stream of events.
     Stream,
     /// What is left to be sent of one that has ended.
     Ended,
+    /// Nothing any more: what it does not read is needed for others.
+    Cut,
 }
 
 /// A connection's lease. Its clones are the same one.
@@ -40,6 +44,8 @@ pub(super) struct Lease {
 #[derive(Debug)]
 struct Inner {
     used_for: watch::Sender<Use>,
+    /// Whether a request waits for its answer to be made.
+    is_busy: AtomicBool,
     /// Until the connection has ended: one whose stream has ended may still have much to send to somebody who reads slowly.
     place: Mutex<Option<Place>>,
     /// Turns true, or its sender goes, when the server ends.
@@ -49,7 +55,34 @@ struct Inner {
 impl Lease {
     /// That of a new connection to a server that `stop` ends.
     pub(super) fn new(stop: watch::Receiver<bool>) -> Self {
-        Self { inner: Arc::new(Inner { used_for: watch::Sender::new(Use::Requests), place: Mutex::new(None), stop }) }
+        let (used_for, is_busy) = (watch::Sender::new(Use::Requests(0)), AtomicBool::new(false));
+        Self { inner: Arc::new(Inner { used_for, is_busy, place: Mutex::new(None), stop }) }
+    }
+
+    /// Another request has begun, with time of its own. Its answer is being made until what is returned is dropped.
+    pub(super) fn ask(&self) -> Asking {
+        self.inner.is_busy.store(true, Ordering::Relaxed);
+        self.inner.used_for.send_if_modified(|used| match used {
+            Use::Requests(count) => {
+                *count += 1;
+                true
+            }
+            Use::Stream | Use::Ended | Use::Cut => false,
+        });
+        Asking { lease: self.clone() }
+    }
+
+    /// How many requests have begun; none while the answer to one is being made.
+    pub(super) fn at_rest(&self) -> Option<u64> {
+        match *self.inner.used_for.borrow() {
+            Use::Requests(count) if !self.inner.is_busy.load(Ordering::Relaxed) => Some(count),
+            Use::Requests(_) | Use::Stream | Use::Ended | Use::Cut => None,
+        }
+    }
+
+    /// It is to end at once.
+    pub(super) fn cut(&self) {
+        self.inner.used_for.send_replace(Use::Cut);
     }
 
     /// From now on it is a stream's, until what is returned is dropped.
@@ -61,16 +94,29 @@ impl Lease {
 
     /// Whether it is or was a stream's: those have places of their own.
     pub(super) fn is_stream(&self) -> bool {
-        *self.inner.used_for.borrow() != Use::Requests
+        matches!(*self.inner.used_for.borrow(), Use::Stream | Use::Ended)
     }
 
-    /// Resolves when the connection has been there for too long.
+    /// Resolves when the connection has been there for too long for what it is used for.
     pub(super) async fn overdue(&self) {
-        sleep(CLIENT_TIMEOUT).await;
-        if self.is_stream() {
-            let mut used_for = self.inner.used_for.subscribe();
-            let _never_gone = used_for.wait_for(|used| *used == Use::Ended).await;
-            sleep(CLIENT_TIMEOUT).await;
+        let mut used_for = self.inner.used_for.subscribe();
+        loop {
+            let used = *used_for.borrow_and_update();
+            // Cancel-safety: what it is used for is there until it is looked at, and what is left of the time goes with the loop.
+            tokio::select! {
+                biased;
+                _never_gone = used_for.changed() => {}
+                () = self.lasts(used) => return,
+            }
+        }
+    }
+
+    /// As long as a connection may be used for `used`.
+    async fn lasts(&self, used: Use) {
+        match used {
+            Use::Requests(_) | Use::Ended => sleep(CLIENT_TIMEOUT).await,
+            Use::Stream => pending().await,
+            Use::Cut => {}
         }
     }
 
@@ -82,6 +128,18 @@ impl Lease {
         if let Some(place) = self.place().as_ref().filter(|_| *self.inner.used_for.borrow() == Use::Stream) {
             place.count_dropped();
         }
+    }
+}
+
+/// A request whose answer is being made.
+#[derive(Debug)]
+pub(super) struct Asking {
+    lease: Lease,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.lease.inner.is_busy.store(false, Ordering::Relaxed);
     }
 }
 
@@ -255,6 +313,25 @@ mod tests {
         timed.keep_less();
         timed.keep_less();
         assert_eq!(told.load(Ordering::Relaxed), 1, "once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_request_has_half_a_minute_of_its_own() {
+        let lease = Lease::new(watch::channel(false).1);
+        let (start, gap) = (Instant::now(), CLIENT_TIMEOUT - Duration::from_secs(1));
+        let asking = async {
+            for _ in 0..10 {
+                sleep(gap).await;
+                let asking = lease.ask();
+                assert_eq!(lease.at_rest(), None);
+                drop(asking);
+            }
+        };
+        tokio::join!(lease.overdue(), asking);
+        assert_eq!((start.elapsed(), lease.at_rest()), (gap * 10 + CLIENT_TIMEOUT, Some(10)));
+        let start = Instant::now();
+        tokio::join!(lease.overdue(), async { lease.cut() });
+        assert_eq!(start.elapsed(), Duration::ZERO, "one that has to go goes");
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,6 +12,7 @@ mod events;
 mod explain;
 mod host;
 mod json;
+mod large;
 mod lease;
 mod listeners;
 mod openapi;
@@ -57,7 +58,7 @@ use access::{Ends, Peer};
 use lease::{Lease, Timed};
 pub use stream::Streams;
 
-/// Admin clients served at once. One more, and the one that came first has to go: whoever only holds
+/// Admin clients served at once. One more, and one has to go that has asked for nothing of late: whoever only holds
 /// connections open must not keep a health check from being answered. Streams of events have places of their own.
 const CLIENTS_MAX: usize = 128;
 
@@ -107,7 +108,7 @@ pub struct Admin {
 pub async fn serve(admin: Admin, listener: Listener, mut stop: watch::Receiver<bool>) {
     let access = admin.access.clone();
     let router = routes::router(admin);
-    let mut clients: VecDeque<(AbortHandle, Lease)> = VecDeque::new();
+    let mut clients: VecDeque<Client> = VecDeque::new();
     loop {
         // Cancel-safety: accept leaves a client in the queue or returns it; the watch keeps its value.
         let accepted = tokio::select! {
@@ -117,15 +118,15 @@ pub async fn serve(admin: Admin, listener: Listener, mut stop: watch::Receiver<b
         };
         match accepted {
             Ok((stream, _)) => {
-                clients.retain(|(client, lease)| !client.is_finished() && !lease.is_stream());
+                clients.retain(|client| !client.served.is_finished() && !client.lease.is_stream());
                 if clients.len() >= CLIENTS_MAX
-                    && let Some((oldest, _)) = clients.pop_front()
+                    && let Some(client) = take_idlest(&mut clients)
                 {
-                    oldest.abort();
+                    client.served.abort();
                 }
                 let lease = Lease::new(stop.clone());
                 let served = spawn_local(serve_stream(router.clone(), stream, access.tls(), lease.clone()));
-                clients.push_back((served.abort_handle(), lease));
+                clients.push_back(Client { served: served.abort_handle(), lease, asked: 0 });
             }
             Err(error) => {
                 tracing::debug!(%error, "an admin client was not accepted");
@@ -135,22 +136,50 @@ pub async fn serve(admin: Admin, listener: Listener, mut stop: watch::Receiver<b
     }
 }
 
+/// Somebody who is served.
+struct Client {
+    served: AbortHandle,
+    lease: Lease,
+    /// How many requests it had begun when it was last looked at.
+    asked: u64,
+}
+
+/// Takes the first that waits for no answer and has asked for nothing since it was last looked at, or else the first of all:
+/// whoever has an order under way is told what came of it, if anybody is.
+fn take_idlest(clients: &mut VecDeque<Client>) -> Option<Client> {
+    for _ in 0..clients.len() {
+        let mut client = clients.pop_front()?;
+        match client.lease.at_rest() {
+            Some(asked) if asked == client.asked => return Some(client),
+            Some(asked) => client.asked = asked,
+            None => {}
+        }
+        clients.push_back(client);
+    }
+    clients.pop_front()
+}
+
 async fn serve_stream(router: axum::Router, stream: Stream, tls: Option<Arc<ServerConfig>>, lease: Lease) {
     let peer = Peer::of(&stream);
     let router = router.layer(Extension(lease.clone())).layer(Extension(Ends::of(&stream)));
     let served = async {
         match (stream, tls) {
-            (Stream::Tcp(stream), None) => serve_client(router, peer, timed(stream, &lease)).await,
+            (Stream::Tcp(stream), None) => serve_client(router, peer, timed(stream, &lease), &lease).await,
             (Stream::Tcp(stream), Some(tls)) => match timeout(HANDSHAKE_TIMEOUT, secured(stream, tls, &lease)).await {
-                Ok(Ok(Secured::Tls(stream))) => serve_client(router, peer, stream).await,
-                Ok(Ok(Secured::Clear(stream))) => serve_client(routes::in_clear(), peer, stream).await,
+                Ok(Ok(Secured::Tls(stream))) => serve_client(router, peer, stream, &lease).await,
+                Ok(Ok(Secured::Clear(stream))) => serve_client(routes::in_clear(), peer, stream, &lease).await,
                 Ok(Err(error)) => tracing::debug!(%error, "an admin client agreed on no TLS"),
                 Err(_) => tracing::debug!("an admin client took too long to agree on TLS"),
             },
             // The kernel keeps little for a Unix socket as it is.
-            (Stream::Unix(stream), _) => serve_client(router, peer, Timed::new(stream, lease.clone())).await,
+            (Stream::Unix(stream), _) => serve_client(router, peer, Timed::new(stream, lease.clone()), &lease).await,
         }
     };
+    within(&lease, served).await;
+}
+
+/// Serves for as long as `lease` allows.
+async fn within(lease: &Lease, served: impl Future<Output = ()>) {
     // Cancel-safety: whichever comes first is the end of the connection.
     tokio::select! {
         () = served => {}
@@ -184,14 +213,19 @@ fn timed(stream: TcpStream, lease: &Lease) -> Timed<TcpStream> {
     })
 }
 
-async fn serve_client<S>(router: axum::Router, peer: Peer, stream: S)
+async fn serve_client<S>(router: axum::Router, peer: Peer, stream: S, lease: &Lease)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
-        router.call(request)
+        let (asking, answer) = (lease.ask(), router.call(request));
+        async move {
+            let answer = answer.await;
+            drop(asking);
+            answer
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -2,9 +2,9 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS};
@@ -12,7 +12,9 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
+use axum::{Extension, Router};
 use hyper::body::Frame;
+use serde::Serialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -24,9 +26,11 @@ use super::Admin;
 use super::access::Identity;
 use super::answer::Json;
 use super::json::PoolView;
+use super::large::{Turns, Unread, bounded};
 use super::path::PoolPath;
 use super::problem::{self, Problem};
-use super::{access, backends, dashboard, events, explain, listeners, openapi, orders, pick, sessions, stream, tag};
+use super::tag::Tagged;
+use super::{access, backends, dashboard, events, explain, listeners, openapi, orders, pick, sessions, stream};
 
 /// The version of Prometheus' text format that is written.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -55,8 +59,10 @@ pub(super) fn router(admin: Admin) -> Router {
         .merge(openapi::routes())
         .layer(from_fn_with_state(admin.clone(), access::guard))
         .with_state(admin)
+        .layer(Extension(Turns::default()))
         .layer(from_fn(problem::only))
         .layer(map_response(guarded))
+        .layer(from_fn_with_state(Unread::default(), bounded))
 }
 
 /// Has every answer say that it is what its type says, and that nobody in between is to keep it: what is shown depends on
@@ -128,23 +134,53 @@ impl HttpBody for Pieces {
     }
 }
 
-async fn pools(State(admin): State<Admin>, caller: Identity, asked: HeaderMap) -> Response {
-    let Some(pools) = admin.control.pools().await else { return Problem::Internal.into_response() };
-    let published = admin.routes.load();
-    let seen = pools.iter().filter(|pool| caller.sees(Some(&pool.name)));
-    let views: Vec<PoolView> = seen.map(|pool| PoolView::new(pool, &published.live, &admin.clock)).collect();
-    let json = json!({ "pools": views }).to_string();
-    tag::answer(&asked, published.table.generation, &json, json.clone())
+/// All pools that a caller sees.
+#[derive(Serialize)]
+struct Pools {
+    pools: Vec<PoolView>,
 }
 
-async fn pool(State(admin): State<Admin>, PoolPath(name): PoolPath, asked: HeaderMap) -> Response {
-    match admin.control.pool(name).await {
+async fn pools(
+    State(admin): State<Admin>,
+    Extension(turns): Extension<Turns>,
+    caller: Identity,
+    asked: HeaderMap,
+) -> Response {
+    let found = async {
+        let pools = admin.control.pools().await?;
+        let (published, clock, caller) = (Arc::clone(&admin.routes.load()), admin.clock, caller.clone());
+        Some(move || {
+            let seen = pools.iter().filter(|pool| caller.sees(Some(&pool.name)));
+            let pools = seen.map(|pool| PoolView::new(pool, &published.live, &clock)).collect();
+            Some(Tagged::new(published.table.generation, serde_json::to_string(&Pools { pools }).ok()?))
+        })
+    };
+    match turns.once(format!("pools of {:?}", caller.pools), found).await {
+        Some(pools) => pools.answer(&asked),
         None => Problem::Internal.into_response(),
-        Some(None) => Problem::PoolNotFound.into_response(),
-        Some(Some(pool)) => {
-            let published = admin.routes.load();
-            let json = json!(PoolView::new(&pool, &published.live, &admin.clock)).to_string();
-            tag::answer(&asked, published.table.generation, &json, json.clone())
-        }
+    }
+}
+
+async fn pool(
+    State(admin): State<Admin>,
+    Extension(turns): Extension<Turns>,
+    PoolPath(name): PoolPath,
+    asked: HeaderMap,
+) -> Response {
+    let mut problem = Problem::Internal;
+    let found = async {
+        let Some(pool) = admin.control.pool(name.clone()).await? else {
+            problem = Problem::PoolNotFound;
+            return None;
+        };
+        let (published, clock) = (Arc::clone(&admin.routes.load()), admin.clock);
+        Some(move || {
+            let view = PoolView::new(&pool, &published.live, &clock);
+            Some(Tagged::new(published.table.generation, serde_json::to_string(&view).ok()?))
+        })
+    };
+    match turns.once(format!("pool {name}"), found).await {
+        Some(pool) => pool.answer(&asked),
+        None => problem.into_response(),
     }
 }

@@ -1,5 +1,6 @@
 //! The table of sessions, and closing one.
 
+use axum::Extension;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -16,6 +17,7 @@ use super::Admin;
 use super::access::Identity;
 use super::answer::Json;
 use super::audit::{self, Action};
+use super::large::Turns;
 use super::problem::{Problem, Refused};
 use super::query::{Asked, Pairs};
 
@@ -91,8 +93,14 @@ impl SessionView {
 }
 
 /// `GET /sessions`: by number, a page at a time; `next` is what `after` is to be for the next page, or null.
-pub(super) async fn list(State(admin): State<Admin>, caller: Identity, pairs: Pairs) -> Result<Response, Refused> {
+pub(super) async fn list(
+    State(admin): State<Admin>,
+    Extension(turns): Extension<Turns>,
+    caller: Identity,
+    pairs: Pairs,
+) -> Result<Response, Refused> {
     let filter = Filter::read(pairs)?;
+    let _turn = turns.turn().await;
     let limit = filter.limit.unwrap_or(LIMIT);
     let is = |wanted: &Option<String>, name: &str| wanted.as_ref().is_none_or(|wanted| wanted == name);
     let sessions = admin.registry.sessions(SessionId(filter.after.unwrap_or(0)), limit, |facts| {

@@ -1,5 +1,6 @@
 //! Entity tags, by which what a caller knows already is not sent again.
 
+use axum::body::Bytes;
 use axum::http::header::{ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -22,12 +23,33 @@ pub(super) fn is_known(asked: &HeaderMap, tag: &str) -> bool {
     asked.get_all(IF_NONE_MATCH).iter().any(|known| known.to_str().is_ok_and(is))
 }
 
-/// `json` as it was under the table `generation`, unless the caller has it. Answers are the same if what is `telling` of
-/// them is.
-pub(super) fn answer(asked: &HeaderMap, generation: Generation, telling: &str, json: String) -> Response {
-    let tag = format!("W/\"g{}-{:016x}\"", generation.0, hash(telling.as_bytes()));
-    if is_known(asked, &tag) {
-        return (StatusCode::NOT_MODIFIED, [(ETAG, tag)]).into_response();
+/// An answer and its tag. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Tagged {
+    tag: String,
+    text: Bytes,
+}
+
+impl Tagged {
+    /// `json` as it was under the table `generation`.
+    pub(super) fn new(generation: Generation, json: String) -> Self {
+        Self { tag: tag(generation, &json), text: answer::ended(json) }
     }
-    ([(ETAG, tag)], answer::written(json)).into_response()
+
+    /// The same, which is no other answer as long as what is `telling` of it is no other.
+    pub(super) fn by(generation: Generation, telling: &str, json: String) -> Self {
+        Self { tag: tag(generation, telling), text: answer::ended(json) }
+    }
+
+    /// What a caller gets that has `asked` for it: nothing, if it has it.
+    pub(super) fn answer(self, asked: &HeaderMap) -> Response {
+        if is_known(asked, &self.tag) {
+            return (StatusCode::NOT_MODIFIED, [(ETAG, self.tag)]).into_response();
+        }
+        ([(ETAG, self.tag)], answer::whole(self.text)).into_response()
+    }
+}
+
+fn tag(generation: Generation, telling: &str) -> String {
+    format!("W/\"g{}-{:016x}\"", generation.0, hash(telling.as_bytes()))
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,19 +19,22 @@ use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::ResolvesServerCertUsingSni;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::LocalSet;
+use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::lease::Lease;
-use super::{Access, Admin, Credentials, HANDSHAKE_TIMEOUT, Peer, Streams, routes, serve_stream};
+use super::{
+    Access, Admin, Client, Credentials, HANDSHAKE_TIMEOUT, HEAD_TIMEOUT, Peer, Streams, routes, serve_client,
+    serve_stream, take_idlest, within,
+};
 use crate::config::{Document, OsSources};
 use crate::model::{AdminPlan, EventRecord, StorePlan};
 use crate::routing::{Readiness, Registry, mailbox, route_cell};
 use crate::settings::Settings;
-use crate::store::{Filter, Opened, open};
+use crate::store::{FIND_WITHIN, Filter, Opened, State, StoreHandle, Stuck, open};
 use crate::sys::{Clock, Stream};
 use crate::telemetry::Metrics;
 
@@ -38,12 +42,17 @@ const CONFIG: &str = "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pool
 
 /// A server in memory, at which nobody may change anything, over TCP.
 pub(super) fn admin() -> Admin {
+    let Opened { handle, state } = open(&StorePlan::default(), Duration::ZERO, Clock::start()).unwrap();
+    admin_of(handle, &state)
+}
+
+/// The same, of what is kept by `handle`.
+fn admin_of(handle: StoreHandle, state: &State) -> Admin {
     let clock = Clock::start();
-    let Opened { handle, state } = open(&StorePlan::default(), Duration::ZERO, clock).unwrap();
     let document = Document::parse("test.toml", CONFIG, &OsSources).unwrap();
     let (control, ..) = mailbox();
     let metrics = Arc::new(Metrics::new().unwrap());
-    let (settings, _) = Settings::begin(document, &state, control.clone(), handle.clone(), clock);
+    let (settings, _) = Settings::begin(document, state, control.clone(), handle.clone(), clock);
     Admin {
         control,
         routes: route_cell().1,
@@ -101,6 +110,74 @@ async fn whoever_does_not_get_on_with_tls_is_cut() {
     }
 }
 
+/// Reads an answer without a body of interest; none at the end.
+async fn status(client: &mut (impl AsyncReadExt + Unpin)) -> Option<String> {
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"}\n") {
+        let byte = client.read_u8().await.ok()?;
+        answer.push(byte);
+    }
+    Some(String::from_utf8(answer).unwrap().lines().next().unwrap().to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_goes_on_asking_is_served_and_whoever_stops_halfway_or_altogether_is_cut() {
+    let asked = async {
+        let (mut client, server) = duplex(64 << 10);
+        let (peer, lease) = (Peer::Unix { uid: Some(0) }, Lease::new(watch::channel(false).1));
+        let router = routes::router(admin());
+        let serving = spawn_local(async move { within(&lease, serve_client(router, peer, server, &lease)).await });
+        // An hour.
+        for _ in 0..720 {
+            client.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+            assert_eq!(status(&mut client).await.as_deref(), Some("HTTP/1.1 200 OK"));
+            sleep(HEAD_TIMEOUT / 2).await;
+        }
+        let late = Instant::now();
+        let head = "PATCH /api/v1/pools/p/failover-config HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n";
+        client.write_all(head.as_bytes()).await.unwrap();
+        for _ in 0..100 {
+            if client.write_all(b" ").await.is_err() {
+                break;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        serving.await.unwrap();
+        assert!(late.elapsed() < Duration::from_secs(32), "a body that drips: {:?}", late.elapsed());
+        let (mut idle, server) = duplex(64 << 10);
+        let (router, lease) = (routes::router(admin()), Lease::new(watch::channel(false).1));
+        let serving = spawn_local(async move { within(&lease, serve_client(router, peer, server, &lease)).await });
+        let rest = Instant::now();
+        idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        assert!(status(&mut idle).await.is_some());
+        assert_eq!(status(&mut idle).await, None);
+        serving.await.unwrap();
+        assert!(rest.elapsed() <= Duration::from_secs(30), "one that asks for no more: {:?}", rest.elapsed());
+    };
+    LocalSet::new().run_until(asked).await;
+}
+
+#[tokio::test]
+async fn of_too_many_clients_one_goes_that_has_asked_for_nothing_of_late() {
+    let chosen = async {
+        let client = || {
+            let served = spawn_local(std::future::pending::<()>()).abort_handle();
+            Client { served, lease: Lease::new(watch::channel(false).1), asked: 0 }
+        };
+        let mut clients: VecDeque<Client> = (0..4).map(|_| client()).collect();
+        let ids: Vec<_> = clients.iter().map(|client| client.served.id()).collect();
+        // The first has an order under way, the second one has just been answered, and the others are silent.
+        let _order = clients[0].lease.ask();
+        drop(clients[1].lease.ask());
+        let mut gone = Vec::new();
+        while let Some(client) = take_idlest(&mut clients) {
+            gone.push(ids.iter().position(|id| *id == client.served.id()).unwrap());
+        }
+        assert_eq!(gone, [2, 3, 1, 0]);
+    };
+    LocalSet::new().run_until(chosen).await;
+}
+
 /// The audit's events so far, oldest first.
 async fn audited(admin: &Admin) -> Vec<Arc<EventRecord>> {
     let filter = Filter { kinds: vec!["admin.action".to_owned()], ..Filter::default() };
@@ -134,11 +211,18 @@ async fn a_flood_of_refusals_is_some_events_and_one_that_counts_the_rest() {
         assert_eq!((&last.detail["addresses"], &last.detail["more_addresses"]), (&json!(["tcp"]), &0.into()));
         assert_eq!(last.time.as_micros() - singly[0].time.as_micros(), 60_000_000, "at the end of the minute");
         assert!(last.pool.is_none(), "it is of all of them");
-        // The next minute begins anew.
-        pause().await;
-        sleep(Duration::from_secs(61)).await;
+        // The next minute does not begin anew for strangers, but the next hour.
+        for _ in 0..5 {
+            pause().await;
+        }
+        sleep(Duration::from_secs(600)).await;
         let events = audited(&admin).await;
-        assert_eq!((events.len(), &events[61].detail["action"]), (62, &singly[0].detail["action"]));
+        assert_eq!((events.len(), &events[61].detail["count"]), (62, &5.into()));
+        assert_eq!(events[61].time.as_micros() - singly[0].time.as_micros(), 600_000_000, "ten minutes of the hour");
+        sleep(Duration::from_secs(3000)).await;
+        pause().await;
+        let events = audited(&admin).await;
+        assert_eq!((events.len(), &events[62].detail["action"]), (63, &singly[0].detail["action"]));
     };
     LocalSet::new().run_until(flood).await;
 }
@@ -180,4 +264,21 @@ async fn a_change_that_was_kept_while_the_daemon_goes_down_is_noted_once() {
         assert_eq!(results, [("done".into(), Some("completed".to_owned()))]);
     };
     LocalSet::new().run_until(kept).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_is_answered_of_before_the_dashboard_gives_up() {
+    let (stuck, handle) = Stuck::new();
+    let admin = admin_of(handle, &State::default());
+    let _of_the_start = stuck.take();
+    let router = TowerToHyperService::new(routes::router(admin));
+    let mut request = Request::get("/api/v1/pools/gone/events?backend=b").header(HOST, "localhost");
+    request = request.extension(Peer::Tcp { remote: None, is_loopback: true });
+    let begun = Instant::now();
+    // What is not known to have been may have been; and one request is as much as waits there.
+    let status = router.call(request.body(Body::empty()).unwrap()).await.unwrap().status();
+    assert_eq!((status, begun.elapsed().is_zero()), (StatusCode::SERVICE_UNAVAILABLE, false));
+    let given_up = include_str!("dashboard/api.js").lines().find_map(|line| line.strip_prefix("const TIMEOUT = "));
+    let given_up = Duration::from_millis(given_up.unwrap().trim_end_matches(';').parse().unwrap());
+    assert!(begun.elapsed() + FIND_WITHIN < given_up, "{:?} and {FIND_WITHIN:?}", begun.elapsed());
 }

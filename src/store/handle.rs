@@ -243,7 +243,7 @@ impl Follow {
                     }
                 };
                 self.is_past = page.events.len() >= PAGE_MAX;
-                self.last = page.next.max(self.last);
+                (self.last, self.told) = (page.next, self.told.min(page.next));
                 self.waiting.extend(page.events);
                 if page.is_cut {
                     return Some(Looked::Given(Followed::Cut(after)));

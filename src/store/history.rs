@@ -12,6 +12,11 @@ pub(super) const EVENT_MAX: usize = 32 << 10;
 /// The longest text of an event that is too long, in characters.
 const TEXT_CUT: usize = 1000;
 
+/// The kind of event that says what somebody wanted done.
+const AUDIT: &str = "admin.action";
+/// The status of one that was refused.
+const FAILED: &str = "failed";
+
 /// Which events are wanted; what is not said does not matter.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Filter {
@@ -27,6 +32,8 @@ pub struct Filter {
     pub since: Option<WallTime>,
     /// Those at or before this time.
     pub until: Option<WallTime>,
+    /// Those by which something was or was done: not changes that were refused, which anybody may have asked for of anything.
+    pub is_done: bool,
 }
 
 impl Filter {
@@ -39,6 +46,7 @@ impl Filter {
             && (self.backend.is_none() || self.backend == event.backend)
             && self.since.is_none_or(|since| event.time >= since)
             && self.until.is_none_or(|until| event.time <= until)
+            && !(self.is_done && event.kind == AUDIT && event.status.as_deref() == Some(FAILED))
     }
 }
 

@@ -12,7 +12,8 @@
 //! - A disk that is full, fails or hangs stops nobody: everything goes on in memory, and is written once the disk
 //!   works again. What was on disk before stays.
 //! - Everything is bounded: entries and their length, events in memory and on disk, requests, pages, listeners' queues.
-//! - Without a directory all of it holds but that nothing outlives the process.
+//! - Without a directory all of it holds but that nothing outlives the process. Its ids begin where those of no process before
+//!   it were, at the microseconds since 1970.
 
 mod disk;
 mod figures;
@@ -34,6 +35,8 @@ pub use file::FILE_NAME;
 pub(crate) use handle::Stuck;
 pub use handle::{Follow, Followed, Looked, StoreHandle};
 pub use history::{Filter, Page};
+#[cfg(test)]
+pub(crate) use pages::FIND_WITHIN;
 pub use pages::PAGE_MAX;
 pub use request::{Applied, Refused};
 pub use start::{Opened, StoreError, open};

@@ -16,8 +16,9 @@ use super::request::Job;
 pub const PAGE_MAX: usize = 1000;
 /// The most questions that wait for the disk. Beyond it they are answered from memory.
 const SCANS_MAX: usize = 32;
-/// A question that the disk has not answered after so long is answered without it. A search through all of 64 MiB takes 0.6 s.
-pub(super) const FIND_WITHIN: Duration = Duration::from_secs(15);
+/// A question that the disk has not answered after so long is answered without it: before those who ask give up, the first of
+/// them after eight seconds. A search through all of 64 MiB takes 0.6 s.
+pub(crate) const FIND_WITHIN: Duration = Duration::from_secs(5);
 
 /// A question to the history.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +27,26 @@ pub(super) struct Query {
     /// The oldest after this one; without it the newest of all.
     pub(super) after: Option<u64>,
     pub(super) limit: usize,
+}
+
+/// From where to where the history goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// The first number that it gave, or may have given.
+    pub(super) begin: u64,
+    /// The oldest event that is kept anywhere; the next one, if there is none.
+    pub(super) oldest: u64,
+    /// The newest that is shown.
+    pub(super) shown: u64,
+}
+
+impl Bounds {
+    /// Whether events after `after` are kept nowhere any more. A number that this history never gave is of another one, of which
+    /// nothing is kept; 0 is no event's, and before all of them.
+    const fn is_cut(self, after: u64) -> bool {
+        let from = if after == 0 { self.begin } else { after.saturating_add(1) };
+        from < self.oldest || after > self.shown
+    }
 }
 
 /// A question that waits for the disk.
@@ -57,23 +78,24 @@ impl Pages {
     }
 
     /// Answers `query`, or says what has to be searched for that.
-    #[expect(clippy::too_many_arguments, reason = "what the keeper knows, and no more")]
     pub(super) fn ask(
         &mut self,
         now: MonoTime,
         query: Query,
         reply: oneshot::Sender<Page>,
         ring: &Ring,
-        shown: u64,
-        oldest: u64,
+        bounds: Bounds,
         is_readable: bool,
     ) -> Option<Job> {
         self.last_key += 1;
+        let Bounds { oldest, shown, .. } = bounds;
         let limit = query.limit.clamp(1, PAGE_MAX);
-        let query = Query { limit, ..query };
+        let is_cut = query.after.is_some_and(|after| bounds.is_cut(after));
+        // A number of another history is no number of this one, of which everything is news.
+        let after = query.after.map(|after| if after > shown { 0 } else { after });
+        let query = Query { limit, after, ..query };
         let found = if query.after.is_none() { newest(ring, &query, shown) } else { Vec::new() };
         let has_older = oldest < ring.first_id().unwrap_or(shown + 1);
-        let is_cut = query.after.is_some_and(|after| after.saturating_add(1) < oldest);
         let pending = Pending { key: self.last_key, deadline: now + FIND_WITHIN, query, found, is_cut, shown, reply };
         let can_search = is_readable && self.pending.len() < SCANS_MAX;
         self.go_on(pending, ring, shown, has_older, can_search)

@@ -107,7 +107,7 @@ pub(super) fn open_on(
     let (inbox, requests) = sync_channel(INBOX_MAX);
     let handle = StoreHandle::new(inbox.clone(), &live, Arc::clone(&figures));
     let Some(mut medium) = medium else {
-        let found = Found { next_id: 1, ..Found::default() };
+        let found = without_past(now(clock).wall);
         let keeper = Keeper::new(found, false, live, figures, now(clock));
         let thread = Builder::new().name("store".to_owned()).spawn(move || keep(keeper, &requests, None, clock));
         thread.map_err(StoreError::Thread)?;
@@ -220,9 +220,10 @@ fn start_anew(medium: &mut dyn Medium, why: &str, clock: Clock) -> Start {
     }
 }
 
-/// Nothing is known of what was. Ids begin at the seconds since 1970: above any that were given before, unless
-/// there was an event each second ever since.
+/// Nothing is known of what was. Ids begin at the microseconds since 1970: above any that were given before, unless there was
+/// an event each microsecond since, so that whoever comes with one of those is known to come with one of another history. As a
+/// number of JavaScript they are exact until 2255.
 fn without_past(now: WallTime) -> Found {
-    let seconds = u64::try_from(now.as_micros() / 1_000_000).unwrap_or(0);
-    Found { next_id: seconds.max(1), ..Found::default() }
+    let micros = u64::try_from(now.as_micros()).unwrap_or(0);
+    Found { next_id: micros.max(1), ..Found::default() }
 }

@@ -42,7 +42,7 @@ pub(super) use identity::{Identity, Peer};
 use jwt::Jwt;
 pub(super) use neighbour::Ends;
 use neighbour::Looks;
-use rate::{Key, Limits, Refusals};
+use rate::{Key, Limits, Refusals, Whose};
 use table::{Found, find};
 pub use table::{Need, ROUTES, Route};
 use tokens::Tokens;
@@ -172,9 +172,11 @@ impl Access {
     }
 
     /// Writes into the history of `settings` how many refusals were only counted so far: for the end of the daemon, which
-    /// may come before the minute is over at whose end that is told.
+    /// may come before that would be told.
     pub fn tell_refusals(&self, settings: &Settings) {
-        trail::tell_counted(self, settings);
+        for whose in Whose::ALL {
+            trail::tell_counted(self, settings, whose);
+        }
     }
 
     /// What TLS is served with, if it is.

@@ -15,14 +15,19 @@ use crate::sys::Clock;
 
 /// Callers that are remembered one by one. Who comes beyond it shares one share with all others who do.
 const CALLERS_MAX: usize = 4096;
-/// Refusals that are written down one by one in a [`WINDOW`]. The rest is counted.
+/// Refusals that are written down one by one in a minute of a known caller's, or in an hour of all strangers': of those there is
+/// no end, and what they have written down pushes out what others did. The rest is counted.
 const SINGLY_MAX: u32 = 60;
 /// Callers, and addresses, that are told by name of those that are counted.
 const TOLD_MAX: usize = 10;
 /// Others that are told apart, to count them.
 const OTHERS_MAX: usize = 1000;
-/// For how long they are counted together.
+/// For how long a known caller's are counted together.
 pub(super) const WINDOW: Duration = Duration::from_secs(60);
+/// For how long those of strangers have their number.
+const STRANGERS_WINDOW: Duration = Duration::from_secs(3600);
+/// From one count of strangers' to the next; the first of an hour comes as soon as a known caller's.
+const STRANGERS_TOLD: Duration = Duration::from_secs(600);
 
 /// Who is limited.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -123,7 +128,7 @@ pub(super) fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
-/// So many known callers have a minute of their own for their refusals.
+/// So many known callers have a share of their own for their refusals.
 const KNOWN_MAX: usize = 256;
 
 /// What becomes of a refusal.
@@ -132,19 +137,52 @@ pub(super) enum Noted {
     /// It is written down.
     Singly,
     /// It is the first that is only counted: after this long the count is to be asked for.
-    FirstOfMany(Duration),
+    FirstOfMany(Whose, Duration),
     /// It is counted.
     Counted,
 }
 
-/// The refusals of this minute: those of each known caller, and those of all others together, so that no flood of one's
-/// hides another's.
+/// Whose refusals are counted together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// Of callers who proved who they are.
+    Known,
+    /// Of those who presented nothing, or what is not right.
+    Strangers,
+}
+
+impl Whose {
+    pub(super) const ALL: [Self; 2] = [Self::Known, Self::Strangers];
+
+    fn of(actor: &Actor) -> Self {
+        if matches!(actor.as_str(), "unknown" | "anonymous") { Self::Strangers } else { Self::Known }
+    }
+
+    const fn window(self) -> Duration {
+        match self {
+            Self::Known => WINDOW,
+            Self::Strangers => STRANGERS_WINDOW,
+        }
+    }
+
+    /// When, in a window that began `since` ago, those are told that were only counted.
+    fn told_after(self, since: Duration) -> Duration {
+        let is_later = self == Self::Strangers && since >= WINDOW;
+        let parts = since.as_nanos() / STRANGERS_TOLD.as_nanos() + 1;
+        let at = if is_later { STRANGERS_TOLD * u32::try_from(parts).unwrap_or(u32::MAX) } else { WINDOW };
+        at.saturating_sub(since)
+    }
+}
+
+/// The refusals of late: those of each known caller, of the known callers who are too many for that, and of all strangers
+/// together, so that no flood of one's hides another's.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    known: BTreeMap<Actor, Minute>,
-    others: Minute,
+    known: BTreeMap<Actor, Share>,
+    others: Share,
+    strangers: Share,
     /// Those that were counted only.
-    counted: Many,
+    counted: [Many; 2],
 }
 
 /// Refusals that are told together.
@@ -187,18 +225,18 @@ impl Several {
     }
 }
 
-/// What is written down singly in a minute.
+/// What is written down singly in a window.
 #[derive(Debug, Default)]
-struct Minute {
+struct Share {
     begun: Option<MonoTime>,
     noted: u32,
 }
 
-impl Minute {
-    /// Whether there is one more; else when the minute began.
-    fn take(&mut self, now: MonoTime) -> Result<(), MonoTime> {
+impl Share {
+    /// Whether there is one more in a window of this length; else when it began.
+    fn take(&mut self, window: Duration, now: MonoTime) -> Result<(), MonoTime> {
         let begun = match self.begun {
-            Some(begun) if now.since(begun) < WINDOW => begun,
+            Some(begun) if now.since(begun) < window => begun,
             _ => {
                 (self.begun, self.noted) = (Some(now), 0);
                 now
@@ -220,35 +258,48 @@ impl Refusals {
     /// There is one more, of `actor`, from `address`.
     pub(super) fn add(&mut self, actor: &Actor, address: &str, now: MonoTime) -> Noted {
         if self.known.len() >= KNOWN_MAX {
-            self.known.retain(|_, minute| !minute.is_over(now));
+            self.known.retain(|_, share| !share.is_over(now));
         }
-        let is_known = !matches!(actor.as_str(), "unknown" | "anonymous");
+        let whose = Whose::of(actor);
         let has_room = self.known.len() < KNOWN_MAX || self.known.contains_key(actor);
-        let minute = if is_known && has_room { self.known.entry(actor.clone()).or_default() } else { &mut self.others };
-        match minute.take(now) {
+        let share = match whose {
+            Whose::Strangers => &mut self.strangers,
+            Whose::Known if has_room => self.known.entry(actor.clone()).or_default(),
+            Whose::Known => &mut self.others,
+        };
+        match share.take(whose.window(), now) {
             Ok(()) => Noted::Singly,
             Err(begun) => {
-                self.counted.count += 1;
-                self.counted.actors.add(actor.as_str());
-                self.counted.addresses.add(address);
-                let after = WINDOW.saturating_sub(now.since(begun));
-                if self.counted.count == 1 { Noted::FirstOfMany(after) } else { Noted::Counted }
+                let counted = self.counted(whose);
+                counted.count += 1;
+                counted.actors.add(actor.as_str());
+                counted.addresses.add(address);
+                let is_first = counted.count == 1;
+                if is_first { Noted::FirstOfMany(whose, whose.told_after(now.since(begun))) } else { Noted::Counted }
             }
         }
     }
 
-    /// Those that were only counted since this was asked last.
-    pub(super) fn take_counted(&mut self) -> Many {
-        std::mem::take(&mut self.counted)
+    fn counted(&mut self, whose: Whose) -> &mut Many {
+        let [known, strangers] = &mut self.counted;
+        match whose {
+            Whose::Known => known,
+            Whose::Strangers => strangers,
+        }
+    }
+
+    /// Those of `whose` that were only counted since this was asked last.
+    pub(super) fn take_counted(&mut self, whose: Whose) -> Many {
+        std::mem::take(self.counted(whose))
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::{
         CALLERS_MAX, Clock, Duration, Key, Limits, Many, MonoTime, Noted, OTHERS_MAX, Rate, Refusals, SINGLY_MAX,
-        Several, WINDOW,
+        Several, WINDOW, Whose,
     };
     use crate::model::Actor;
 
@@ -302,15 +353,40 @@ mod tests {
         for _ in 0..SINGLY_MAX {
             assert_eq!(refusals.add(&anonymous, "192.0.2.1", at(5)), Noted::Singly);
         }
-        assert_eq!(refusals.add(&anonymous, "192.0.2.1", at(25)), Noted::FirstOfMany(WINDOW - Duration::from_secs(20)));
+        let soon = Noted::FirstOfMany(Whose::Strangers, WINDOW - Duration::from_secs(20));
+        assert_eq!(refusals.add(&anonymous, "192.0.2.1", at(25)), soon);
         assert_eq!(refusals.add(&Actor::from("unknown"), "192.0.2.2", at(26)), Noted::Counted);
         let ann = Actor::from("jwt:ann");
         assert_eq!(refusals.add(&ann, "192.0.2.1", at(26)), Noted::Singly, "of one who is known");
-        let Many { count, actors, addresses } = refusals.take_counted();
+        let Many { count, actors, addresses } = refusals.take_counted(Whose::Strangers);
         assert_eq!((count, actors.first(), actors.more()), (2, &["anonymous".to_owned(), "unknown".to_owned()][..], 0));
         assert_eq!(addresses.first(), ["192.0.2.1", "192.0.2.2"]);
-        assert_eq!(refusals.take_counted(), Many::default());
-        assert_eq!(refusals.add(&anonymous, "192.0.2.1", at(65)), Noted::Singly);
+        assert_eq!(refusals.take_counted(Whose::Strangers), Many::default());
+        assert_eq!(refusals.add(&anonymous, "192.0.2.1", at(3605)), Noted::Singly);
+    }
+
+    #[test]
+    fn strangers_without_end_push_nothing_out_of_the_history() {
+        let (mut refusals, anonymous, ann) = (Refusals::default(), Actor::from("anonymous"), Actor::from("jwt:ann"));
+        let (mut written, mut told, mut due) = (0, 0, None);
+        let day = 24 * 3600;
+        for second in 0..day {
+            let now = MonoTime::ZERO + Duration::from_secs(second);
+            if due.take_if(|due| *due <= now).is_some() {
+                told += refusals.take_counted(Whose::Strangers).count;
+                written += 1;
+            }
+            match refusals.add(&anonymous, "192.0.2.1", now) {
+                Noted::Singly => (written, told) = (written + 1, told + 1),
+                Noted::FirstOfMany(Whose::Strangers, after) => due = Some(now + after),
+                Noted::FirstOfMany(Whose::Known, _) => panic!("whose are they?"),
+                Noted::Counted => {}
+            }
+        }
+        told += refusals.take_counted(Whose::Strangers).count;
+        assert_eq!(told, day, "each is told, singly or with others");
+        assert!(written <= 24 * 68, "{written} events in a day");
+        assert_eq!(refusals.add(&ann, "192.0.2.1", MonoTime::ZERO), Noted::Singly, "and hide nobody's");
     }
 
     #[test]

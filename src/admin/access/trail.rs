@@ -1,5 +1,5 @@
 //! The audit trail of changes that were refused before a handler could write that down, or by one that left it to this. They
-//! are told one by one, and what is beyond a number in a minute together.
+//! are told one by one, and what is beyond a number together.
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
@@ -13,7 +13,7 @@ use crate::settings::Settings;
 
 use super::Access;
 use super::identity::Peer;
-use super::rate::{Many, Noted};
+use super::rate::{Many, Noted, Whose};
 use super::table::Route;
 
 /// The longest name of a pool or a backend that is written down as one: none has a longer one.
@@ -61,19 +61,19 @@ pub(super) fn note(admin: &Admin, route: &Route, actor: &Actor, peer: &Peer, nam
             append(&admin.settings, event);
         }
         Noted::Counted => {}
-        Noted::FirstOfMany(after) => {
+        Noted::FirstOfMany(whose, after) => {
             let admin = admin.clone();
             drop(spawn_local(async move {
                 sleep(after).await;
-                tell_counted(&admin.access, &admin.settings);
+                tell_counted(&admin.access, &admin.settings, whose);
             }));
         }
     }
 }
 
-/// Writes down together those that were only counted so far, if there are any.
-pub(super) fn tell_counted(access: &Access, settings: &Settings) {
-    let Many { count, actors, addresses } = access.counted(|counts| counts.refusals.take_counted());
+/// Writes down together those of `whose` that were only counted so far, if there are any.
+pub(super) fn tell_counted(access: &Access, settings: &Settings, whose: Whose) {
+    let Many { count, actors, addresses } = access.counted(|counts| counts.refusals.take_counted(whose));
     if count == 0 {
         return;
     }

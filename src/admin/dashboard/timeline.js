@@ -96,7 +96,7 @@ export const timeline = (told) => {
     options(byKind, [...events.values()].map((event) => event.kind));
   };
   const newest = () => (events.size === 0 ? null : Math.max(...events.keys()));
-  /** Whether `event` is of another history: a daemon without a disk begins its numbers anew, and nothing of the old ones is true. */
+  /** Whether `event` is of another history: a daemon whose disk was taken away begins its numbers anew, and nothing of the old ones is true. */
   const isOther = (event) => {
     const [known, last] = [events.get(event.id), events.get(newest())];
     if (known !== undefined) return known.time !== event.time;

@@ -16,7 +16,6 @@ use axum::routing::get;
 use axum::{Extension, Router};
 
 use crate::model::quote;
-use crate::store::{self, Filter};
 
 use super::Admin;
 use super::access::{Identity, Peer, Standing};
@@ -47,13 +46,12 @@ async fn follow(
     // A page is as long as is asked for; a stream has no length.
     let asked = Asked::read(pairs, Some("limit"))?;
     let filter = asked.filter(&caller);
-    events::check(&admin, &caller, &filter).await?;
+    events::check(&admin, &caller, &filter, None).await?;
     let seen = last_seen(&headers)?;
     // A browser that comes back asks for the same page again, and knows better by then.
     let had = seen.or(asked.after);
     let wanted = Wanted { is_resumed: had.is_some(), filter };
     let after = had.or(wanted.filter.since.map(|_| 0));
-    let after = known(&admin.streams, after).await.map_err(Problem::from)?;
     let place_of = caller.place(&peer);
     let standing = Standing::new(&admin.access, peer, &headers, caller);
     let place = match admin.streams.place(&place_of) {
@@ -82,12 +80,4 @@ fn last_seen(headers: &HeaderMap) -> Result<Option<u64>, Refused> {
         Refused::because(Problem::BadEventQuery, detail)
     };
     number.map(Some).ok_or_else(wrong)
-}
-
-/// `after`, or the beginning if no event of that number has happened: it is of another history, as of a daemon without a
-/// `state_dir` that was started anew, and everything in this one is news.
-async fn known(streams: &Streams, after: Option<u64>) -> Result<Option<u64>, store::Refused> {
-    let Some(after) = after.filter(|after| *after > 0) else { return Ok(after) };
-    let newest = streams.store().events(Filter::default(), None, 1).await?.next;
-    Ok(Some(if after > newest { 0 } else { after }))
 }

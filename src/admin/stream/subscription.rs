@@ -150,7 +150,7 @@ impl Subscription {
         // After the first page it goes on after events that it had, whoever it is.
         let is_gone = page.is_cut && (self.wanted.is_resumed || self.last > 0);
         self.gap = if page.is_partial { Some(GAP) } else { is_gone.then_some(GONE) };
-        self.last = page.next.max(self.last);
+        self.last = page.next;
         self.waiting.extend(page.events.into_iter().filter(|event| self.wanted.has(event)));
         Ok(())
     }
@@ -260,6 +260,11 @@ mod tests {
         handle
     }
 
+    /// The newest event's number; before the first, the one before it.
+    async fn newest(store: &StoreHandle) -> u64 {
+        store.events(Filter::default(), None, 1).await.unwrap().next
+    }
+
     fn happen(store: &StoreHandle, number: usize) {
         let time: WallTime = "2026-11-21T10:00:00Z".parse().unwrap();
         for _ in 0..number {
@@ -308,6 +313,7 @@ mod tests {
         let (mut slow, _stop) = subscribe(&streams, None);
         let (mut fast, _stop) = subscribe(&streams, None);
         let hub = tokio::spawn(streams.run());
+        let begin = newest(&store).await;
         happen(&store, 3000);
         assert_eq!(text(&mut fast).await, HELLO);
         let mut got = Vec::new();
@@ -318,7 +324,7 @@ mod tests {
             }
         })
         .await;
-        assert_eq!(got, (1..=3000).collect::<Vec<_>>(), "a burst drops nobody who reads");
+        assert_eq!(got, (begin + 1..=begin + 3000).collect::<Vec<_>>(), "a burst drops nobody who reads");
         assert_eq!(text(&mut slow).await, HELLO);
         let notice = text(&mut slow).await;
         assert_eq!(notice, format!("id: 0\nevent: dropped\ndata: {{\"missed\":{},\"resume\":0}}\n\n", 3000 - 1024));
@@ -335,8 +341,9 @@ mod tests {
         let store = store();
         let streams = Streams::new(store.clone(), Metrics::new().unwrap().subscribers());
         let hub = tokio::spawn(streams.run());
+        let begin = newest(&store).await;
         happen(&store, 1000);
-        let (mut late, _stop) = subscribe(&streams, Some(5));
+        let (mut late, _stop) = subscribe(&streams, Some(begin + 5));
         assert_eq!(text(&mut late).await, HELLO);
         let mut got = Vec::new();
         let mut has_more = true;
@@ -349,7 +356,7 @@ mod tests {
             }
         })
         .await;
-        assert_eq!(got, (6..=2500).collect::<Vec<_>>());
+        assert_eq!(got, (begin + 6..=begin + 2500).collect::<Vec<_>>());
         hub.abort();
     }
     #[tokio::test]
@@ -358,33 +365,38 @@ mod tests {
         let streams = Streams::new(store.clone(), Metrics::new().unwrap().subscribers());
         // Some 30 KiB each: memory is full before the last.
         let time: WallTime = "2026-11-21T10:00:00Z".parse().unwrap();
-        let mut newest = 0;
+        let before = newest(&store).await;
+        let mut newest = before;
         let first = loop {
             let mut event = EventRecord::new(time, "pool.down");
             event.detail.insert("evidence".to_owned(), "x".repeat(30_000).into());
             store.append(event);
             newest += 1;
-            assert!(newest < 10_000, "300 MB, and nothing is forgotten");
+            assert!(newest < before + 10_000, "300 MB, and nothing is forgotten");
             let oldest = store.events(Filter::default(), Some(0), 1).await.unwrap().events[0].id;
-            if oldest > 3 {
+            if oldest > before + 3 {
                 break oldest;
             }
         };
         for (after, is_resumed, is_told) in [
-            (1, true, true),
+            (before + 1, true, true),
             (first - 2, true, true),
             (first - 1, true, false),
             (newest, true, false),
             (0, true, true),
             (0, false, false),
+            // Of another history.
+            (7, true, true),
+            (newest + 7, true, true),
         ] {
             let (mut late, _stop) = begin(&streams, Some(after), is_resumed);
             assert_eq!(text(&mut late).await, HELLO);
             if is_told {
                 assert_eq!(text(&mut late).await, GONE, "after {after}");
             }
-            if after < newest {
-                assert_eq!(ids(&text(&mut late).await).first(), Some(&first.max(after + 1)), "after {after}");
+            if after != newest {
+                let next = if after > newest { first } else { first.max(after + 1) };
+                assert_eq!(ids(&text(&mut late).await).first(), Some(&next), "after {after}");
             }
         }
     }

@@ -21,7 +21,7 @@ use crate::model::{EventRecord, MonoTime, WallTime};
 use super::disk::{Found, Kept};
 use super::figures::{Figures, count};
 use super::history::{Ring, bound};
-use super::pages::Pages;
+use super::pages::{Bounds, Pages};
 use super::request::{Answer, Applied, Job, Now, Refused, Reply, Request};
 use super::state::{Change, ENTRIES_MAX, Row, State};
 
@@ -78,6 +78,8 @@ struct Waiter {
 pub(super) struct Keeper {
     state: State,
     ring: Ring,
+    /// The first id that this history gave, or may have given.
+    begin: u64,
     next_id: u64,
     /// Events up to this one are shown.
     shown: u64,
@@ -131,6 +133,7 @@ impl Keeper {
         let keeper = Self {
             state: found.state,
             ring,
+            begin: if has_disk { 1 } else { found.next_id },
             next_id: found.next_id,
             shown: found.next_id.saturating_sub(1),
             kept: found.kept,
@@ -209,9 +212,9 @@ impl Keeper {
         match request {
             Request::Record { changes, events, reply } => self.record(now, changes, events, reply),
             Request::Find { query, reply } => {
-                let (oldest, is_readable) = (self.oldest(), !self.is_degraded());
-                let shown = self.shown;
-                self.jobs.extend(self.pages.ask(now.mono, query, reply, &self.ring, shown, oldest, is_readable));
+                let bounds = Bounds { begin: self.begin, oldest: self.oldest(), shown: self.shown };
+                let is_readable = !self.is_degraded();
+                self.jobs.extend(self.pages.ask(now.mono, query, reply, &self.ring, bounds, is_readable));
             }
             Request::State(reply) => {
                 let _asker_gone = reply.send(self.state.clone());

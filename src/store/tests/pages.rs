@@ -82,22 +82,55 @@ fn what_is_kept_nowhere_any_more_is_said_to_be_gone() {
     let store = crate::store::open(&plan(), Duration::ZERO, clock()).unwrap();
     let after = |id: u64| wait(store.handle.events(Filter::default(), Some(id), 1)).unwrap();
     assert!(!after(0).is_cut, "nothing has happened");
-    for id in 1..=MANY {
+    let begin = after(0).next;
+    store.handle.append(big(1));
+    assert!(!after(0).is_cut && !after(begin).is_cut, "nothing is forgotten");
+    for id in 2..=MANY {
         store.handle.append(big(id));
     }
     let first = after(0).events[0].id;
-    assert!(first > 2, "memory has forgotten some: {first}");
-    let mut follow = store.handle.follow(Filter::default(), Some(1));
-    assert_eq!(wait(follow.next()), Some(Followed::Cut(1)), "whoever follows is told");
+    assert!(first > begin + 2, "memory has forgotten some: {first}");
+    let mut follow = store.handle.follow(Filter::default(), Some(begin + 1));
+    assert_eq!(wait(follow.next()), Some(Followed::Cut(begin + 1)), "whoever follows is told");
     assert!(matches!(wait(follow.next()), Some(Followed::Event(event)) if event.id == first), "and has what is left");
     assert!(after(0).is_cut && after(first - 2).is_cut);
-    assert!(!after(first - 1).is_cut && !after(MANY).is_cut);
+    assert!(!after(first - 1).is_cut && !after(begin + MANY).is_cut);
     assert!(!wait(store.handle.events(Filter::default(), None, 1)).unwrap().is_cut, "nothing was asked for");
     // With a disk nothing is gone that memory has forgotten.
     let store = open(&ShakyDisk::default(), &plan());
     fill(&store.handle, 1, MANY);
     assert!(!find(&store.handle, &Filter::default(), Some(0), 1).is_cut);
     close(store);
+}
+
+#[test]
+fn a_number_of_another_history_is_the_beginning_of_this_one_and_said_to_be() {
+    // That of a process which has ended, and the one after it: by then as many have happened, or not yet.
+    for (before, since) in [(3, 1), (3, 3), (3, 5)] {
+        let open = || crate::store::open(&plan(), Duration::ZERO, clock()).unwrap();
+        let happen = |store: &Opened, many: u64| {
+            (0..many).for_each(|_| store.handle.append(event("kind", "p")));
+            find(&store.handle, &Filter::default(), None, 1000)
+        };
+        let old = happen(&open(), before).next;
+        let store = open();
+        let all = happen(&store, since);
+        let page = find(&store.handle, &Filter::default(), Some(old), 1000);
+        assert!(page.is_cut, "what came after it is kept nowhere");
+        assert_eq!((ids(&page), page.next), (ids(&all), all.next), "{before} and {since}");
+        // On a disk that was taken away, numbers begin anew.
+        let store = open_on(Some(Box::new(ShakyDisk::default())), &plan(), super::DEADLINE, clock()).unwrap();
+        fill(&store.handle, 1, since);
+        let page = find(&store.handle, &Filter::default(), Some(old), 1000);
+        assert_eq!((page.is_cut, page.next, page.events.len() as u64), (true, since, since));
+        let mut follow = store.handle.follow(Filter::default(), Some(old));
+        assert_eq!(wait(follow.next()), Some(Followed::Cut(old)));
+        fill(&store.handle, since + 1, since + 1);
+        for id in 1..=since + 1 {
+            assert!(matches!(wait(follow.next()), Some(Followed::Event(event)) if event.id == id));
+        }
+        close(store);
+    }
 }
 
 #[test]
