@@ -7,6 +7,7 @@ mod support;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::mpsc::Receiver;
@@ -536,7 +537,7 @@ fn the_command_ends_with_its_terminal() {
     site.daemon.wait_metric("event_subscribers", &[], 1.0);
     kill_process(Pid::from_child(&following.process.0), Signal::HUP).expect("it runs");
     let ended = wait_for("its end", DEADLINE, || following.process.0.try_wait().expect("wait"));
-    assert_eq!(ended.code(), Some(0), "{:?}", following.complaints);
+    assert_eq!(ended.signal(), Some(Signal::HUP.as_raw()), "{:?}", following.complaints);
     site.daemon.wait_metric("event_subscribers", &[], 0.0);
 }
 

@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use serde_json::{Map, Value};
 
-use crate::model::{FIGURES_MAX, is_unprintable, meant, nearest, parse_duration, quote, spoken};
+use crate::model::{FIGURES_MAX, is_unprintable, meant, parse_duration, quote, spoken};
 
 use super::problem::{Fault, Problem, Refused};
 
@@ -58,12 +58,7 @@ impl Fields {
             };
         }
         for name in fields.keys().filter(|name| !known.contains(&name.as_str())) {
-            let guess = match nearest(name, known.iter().copied()) {
-                Some(guess) => format!("did you mean `{guess}`?"),
-                None if known.is_empty() => "this takes no fields".to_owned(),
-                None => format!("known are {}", known.join(", ")),
-            };
-            faults.push(Fault::new(name, format!("{} is unknown; {guess}", quote(name))));
+            faults.push(Fault::unknown(name, known));
         }
         fields.retain(|_, value| !value.is_null());
         Ok(Self { left: fields, faults })

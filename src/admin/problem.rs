@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::failover::Refusal;
-use crate::model::quote;
+use crate::model::{nearest, quote};
 use crate::settings::{FieldFault, RejectCode, Rejected};
 
 use super::answer;
@@ -270,6 +270,16 @@ pub(super) struct Fault {
 impl Fault {
     pub(super) fn new(field: &str, message: String) -> Self {
         Self { field: field.chars().take(FIELD_MAX).collect(), message }
+    }
+
+    /// There is no `field` among those that are `known`.
+    pub(super) fn unknown(field: &str, known: &[&str]) -> Self {
+        let guess = match nearest(field, known.iter().copied()) {
+            Some(guess) => format!("did you mean `{guess}`?"),
+            None if known.is_empty() => "this takes no fields".to_owned(),
+            None => format!("known are {}", known.join(", ")),
+        };
+        Self::new(field, format!("{} is unknown; {guess}", quote(field)))
     }
 }
 

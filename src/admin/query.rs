@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 
-use crate::model::{WallTime, nearest, quote};
+use crate::model::{WallTime, quote};
 
 use super::problem::{Fault, Problem, Refused};
 
@@ -40,11 +40,7 @@ impl Asked {
         let mut asked = Self { problem, left: Vec::new(), faults: Vec::new() };
         for (key, value) in pairs {
             if !known.contains(&key.as_str()) {
-                let guess = match nearest(&key, known.iter().copied()) {
-                    Some(guess) => format!("did you mean `{guess}`?"),
-                    None => format!("known are {}", known.join(", ")),
-                };
-                asked.wrong(&key, format!("{} is unknown; {guess}", quote(&key)));
+                asked.faults.push(Fault::unknown(&key, known));
             } else if asked.left.iter().any(|(other, _)| *other == key) {
                 asked.wrong(&key, format!("`{key}`: {} is its second value; write it once", quote(&value)));
             } else {

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::model::{Address, Secret, nearest, spoken};
+use crate::model::{Address, Secret, meant, spoken};
 use crate::sys::{Stream, connect};
 use crate::watch::{server_name, verified};
 
@@ -237,7 +237,7 @@ impl Client {
             (401, _) => format!("; present a token with --token-file FILE or {}", super::token::VARIABLE),
             (429, _) => "; wait as long, or raise [admin] rate_limit".to_owned(),
             _ if matches!(code, "pool_not_found" | "backend_not_found") => {
-                self.names().map(|known| meant(title, &known)).unwrap_or_default()
+                self.names().map(|known| or_where(title, &known)).unwrap_or_default()
             }
             _ => String::new(),
         }
@@ -293,17 +293,15 @@ where
 }
 
 /// What a name that is in quotes in `title` was probably meant to be, or else where to look.
-fn meant(title: &str, known: &[(String, Vec<String>)]) -> String {
+fn or_where(title: &str, known: &[(String, Vec<String>)]) -> String {
     let quoted = title.split('`').nth(1).unwrap_or_default();
     let of_pool = known.iter().find(|(pool, _)| title.starts_with(&format!("pool {pool} has no")));
     let (names, list): (Vec<&str>, &str) = match of_pool {
         Some((_, backends)) => (backends.iter().map(String::as_str).collect(), "backends"),
         None => (known.iter().map(|(pool, _)| pool.as_str()).collect(), "pools"),
     };
-    match nearest(quoted, names.into_iter()) {
-        Some(name) => format!("; did you mean `{name}`?"),
-        None => format!("; `changeover {list}` lists them"),
-    }
+    let guess = meant(quoted, names.into_iter());
+    if guess.is_empty() { format!("; `changeover {list}` lists them") } else { guess }
 }
 
 async fn ask<I>(request: Request<Full<Bytes>>, io: I) -> anyhow::Result<Answer>
@@ -332,7 +330,7 @@ where
 mod tests {
     use crate::model::Secret;
 
-    use super::{Client, dialable, meant};
+    use super::{Client, dialable, or_where};
 
     #[test]
     fn an_admin_address_is_a_url_or_a_socket_path() {
@@ -358,9 +356,9 @@ mod tests {
     #[test]
     fn a_name_that_is_not_known_is_guessed() {
         let known = [("orders".to_owned(), vec!["pg1".to_owned(), "pg2".to_owned()]), ("web".to_owned(), Vec::new())];
-        assert_eq!(meant("there is no pool `ordres`", &known), "; did you mean `orders`?");
-        assert_eq!(meant("there is no pool `invoices`", &known), "; `changeover pools` lists them");
-        assert_eq!(meant("pool orders has no backend `gp2`", &known), "; did you mean `pg2`?");
+        assert_eq!(or_where("there is no pool `ordres`", &known), "; did you mean `orders`?");
+        assert_eq!(or_where("there is no pool `invoices`", &known), "; `changeover pools` lists them");
+        assert_eq!(or_where("pool orders has no backend `gp2`", &known), "; did you mean `pg2`?");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::model::{WallTime, parse_duration};
-use crate::sys::{Clock, on_signals};
+use crate::sys::{Clock, on_end};
 
 use super::client::Client;
 use super::exit::CliError;
@@ -236,8 +236,7 @@ impl Follower {
     fn run(&mut self) -> Result<(), CliError> {
         let (interrupt, interrupted) = watch::channel(false);
         let internal = |error: io::Error| CliError::Internal(error.to_string());
-        // Also the one by which a terminal that is closed takes its leave.
-        on_signals(move |_| interrupt.send(true).is_ok()).map_err(internal)?;
+        on_end(move || interrupt.send(true).is_ok()).map_err(internal)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(internal)?;
         runtime.block_on(async {
             let mut interrupted = interrupted;

@@ -76,8 +76,9 @@ fn addresses(reader: &mut Reader<'_>, admin: &View<'_>, sure: usize) -> Option<A
     if node.is_some_and(|node| node.span().end <= sure) {
         let before = reader.faults.count();
         let bind = listeners::binds(reader, admin, &keys::ADMIN_BIND).into_iter().map(|bind| bind.address);
-        // Where TLS may be spoken after all, nothing is said in clear to another host.
-        let bind: Vec<Address> = bind.filter(|address| is_tls || sure == usize::MAX || is_near(address)).collect();
+        // Where TLS may be spoken after all, the table of it being broken or misspelt, nothing is said in clear to another host.
+        let is_plain = sure == usize::MAX && before == 0;
+        let bind: Vec<Address> = bind.filter(|address| is_tls || is_plain || is_near(address)).collect();
         let is_right = reader.faults.count() == before && !bind.is_empty();
         return is_right.then_some(AdminAt { bind, is_tls });
     }
@@ -153,6 +154,8 @@ mod tests {
             ("[admin]\n[listeners.l\nbind = '10.0.0.1:1'\n", "not TOML"),
             ("[pools.p]\nbackends = ['a:1\n", "not TOML"),
             ("[admin]\nbind = '10.0.0.1:1'\n[admin.tls\nkey = '/key'\n", "not TOML"),
+            ("[admin]\nbind = '10.0.0.1:1'\n[admin.tsl]\nkey = '/key'\n", "did you mean `tls`?"),
+            ("[admin]\nbind = '10.0.0.1:1'\n[amdin.tls]\nkey = '/key'\n", "did you mean `admin`?"),
         ] {
             let told = found(text).unwrap_err();
             assert!(told.starts_with("f:") && told.contains(wanted), "{text}: {told}");

@@ -9,7 +9,7 @@ use crate::model::MonoTime;
 /// for frozen without this (251 to 377 ms of silence), in none of 12 with it.
 const SLOWEST_TIMES: u32 = 4;
 /// But for no more than so many tenths of its deadline: it may be frozen now, however slow it was before, and a deadline of 250 ms
-/// is to say so within 500.
+/// is to say so within 500, unless the daemon itself did not run in time to judge (see [`LATE`]).
 const PATIENCE_MAX: u32 = 18;
 
 /// Whoever judges so much later than he should have did not run: a paused machine, a busy processor, a long turn. What allays the doubt

@@ -1,6 +1,7 @@
 //! Backends that went with a plan. At another address, or by another name, a server is another backend and still the same process:
 //! what it was known as has sessions that can write for as long as it is the primary, and takes no seat from itself.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::model::{Address, BackendId, BackendName, Epoch, OutReason, Role, ServerFacts, SessionPolicy};
@@ -37,11 +38,6 @@ impl Former {
     /// Whether `member` may be the same server.
     fn may_be(&self, member: &Member) -> bool {
         member.plan.address == self.address || member.id > self.newest
-    }
-
-    /// Whether `member`, which says nothing yet, may prove to be the same server.
-    fn may_turn_out_to_be(&self, member: &Member) -> bool {
-        member.plan.address == self.address || (self.facts.is_some() && self.may_be(member))
     }
 
     /// Whether `member` is the primary, and may be what this was before it was promoted: a promotion begins a line.
@@ -150,18 +146,18 @@ impl Gone {
 }
 
 impl Pool {
-    /// Member `id` is no longer part of the plan. The caller takes it out.
-    pub(super) fn retire(&mut self, id: BackendId, effects: &mut Effects) {
+    /// Member `id` is no longer part of the plan, `newest` being the last that was there beside it. The caller takes it out.
+    pub(super) fn retire(&mut self, id: BackendId, newest: BackendId, effects: &mut Effects) {
         let Some(member) = self.member(id) else { return };
-        let (tier, former) = (member.tier, self.former(member));
-        let removed = Change::BackendRemoved { backend: former.name.clone() };
-        if self.serving.contains(&former.name) {
-            self.departed.push(former);
+        let tier = member.tier;
+        let removed = Change::BackendRemoved { backend: member.plan.name.clone() };
+        if self.serving.contains(&member.plan.name) {
+            self.departed.push(Former::of(member, newest));
         }
         self.lose(tier, OutReason::Drained, Duration::ZERO, &removed.to_string());
         effects.changes.push(removed);
         self.evict(id, OutReason::Drained, effects);
-        self.note_gone(id, effects);
+        self.note_gone(id, newest, effects);
     }
 
     /// Whether `to`, which serve now, are those that served and went with a plan.
@@ -172,16 +168,20 @@ impl Pool {
 
     /// Whether one that has no verdict yet may be what served and went with a plan.
     pub(super) fn may_be_back(&self) -> bool {
-        let pending = self.members.iter().filter(|member| member.availability() == Availability::Pending);
-        pending.into_iter().any(|member| self.departed.iter().any(|former| former.may_turn_out_to_be(member)))
+        let places: BTreeSet<&Address> = self.departed.iter().map(|former| &former.address).collect();
+        // Clusters are small; other pools need not be, and nobody in them says what it is.
+        let servers: Vec<&Former> = self.departed.iter().filter(|former| former.facts.is_some()).collect();
+        let mut pending = self.members.iter().filter(|member| member.availability() == Availability::Pending);
+        pending
+            .any(|member| places.contains(&member.plan.address) || servers.iter().any(|former| former.may_be(member)))
     }
 
     /// Member `id` goes with a plan: should another one be the primary later, sessions that are left there are to go.
-    fn note_gone(&mut self, id: BackendId, effects: &mut Effects) {
+    fn note_gone(&mut self, id: BackendId, newest: BackendId, effects: &mut Effects) {
         let Some(member) = self.member(id) else { return };
-        let former = self.former(member);
         let writes = self.is_written_to(member);
         let Some(server) = member.server.as_ref().filter(|server| server.may_have_sessions()) else { return };
+        let former = Former::of(member, newest);
         let (routed, epoch) = (server.routed.unwrap_or_default(), member.epoch.next());
         let Some(cluster) = &mut self.cluster else { return };
         let can = if writes { Can::Write } else { Can::Read };
@@ -189,11 +189,6 @@ impl Pool {
         if cluster.gone.len() > GONE_MAX {
             cluster.gone.remove(0).evict(OutReason::Drained, SessionPolicy::Close, effects);
         }
-    }
-
-    fn former(&self, member: &Member) -> Former {
-        let newest = self.members.iter().map(|member| member.id).max();
-        Former::of(member, newest.unwrap_or(member.id))
     }
 
     /// Lets the sessions go of those that are in the plan no more and were the primary, but for what `elected` was before.

@@ -18,6 +18,8 @@ use super::server::{Part, Server};
 /// The line of a primary that lives may be ahead of where another one left it by so many bytes, or by `max_lag` if that is more, for
 /// the other one to take its place without a person: a segment of the log, which is what an asynchronous standby may well lack.
 const LACK_MAX: u64 = 16 << 20;
+/// Where so many standbys were heard, those places are forgotten that are in the plan no more.
+const STANDBYS_MAX: usize = 1024;
 
 /// What a pool knows of its cluster.
 #[derive(Debug)]
@@ -152,6 +154,10 @@ impl Pool {
                 servers.for_each(|server| server.routed = server.routed.map(|epoch| epoch.max(server.cut)));
             }
             cluster.election = election;
+            // Who leads is no standby any more: under another address and back, it is what it was.
+            if let Some(leader) = self.members.iter().find(|member| elected == Some(member.id)) {
+                cluster.standbys.remove(&leader.plan.address);
+            }
         }
         self.keep_lineage(now, effects);
         self.demote(effects);
@@ -194,6 +200,10 @@ impl Pool {
             if member.server.as_ref().is_some_and(|server| server.role() == Some(Role::Standby)) {
                 cluster.standbys.insert(member.plan.address.clone());
             }
+        }
+        if cluster.standbys.len() > STANDBYS_MAX {
+            let is_here = |address: &Address| self.members.iter().any(|member| member.plan.address == *address);
+            cluster.standbys.retain(is_here);
         }
         let Some(cluster) = &self.cluster else { return (Election::Nobody, Vec::new()) };
         let awaited = |member: &Member| {

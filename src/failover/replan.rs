@@ -196,8 +196,9 @@ fn remove_members(pool: &mut Pool, is_gone: &dyn Fn(&Member) -> bool, effects: &
     if !gone.is_empty() {
         pool.departed.clear();
     }
+    let newest = pool.members().iter().map(|member| member.id).max();
     for &id in &gone {
-        pool.retire(id, effects);
+        pool.retire(id, newest.unwrap_or(id), effects);
     }
     let mut members = pool.take_members();
     members.retain(|member| !gone.contains(&member.id));

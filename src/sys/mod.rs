@@ -35,7 +35,7 @@ pub use own_socket::is_with_ourselves;
 pub use pipe::Pipe;
 pub use program::{Ended, Program, RunError, Running};
 pub use rest::{RestWatch, Resting};
-pub use signal::{Signal, on_signals};
+pub use signal::{Signal, on_end, on_signals};
 pub use socket::{BoundSocket, Listener, SocketMode, bind};
 pub use stream::Stream;
 #[cfg(test)]

@@ -32,15 +32,30 @@ fn wait_for_children() {
 /// If the handlers cannot be installed or the thread not be started.
 pub fn on_signals(mut deliver: impl FnMut(Signal) -> bool + Send + 'static) -> io::Result<()> {
     wait_for_children();
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR2])?;
+    listen(&[SIGTERM, SIGINT, SIGHUP, SIGUSR2], move |signal| {
+        deliver(match signal {
+            SIGHUP => Signal::Reload,
+            SIGUSR2 => Signal::HandOver,
+            _ => Signal::Terminate,
+        })
+    })
+}
+
+/// The same for a command that is to end in order, for SIGTERM and SIGINT alone: by the others it ends, or lives on where whoever
+/// started it has them ignored, as `nohup` does.
+///
+/// # Errors
+///
+/// As [`on_signals`].
+pub fn on_end(mut deliver: impl FnMut() -> bool + Send + 'static) -> io::Result<()> {
+    listen(&[SIGTERM, SIGINT], move |_| deliver())
+}
+
+fn listen(wanted: &[i32], mut deliver: impl FnMut(i32) -> bool + Send + 'static) -> io::Result<()> {
+    let mut signals = Signals::new(wanted)?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
-            let meaning = match signal {
-                SIGHUP => Signal::Reload,
-                SIGUSR2 => Signal::HandOver,
-                _ => Signal::Terminate,
-            };
-            if !deliver(meaning) {
+            if !deliver(signal) {
                 return;
             }
         }

@@ -67,14 +67,26 @@ fn holder(address: &Address) -> Option<(u32, String)> {
 /// The number of the socket that listens where `wanted` would.
 fn listening_tcp(wanted: SocketAddr) -> Option<u64> {
     let all = ["/proc/net/tcp", "/proc/net/tcp6"].map(|file| fs::read_to_string(file).unwrap_or_default());
-    all.iter().flat_map(|sockets| sockets.lines()).find_map(|line| {
+    let sockets = all.iter().flat_map(|sockets| sockets.lines()).filter_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let (host, port) = fields.get(1)?.split_once(':')?;
         let (host, port) = (ip(host)?, u16::from_str_radix(port, 16).ok()?);
-        let is_same = host == wanted.ip() || host.is_unspecified() || wanted.ip().is_unspecified();
-        let is_it = is_same && port == wanted.port() && *fields.get(3)? == TCP_LISTENS;
-        if is_it { fields.get(9)?.parse().ok() } else { None }
-    })
+        let is_it = port == wanted.port() && *fields.get(3)? == TCP_LISTENS;
+        let rank = in_the_way(host, wanted.ip()).filter(|_| is_it)?;
+        Some((rank, fields.get(9)?.parse().ok()?))
+    });
+    sockets.min().map(|(_, inode)| inode)
+}
+
+/// How surely a socket at `host` is in the way of one at `wanted`, the least number most; none if it is not. One at `[::]` may take
+/// IPv4 too, one at `0.0.0.0` never IPv6.
+fn in_the_way(host: IpAddr, wanted: IpAddr) -> Option<u8> {
+    let takes = |wide: IpAddr, narrow: IpAddr| wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4());
+    if host == wanted {
+        return Some(0);
+    }
+    let is_wide = takes(host, wanted) || takes(wanted, host);
+    is_wide.then_some(if host.is_ipv4() == wanted.is_ipv4() { 1 } else { 2 })
 }
 
 /// An address as the kernel prints it: each 32 bits as a number of this host's.
@@ -101,7 +113,7 @@ pub(super) fn listening_unix(path: &Path) -> Option<u64> {
 mod tests {
     use std::io::{Error, ErrorKind};
 
-    use super::unbound;
+    use super::{in_the_way, unbound};
     use crate::model::Address;
 
     fn told(address: &str, kind: ErrorKind) -> String {
@@ -128,6 +140,24 @@ mod tests {
         let (_held, free) = crate::sys::refusing();
         let said = told(&free.to_string(), ErrorKind::AddrInUse);
         assert!(said.starts_with("stop whoever listens there"), "nobody does, but it is held: {said}");
+    }
+
+    #[test]
+    fn nobody_is_named_who_is_not_in_the_way() {
+        let rank = |host: &str, wanted: &str| in_the_way(host.parse().unwrap(), wanted.parse().unwrap());
+        for (host, wanted, expected) in [
+            ("::1", "::1", Some(0)),
+            ("0.0.0.0", "127.0.0.1", Some(1)),
+            ("127.0.0.1", "0.0.0.0", Some(1)),
+            ("::", "::1", Some(1)),
+            ("::", "127.0.0.1", Some(2)),
+            ("127.0.0.1", "::", Some(2)),
+            ("0.0.0.0", "::1", None),
+            ("::1", "0.0.0.0", None),
+            ("127.0.0.2", "127.0.0.1", None),
+        ] {
+            assert_eq!(rank(host, wanted), expected, "{host} before {wanted}");
+        }
     }
 
     #[test]

@@ -44,6 +44,21 @@ fn sessions_of_a_primary_that_was_named_anew_or_spelt_otherwise_go_with_its_role
 }
 
 #[test]
+fn a_standby_that_was_promoted_is_the_primary_at_another_address_and_back() {
+    let mut rig = healthy(servers(three()));
+    rig.dies("a");
+    rig.sees("b", primary(2, &[900]));
+    assert_eq!(rig.way("pg"), "b");
+    for address in ["elsewhere:5432", "b:5432", "elsewhere:5432"] {
+        rig.replan(servers([three()[0], ("b", address), three()[2]]));
+        rig.open_session("b", primary(2, &[900]));
+        rig.fit(&["b"]);
+        assert_eq!((rig.way("pg").as_str(), rig.holds()), ("b", false), "{address}: {:?}", rig.kinds());
+    }
+    assert!(!rig.kinds().contains(&"pool.split_brain"), "{:?}", rig.kinds());
+}
+
+#[test]
 fn sessions_of_a_primary_whose_name_is_given_to_another_server_are_fenced_before_that_is_written_to() {
     for newcomer in [primary(2, &[900]), ServerFacts { history: [].into(), ..primary(2, &[900]) }] {
         let mut rig = healthy(servers(three()));
