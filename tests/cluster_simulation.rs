@@ -1089,7 +1089,8 @@ impl World {
             let comes_from_it = lineage.filter(|of| !is_rejected(of, &truth.facts())).is_some_and(|of| {
                 let left = truth.history.iter().any(|fork| Some(fork.timeline) == of.timeline);
                 // Another server may have been promoted to the same number at the same place, and what that one wrote is nowhere.
-                let is_it = server_on(&of) == primary
+                // One that was a standby under the address that it has again may be such a twin, for all that can be told of it.
+                let is_it = of.address == self.backend_of(&primary).1
                     && Some(Timeline(truth.timeline)) == of.timeline
                     && *truth.history == *of.history;
                 is_it || (left && of.history.iter().all(|fork| truth.history.contains(fork)))
