@@ -208,7 +208,9 @@ async fn find(
     check(admin, caller, &filter, path).await?;
     let limit = wanted.limit.unwrap_or(LIMIT);
     let page = admin.settings.store().events(filter, wanted.after, limit).await.map_err(Problem::from)?;
-    let _turn = turns.turn().await;
-    let events = page.events.iter().map(AsRef::as_ref).collect();
-    Ok(Json(Events { events, next: page.next, partial: page.is_partial }).into_response())
+    let written = turns.write(move || {
+        let events = page.events.iter().map(AsRef::as_ref).collect();
+        Json(Events { events, next: page.next, partial: page.is_partial }).into_response()
+    });
+    written.await.ok_or_else(|| Problem::Internal.into())
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::failover::Refusal;
-use crate::model::{Applied, BackendName, BackendStatus, MonoTime, PushedVerdict, Rule};
+use crate::model::{Applied, BackendName, BackendStatus, Explanation as Known, MonoTime, PushedVerdict, Rule};
 use crate::sys::Clock;
 
 use super::Admin;
@@ -130,7 +130,12 @@ async fn explain(
 ) -> Result<Response, Refused> {
     let known = admin.control.explain(pool.clone()).await.ok_or(Problem::Internal)?;
     let known = known.ok_or(Refusal::PoolNotFound(pool))?;
-    let _turn = turns.turn().await;
+    let written = turns.write(move || written(&admin, known));
+    Ok(written.await.ok_or(Problem::Internal)?.answer(&asked))
+}
+
+/// What is known, as it is answered.
+fn written(admin: &Admin, known: Known) -> Tagged {
     let (published, clock) = (admin.routes.load(), &admin.clock);
     let evidence: Vec<BackendView> =
         known.evidence.iter().map(|backend| BackendView::new(backend, &published.live, clock)).collect();
@@ -154,7 +159,7 @@ async fn explain(
     // The time of the answer makes it no other one.
     let telling = json!(answer).to_string();
     answer.time = stamp(known.at);
-    Ok(Tagged::by(published.table.generation, &telling, json!(answer).to_string()).answer(&asked))
+    Tagged::by(published.table.generation, &telling, json!(answer).to_string())
 }
 
 /// `POST /pools/{pool}/evaluate`.

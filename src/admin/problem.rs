@@ -33,6 +33,10 @@ const IN_CLEAR: &str = "this address speaks TLS, since [admin.tls] is configured
 const TOO_MANY_STREAMS: &str =
     "this caller follows the events 64 times already, which is the most for one; end one of them";
 
+/// What is said when there is no room for a large answer.
+const TOO_MUCH_UNREAD: &str =
+    "as much is being read by others as may be, which is 32 MiB; try again after Retry-After seconds";
+
 /// What is said while the store has no room for a change.
 const STORE_BUSY: &str = "too many changes are waiting to be kept; try again";
 
@@ -70,6 +74,8 @@ pub(super) enum Problem {
     TooManySubscribers,
     /// The caller follows them on as many connections as one may.
     TooManyStreams,
+    /// Others read as much as may be.
+    TooMuchUnread,
     /// There is a backend of that name.
     BackendExists,
     /// Another backend is at that address, or the daemon itself.
@@ -131,6 +137,7 @@ impl Problem {
         Self::BadEventQuery,
         Self::TooManySubscribers,
         Self::TooManyStreams,
+        Self::TooMuchUnread,
         Self::BackendExists,
         Self::AddressInUse,
         Self::BackendInFile,
@@ -189,6 +196,7 @@ impl Problem {
                 "512 follow the events already, which is the most",
             ),
             Self::TooManyStreams => (StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", TOO_MANY_STREAMS),
+            Self::TooMuchUnread => (StatusCode::SERVICE_UNAVAILABLE, "too_much_unread", TOO_MUCH_UNREAD),
             Self::BackendExists => (StatusCode::CONFLICT, "backend_exists", "the pool has a backend of that name"),
             Self::AddressInUse => (StatusCode::CONFLICT, "address_in_use", "that address is taken"),
             Self::BackendInFile => (StatusCode::CONFLICT, "backend_in_file", "the backend stands in the file"),

@@ -40,6 +40,7 @@ const PIECES: usize = 4;
 
 /// The routes. Each of them wants a line in the table of `access`, which decides who gets as far as here.
 pub(super) fn router(admin: Admin) -> Router {
+    let unread = Unread::new(admin.clock);
     Router::new()
         .route("/healthz", get(health))
         .route("/readyz", get(ready))
@@ -61,8 +62,8 @@ pub(super) fn router(admin: Admin) -> Router {
         .with_state(admin)
         .layer(Extension(Turns::default()))
         .layer(from_fn(problem::only))
+        .layer(from_fn_with_state(unread, bounded))
         .layer(map_response(guarded))
-        .layer(from_fn_with_state(Unread::default(), bounded))
 }
 
 /// Has every answer say that it is what its type says, and that nobody in between is to keep it: what is shown depends on

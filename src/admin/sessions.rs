@@ -100,7 +100,11 @@ pub(super) async fn list(
     pairs: Pairs,
 ) -> Result<Response, Refused> {
     let filter = Filter::read(pairs)?;
-    let _turn = turns.turn().await;
+    turns.write(move || page(&admin, &caller, &filter)).await.ok_or(Problem::Internal)?
+}
+
+/// The sessions of `filter` that `caller` sees.
+fn page(admin: &Admin, caller: &Identity, filter: &Filter) -> Result<Response, Refused> {
     let limit = filter.limit.unwrap_or(LIMIT);
     let is = |wanted: &Option<String>, name: &str| wanted.as_ref().is_none_or(|wanted| wanted == name);
     let sessions = admin.registry.sessions(SessionId(filter.after.unwrap_or(0)), limit, |facts| {
@@ -111,7 +115,7 @@ pub(super) async fn list(
     });
     let next = sessions.last().filter(|_| sessions.len() == limit).map(|last| last.id.0);
     if sessions.is_empty()
-        && let Some(unknown) = unknown(&admin, &caller, &filter)
+        && let Some(unknown) = unknown(admin, caller, filter)
     {
         return Err(Refused::because(Problem::BadQuery, unknown));
     }

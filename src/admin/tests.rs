@@ -282,3 +282,20 @@ async fn a_disk_that_hangs_is_answered_of_before_the_dashboard_gives_up() {
     let given_up = Duration::from_millis(given_up.unwrap().trim_end_matches(';').parse().unwrap());
     assert!(begun.elapsed() + FIND_WITHIN < given_up, "{:?} and {FIND_WITHIN:?}", begun.elapsed());
 }
+
+#[tokio::test]
+async fn a_question_to_the_control_plane_without_an_answer_holds_up_no_history_and_no_sessions() {
+    let (control, _, _busy) = mailbox();
+    let router = TowerToHyperService::new(routes::router(Admin { control, ..admin() }));
+    let get = |path: &str| {
+        let request = Request::get(path).header(HOST, "localhost").extension(Peer::Unix { uid: Some(0) });
+        router.call(request.body(Body::empty()).unwrap())
+    };
+    let mut waiting = pin!(get("/api/v1/pools"));
+    assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    for path in ["/api/v1/events", "/api/v1/sessions"] {
+        let answer = timeout(Duration::from_secs(10), get(path)).await.unwrap().unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+    }
+    assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending(), "it still waits");
+}

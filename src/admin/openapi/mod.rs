@@ -205,7 +205,7 @@ fn described(route: &Route, operation: &Operation) -> Value {
         "description": "What is wrong, and what would be right.",
         "content": { "application/problem+json": { "schema": shape("ProblemDetails") } },
         "headers": {
-            "Retry-After": header("With 429: the caller may come again after so many seconds.", "integer"),
+            "Retry-After": header("With 429, and `too_much_unread`: the caller may come again after so many seconds.", "integer"),
             "Allow": header("With 405: the methods that the path takes.", "string"),
             "WWW-Authenticate": header("With 401: how a credential is presented.", "string"),
         },
