@@ -40,11 +40,12 @@ impl Former {
         member.plan.address == self.address || member.id > self.newest
     }
 
-    /// Whether `member` is the primary, and may be what this was before it was promoted: a promotion begins a line.
+    /// Whether `member` is the primary, and may be what this was before it was promoted: a promotion begins a line. One that was only
+    /// started as a primary goes on with the line that it followed.
     fn may_have_become(&self, member: &Member) -> bool {
         let Some(facts) = facts_of(member).filter(|facts| facts.role == Role::Primary) else { return false };
         let relation = self.facts.as_ref().map_or(Relation::Unknown, |own| relation(facts, own));
-        self.may_be(member) && matches!(relation, Relation::Descends(_) | Relation::Higher | Relation::Unknown)
+        self.may_be(member) && !matches!(relation, Relation::Lower | Relation::Diverged)
     }
 
     /// Whether `now`, one of `members`, is the same server, as far as that is proven: a name alone proves nothing, since it may be

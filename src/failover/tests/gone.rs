@@ -44,6 +44,16 @@ fn sessions_of_a_primary_that_was_named_anew_or_spelt_otherwise_go_with_its_role
 }
 
 #[test]
+fn readers_of_a_standby_that_was_named_anew_go_when_it_is_started_as_a_primary() {
+    let mut rig = healthy(servers(three()));
+    let old = rig.id("c");
+    assert_eq!(rig.way_to(Target::Standby).0, "b c");
+    rig.replan(servers([three()[0], three()[1], ("z", "c:5432")]));
+    rig.open_session("z", primary(1, &[]));
+    assert_eq!((rig.way("pg").as_str(), fenced(&rig).contains(&old)), ("a", true), "{}", rig.deeds());
+}
+
+#[test]
 fn a_standby_that_was_promoted_is_the_primary_at_another_address_and_back() {
     let mut rig = healthy(servers(three()));
     rig.dies("a");
