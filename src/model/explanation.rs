@@ -36,6 +36,10 @@ labelled! {
         Suspect = "suspect",
         /// What a server says.
         Server = "server",
+        /// How a tunnel fares.
+        Tunnel = "tunnel",
+        /// What tunnels lead to does not answer behind any of them.
+        TargetDown = "target_down",
         /// Verdicts are still out.
         NoVerdict = "no_verdict",
         /// Clients wait while nothing serves.
@@ -79,6 +83,10 @@ impl Rule {
             }
             Self::Suspect => "While the primary is in doubt, new clients that write wait and sessions go on.",
             Self::Server => "What a server is follows from what its session and its accept path said last.",
+            Self::Tunnel => "A backend behind a tunnel is fit while its tunnel is open and its checks come through.",
+            Self::TargetDown => {
+                "While a target answers behind none of its tunnels, all its backends are unfit, and no tunnel is set up anew but one at a time."
+            }
             Self::NoVerdict => "While verdicts are out, clients wait for them.",
             Self::Hold => "While nothing serves, new clients wait.",
             Self::Refuse => "While nothing serves, new clients are closed at once.",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{PoolState, Redundancy};
+use super::{MonoTime, PoolState, Redundancy, TunnelState};
 
 /// The figures of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,19 @@ pub struct BackendFigures {
     pub is_eligible: bool,
     /// Those that only a PostgreSQL server has.
     pub server: Option<ServerFigures>,
+    /// Those of the tunnel that leads to it, if one does.
+    pub tunnel: Option<TunnelFigures>,
+}
+
+/// The figures of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunnelFigures {
+    /// How it fares.
+    pub state: TunnelState,
+    /// How often it was started after the first time.
+    pub restarts: u64,
+    /// Since when checks come through it, if they do.
+    pub up_since: Option<MonoTime>,
 }
 
 /// The figures of a PostgreSQL server.

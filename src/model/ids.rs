@@ -98,6 +98,8 @@ numbers! {
     ProbeId(u64),
     /// One watch of one server. What an older one tells is ignored.
     WatchId(u64),
+    /// One run of a tunnel. What an older one tells is ignored.
+    RunId(u64),
     /// A backend's number that fences compare: a session admitted under an older one may not go on.
     Epoch(u64),
     /// The number of a route table; grows by one with each table published.

@@ -1,10 +1,13 @@
 //! Who may connect to a listener, how many at once and how fast; and how backends are approached.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+use super::Via;
 
 labelled! {
     /// Which header of the PROXY protocol goes before a client's bytes.
@@ -117,17 +120,20 @@ impl std::fmt::Display for Networks {
 }
 
 /// How a backend is approached, by clients' dials and by probes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Approach {
     /// The local address to dial from; none leaves it to the kernel.
     pub source_address: Option<IpAddr>,
     /// The header that is sent first.
     pub send_proxy_protocol: ProxyProtocol,
+    /// The tunnel that it is behind, if it is behind one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<Arc<Via>>,
 }
 
 impl Approach {
     /// From any address, without a header.
-    pub const PLAIN: Self = Self { source_address: None, send_proxy_protocol: ProxyProtocol::None };
+    pub const PLAIN: Self = Self { source_address: None, send_proxy_protocol: ProxyProtocol::None, via: None };
 }
 
 #[cfg(test)]

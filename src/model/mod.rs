@@ -24,6 +24,7 @@ mod session;
 mod state;
 mod status;
 mod time;
+mod tunnel;
 mod webhook;
 mod wording;
 
@@ -32,10 +33,11 @@ pub use addr::{Address, AddressError};
 pub use cancel_key::CancelKey;
 pub use evidence::{Advice, FIGURES_MAX, PushedHealth, SmoothedLatency};
 pub use explanation::{Applied, Evaluation, Explanation, Prospect, Rule};
-pub use figures::{BackendFigures, PoolFigures, ServerFigures};
+pub use figures::{BackendFigures, PoolFigures, ServerFigures, TunnelFigures};
 pub use history::EventRecord;
 pub use ids::{
-    Actor, BackendId, BackendName, Epoch, Generation, ListenerName, PoolName, ProbeId, TargetId, WatchId, WebhookName,
+    Actor, BackendId, BackendName, Epoch, Generation, ListenerName, PoolName, ProbeId, RunId, TargetId, WatchId,
+    WebhookName,
 };
 pub use limits::{Approach, LimitsPlan, Networks, ProxyProtocol, Rate};
 pub use load::{Block, Load, Loads, Place};
@@ -46,7 +48,8 @@ pub use outcome::{
 };
 pub use plan::{
     AdminPlan, AgentCheck, Argument, BackendPlan, CheckKind, CheckPlan, CommandCheck, DaemonPlan, DialPlan,
-    FailoverPlan, HoldPlan, HttpCheck, ListenerPlan, LogPlan, Plan, PoolPlan, SessionPolicies, StatusRange, StorePlan,
+    ExpectCheck, FailoverPlan, HoldPlan, HttpCheck, ListenerPlan, LogPlan, Plan, PoolPlan, SessionPolicies,
+    StatusRange, StorePlan,
 };
 pub use postgres::{
     Fork, LoginError, Lsn, PinnedServer, PostgresPlan, Promotion, Role, ServerFacts, SystemId, Target, Timeline,
@@ -60,5 +63,9 @@ pub use state::{
 };
 pub use status::{BackendStatus, LastFailover, OrderedBy, Paused, PoolStatus, PushedVerdict, ServerStatus};
 pub use time::{MonoTime, WallTime};
+pub use tunnel::{
+    Attach, Filling, LookupPlan, LookupSource, Part, ProgramPlan, RunEnd, Text, TunnelCause, TunnelNews, TunnelPlan,
+    TunnelState, TunnelStatus, Via,
+};
 pub use webhook::{EVENT_KINDS, WebhookFormat, WebhookPlan, WebhookUrl, is_of_kind};
 pub use wording::{is_unprintable, meant, nearest, parse_duration, quote, spoken};

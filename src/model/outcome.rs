@@ -21,6 +21,14 @@ labelled! {
         SourceAddress = "source_address",
         /// Our own fault (no descriptor, no local port): says nothing of the backend.
         Local = "local",
+        /// The tunnel that it is behind is down: there is no way to it, or nobody at the near end of it.
+        TunnelDown = "tunnel_down",
+        /// A proxy was asked for the way and let nobody through, for a reason of its own.
+        ProxyRefused = "proxy_refused",
+        /// A proxy reached the backend's host, whose kernel answered: nobody listens.
+        TargetRefused = "target_refused",
+        /// A proxy did not reach the backend's host.
+        TargetUnreachable = "target_unreachable",
         /// Anything else.
         Other = "other",
     }
@@ -55,6 +63,8 @@ labelled! {
         ClosedEarly = "closed_early",
         /// The answer's status is none of those expected.
         UnexpectedStatus = "unexpected_status",
+        /// The answer is not what was expected.
+        UnexpectedAnswer = "unexpected_answer",
         /// The answer was not in the check's protocol.
         Malformed = "malformed",
         /// It is PostgreSQL, and takes no session now: it starts, stops or recovers.
@@ -92,10 +102,12 @@ impl ProbeError {
     #[must_use]
     pub const fn out_reason(self) -> OutReason {
         match self {
-            Self::Dial(DialError::Refused) => OutReason::Dead,
+            Self::Dial(DialError::Refused | DialError::TargetRefused | DialError::TunnelDown) => OutReason::Dead,
             Self::Dial(
                 DialError::TimedOut
                 | DialError::Unreachable
+                | DialError::TargetUnreachable
+                | DialError::ProxyRefused
                 | DialError::SourceAddress
                 | DialError::Local
                 | DialError::Other,
@@ -104,6 +116,47 @@ impl ProbeError {
             Self::Dial(DialError::Unresolved) => OutReason::CheckFailed,
             Self::Check(CheckError::Slow) => OutReason::Slow,
             Self::Check(_) => OutReason::CheckFailed,
+        }
+    }
+
+    /// Whether the failure of a backend behind a tunnel is at the far end of the way, or cannot be told from one there: then a
+    /// new tunnel to the same place would help nobody.
+    ///
+    /// | error | | why |
+    /// |---|---|---|
+    /// | `target_refused`, `target_unreachable` | yes | the proxy came through, and says so of what is behind it |
+    /// | `refused` | yes | of a way that is dialled at the backend's address its own host has answered |
+    /// | `closed_early` | yes | where a tunnel cannot say that its target refuses, it lets in and closes |
+    /// | `malformed`, `unexpected_status`, `unexpected_answer`, `cannot_connect_now`, `agent_down`, `command_failed`, `source_refused`, `slow` | yes | somebody answered |
+    /// | `tunnel_down`, `proxy_refused` | no | the near end has failed |
+    /// | `timed_out`, `answer_timed_out`, `unreachable`, `unresolved`, `other` | no | the way itself may be lost |
+    /// | `source_address`, `local` | no | it is our own fault, and says nothing |
+    #[must_use]
+    pub const fn is_of_target(self) -> bool {
+        match self {
+            Self::Dial(DialError::TargetRefused | DialError::TargetUnreachable | DialError::Refused) => true,
+            Self::Dial(
+                DialError::TimedOut
+                | DialError::Unreachable
+                | DialError::Unresolved
+                | DialError::SourceAddress
+                | DialError::Local
+                | DialError::TunnelDown
+                | DialError::ProxyRefused
+                | DialError::Other,
+            )
+            | Self::Check(CheckError::AnswerTimedOut) => false,
+            Self::Check(
+                CheckError::SourceRefused
+                | CheckError::ClosedEarly
+                | CheckError::UnexpectedStatus
+                | CheckError::UnexpectedAnswer
+                | CheckError::Malformed
+                | CheckError::CannotConnectNow
+                | CheckError::Slow
+                | CheckError::AgentDown
+                | CheckError::CommandFailed,
+            ) => true,
         }
     }
 }
@@ -325,6 +378,31 @@ impl From<OutReason> for SessionEnd {
             // No session is closed because its backend is slow.
             OutReason::Slow => Self::FencedCheckFailed,
             OutReason::Manual => Self::FencedManual,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CheckError, DialError, OutReason, ProbeError};
+
+    #[test]
+    fn whose_fault_a_failure_is_behind_a_tunnel_is_as_the_table_says() {
+        let of_target = ["target_refused", "target_unreachable", "refused"];
+        for &error in DialError::ALL {
+            assert_eq!(ProbeError::Dial(error).is_of_target(), of_target.contains(&error.label()), "{error}");
+        }
+        for &error in CheckError::ALL {
+            assert_eq!(ProbeError::Check(error).is_of_target(), error != CheckError::AnswerTimedOut, "{error}");
+        }
+        for (error, reason) in [
+            (DialError::TunnelDown, OutReason::Dead),
+            (DialError::TargetRefused, OutReason::Dead),
+            (DialError::TargetUnreachable, OutReason::Unreachable),
+            (DialError::ProxyRefused, OutReason::Unreachable),
+        ] {
+            assert_eq!(ProbeError::Dial(error).out_reason(), reason, "{error}");
+            assert!(!error.is_own());
         }
     }
 }

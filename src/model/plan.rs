@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Address, Approach, BackendName, Balance, Failback, HIDDEN, JwtPlan, LimitsPlan, ListenerName, LogFormat, LogLevel,
     OutReason, PoolKind, PoolName, PostgresPlan, Rate, Resend, Secret, SessionPolicy, Target, TlsPlan, TokenPlan,
-    WebhookName, WebhookPlan, WhenDown,
+    TunnelPlan, WebhookName, WebhookPlan, WhenDown,
 };
 
 /// The whole configuration, checked. Its JSON is for recordings of decisions: what nothing is decided by is left out, and
@@ -240,6 +241,9 @@ pub struct BackendPlan {
     pub check: CheckPlan,
     /// How it is dialled.
     pub approach: Approach,
+    /// The tunnel that leads to it, if one does; its approach is by that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<Arc<TunnelPlan>>,
 }
 
 /// `[pools.NAME.check]`, as it applies to one backend.
@@ -277,6 +281,10 @@ pub enum CheckKind {
     Agent(AgentCheck),
     /// How a program ends.
     Command(CommandCheck),
+    /// Whether it answers what it is sent as expected.
+    Expect(ExpectCheck),
+    /// Whether it answers the first message of a TLS handshake.
+    Tls,
     /// Whether a PostgreSQL server answers a request for TLS, which takes no login.
     Postgres,
     /// Nothing: the backend is taken to be fit until somebody else says otherwise.
@@ -290,6 +298,22 @@ pub struct AgentCheck {
     pub port: u16,
     /// What is sent first, if anything.
     pub send: String,
+}
+
+/// `check.expect`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ExpectCheck {
+    /// What is sent first, if anything. It may hold a key.
+    pub send: String,
+    /// What the answer must begin with; any byte will do if it is empty. It may hold a key.
+    pub answer: String,
+}
+
+impl fmt::Debug for ExpectCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (send, answer) = (self.send.len(), self.answer.len());
+        write!(f, "ExpectCheck {{ sends {send} bytes, expects {answer} bytes }}")
+    }
 }
 
 /// `check.command`.

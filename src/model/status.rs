@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Actor, Address, AdminState, BackendId, BackendName, Generation, HealthState, Lsn, MonoTime, OutReason, PoolKind,
-    PoolName, PoolState, Redundancy, Role, SmoothedLatency, SystemId, Timeline, WallTime,
+    PoolName, PoolState, Redundancy, Role, SmoothedLatency, SystemId, Timeline, TunnelStatus, WallTime,
 };
 
 /// A pool as it stands.
@@ -165,6 +165,8 @@ pub struct BackendStatus {
     pub reported: Vec<(String, f64)>,
     /// That verdict.
     pub pushed: Option<PushedVerdict>,
+    /// The tunnel that leads to it; none of other backends.
+    pub tunnel: Option<TunnelStatus>,
 }
 
 /// A verdict from outside that holds.
@@ -211,6 +213,7 @@ impl BackendStatus {
             server: None,
             reported: Vec::new(),
             pushed: None,
+            tunnel: None,
         }
     }
 }

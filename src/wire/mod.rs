@@ -2,9 +2,11 @@
 
 mod agent;
 mod greeting;
+pub mod http_connect;
 pub mod postgres;
 mod printable;
 mod proxy_header;
+pub mod socks5;
 
 pub use agent::{AGENT_LINE_MAX, AgentAnswer, NotAnAnswer, agent_line, parse_agent_answer};
 pub use greeting::is_greeting;
