@@ -135,9 +135,26 @@ fn unresolved(host: &str, cause: &str) -> io::Error {
     io::Error::other(Unresolved { host: host.to_owned(), cause: cause.to_owned() })
 }
 
+/// A failed dial that was graded where it failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{detail}")]
+struct Graded {
+    grade: DialError,
+    detail: String,
+}
+
+/// The error of a dial that failed in a way that no error of the kernel stands for. [`dial_error`] gives back `grade`.
+#[must_use]
+pub fn graded_error(grade: DialError, detail: impl Into<String>) -> io::Error {
+    io::Error::other(Graded { grade, detail: detail.into() })
+}
+
 /// What a failed dial proves.
 #[must_use]
 pub fn dial_error(error: &io::Error) -> DialError {
+    if let Some(graded) = error.get_ref().and_then(|inner| inner.downcast_ref::<Graded>()) {
+        return graded.grade;
+    }
     match error.raw_os_error() {
         // A socket path that is not there is as final as a port that nobody listens on.
         Some(libc::ECONNREFUSED | libc::ENOENT) => DialError::Refused,

@@ -7,6 +7,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub struct Descriptors {
     /// The limit now in force; `usize::MAX` is none.
     pub limit: usize,
+    /// The one that this process was started with; none is none. Programs that it starts get that one: some of them close,
+    /// or keep a table of, as many as they may have.
+    pub started_with: Option<u64>,
 }
 
 /// Raises the limit of open files to the most that is allowed, and says what it is.
@@ -15,7 +18,10 @@ pub fn raise_descriptor_limit() -> Descriptors {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     let limit = if raised.is_ok() { maximum } else { current };
-    Descriptors { limit: limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX) }
+    Descriptors {
+        limit: limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX),
+        started_with: current,
+    }
 }
 
 /// How many cores this process may use; one if that cannot be found out.

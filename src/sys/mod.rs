@@ -2,47 +2,61 @@
 //! limits, and the word to systemd. Nothing here knows what a pool or a session is.
 
 mod accept_error;
+mod attached;
 mod clock;
 mod dial;
 mod gated;
 mod keepalive;
 mod limits;
+mod lines;
 mod marked;
+mod network;
 mod notify;
 mod orders;
 mod own_socket;
 mod pipe;
+mod private_file;
+mod processes;
 mod program;
 mod rest;
 mod signal;
 mod socket;
 mod source_address;
+mod spawner;
 mod stream;
+mod stream_io;
 mod survey;
 mod ticker;
 mod unbound;
 mod unsent;
 
 pub use accept_error::AcceptErrorClass;
+pub use attached::{Attached, Said};
 pub use clock::Clock;
-pub use dial::{DialOptions, connect, connect_with, dial_error};
+pub use dial::{DialOptions, connect, connect_with, dial_error, graded_error};
 pub use gated::Gated;
 pub use limits::{Descriptors, cores, own_uid, raise_descriptor_limit, release_memory};
 pub use marked::MarkedStream;
+pub use network::{NetworkWatch, slept};
 pub use notify::Notifier;
 pub use orders::{OrderInbox, Orders, orders};
 pub use own_socket::is_with_ourselves;
 pub use pipe::Pipe;
+pub use private_file::{read_private, replace_private};
+pub use processes::{
+    ProcessStat, boot_id, is_marked, leave_all, marked, process, processes, signal_process, token, users,
+};
 pub use program::{Ended, Program, RunError, Running};
 pub use rest::{RestWatch, Resting};
 pub use signal::{Signal, on_end, on_signals};
 pub use socket::{BoundSocket, Listener, SocketMode, bind};
+pub use spawner::{Child, FILE_PATH, GroupSignal, Launch, MARK_VARIABLE, Spawner, runnable};
 pub use stream::Stream;
 #[cfg(test)]
 pub(crate) use stream::tally;
 pub use survey::{Directory, descriptor_limit, directory, is_clock_set, look_up, may_bind};
 pub use ticker::{Ticker, Tickers};
-pub use unbound::unbound;
+pub use unbound::{ListeningSocket, has_socket, loopback_listeners, owner, unbound};
 pub use unsent::bound_unsent;
 
 /// A socket for tests that keeps its port and does not listen, so that whoever connects to its address is refused: a port

@@ -22,7 +22,7 @@ const STACK: usize = 128 << 10;
 /// What a program finds of the daemon's own environment.
 const PASSED_ON: &[&str] = &["PATH", "HOME", "LANG"];
 /// Where it looks for programs if the daemon itself does not know.
-const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+pub(super) const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// A program to run.
 #[derive(Debug)]
@@ -170,14 +170,16 @@ fn spawn(program: &Program) -> Result<(Child, File), RunError> {
     Ok((child, output))
 }
 
-fn passed_on() -> Vec<(&'static str, OsString)> {
+/// What every program finds of the daemon's own environment; `PATH` in any case.
+pub(super) fn passed_on() -> Vec<(&'static str, OsString)> {
     let set = |name: &&'static str| Some((*name, std::env::var_os(name)?));
     let preset = ("PATH", OsString::from(PATH));
     // Of two values for one name the later one counts.
     std::iter::once(preset).chain(PASSED_ON.iter().filter_map(set)).collect()
 }
 
-fn graded(error: io::Error) -> RunError {
+/// Whose fault it is that a program could not be started.
+pub(super) fn graded(error: io::Error) -> RunError {
     match error.raw_os_error() {
         Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE) => RunError::Local(error),
         Some(_) | None => RunError::NotStarted(error),

@@ -12,6 +12,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
 
+use super::attached::{Attached, Hold};
 use super::stream::{Stream, abort, reset_on_close, unsent};
 
 /// Events taken from the kernel at once.
@@ -22,6 +23,8 @@ const EVENTS: usize = 64;
 pub struct Resting {
     fd: OwnedFd,
     is_unix: bool,
+    /// The program at the other end, if one is there.
+    program: Option<Hold>,
 }
 
 impl AsFd for Resting {
@@ -38,8 +41,12 @@ impl Stream {
     /// What the kernel said; the socket is closed then.
     pub fn rest(self) -> io::Result<Resting> {
         Ok(match self {
-            Self::Tcp(stream) => Resting { fd: stream.into_std()?.into(), is_unix: false },
-            Self::Unix(stream) => Resting { fd: stream.into_std()?.into(), is_unix: true },
+            Self::Tcp(stream) => Resting { fd: stream.into_std()?.into(), is_unix: false, program: None },
+            Self::Unix(stream) => Resting { fd: stream.into_std()?.into(), is_unix: true, program: None },
+            Self::Program(program) => {
+                let (stream, hold) = program.into_parts();
+                Resting { fd: stream.into_std()?.into(), is_unix: true, program: Some(hold) }
+            }
         })
     }
 }
@@ -51,15 +58,16 @@ impl Resting {
     ///
     /// What the kernel said; the socket is closed then.
     pub fn wake(self) -> io::Result<Stream> {
-        Ok(if self.is_unix {
-            Stream::Unix(UnixStream::from_std(self.fd.into())?)
-        } else {
-            Stream::Tcp(TcpStream::from_std(self.fd.into())?)
+        Ok(match self.program {
+            Some(hold) => Stream::Program(Box::new(Attached::from_parts(UnixStream::from_std(self.fd.into())?, hold))),
+            None if self.is_unix => Stream::Unix(UnixStream::from_std(self.fd.into())?),
+            None => Stream::Tcp(TcpStream::from_std(self.fd.into())?),
         })
     }
 
     /// As [`Stream::abort`].
     pub fn abort(&self) {
+        self.program.iter().for_each(Hold::kill);
         abort(self, !self.is_unix);
     }
 
@@ -71,6 +79,7 @@ impl Resting {
 
     /// As [`Stream::reset_on_close`].
     pub fn reset_on_close(&self) {
+        self.program.iter().for_each(Hold::reset_on_close);
         reset_on_close(self, !self.is_unix);
     }
 

@@ -12,6 +12,7 @@ use socket2::SockRef;
 use tokio::io::{Interest, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::attached::Attached;
 use super::keepalive::set_keepalive;
 
 /// A connected stream socket that belongs to a runtime.
@@ -21,6 +22,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Unix.
     Unix(UnixStream),
+    /// With a program, over what is its standard input and output.
+    Program(Box<Attached>),
 }
 
 impl AsFd for Stream {
@@ -28,6 +31,7 @@ impl AsFd for Stream {
         match self {
             Self::Tcp(stream) => stream.as_fd(),
             Self::Unix(stream) => stream.as_fd(),
+            Self::Program(program) => program.stream().as_fd(),
         }
     }
 }
@@ -38,6 +42,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
             Self::Unix(stream) => stream.poll_read_ready(cx),
+            Self::Program(program) => program.poll_readable(cx),
         }
     }
 
@@ -48,10 +53,11 @@ impl Stream {
     ///
     /// `WouldBlock` if there is nothing to read; else what recv(2) said.
     pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.try_once(Interest::READABLE, buffer.len(), |fd| {
+        let received = self.try_once(Interest::READABLE, buffer.len(), |fd| {
             let (_, length) = rustix::net::recv(fd, &mut *buffer, RecvFlags::empty())?;
             Ok(length)
-        })
+        });
+        self.judged(received)
     }
 
     /// Reads once, whatever the runtime knows of readiness.
@@ -61,7 +67,7 @@ impl Stream {
     /// As [`Self::try_recv`].
     pub fn recv_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let (_, length) = rustix::net::recv(self, buffer, RecvFlags::DONTWAIT)?;
-        Ok(length)
+        self.judged(Ok(length))
     }
 
     /// Writes once. A write that does not take all of `bytes` has filled the socket: readiness is
@@ -83,6 +89,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.poll_write_ready(cx),
             Self::Unix(stream) => stream.poll_write_ready(cx),
+            Self::Program(program) => program.stream().poll_write_ready(cx),
         }
     }
 
@@ -148,6 +155,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.try_io(interest, once),
             Self::Unix(stream) => stream.try_io(interest, once),
+            Self::Program(program) => program.stream().try_io(interest, once),
         }
     }
 
@@ -202,12 +210,19 @@ impl Stream {
 
     /// Has the coming close reset the connection instead of ending it in order.
     pub fn reset_on_close(&self) {
+        if let Self::Program(program) = self {
+            program.hold().reset_on_close();
+        }
         reset_on_close(self, matches!(self, Self::Tcp(_)));
     }
 
     /// Cuts the connection now, from any thread: a TCP peer gets a reset, and what the kernel had
-    /// still to send is discarded (connect(2) with `AF_UNSPEC`); a Unix peer reads the end.
+    /// still to send is discarded (connect(2) with `AF_UNSPEC`); a Unix peer reads the end, and a program is killed with
+    /// what it had still to pass on.
     pub fn abort(&self) {
+        if let Self::Program(program) = self {
+            program.hold().kill();
+        }
         abort(self, matches!(self, Self::Tcp(_)));
     }
 
@@ -247,6 +262,11 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Ok(Self::Tcp(TcpStream::from_std(stream.into_std()?)?)),
             Self::Unix(stream) => Ok(Self::Unix(UnixStream::from_std(stream.into_std()?)?)),
+            Self::Program(program) => {
+                let (stream, hold) = program.into_parts();
+                let stream = UnixStream::from_std(stream.into_std()?)?;
+                Ok(Self::Program(Box::new(Attached::from_parts(stream, hold))))
+            }
         }
     }
 
@@ -293,6 +313,7 @@ impl Stream {
         let _would_block = match self {
             Self::Tcp(stream) => stream.try_io(Interest::READABLE, swallow),
             Self::Unix(stream) => stream.try_io(Interest::READABLE, swallow),
+            Self::Program(program) => program.stream().try_io(Interest::READABLE, swallow),
         };
     }
 
@@ -301,7 +322,7 @@ impl Stream {
     pub fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
         match self {
             Self::Tcp(stream) => stream.peer_addr().ok().zip(stream.local_addr().ok()),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Program(_) => None,
         }
     }
 
@@ -309,6 +330,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.ready(interest).await,
             Self::Unix(stream) => stream.ready(interest).await,
+            Self::Program(program) => program.stream().ready(interest).await,
         }
     }
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use rustix::fs::{Access, access, statvfs};
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::lookup_host;
 
@@ -88,8 +88,9 @@ pub fn directory(path: &Path) -> io::Result<Directory> {
 /// The most descriptors that a process of this user may have when it raises its limit as far as it is let.
 #[must_use]
 pub fn descriptor_limit() -> Descriptors {
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    Descriptors { limit: maximum.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX) }
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let limit = maximum.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    Descriptors { limit, started_with: current }
 }
 
 /// The addresses that `host` has now.

@@ -1,5 +1,6 @@
 //! What to do about an address that cannot be listened at, and who does so already.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Error, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -64,16 +65,68 @@ fn holder(address: &Address) -> Option<(u32, String)> {
     Some((process, name.trim().escape_default().to_string()))
 }
 
+/// Whoever listens at `address`, as far as that can be known: "process 7 (sshd)".
+#[must_use]
+pub fn owner(address: &Address) -> Option<String> {
+    holder(address).map(|(process, name)| format!("process {process} ({name})"))
+}
+
+/// A socket that listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListeningSocket {
+    /// Its number.
+    pub inode: u64,
+    /// The user who has made it.
+    pub user: u32,
+}
+
+/// The sockets that listen where 127.0.0.1 at one of `ports` is dialled, by their ports. One look for all of them.
+#[must_use]
+pub fn loopback_listeners(ports: &BTreeSet<u16>) -> BTreeMap<u16, ListeningSocket> {
+    let mut found = BTreeMap::new();
+    for file in ["/proc/net/tcp6", "/proc/net/tcp"] {
+        for line in fs::read_to_string(file).unwrap_or_default().lines() {
+            let listens = listening(line).filter(|(at, _)| ports.contains(&at.port()));
+            let localhost = IpAddr::from(Ipv4Addr::LOCALHOST);
+            let reached = listens.filter(|(at, _)| in_the_way(at.ip(), localhost).is_some());
+            // The narrower one is the one that is dialled, and stands in the later file.
+            found.extend(reached.map(|(at, socket)| (at.port(), socket)));
+        }
+    }
+    found
+}
+
+/// Where the socket of a line of `/proc/net/tcp` listens, and which it is.
+fn listening(line: &str) -> Option<(SocketAddr, ListeningSocket)> {
+    let mut fields = line.split_ascii_whitespace();
+    let (host, port) = fields.nth(1)?.split_once(':')?;
+    let is_it = fields.nth(1)? == TCP_LISTENS;
+    let (user, inode) = (fields.nth(3)?.parse().ok()?, fields.nth(1)?.parse().ok()?);
+    let at = SocketAddr::new(ip(host)?, u16::from_str_radix(port, 16).ok()?);
+    is_it.then_some((at, ListeningSocket { inode, user }))
+}
+
+/// Whether `process` has the socket `inode` open; none if that may not be known.
+#[must_use]
+pub fn has_socket(process: u32, inode: u64) -> Option<bool> {
+    let socket = format!("socket:[{inode}]");
+    match fs::read_dir(format!("/proc/{process}/fd")) {
+        Ok(open) => {
+            let mut targets = open.flatten().map(|entry| fs::read_link(entry.path()));
+            Some(targets.any(|to| to.is_ok_and(|to| to == Path::new(&socket))))
+        }
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => None,
+        Err(_) => Some(false),
+    }
+}
+
 /// The number of the socket that listens where `wanted` would.
 fn listening_tcp(wanted: SocketAddr) -> Option<u64> {
     let all = ["/proc/net/tcp", "/proc/net/tcp6"].map(|file| fs::read_to_string(file).unwrap_or_default());
     let sockets = all.iter().flat_map(|sockets| sockets.lines()).filter_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let (host, port) = fields.get(1)?.split_once(':')?;
-        let (host, port) = (ip(host)?, u16::from_str_radix(port, 16).ok()?);
-        let is_it = port == wanted.port() && *fields.get(3)? == TCP_LISTENS;
-        let rank = in_the_way(host, wanted.ip()).filter(|_| is_it)?;
-        Some((rank, fields.get(9)?.parse().ok()?))
+        let (at, socket) = listening(line)?;
+        let rank = in_the_way(at.ip(), wanted.ip()).filter(|_| at.port() == wanted.port())?;
+        Some((rank, socket.inode))
     });
     sockets.min().map(|(_, inode)| inode)
 }
@@ -140,6 +193,23 @@ mod tests {
         let (_held, free) = crate::sys::refusing();
         let said = told(&free.to_string(), ErrorKind::AddrInUse);
         assert!(said.starts_with("stop whoever listens there"), "nobody does, but it is held: {said}");
+    }
+
+    #[test]
+    fn a_port_is_listened_at_by_whoever_is_dialled_there() {
+        use super::{ListeningSocket, has_socket, loopback_listeners};
+        let ours = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let aside = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+        let (_held, silent) = crate::sys::refusing();
+        let port = |at: &std::net::TcpListener| at.local_addr().unwrap().port();
+        let ports = [port(&ours), port(&aside), silent.port()].into();
+        let found = loopback_listeners(&ports);
+        assert_eq!(found.keys().copied().collect::<Vec<_>>(), [port(&ours)]);
+        let ListeningSocket { inode, user } = found[&port(&ours)];
+        assert_eq!(user, crate::sys::own_uid());
+        assert_eq!(has_socket(std::process::id(), inode), Some(true));
+        assert_eq!(has_socket(std::process::id(), 1), Some(false));
+        assert_eq!(has_socket(1 << 22, inode), Some(false), "nobody has it who is not there");
     }
 
     #[test]
