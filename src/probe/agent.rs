@@ -1,7 +1,5 @@
 //! One line of an agent; what it means is `wire`'s.
 
-use tokio::io::{AsyncRead, AsyncReadExt};
-
 use crate::model::{Advice, CheckError};
 use crate::sys::Stream;
 use crate::wire::{AGENT_LINE_MAX, AgentAnswer, NotAnAnswer, agent_line, parse_agent_answer};
@@ -14,10 +12,7 @@ pub(super) async fn ask(send: &str, stream: Stream) -> Result<Advice, Failure> {
         // One that speaks without listening may have ended already, and its line counts all the same.
         drop(stream.send_all(send.as_bytes()).await);
     }
-    let line = match stream {
-        Stream::Tcp(stream) => read_line(stream).await,
-        Stream::Unix(stream) => read_line(stream).await,
-    }?;
+    let line = read_line(stream).await?;
     match parse_agent_answer(&line) {
         Ok(AgentAnswer::Up(advice)) => Ok(advice),
         Ok(AgentAnswer::Down(said)) => Err(Failure::check(CheckError::AgentDown, format!("the agent said: {said}"))),
@@ -28,12 +23,12 @@ pub(super) async fn ask(send: &str, stream: Stream) -> Result<Advice, Failure> {
 }
 
 /// One line: up to its end, or to that of the connection.
-async fn read_line(mut stream: impl AsyncRead + Unpin) -> Result<Vec<u8>, Failure> {
+async fn read_line(stream: Stream) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     while bytes.len() <= AGENT_LINE_MAX {
         let mut part = [0; AGENT_LINE_MAX];
         // What came before a reset may have lost its end, so it is no answer.
-        let length = stream.read(&mut part).await.map_err(|error| closed(&error.to_string()))?;
+        let length = stream.receive(&mut part).await.map_err(|error| closed(&error.to_string()))?;
         bytes.extend_from_slice(part.get(..length).unwrap_or_default());
         match agent_line(&bytes) {
             Some(line) if line.len() <= AGENT_LINE_MAX => return Ok(line.to_vec()),

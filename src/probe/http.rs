@@ -17,10 +17,7 @@ const AGENT: &str = concat!("changeover/", env!("CARGO_PKG_VERSION"));
 /// Sends `check`'s request to the server behind `stream`, which listens at `address`.
 pub(super) async fn ask(address: &Address, check: &HttpCheck, stream: Stream) -> Result<(), Failure> {
     let request = request(address, check)?;
-    match stream {
-        Stream::Tcp(stream) => exchange(TokioIo::new(stream), check, request).await,
-        Stream::Unix(stream) => exchange(TokioIo::new(stream), check, request).await,
-    }
+    exchange(TokioIo::new(stream), check, request).await
 }
 
 fn request(address: &Address, check: &HttpCheck) -> Result<Request<Empty<Bytes>>, Failure> {
@@ -48,10 +45,7 @@ fn unsendable(error: &dyn std::error::Error) -> Failure {
     Failure::check(CheckError::Malformed, format!("the request cannot be sent: {error}"))
 }
 
-async fn exchange<I>(io: I, check: &HttpCheck, request: Request<Empty<Bytes>>) -> Result<(), Failure>
-where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
-{
+async fn exchange(io: TokioIo<Stream>, check: &HttpCheck, request: Request<Empty<Bytes>>) -> Result<(), Failure> {
     let what = format!("{} {}", check.method, HttpCheck::shown_path(&check.path));
     let closed = |error: hyper::Error| {
         let class = if error.is_parse() { CheckError::Malformed } else { CheckError::ClosedEarly };

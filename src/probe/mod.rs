@@ -3,21 +3,27 @@
 
 mod agent;
 mod command;
+mod expect;
 mod http;
 mod postgres;
 mod pulse;
 mod service;
+mod tcp;
+mod tls;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 
+use crate::dial::Ways;
 use crate::model::{
-    Address, Advice, Approach, CheckError, CheckKind, DialError, MonoTime, OutReason, ProbeError, ProbeOutcome, spoken,
+    Address, Advice, Approach, CheckError, CheckKind, DialError, HttpCheck, MonoTime, OutReason, ProbeError,
+    ProbeOutcome, spoken,
 };
-use crate::sys::{Clock, DialOptions, Stream, connect_with, dial_error};
+use crate::sys::{Clock, Stream, dial_error};
 use crate::wire::own_proxy_header;
 
 use pulse::Pulse;
@@ -40,6 +46,10 @@ impl Failure {
     }
 }
 
+/// Behind a tunnel a connection proves that its near end lives, and no more: ssh and its like take a client in first and dial the
+/// target then. So there it must not be closed at once. A target that refuses is told of within a round trip or two.
+pub const TUNNEL_OPEN_FOR: Duration = Duration::from_millis(300);
+
 /// Probes over sockets in flight at once; the rest wait their turn. Each takes a descriptor or two.
 pub const IN_FLIGHT_MAX: usize = 512;
 /// Programs that run at once, each with a thread of its own. The rest wait their turn, apart from the probes above:
@@ -50,6 +60,7 @@ const COMMANDS_MAX: usize = 32;
 #[derive(Debug, Clone)]
 pub struct Prober {
     clock: Clock,
+    ways: Ways,
     pulse: Arc<Pulse>,
     sockets: Arc<Semaphore>,
     commands: Arc<Semaphore>,
@@ -65,22 +76,26 @@ pub struct Answer {
 }
 
 impl Prober {
-    /// One that has asked nothing yet.
+    /// One that has asked nothing yet, and dials backends by `ways`.
     #[must_use]
-    pub fn new(clock: Clock) -> Self {
+    pub fn new(clock: Clock, ways: Ways) -> Self {
         let (sockets, commands) = (Semaphore::new(IN_FLIGHT_MAX), Semaphore::new(COMMANDS_MAX));
-        Self { clock, pulse: Arc::default(), sockets: Arc::new(sockets), commands: Arc::new(commands) }
+        Self { clock, ways, pulse: Arc::default(), sockets: Arc::new(sockets), commands: Arc::new(commands) }
     }
 
     /// Asks `address` the question `kind`, approaching it as clients are brought to it; a header that it wants says
     /// that the connection is the proxy's own. Answers within `limit` and our own lateness from when it is its turn;
     /// a command whose turn does not come within `limit` has found out nothing.
-    pub async fn probe(&self, address: &Address, kind: &CheckKind, limit: Duration, approach: Approach) -> Answer {
+    pub async fn probe(&self, address: &Address, kind: &CheckKind, limit: Duration, approach: &Approach) -> Answer {
         let asked = match kind {
             CheckKind::Command(_) => command::turn(&self.commands, limit).await,
-            CheckKind::Tcp | CheckKind::Http(_) | CheckKind::Agent(_) | CheckKind::Postgres | CheckKind::None => {
-                Arc::clone(&self.sockets).acquire_owned().await.map_err(|closed| closed.to_string())
-            }
+            CheckKind::Tcp
+            | CheckKind::Http(_)
+            | CheckKind::Expect(_)
+            | CheckKind::Tls
+            | CheckKind::Agent(_)
+            | CheckKind::Postgres
+            | CheckKind::None => Arc::clone(&self.sockets).acquire_owned().await.map_err(|closed| closed.to_string()),
         };
         let turn = match asked {
             Ok(turn) => turn,
@@ -96,16 +111,12 @@ impl Prober {
     }
 
     /// What an answer proves that came at `ended` to a question of `begun`, and whether it was us.
-    fn judge(
-        &self,
-        answer: Result<Advice, Failure>,
-        begun: MonoTime,
-        ended: MonoTime,
-        limit: Duration,
-    ) -> ProbeOutcome {
+    fn judge(&self, answer: Result<Good, Failure>, begun: MonoTime, ended: MonoTime, limit: Duration) -> ProbeOutcome {
         let late = ended.since(begun + limit);
         match answer {
-            Ok(advice) => ProbeOutcome::Passed { latency: ended.since(begun), advice },
+            Ok(Good { advice, proven }) => {
+                ProbeOutcome::Passed { latency: proven.unwrap_or(ended).since(begun), advice }
+            }
             Err(_) if late > OWN_LATENESS_MAX => {
                 ProbeOutcome::Inconclusive { error: None, detail: format!("we were {late:.1?} late ourselves") }
             }
@@ -127,50 +138,66 @@ impl Prober {
         kind: &CheckKind,
         deadline: MonoTime,
         limit: Duration,
-        approach: Approach,
+        approach: &Approach,
         turn: OwnedSemaphorePermit,
-    ) -> Result<Advice, Failure> {
+    ) -> Result<Good, Failure> {
         let deadline = self.clock.instant(deadline);
-        let silent = |what: String| {
-            Failure::check(CheckError::AnswerTimedOut, format!("{what}: no answer within {}", spoken(limit)))
-        };
-        let dial = Dial { address, limit, approach };
+        let dial = Dial { ways: &self.ways, address, limit, approach };
         // Boxed, but for the plain one: a crowd is asked that way, and each question has room for the largest.
-        match kind {
-            CheckKind::None => Ok(Advice::default()),
+        let asked = match kind {
+            CheckKind::None => return Ok(Good::default()),
             CheckKind::Command(check) => {
                 let asked = Box::pin(command::ask(address, check, turn, deadline, limit));
-                asked.await.map(|()| Advice::default())
+                return asked.await.map(|()| Good::default());
+            }
+            CheckKind::Tcp if approach.via.is_some() => {
+                return Box::pin(async {
+                    let stream = dial.own().await?;
+                    let proven = tcp::stays_open(&stream, self.clock, deadline).await?;
+                    drop(stream.end_writing());
+                    Ok(Good { advice: Advice::default(), proven: Some(proven) })
+                })
+                .await;
             }
             CheckKind::Tcp => {
                 // In order, not by a reset: many servers log a reset as an error, probe after probe.
                 drop(dial.own().await?.end_writing());
-                Ok(Advice::default())
+                return Ok(Good::default());
             }
-            CheckKind::Postgres => {
+            CheckKind::Http(_) | CheckKind::Agent(_) | CheckKind::Expect(_) | CheckKind::Tls | CheckKind::Postgres => {
                 let stream = dial.own().await?;
-                let asked = timeout_at(deadline, postgres::ask(stream)).await;
-                asked.unwrap_or_else(|_| Err(silent("PostgreSQL".to_owned()))).map(|()| Advice::default())
+                timeout_at(deadline, Box::pin(dial.question(kind, stream))).await
             }
-            CheckKind::Http(check) => {
-                let stream = dial.own().await?;
-                let asked = Box::pin(timeout_at(deadline, async {
-                    let (asked, stream) = dial.source(stream, check.port).await?;
-                    http::ask(&asked, check, stream).await
-                }));
-                let asked = asked.await.unwrap_or_else(|_| Err(silent(format!("{} {}", check.method, check.path))));
-                asked.map(|()| Advice::default())
-            }
-            CheckKind::Agent(check) => {
-                let stream = dial.own().await?;
-                let asked = Box::pin(timeout_at(deadline, async {
-                    let (_, stream) = dial.source(stream, check.port).await?;
-                    agent::ask(&check.send, stream).await
-                }));
-                asked.await.unwrap_or_else(|_| Err(silent("the agent".to_owned())))
-            }
-        }
+        };
+        let advice = asked.unwrap_or_else(|_| {
+            let detail = format!("{}: no answer within {}", asked_for(kind), spoken(limit));
+            Err(Failure::check(CheckError::AnswerTimedOut, detail))
+        })?;
+        Ok(Good { advice, proven: None })
     }
+}
+
+/// What a question is called whose answer did not come.
+fn asked_for(kind: &CheckKind) -> Cow<'static, str> {
+    Cow::Borrowed(match kind {
+        CheckKind::Http(check) => {
+            return Cow::Owned(format!("{} {}", check.method, HttpCheck::shown_path(&check.path)));
+        }
+        CheckKind::Agent(_) => "the agent",
+        CheckKind::Expect(check) if check.send.is_empty() => "what it says first",
+        CheckKind::Expect(_) => "the answer to what it was sent",
+        CheckKind::Tls => "TLS",
+        CheckKind::Postgres => "PostgreSQL",
+        CheckKind::Tcp | CheckKind::Command(_) | CheckKind::None => "the backend",
+    })
+}
+
+/// A good answer.
+#[derive(Debug, Default)]
+struct Good {
+    advice: Advice,
+    /// Since when it is known to be one, if that is not the moment at which it was told.
+    proven: Option<MonoTime>,
 }
 
 /// Whether it is the other kernel's word, which is no other for being read late.
@@ -180,20 +207,38 @@ fn is_refusal(error: ProbeError) -> bool {
 
 /// How the backend and what speaks for it are dialled.
 struct Dial<'a> {
+    ways: &'a Ways,
     address: &'a Address,
     limit: Duration,
-    approach: Approach,
+    approach: &'a Approach,
 }
 
 impl Dial<'_> {
-    fn options(&self) -> DialOptions {
-        DialOptions { source: self.approach.source_address }
+    /// Asks over `stream` what is asked in a protocol.
+    async fn question(&self, kind: &CheckKind, stream: Stream) -> Result<Advice, Failure> {
+        match kind {
+            CheckKind::Http(check) => {
+                let (asked, stream) = self.source(stream, check.port).await?;
+                http::ask(&asked, check, stream).await?;
+            }
+            CheckKind::Agent(check) => {
+                let (_, stream) = self.source(stream, check.port).await?;
+                return agent::ask(&check.send, stream).await;
+            }
+            CheckKind::Expect(check) => expect::ask(check, stream).await?,
+            CheckKind::Tls => {
+                tls::ask(self.approach.via.as_ref().map_or(self.address, |via| &via.target), stream).await?
+            }
+            CheckKind::Postgres => postgres::ask(stream).await?,
+            CheckKind::Tcp | CheckKind::Command(_) | CheckKind::None => {}
+        }
+        Ok(Advice::default())
     }
 
     /// Connects to the backend's own address.
     async fn own(&self) -> Result<Stream, Failure> {
         let address = self.address;
-        let stream = connect_with(address, self.limit, self.options()).await.map_err(|error| {
+        let stream = self.ways.dial(address, self.limit, self.approach).await.map_err(|error| {
             let detail = format!("connecting to {address}: {error}");
             Failure { error: ProbeError::Dial(dial_error(&error)), detail }
         })?;
@@ -213,13 +258,18 @@ impl Dial<'_> {
         }
         let source = self.address.with_port(port);
         drop(stream.end_writing());
-        let connected = connect_with(&source, self.limit, self.options()).await.map_err(|error| {
+        let connected = self.ways.dial(&source, self.limit, self.approach).await.map_err(|error| {
             let class = match dial_error(&error) {
-                error @ (DialError::Local | DialError::SourceAddress) => ProbeError::Dial(error),
-                DialError::Refused => ProbeError::Check(CheckError::SourceRefused),
-                DialError::TimedOut | DialError::Unreachable | DialError::Unresolved | DialError::Other => {
-                    ProbeError::Check(CheckError::AnswerTimedOut)
+                error @ (DialError::Local | DialError::SourceAddress | DialError::TunnelDown) => {
+                    ProbeError::Dial(error)
                 }
+                DialError::Refused | DialError::TargetRefused => ProbeError::Check(CheckError::SourceRefused),
+                DialError::TimedOut
+                | DialError::Unreachable
+                | DialError::Unresolved
+                | DialError::ProxyRefused
+                | DialError::TargetUnreachable
+                | DialError::Other => ProbeError::Check(CheckError::AnswerTimedOut),
             };
             Failure { error: class, detail: format!("connecting to {source}: {error}") }
         })?;
@@ -238,7 +288,7 @@ mod tests {
     #[test]
     fn a_stall_within_the_time_of_a_question_leaves_a_refusal_alone_to_be_believed() {
         const LIMIT: Duration = Duration::from_secs(1);
-        let prober = Prober::new(Clock::start());
+        let prober = Prober::new(Clock::start(), Ways::default());
         let refused = || Err(Failure { error: ProbeError::Dial(DialError::Refused), detail: String::new() });
         let silent = || Err(Failure::check(CheckError::AnswerTimedOut, ""));
         let judge = |answer, begun, ended| prober.judge(answer, at(begun), at(ended), LIMIT);
@@ -251,7 +301,7 @@ mod tests {
         assert_eq!(failed(judge(silent(), 1000, 2000)), None, "the thread did not run from 1100 on");
         assert_eq!(failed(judge(refused(), 1000, 2000)), Some(OutReason::Dead), "whenever it is read");
         assert_eq!(failed(judge(refused(), 500, 2000)), None, "but not half a second after its time");
-        assert!(matches!(judge(Ok(Advice::default()), 1000, 2000), ProbeOutcome::Passed { .. }));
+        assert!(matches!(judge(Ok(Good::default()), 1000, 2000), ProbeOutcome::Passed { .. }));
         prober.pulse.beat(at(2000));
         assert_eq!(failed(judge(silent(), 1000, 2001)), None);
         prober.pulse.beat(at(2100));

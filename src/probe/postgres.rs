@@ -5,7 +5,7 @@
 //! `GSSENCRequest` is none, whether it is answered `G` or, by servers without GSSAPI, `N`. Both cost a process.
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncReadExt;
 
 use crate::model::CheckError;
 use crate::sys::Stream;
@@ -20,13 +20,10 @@ const ANSWER_MAX: u64 = 1024;
 pub(super) async fn ask(stream: Stream) -> Result<(), Failure> {
     // One that hangs up may have said why before.
     drop(stream.send_all(&GSSENC_REQUEST).await);
-    match stream {
-        Stream::Tcp(stream) => judge(stream).await,
-        Stream::Unix(stream) => judge(stream).await,
-    }
+    judge(stream).await
 }
 
-async fn judge(mut stream: impl AsyncRead + Unpin) -> Result<(), Failure> {
+async fn judge(mut stream: Stream) -> Result<(), Failure> {
     let closed = |error: std::io::Error| {
         Failure::check(CheckError::ClosedEarly, format!("PostgreSQL, before the first byte of its answer: {error}"))
     };

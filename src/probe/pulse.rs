@@ -76,7 +76,8 @@ impl Stalls {
         Self { pulse: Arc::clone(pulse), told: (0, 0) }
     }
 
-    /// Since when the thread that asks stood still, if it does, or did a moment ago, and that was not told yet.
+    /// Since when the thread that asks stood still, if it does, or did a moment ago, and that was not told yet. Of a stall that
+    /// goes on, only what came after it was told last: who is excused for it is excused for no more than its time.
     pub fn news(&mut self, now: MonoTime) -> Option<MonoTime> {
         self.pulse.look(now);
         let noticed = (self.pulse.stalled.load(Ordering::Relaxed), self.pulse.began.load(Ordering::Relaxed));
@@ -87,7 +88,8 @@ impl Stalls {
         let [stalled, began, told] = [noticed.0, noticed.1, before.0].map(MonoTime::from_nanos);
         // Both threads stood still, or this one saw the other come back: that it ended a moment later is no news.
         let is_known = noticed.1 == before.1 && stalled < now && stalled.since(told) < LATE;
-        (now.since(stalled) < STALE && !is_known).then_some(began)
+        let since = if noticed.1 == before.1 { told.max(began) } else { began };
+        (now.since(stalled) < STALE && !is_known).then_some(since)
     }
 }
 
@@ -131,11 +133,11 @@ mod tests {
         assert_eq!(stalls.news(at(1250)), Some(at(1100)), "it lasts");
         assert_eq!(
             stalls.news(at(1500)),
-            Some(at(1100)),
+            Some(at(1250)),
             "it lasts still, and what fell due meanwhile is not to be judged either"
         );
         pulse.beat(at(1600));
-        assert_eq!(stalls.news(at(1601)), Some(at(1100)), "it went on for long after it was told");
+        assert_eq!(stalls.news(at(1601)), Some(at(1500)), "it went on for long after it was told");
         assert_eq!(stalls.news(at(1602)), None);
         pulse.beat(at(2000));
         assert_eq!(stalls.news(at(2001)), Some(at(1700)));

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::sleep;
 
+use crate::dial::Ways;
 use crate::model::{ProbeId, ProbeSpec, TargetId};
 use crate::sys::{self, Clock, OrderInbox, orders};
 
@@ -77,12 +78,12 @@ pub struct Service {
 }
 
 impl Service {
-    /// One that has asked nothing yet, and the ends for whoever gives it orders.
+    /// One that has asked nothing yet and dials backends by `ways`, and the ends for whoever gives it orders.
     #[must_use]
-    pub fn new(clock: Clock) -> (Self, Asked) {
+    pub fn new(clock: Clock, ways: Ways) -> (Self, Asked) {
         let (orders, inbox) = orders();
         let (sender, answers) = mpsc::channel(IN_FLIGHT_MAX);
-        let prober = Prober::new(clock);
+        let prober = Prober::new(clock, ways);
         let stalls = Stalls::of(&prober.pulse);
         (Self { clock, inbox, answers: sender, prober }, Asked { orders, answers, stalls })
     }
@@ -134,7 +135,7 @@ impl Running {
 }
 
 async fn ask(prober: Prober, answers: mpsc::Sender<Finished>, target: TargetId, probe: ProbeId, spec: Arc<ProbeSpec>) {
-    let answer = prober.probe(&spec.address, &spec.kind, spec.timeout, spec.approach).await;
+    let answer = prober.probe(&spec.address, &spec.kind, spec.timeout, &spec.approach).await;
     let source = spec.approach.source_address;
     // Nobody listens any more only when the daemon ends.
     drop(answers.send(Finished { target, probe, source, answer }).await);
@@ -180,7 +181,7 @@ mod tests {
 
     /// Runs `test` with a service beside it, which comes to its end after it.
     async fn with_service<F: Future<Output = ()>>(test: impl FnOnce(Asked) -> F) {
-        let (service, asked) = Service::new(Clock::start());
+        let (service, asked) = Service::new(Clock::start(), Ways::default());
         let local = LocalSet::new();
         let service = local.spawn_local(service.run());
         local.run_until(test(asked)).await;

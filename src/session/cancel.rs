@@ -33,7 +33,7 @@ use tokio::time::timeout;
 use crate::failover::{PoolRoutes, PoolServer, Route, Tier};
 use crate::model::{CancelKey, CancelWay, LimitsPlan, ListenerPlan, MonoTime, Place, Rate, Target};
 use crate::relay::FirstChunk;
-use crate::sys::{DialOptions, Stream, connect_with};
+use crate::sys::Stream;
 use crate::wire::postgres::cancel_request;
 
 use super::caller::{Caller, introduce};
@@ -205,9 +205,8 @@ pub(super) fn follow(worker: &Worker, routes: &PoolRoutes, plan: &ListenerPlan, 
 /// Sends `header` and `request` to `server` and waits until it ends or, once it has been sent that, until the client has left.
 /// What goes wrong is nothing that the client could be told.
 async fn ask(worker: &Worker, server: &PoolServer, [header, request]: [&[u8]; 2], mut has_left: watch::Receiver<bool>) {
-    let options = DialOptions { source: server.approach.source_address };
     let asked = async {
-        let connection = connect_with(&server.address, SERVERS_WAIT, options).await?;
+        let connection = worker.ways.dial(&server.address, SERVERS_WAIT, &server.approach).await?;
         introduce(&connection, header, SERVERS_WAIT).await?;
         connection.send_all(request).await?;
         let end = async {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::failover::Route;
 use crate::model::{BackendId, DialPlan, MonoTime, NotLetIn, PoolName, SessionEnd};
 use crate::routing::{Admission, BackendLive, PoolLive, Room, SessionFacts, Stale};
-use crate::sys::{DialOptions, Stream, connect_with, dial_error};
+use crate::sys::{Stream, dial_error};
 
 use super::Worker;
 use super::caller::introduce;
@@ -72,8 +72,7 @@ pub(super) async fn connect_to(
     let Picked { route, plan, backend: backend_live, pool: pool_live, room } = picked;
     let admission = worker.registry.admit(worker.index, route.backend, route.epoch, facts)?;
     let begun = worker.clock.now();
-    let options = DialOptions { source: route.approach.source_address };
-    let dialled = match connect_with(&route.address, plan.connect_timeout, options).await {
+    let dialled = match worker.ways.dial(&route.address, plan.connect_timeout, &route.approach).await {
         Ok(server) => {
             let server = Arc::new(server);
             if admission.attach_server(&server).is_err() {

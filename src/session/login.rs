@@ -120,7 +120,8 @@ impl Login {
 /// Remembers `key`, which the server of `session` has told its client, for as long as the result lives.
 fn learn(worker: &Worker, entrance: &Entrance, session: &Established, key: Option<CancelKey>) -> Option<Learned> {
     let route = &session.route;
-    let server = PoolServer { name: route.name.clone(), address: route.address.clone(), approach: route.approach };
+    let server =
+        PoolServer { name: route.name.clone(), address: route.address.clone(), approach: route.approach.clone() };
     let learned = worker.registry.cancel_keys().learn(key?, server);
     if learned.is_none() {
         entrance.metrics.cancel_keys_refused.inc();

@@ -9,6 +9,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use crate::dial::Ways;
 use crate::model::{ListenerPlan, PipeRefusal, SessionEnd};
 use crate::relay::{Loans, Pulse, Vigil};
 use crate::routing::{Admission, BackendLive, Feedback, Registry, RouteReader};
@@ -51,6 +52,8 @@ pub struct Worker {
     /// Places for sessions, shared by all threads.
     pub seats: Seats,
     pub(super) threads: Threads,
+    /// By which backends are dialled.
+    pub(super) ways: Ways,
     /// Connections to backends are kept alive after so long a silence; zero is never.
     pub(super) keepalive: Duration,
     pub(super) loans: Loans,
@@ -127,6 +130,7 @@ impl Worker {
             feedback,
             seats,
             threads: Threads::default(),
+            ways: Ways::default(),
             keepalive: Duration::ZERO,
             loans: Loans::new(relay_buffer),
             pipes: None,
@@ -151,6 +155,13 @@ impl Worker {
     #[must_use]
     pub const fn with_keepalive(mut self, idle: Duration) -> Self {
         self.keepalive = idle;
+        self
+    }
+
+    /// Dials backends behind tunnels by `ways`; otherwise all of those are shut.
+    #[must_use]
+    pub fn by(mut self, ways: Ways) -> Self {
+        self.ways = ways;
         self
     }
 

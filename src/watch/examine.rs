@@ -59,8 +59,8 @@ impl Watcher {
     ///
     /// Why there is no session.
     pub async fn examine(&self, spec: &WatchSpec) -> Result<Examined, Complaint> {
-        let (clock, trusts) = (self.clock, &self.trusts);
-        let mut opener = Opener { spec, clock, trusts, physical_until: MonoTime::ZERO, connected: Cell::default() };
+        let (clock, means) = (self.clock, &self.means);
+        let mut opener = Opener { spec, clock, means, physical_until: MonoTime::ZERO, connected: Cell::default() };
         let late =
             || Complaint { error: None, detail: "this host is too busy to judge an answer".to_owned(), code: None };
         let mut open = Box::pin(opener.open()).await.map_err(|failure| failure.map_or_else(late, Complaint::from))?;

@@ -5,7 +5,6 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -14,8 +13,7 @@ use tokio::time::{sleep, timeout_at};
 use crate::model::{LoginError, WatchError, WatchNews, WatchSpec};
 use crate::sys::Clock;
 
-use super::login::{Kind, log_in};
-use super::tls::Trusts;
+use super::login::{Kind, Means, log_in};
 
 /// From one such login to the next: one that is turned away is a line in the server's log.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -25,14 +23,14 @@ pub(super) struct Door<'a> {
     spec: &'a WatchSpec,
     kind: Kind,
     clock: Clock,
-    trusts: &'a Arc<Trusts>,
+    means: &'a Means,
     /// What is to be told of it.
     pub(super) said: Cell<Option<WatchNews>>,
 }
 
 impl<'a> Door<'a> {
-    pub(super) fn new(spec: &'a WatchSpec, kind: Kind, clock: Clock, trusts: &'a Arc<Trusts>) -> Self {
-        Self { spec, kind, clock, trusts, said: Cell::new(None) }
+    pub(super) fn new(spec: &'a WatchSpec, kind: Kind, clock: Clock, means: &'a Means) -> Self {
+        Self { spec, kind, clock, means, said: Cell::new(None) }
     }
 
     /// Tries whenever `knocks` rings, and again and again while it is turned away.
@@ -60,7 +58,7 @@ impl<'a> Door<'a> {
     async fn is_turned_away(&self) -> Option<Option<String>> {
         let deadline = self.clock.instant(self.clock.now() + self.spec.timeout);
         let connected = Cell::default();
-        let attempt = Box::pin(log_in(self.spec, self.kind, self.trusts, &connected));
+        let attempt = Box::pin(log_in(self.spec, self.kind, self.means, &connected));
         match timeout_at(deadline, attempt).await.ok()? {
             Ok(_) => Some(None),
             Err(failure) => match failure.error {

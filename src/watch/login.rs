@@ -11,9 +11,11 @@ use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::spawn_blocking;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
+use crate::dial::Ways;
 use crate::model::{LoginError, PostgresPlan, TlsMode, WatchEnd, WatchError, WatchSpec};
-use crate::sys::{DialOptions, MarkedStream, Stream, connect_with, dial_error};
+use crate::sys::{MarkedStream, Stream, dial_error};
 use crate::wire::own_proxy_header;
 use crate::wire::postgres::{Demand, MESSAGE_MAX, SSL_REQUEST, Said, Told, scram_iterations};
 
@@ -73,16 +75,24 @@ pub(super) enum Kind {
     Plain,
 }
 
+/// What logins are made with.
+#[derive(Debug, Clone)]
+pub(super) struct Means {
+    /// By which servers are dialled.
+    pub(super) ways: Ways,
+    pub(super) trusts: Arc<Trusts>,
+}
+
 /// Connects as `spec` says, and logs in as `kind`. Whoever breaks it off finds in `connected` how far it has come.
 pub(super) async fn log_in(
     spec: &WatchSpec,
     kind: Kind,
-    trusts: &Arc<Trusts>,
+    means: &Means,
     connected: &Cell<bool>,
 ) -> Result<Session, Failure> {
-    match attempt(spec, kind, spec.postgres.tls, trusts, connected).await {
+    match attempt(spec, kind, spec.postgres.tls, means, connected).await {
         Err(Failure { error: WatchError::Login(LoginError::Tls), .. }) if spec.postgres.tls == TlsMode::Prefer => {
-            attempt(spec, kind, TlsMode::Disable, trusts, connected).await
+            attempt(spec, kind, TlsMode::Disable, means, connected).await
         }
         done => done,
     }
@@ -92,13 +102,12 @@ async fn attempt(
     spec: &WatchSpec,
     kind: Kind,
     mode: TlsMode,
-    trusts: &Arc<Trusts>,
+    means: &Means,
     connected: &Cell<bool>,
 ) -> Result<Session, Failure> {
     connected.set(false);
     let address = &spec.address;
-    let options = DialOptions { source: spec.approach.source_address };
-    let stream = connect_with(address, spec.timeout, options).await.map_err(|error| Failure {
+    let stream = means.ways.dial(address, spec.timeout, &spec.approach).await.map_err(|error| Failure {
         error: WatchError::Dial(dial_error(&error)),
         detail: format!("connecting to {address}: {error}"),
         code: None,
@@ -106,15 +115,17 @@ async fn attempt(
     connected.set(true);
     let header = own_proxy_header(spec.approach.send_proxy_protocol);
     stream.send_all(&header).await.map_err(|error| Failure::login(LoginError::ClosedEarly, error.to_string()))?;
+    let is_tunnelled = spec.approach.via.is_some();
     let (line, is_private) = match stream {
         // Nobody is in between; PostgreSQL speaks no TLS there.
-        Stream::Unix(stream) => (Box::new(stream) as Box<dyn Line>, true),
+        stream @ Stream::Unix(_) if !is_tunnelled => (Box::new(stream) as Box<dyn Line>, true),
+        stream @ (Stream::Unix(_) | Stream::Program(_)) => {
+            encrypt(stream, spec, mode, &means.trusts).await?.line(false)
+        }
         Stream::Tcp(stream) => {
-            let is_near = stream.peer_addr().is_ok_and(|peer| is_loopback(peer.ip()));
-            match encrypt(MarkedStream::new(stream), spec, mode, trusts).await? {
-                Encrypted::Yes(line) => (line, true),
-                Encrypted::No(stream) => (Box::new(stream) as Box<dyn Line>, is_near),
-            }
+            // Of a tunnel only the near end is.
+            let is_near = !is_tunnelled && stream.peer_addr().is_ok_and(|peer| is_loopback(peer.ip()));
+            encrypt(MarkedStream::new(stream), spec, mode, &means.trusts).await?.line(is_near)
         }
     };
     let mut session = Session::new(line);
@@ -127,18 +138,31 @@ fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }
 
-enum Encrypted {
+enum Encrypted<S> {
     Yes(Box<dyn Line>),
-    No(MarkedStream),
+    No(S),
+}
+
+impl<S: Line + 'static> Encrypted<S> {
+    /// It, and whether nobody can listen in; in the clear nobody can if the server `is_near`.
+    fn line(self, is_near: bool) -> (Box<dyn Line>, bool) {
+        match self {
+            Self::Yes(line) => (line, true),
+            Self::No(stream) => (Box::new(stream), is_near),
+        }
+    }
 }
 
 /// Has the connection encrypted, if `mode` wants it and the server can.
-async fn encrypt(
-    mut stream: MarkedStream,
+async fn encrypt<S: Line + 'static>(
+    mut stream: S,
     spec: &WatchSpec,
     mode: TlsMode,
     trusts: &Arc<Trusts>,
-) -> Result<Encrypted, Failure> {
+) -> Result<Encrypted<S>, Failure>
+where
+    TlsStream<S>: Line,
+{
     if mode == TlsMode::Disable {
         return Ok(Encrypted::No(stream));
     }
@@ -163,7 +187,10 @@ async fn encrypt(
     }
     let ca_file = spec.postgres.ca_file.clone();
     let config = Arc::clone(trusts).config(mode, ca_file).await.map_err(tls)?;
-    let Some(name) = server_name(&spec.address).map_err(tls)? else { return Ok(Encrypted::No(stream)) };
+    let Some(name) = server_name(spec.approach.via.as_ref().map_or(&spec.address, |via| &via.target)).map_err(tls)?
+    else {
+        return Ok(Encrypted::No(stream));
+    };
     let encrypted = TlsConnector::from(config).connect(name, stream).await;
     let encrypted = encrypted.map_err(|error| tls(format!("TLS with {}: {error}", spec.address)))?;
     Ok(Encrypted::Yes(Box::new(encrypted)))

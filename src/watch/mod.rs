@@ -35,6 +35,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout_at};
 
+use crate::dial::Ways;
 use crate::model::{
     DialError, LoginError, MonoTime, ServerFacts, WatchError, WatchNews, WatchSession, WatchSpec, spoken,
 };
@@ -43,7 +44,7 @@ use crate::sys::{Clock, Tickers};
 pub use examine::{Complaint, Examined};
 use facts::{Known, NoFacts};
 use knock::Door;
-use login::{Failure, Kind, log_in};
+use login::{Failure, Kind, Means, log_in};
 use retry::Retry;
 pub use service::{Order, Orders, Service, Told, Watched};
 use session::Session;
@@ -61,23 +62,24 @@ const OWN_LATENESS_MAX: Duration = Duration::from_millis(100);
 pub struct Watcher {
     clock: Clock,
     tickers: Tickers,
-    trusts: Arc<Trusts>,
+    means: Means,
 }
 
 impl Watcher {
-    /// One that watches nobody yet.
+    /// One that watches nobody yet, and dials servers by `ways`.
     #[must_use]
-    pub fn new(clock: Clock) -> Self {
-        Self { clock, tickers: Tickers::default(), trusts: Arc::new(Trusts::new(clock)) }
+    pub fn new(clock: Clock, ways: Ways) -> Self {
+        let trusts = Arc::new(Trusts::new(clock));
+        Self { clock, tickers: Tickers::default(), means: Means { ways, trusts } }
     }
 
     /// Watches the server that `spec` names, and tells `news` of it, for as long as it is polled: always on the same runtime,
     /// that of all other watches of this watcher. Whenever `knocks` rings it logs in once more, beside the session that it has, and
     /// tells whether that is turned away.
     pub async fn watch(self, spec: Arc<WatchSpec>, knocks: Arc<Notify>, mut news: impl AsyncFnMut(WatchNews)) {
-        let (clock, trusts) = (self.clock, &self.trusts);
+        let (clock, means) = (self.clock, &self.means);
         let mut opener =
-            Opener { spec: &spec, clock, trusts, physical_until: MonoTime::ZERO, connected: Cell::default() };
+            Opener { spec: &spec, clock, means, physical_until: MonoTime::ZERO, connected: Cell::default() };
         let mut retry = Retry::default();
         let mut is_shut_out = false;
         loop {
@@ -99,7 +101,7 @@ impl Watcher {
                         tracing::info!(address = %spec.address, "the server lets the monitor in again");
                     }
                     news(WatchNews::Opened(open.facts.clone())).await;
-                    let door = Door::new(&spec, open.kind, clock, trusts);
+                    let door = Door::new(&spec, open.kind, clock, means);
                     let mut talk = Talk::new(clock, &spec.postgres, &mut ticker, &door.said, &mut news);
                     // Cancel-safety: a login that is under way is of no use when the session is over.
                     let over = tokio::select! {
@@ -150,7 +152,7 @@ struct Open {
 struct Opener<'a> {
     spec: &'a WatchSpec,
     clock: Clock,
-    trusts: &'a Arc<Trusts>,
+    means: &'a Means,
     /// Until when a session to a database is not tried.
     physical_until: MonoTime,
     connected: Cell<bool>,
@@ -199,7 +201,7 @@ impl Opener<'_> {
     }
 
     async fn open_as(&self, kind: Kind) -> Result<Open, Failure> {
-        let mut session = log_in(self.spec, kind, self.trusts, &self.connected).await?;
+        let mut session = log_in(self.spec, kind, self.means, &self.connected).await?;
         let mut known = Known::default();
         let facts = facts::ask(&mut session, kind, &mut known).await.map_err(|error| match error {
             NoFacts::Over(over) => over.into(),

@@ -53,7 +53,7 @@ impl Retry {
     /// An attempt has failed like this.
     pub(super) fn failed(&mut self, error: WatchError) {
         let longest = match error {
-            WatchError::Dial(DialError::Refused) => LONGEST_UNHEARD,
+            WatchError::Dial(DialError::Refused | DialError::TargetRefused | DialError::TunnelDown) => LONGEST_UNHEARD,
             WatchError::Login(LoginError::CannotConnectNow) => LONGEST_STARTING,
             WatchError::Dial(_) | WatchError::Login(_) => LONGEST,
         };

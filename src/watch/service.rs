@@ -19,6 +19,7 @@ use std::sync::Arc;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, spawn_local};
 
+use crate::dial::Ways;
 use crate::model::{BackendId, WatchId, WatchNews, WatchSpec};
 use crate::sys::{self, Clock, OrderInbox, orders};
 
@@ -70,23 +71,24 @@ pub struct Watched {
 #[derive(Debug)]
 pub struct Service {
     clock: Clock,
+    ways: Ways,
     inbox: OrderInbox<BackendId, Order>,
     news: mpsc::Sender<Told>,
 }
 
 impl Service {
-    /// One that watches nobody yet, and the ends for whoever gives it orders.
+    /// One that watches nobody yet and dials servers by `ways`, and the ends for whoever gives it orders.
     #[must_use]
-    pub fn new(clock: Clock) -> (Self, Watched) {
+    pub fn new(clock: Clock, ways: Ways) -> (Self, Watched) {
         let (orders, inbox) = orders();
         let (sender, news) = mpsc::channel(UNHEARD_MAX);
-        (Self { clock, inbox, news: sender }, Watched { orders, news })
+        (Self { clock, ways, inbox, news: sender }, Watched { orders, news })
     }
 
     /// Watches until nobody can give orders any more, in a runtime for local tasks.
     pub async fn run(self) {
-        let Self { clock, mut inbox, news } = self;
-        let mut running = Running { watcher: Watcher::new(clock), news, tasks: BTreeMap::new() };
+        let Self { clock, ways, mut inbox, news } = self;
+        let mut running = Running { watcher: Watcher::new(clock, ways), news, tasks: BTreeMap::new() };
         while let Some(orders) = inbox.take().await {
             orders.into_iter().for_each(|(backend, order)| running.carry_out(backend, order));
         }
@@ -174,7 +176,7 @@ mod tests {
 
     /// Runs `test` with a service beside it, which comes to its end after it.
     async fn with_service<F: Future<Output = ()>>(test: impl FnOnce(Watched) -> F) {
-        let (service, watched) = Service::new(Clock::start());
+        let (service, watched) = Service::new(Clock::start(), Ways::default());
         let local = LocalSet::new();
         let service = local.spawn_local(service.run());
         local.run_until(test(watched)).await;

@@ -13,11 +13,10 @@ use std::task::{Context, Poll, Waker};
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::UnixStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::model::WatchEnd;
-use crate::sys::MarkedStream;
+use crate::sys::{MarkedStream, Stream};
 use crate::wire::postgres::{MESSAGE_MAX, Row, SYNC, Said, TERMINATE, Told, is_bare_ready, next_said};
 
 /// The most rows of an answer that are kept. The monitor's own questions have one.
@@ -46,7 +45,13 @@ impl Line for TlsStream<MarkedStream> {
     }
 }
 
-impl Line for UnixStream {
+impl Line for Stream {
+    fn socket(&mut self) -> Option<&mut MarkedStream> {
+        None
+    }
+}
+
+impl Line for TlsStream<Stream> {
     fn socket(&mut self) -> Option<&mut MarkedStream> {
         None
     }
