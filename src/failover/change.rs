@@ -1,9 +1,13 @@
 //! What the core has to say to people.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{Actor, AdminState, BackendName, FailoverStatus, OutReason, PoolName, Timeline};
+use crate::model::{
+    Actor, AdminState, Attach, BackendName, FailoverStatus, OutReason, PoolName, RunId, Timeline, TunnelCause,
+    TunnelState,
+};
 
 /// Something that changed in a pool, or in the daemon, with the evidence for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +94,8 @@ pub enum Change {
     PoolDown {
         /// Why the last one went.
         reason: OutReason,
+        /// What that means for all of them, in words, if it does.
+        note: Option<String>,
     },
     /// Something serves again.
     PoolRecovered {
@@ -159,6 +165,27 @@ pub enum Change {
         /// How far, in bytes and in time; none if that is not known any more.
         behind: Option<(u64, Duration)>,
     },
+    /// A tunnel fares otherwise than before.
+    Tunnel {
+        /// The backend that it leads to.
+        backend: BackendName,
+        /// How it fares.
+        state: TunnelState,
+        /// Why, in a word.
+        reason: TunnelCause,
+        /// The same in many: the last that its program said, or what failed.
+        detail: Option<String>,
+        /// The provider's name.
+        provider: Arc<str>,
+        /// What it gives.
+        attach: Attach,
+        /// The present run, or the last; zero before the first.
+        run: RunId,
+        /// The process number of its program, if that runs and is known.
+        pid: Option<u32>,
+        /// How long until it is tried again, if it waits for that.
+        next_retry: Option<Duration>,
+    },
     /// The control loop did not run for a while; what was found out meanwhile counts for nothing.
     WasStalled {
         /// For how long.
@@ -191,6 +218,11 @@ impl Change {
             Self::PrimaryRefused { .. } => "backend.primary_refused",
             Self::SplitBrain { .. } => "pool.split_brain",
             Self::BackendLagging { .. } => "backend.lagging",
+            Self::Tunnel { state: TunnelState::Disconnected, .. } => "tunnel.disconnected",
+            Self::Tunnel { state: TunnelState::Connecting, .. } => "tunnel.connecting",
+            Self::Tunnel { state: TunnelState::Connected, .. } => "tunnel.connected",
+            Self::Tunnel { state: TunnelState::Reconnecting, .. } => "tunnel.reconnecting",
+            Self::Tunnel { state: TunnelState::Failed, .. } => "tunnel.failed",
             Self::WasStalled { .. } => "daemon.stalled",
         }
     }
@@ -233,7 +265,10 @@ impl fmt::Display for Change {
             }
             Self::PoolFailback { from, to } => write!(f, "failback from {} to {}", names(from), names(to)),
             Self::PoolDegraded => write!(f, "degraded: not every backend is fit"),
-            Self::PoolDown { reason } => write!(f, "down: no backend is fit ({reason})"),
+            Self::PoolDown { reason, note } => {
+                write!(f, "down: no backend is fit ({reason})")?;
+                note.as_ref().map_or(Ok(()), |note| write!(f, "; {note}"))
+            }
             Self::PoolRecovered { downtime } => write!(f, "serving again after {downtime:.1?}"),
             Self::PoolPaused { timeout: Some(time) } => write!(f, "paused for {time:.1?} at most: new clients wait"),
             Self::PoolPaused { timeout: None } => write!(f, "paused: new clients wait"),
@@ -270,9 +305,29 @@ impl fmt::Display for Change {
             Self::LatencyHigh { backend, latency, limit } => {
                 write!(f, "backend {backend} answers in {latency:.1?}, and may take {limit:.1?}")
             }
+            Self::Tunnel { .. } => self.tunnel(f),
             Self::WasStalled { lasted, probes } => {
                 write!(f, "the daemon itself did not run for {lasted:.1?}; the answers of {probes} probes are void")
             }
+        }
+    }
+}
+
+impl Change {
+    /// How a tunnel fares, in words.
+    fn tunnel(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Tunnel { backend, state, reason, detail, provider, next_retry, .. } = self else { return Ok(()) };
+        let has = if *state == TunnelState::Failed { "has" } else { "is" };
+        write!(f, "tunnel of {backend} ({provider}) {has} {state}")?;
+        if let TunnelState::Connecting | TunnelState::Connected = state {
+            return Ok(());
+        }
+        write!(f, " ({reason})")?;
+        detail.as_ref().map_or(Ok(()), |detail| write!(f, ": {}", detail.trim_end_matches('.')))?;
+        match next_retry {
+            Some(wait) if wait.is_zero() => f.write_str("; next try at once"),
+            Some(wait) => write!(f, "; next try in {wait:.1?}"),
+            None => Ok(()),
         }
     }
 }

@@ -43,10 +43,12 @@ pub struct Controller {
     pub(super) absent: BTreeMap<PoolName, Cluster>,
     pub(super) last_backend: BackendId,
     pub(super) last_watch: WatchId,
+    /// What spreads the tries of each tunnel in time is made from it.
+    pub(super) seed: u64,
     pub(super) drain_timeout: Duration,
     /// Pools whose figures may have changed since they were told.
     pub(super) untold: BTreeSet<PoolName>,
-    table: Arc<RouteTable>,
+    pub(super) table: Arc<RouteTable>,
 }
 
 /// What one turn has gathered so far.
@@ -64,6 +66,8 @@ pub(super) struct Turn {
     pub(super) keeps: Vec<Command>,
     /// Servers that are to be watched.
     pub(super) watches: Vec<Command>,
+    /// Tunnels that are to be started and stopped.
+    pub(super) tunnels: Vec<Command>,
 }
 
 impl Turn {
@@ -76,6 +80,7 @@ impl Turn {
             reports: Vec::new(),
             keeps: Vec::new(),
             watches: Vec::new(),
+            tunnels: Vec::new(),
         }
     }
 
@@ -108,6 +113,7 @@ impl Controller {
             absent: BTreeMap::new(),
             last_backend: BackendId::default(),
             last_watch: WatchId::default(),
+            seed,
             drain_timeout: Duration::ZERO,
             untold: BTreeSet::new(),
             table: Arc::new(RouteTable::default()),
@@ -144,6 +150,9 @@ impl Controller {
             Event::Restored { pools } if self.planned => self.restore(now, pools, &mut turn),
             Event::Restored { pools } => self.memories = pools,
             Event::LineageKept { pool, lineage } => self.lineage_kept(pool, &lineage, &mut turn),
+            Event::Tunnel { backend, run, news } => self.tunnel_told(now, backend, run, &news, &mut turn),
+            Event::TunnelMoved { backend, moved } => self.tunnel_moved(backend, moved),
+            Event::WorldChanged { what: _ } => self.world_changed(now, &mut turn),
             Event::PlanReplaced { plan, actor } => {
                 turn.actor = actor;
                 self.replace_plan(now, &plan, &mut turn, out);
@@ -177,6 +186,13 @@ impl Controller {
     pub fn backends(&self) -> impl Iterator<Item = (BackendId, &PoolName, &BackendName, &Arc<Load>)> {
         let pools = self.pools.iter();
         pools.flat_map(|(name, pool)| pool.members().iter().map(move |m| (m.id, name, &m.plan.name, &m.load)))
+    }
+
+    /// Whether a tunnel leads to `backend`.
+    #[must_use]
+    pub fn is_tunnelled(&self, backend: BackendId) -> bool {
+        let pool = self.homes.get(&backend).and_then(|name| self.pools.get(name));
+        pool.and_then(|pool| pool.member(backend)).is_some_and(|member| member.tunnel.is_some())
     }
 
     /// The backends that the answers of `target` are for.
@@ -239,6 +255,7 @@ impl Controller {
             Order::ReportSuccess { pool, backend } => self.report_success(pool, backend),
             Order::Reset { pool, backend } => self.reset(now, pool, backend.as_ref(), turn),
             Order::Probe { pool, backend } => self.probe_now(now, pool, backend.as_ref()),
+            Order::Tunnel { pool, backend, wanted } => self.order_tunnel(now, pool, backend, *wanted, turn),
         }
     }
 
@@ -284,6 +301,7 @@ impl Controller {
         self.publish(&waiting, &BTreeSet::new(), out);
         self.untold.extend(touched);
         out.extend(turn.reports.into_iter().map(Command::Report));
+        out.append(&mut turn.tunnels);
         out.append(&mut turn.watches);
     }
 
@@ -307,66 +325,15 @@ impl Controller {
         self.take(now, name, effects, turn);
     }
 
-    /// Publishes the routes of these pools, if they are not what is published; of those among `waiting`, the routes before
-    /// their fences.
-    fn publish(&mut self, names: &BTreeSet<PoolName>, waiting: &BTreeSet<PoolName>, out: &mut Vec<Command>) {
-        let mut pools = None;
-        for name in names {
-            let published = self.table.pools.get(name);
-            let pool = self.pools.get_mut(name);
-            let routes = pool.as_deref().map(|pool| match waiting.contains(name) {
-                true => pool.routes_before_fences(),
-                false => pool.routes(),
-            });
-            if routes.as_ref() == published.map(Arc::as_ref) {
-                continue;
-            }
-            let pools = pools.get_or_insert_with(|| self.table.pools.clone());
-            if let Some((pool, mut routes)) = pool.zip(routes) {
-                pool.note_routes(&routes);
-                routes.lay_out(published.map(Arc::as_ref));
-                pools.insert(name.clone(), Arc::new(routes));
-            } else {
-                pools.remove(name);
-            }
-        }
-        if let Some(pools) = pools {
-            self.table = Arc::new(RouteTable { generation: self.table.generation.next(), pools });
-            out.push(Command::PublishTable(Arc::clone(&self.table)));
-        }
-    }
-
-    /// Whether the write target of a cluster may only be published when these fences have returned: others of its servers
-    /// may have sessions that write until then.
-    fn must_fence_first(&self, name: &PoolName, fences: &[Command]) -> bool {
-        let Some(pool) = self.pools.get(name).filter(|pool| pool.cluster.is_some()) else { return false };
-        let of_its_own = |fence: &Command| match fence {
-            Command::FenceSessions { backend, .. } => {
-                self.homes.get(backend).is_none_or(|home| home == name).then_some(*backend)
-            }
-            Command::StartProbe { .. }
-            | Command::StopProbe { .. }
-            | Command::StartWatch { .. }
-            | Command::StopWatch { .. }
-            | Command::Knock { .. }
-            | Command::KeepLineage { .. }
-            | Command::PublishTable(_)
-            | Command::Report(_) => None,
-        };
-        let fenced: BTreeSet<BackendId> = fences.iter().filter_map(of_its_own).collect();
-        // Most turns fence nobody: then the routes need not be built for this.
-        if fenced.is_empty() {
-            return false;
-        }
-        let Some((target, _)) = pool.routes().write_route() else { return false };
-        let is_led_there = self.table.pools.get(name).is_some_and(|published| published.is_write_route(target));
-        !is_led_there && fenced.iter().any(|backend| *backend != target)
-    }
-
     /// Takes over what a pool wants done.
     pub(super) fn take(&mut self, now: MonoTime, pool: &PoolName, mut effects: Effects, turn: &mut Turn) {
         turn.report(pool, &mut effects);
         turn.keep(pool, &mut effects);
+        turn.tunnels.append(&mut effects.tunnels);
+        for (target, is_open) in effects.ways {
+            if is_open { self.schedule.wake(now, target) } else { self.schedule.rest(target) }
+        }
+        effects.suspects.iter().for_each(|&(target, again)| self.schedule.ask_soon(now, target, again));
         self.departures.stay(&effects.returns);
         self.evict(now, effects.evictions, turn);
     }

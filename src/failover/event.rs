@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Actor, BackendId, DialError, Epoch, MonoTime, OutReason, Plan, PoolName, ProbeId, ProbeOutcome, ProbeSpec,
-    TargetId, WatchId, WatchNews, WatchSpec,
+    Actor, BackendId, DialError, Epoch, MonoTime, OutReason, Plan, PoolName, ProbeId, ProbeOutcome, ProbeSpec, RunId,
+    TargetId, TunnelNews, TunnelPlan, WatchId, WatchNews, WatchSpec,
 };
 
 use super::change::Transition;
@@ -102,6 +102,28 @@ pub enum Event {
         /// Which.
         lineage: Lineage,
     },
+    /// A run of a tunnel has something to tell. Ignored unless `run` is the backend's present one.
+    Tunnel {
+        /// The backend that it leads to.
+        backend: BackendId,
+        /// Which run.
+        run: RunId,
+        /// What.
+        news: TunnelNews,
+    },
+    /// So many bytes have sessions of a backend that a tunnel leads to moved by now, both ways and since it came into the plan.
+    /// Told before each of its checks that has failed.
+    TunnelMoved {
+        /// The backend.
+        backend: BackendId,
+        /// Bytes in all.
+        moved: u64,
+    },
+    /// The host's network is another, or the host was asleep.
+    WorldChanged {
+        /// What was seen, in words.
+        what: String,
+    },
     /// The plan is another: the configuration was read anew, or changed at run time.
     PlanReplaced {
         /// The plan.
@@ -169,6 +191,20 @@ pub enum Command {
     },
     /// Tell people.
     Report(Transition),
+    /// Start a run of a tunnel, once an older one that may be left has ended.
+    StartTunnel {
+        /// The backend that it leads to.
+        backend: BackendId,
+        /// The number that its news must carry.
+        run: RunId,
+        /// What to start.
+        plan: Arc<TunnelPlan>,
+    },
+    /// Stop whatever runs of the tunnel of a backend, which may be in no plan any more.
+    StopTunnel {
+        /// The backend.
+        backend: BackendId,
+    },
 }
 
 /// Which sessions of a backend something is about.

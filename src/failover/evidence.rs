@@ -46,16 +46,27 @@ impl Pool {
         let may_serve = self.may_serve(self.member(id)?);
         let member = self.member_mut(id)?;
         let verdict = member.health.observe(now, outcome, &member.plan.check);
+        let silent = self.checked(now, id, outcome, &verdict);
+        let member = self.member_mut(id)?;
+        if let Some(words) = &silent {
+            let own = member.health.last_error.clone().unwrap_or_default();
+            member.health.note_error(now, format!("{words}: {own}"));
+        }
         let passed = matches!(outcome, ProbeOutcome::Passed { .. });
         // A slow one is not brought back by answering at once, however often.
         let is_out = member.health.state == HealthState::Unhealthy && !member.health.is_slow();
         let is_server = member.server.is_some();
-        let nearly_back = (is_server || (empty && may_serve)) && passed && is_out;
+        let is_new_way = member.tunnel.as_ref().is_some_and(|tunnel| !tunnel.phase.is_verified());
+        let nearly_back = (is_server || is_new_way || (empty && may_serve)) && passed && is_out;
         let wanted = nearly_back || verdict == Verdict::AskAgain;
         let decided = self.judge(now, id, &verdict, effects);
+        if let Some(words) = &silent {
+            self.falls_silent(now, id, words, effects);
+        }
+        self.follow_check(now, id, outcome, effects);
         // Whether a slow one is passed over depends on how fast the others are.
-        let decided = decided || advised || self.has_slow || is_server;
         let member = self.member(id)?;
+        let decided = decided || advised || self.has_slow || is_server || member.tunnel.is_some();
         let pace = self.pace(member);
         let pace = match outcome {
             ProbeOutcome::Inconclusive { .. } => pace.map(|pace| Pace::every(pace.interval.min(INCONCLUSIVE_RETRY))),
@@ -223,7 +234,7 @@ impl Pool {
     /// How long until `member` is asked again; nothing if it is not.
     pub(super) fn pace(&self, member: &Member) -> Option<Pace> {
         let (check, health) = (&member.plan.check, &member.health);
-        if !member.is_checked() || member.has_given_up() {
+        if !member.is_checked() || member.has_given_up() || health.has_no_way {
             return None;
         }
         if health.state == HealthState::Healthy || health.is_slow() {

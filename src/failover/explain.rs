@@ -38,6 +38,7 @@ impl Pool {
         rules.extend(self.way_back(&damping));
         rules.extend(self.damped(&damping));
         rules.extend(self.slowed());
+        rules.extend(self.tunnelled(now));
         Explanation {
             pool: self.plan.name.clone(),
             at: now,
@@ -187,6 +188,20 @@ impl Pool {
         let passed_over = of(true, "is slow and passed over, because another that is fit is faster");
         let stays = of(false, "is slow and not passed over, because nothing fit that may serve is faster by enough");
         passed_over.into_iter().chain(stays).collect()
+    }
+
+    /// How its tunnels fare, and which of their targets are silent.
+    fn tunnelled(&self, now: MonoTime) -> Vec<Applied> {
+        let silences = self.silences().map(|(since, words, next)| {
+            let detail = format!("{words}, for {:.0?} so far; one of them is set up anew to be sure", now.since(since));
+            (detail, next)
+        });
+        let silences = silences.map(|(detail, next)| applied(Rule::TargetDown, Some(next), detail));
+        let of = |member: &Member| {
+            let next = member.tunnel.as_ref()?.phase.next_retry();
+            Some(applied(Rule::Tunnel, next, member.tunnel_words()?))
+        };
+        silences.chain(self.members().iter().filter_map(of)).collect()
     }
 
     /// The best tier besides the active one, whatever binds the pool.

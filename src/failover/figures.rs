@@ -85,6 +85,7 @@ impl Pool {
             is_healthy: member.health.joined() == HealthState::Healthy,
             is_eligible: member.is_eligible() || self.is_readable(member),
             server: self.server_of(member).map(server_figures),
+            tunnel: member.tunnel.as_ref().map(|tunnel| tunnel.figures()),
         }
     }
 

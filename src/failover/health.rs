@@ -62,6 +62,8 @@ pub(super) struct Health {
     pub(super) answers: u32,
     /// Its next conclusive answer decides alone, as the first one did.
     pub(super) forgiven: bool,
+    /// Whether the tunnel that leads to it is not open: whatever anybody says, it is not healthy.
+    pub(super) has_no_way: bool,
     /// How long it has been unhealthy by anybody's word, without the present spell, and since when it is.
     pub(super) past_downtime: Duration,
     out_since: Option<MonoTime>,
@@ -97,6 +99,7 @@ impl Health {
             hard_failures: 0,
             answers: 0,
             forgiven: false,
+            has_no_way: false,
             past_downtime: Duration::ZERO,
             out_since: None,
             streak: None,
@@ -144,6 +147,9 @@ impl Health {
 
     /// Takes one probe's answer as evidence.
     pub(super) fn observe(&mut self, now: MonoTime, outcome: &ProbeOutcome, check: &CheckPlan) -> Verdict {
+        if self.has_no_way {
+            return Verdict::None;
+        }
         self.obstacle = None;
         let verdict = match outcome {
             ProbeOutcome::Passed { latency, .. } => self.answered(now, *latency, check),
@@ -163,7 +169,8 @@ impl Health {
             return false;
         }
         self.first_failure.get_or_insert(now);
-        if error == DialError::Refused && self.streak.is_none_or(|streak| streak.reason != OutReason::Dead) {
+        let is_proof = ProbeError::Dial(error).out_reason() == OutReason::Dead;
+        if is_proof && self.streak.is_none_or(|streak| streak.reason != OutReason::Dead) {
             self.streak = Some(Streak { reason: OutReason::Dead, length: 1, began: now });
         }
         true
@@ -292,6 +299,26 @@ impl Health {
                 (worse && (proof || enough(length))).then_some(reason)
             }
         }
+    }
+
+    /// Takes one word that is proof by itself, if it is news.
+    pub(super) fn prove(&mut self, now: MonoTime, reason: OutReason, detail: String) -> Verdict {
+        let is_worse = self.reason.is_none_or(|held| severity(reason) > severity(held));
+        if self.state == HealthState::Unhealthy && !is_worse {
+            return Verdict::None;
+        }
+        let began = self.first_failure.unwrap_or(now);
+        self.fail(now, reason, detail);
+        self.answers = 0;
+        self.turn(now, HealthState::Unhealthy, Some(reason));
+        Verdict::Unhealthy { reason, detect: now.since(began) }
+    }
+
+    /// What is known of it is known no more: the way to it was closed by order.
+    pub(super) fn forget(&mut self, now: MonoTime) {
+        self.clear();
+        (self.successes, self.answers, self.forgiven) = (0, 0, false);
+        self.turn(now, HealthState::Unknown, None);
     }
 
     /// Changes the state; a reason that only changes does not restart the spell.

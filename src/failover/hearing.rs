@@ -13,6 +13,9 @@ use super::passive::Hearsay;
 use super::pool::{Effects, Pool};
 use super::schedule::Again;
 
+/// A shorter stall is excused like any other, and not told.
+const STALL_TOLD: Duration = Duration::from_millis(100);
+
 impl Controller {
     /// A client could not connect.
     pub(super) fn dial_failed(
@@ -64,7 +67,7 @@ impl Controller {
     pub(super) fn was_stalled(&mut self, now: MonoTime, since: MonoTime, turn: &mut Turn) {
         let probes = self.schedule.start_anew(now);
         for pool in self.pools.values_mut() {
-            if pool.excuse_lags(now) {
+            if pool.excuse_tunnels(now.since(since)) | pool.excuse_lags(now) {
                 turn.touched.insert(pool.plan.name.clone());
             }
             for member in &mut pool.members {
@@ -77,8 +80,12 @@ impl Controller {
                 turn.touched.insert(pool.plan.name.clone());
             }
         }
-        let change = Change::WasStalled { lasted: now.since(since), probes };
-        turn.reports.push(Transition { pool: None, actor: turn.actor.clone(), change });
+        let lasted = now.since(since);
+        // One that goes on is noticed each time that something falls due.
+        if lasted >= STALL_TOLD {
+            let change = Change::WasStalled { lasted, probes };
+            turn.reports.push(Transition { pool: None, actor: turn.actor.clone(), change });
+        }
     }
 
     /// Takes in a verdict from outside.

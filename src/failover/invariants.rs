@@ -58,10 +58,35 @@ impl Controller {
         for member in pool.members() {
             let home = self.homes.get(&member.id) == Some(name);
             rule(home, || format!("backend {} has another home", member.plan.name))?;
+            let rests = !member.is_checked() || self.schedule.rests(member.target) == member.health.has_no_way;
+            rule(rests, || {
+                format!("backend {} is asked without a way to it, or not though there is one", member.plan.name)
+            })?;
             let asked = self.schedule.asks(member.target, member.id) == member.is_checked();
             rule(asked, || format!("backend {} is asked by nobody, or should not be", member.plan.name))?;
         }
         Ok(())
+    }
+}
+
+impl Member {
+    /// There is a way to it if its tunnel is open, and without one it is not healthy.
+    fn check_tunnel(&self) -> Result<(), String> {
+        let Self { health, plan, .. } = self;
+        let Some(tunnel) = &self.tunnel else {
+            let is_direct = plan.tunnel.is_none() && !health.has_no_way;
+            return rule(is_direct, || format!("{} has a tunnel that is none", plan.name));
+        };
+        let is_open = tunnel.phase.is_open();
+        rule(plan.tunnel.as_ref() == Some(&tunnel.plan), || format!("the tunnel of {} is of another plan", plan.name))?;
+        rule(health.has_no_way != is_open, || format!("whether there is a way to {} is not known", plan.name))?;
+        let is_healthy = health.state == HealthState::Healthy || health.is_slow();
+        rule(is_open || !is_healthy, || format!("{} is healthy, and there is no way to it", plan.name))?;
+        rule(tunnel.phase.is_verified() == is_healthy, || {
+            format!("the tunnel of {} is {}, which is {}", plan.name, tunnel.state, health.state)
+        })?;
+        rule(tunnel.state == tunnel.fares(), || format!("how the tunnel of {} fares is not told", plan.name))?;
+        rule(!self.is_eligible() || is_open, || format!("{} gets sessions without a way to it", plan.name))
     }
 }
 
@@ -77,6 +102,7 @@ impl Pool {
             rule(reason, || format!("{} is {} for {:?}", plan.name, health.state, health.reason))?;
             let slow = !member.passed_over || health.is_slow();
             rule(slow, || format!("{} is passed over and is not slow", plan.name))?;
+            member.check_tunnel()?;
             let counts = health.failures == 0 || health.successes == 0;
             rule(counts, || format!("{} both fails and succeeds in a row", plan.name))?;
         }

@@ -59,14 +59,14 @@ impl Failovers {
 impl Failover {
     /// How it is told that it has come so far.
     pub(super) fn told(&self, now: MonoTime, status: FailoverStatus, to: &[BackendName], note: Option<&str>) -> Change {
-        let Loss { reason, detect, ref evidence } = self.loss;
+        let Loss { reason, detect, ref evidence, note: ref loss } = self.loss;
         Change::PoolFailover {
             number: self.number,
             status,
             from: self.from.clone(),
             to: to.to_vec(),
             reason,
-            note: note.map(str::to_owned),
+            note: note.or(loss.as_deref()).map(str::to_owned),
             evidence: evidence.as_deref().map(str::to_owned),
             detect,
             duration: detect + now.since(self.at),
@@ -79,6 +79,7 @@ impl Pool {
     pub(super) fn decide(&mut self, now: MonoTime, effects: &mut Effects) {
         self.end_pause(now, effects);
         self.lapse(now, effects);
+        self.pass_tunnels(now, effects);
         self.end_doubts(now, effects);
         self.elect(now, effects);
         self.age_lags(now, effects);
@@ -257,7 +258,11 @@ impl Pool {
 
     /// A failover that is nobody's verdict: an operator's.
     pub(super) fn begin_ordered(&mut self, now: MonoTime, from: Vec<BackendName>) -> Failover {
-        self.failovers.begin(now, from, Loss { reason: OutReason::Manual, detect: Duration::ZERO, evidence: None })
+        self.failovers.begin(
+            now,
+            from,
+            Loss { reason: OutReason::Manual, detect: Duration::ZERO, evidence: None, note: None },
+        )
     }
 
     /// Leaves an operator's failover open until the server that it is to is the primary.
@@ -274,7 +279,7 @@ impl Pool {
     pub(super) fn await_promotion_again(&mut self, now: MonoTime) {
         let led = self.cluster.as_ref().and_then(|cluster| cluster.lineage.as_ref());
         let from = led.map(|lineage| lineage.server.clone()).into_iter().collect();
-        let loss = Loss { reason: OutReason::Manual, detect: Duration::ZERO, evidence: None };
+        let loss = Loss { reason: OutReason::Manual, detect: Duration::ZERO, evidence: None, note: None };
         let open = Failover { number: self.failovers.last, at: now, from, loss, has_failed: false, awaits: true };
         self.failovers.open = Some(open);
     }

@@ -13,6 +13,7 @@ use super::latency::Latency;
 use super::recovery::has_given_up;
 use super::server::{Part, Server};
 use super::table::{PoolServer, Route};
+use super::tunnel::Tunnel;
 
 /// One backend with all that is known of it.
 #[derive(Debug, Clone)]
@@ -36,6 +37,8 @@ pub(super) struct Member {
     pub(super) tier: u32,
     /// What makes a PostgreSQL server of it, if it is one.
     pub(super) server: Option<Server>,
+    /// The tunnel that leads to it, if one does.
+    pub(super) tunnel: Option<Box<Tunnel>>,
     /// Its figures as they were told last.
     pub(super) told: Option<BackendFigures>,
 }
@@ -46,7 +49,7 @@ impl Member {
             health: self.health.state,
             slow: self.health.is_slow(),
             pushed: self.health.said(),
-            operator: self.admin,
+            operator: self.people_say(),
             agent: self.advised.amounts_to(),
             part: self.server.as_ref().map_or(Part::Leads, Server::plays),
         })
@@ -120,7 +123,7 @@ impl Member {
     /// How it is reached, fit or not.
     pub(super) fn server(&self) -> PoolServer {
         let BackendPlan { name, address, approach, .. } = &self.plan;
-        PoolServer { name: name.clone(), address: address.clone(), approach: *approach }
+        PoolServer { name: name.clone(), address: address.clone(), approach: approach.clone() }
     }
 
     pub(super) fn route(&self) -> Route {
@@ -129,7 +132,7 @@ impl Member {
             name: self.plan.name.clone(),
             address: self.plan.address.clone(),
             weight: self.advised.share_of(self.plan.weight),
-            approach: self.plan.approach,
+            approach: self.plan.approach.clone(),
             max_connections: self.plan.max_connections,
             epoch: self.epoch,
             load: Arc::clone(&self.load),

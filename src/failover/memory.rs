@@ -2,7 +2,7 @@
 //! out at any time, and given back once, before the first verdicts, and before the first plan if anything is to be fit without
 //! one. Giving it back is no news, and nobody is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,9 @@ pub struct PoolMemory {
     pub pause: Option<Paused>,
     /// Its backends that an operator has not left ready.
     pub admin: BTreeMap<BackendName, AdminState>,
+    /// Its backends whose tunnels an operator has stopped.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub stopped: BTreeSet<BackendName>,
     /// The number of the last failover.
     #[serde(default)]
     pub last_failover: u64,
@@ -127,12 +130,19 @@ impl Pool {
             }),
             pause: self.pause,
             admin: admin.map(|member| (member.plan.name.clone(), member.admin)).collect(),
+            stopped: self.stopped_tunnels(),
             last_failover: self.failovers.last,
             failovers: self.failovers.completed,
             recoveries: self.failovers.recoveries,
             downtimes: down.filter(|(_, time)| !time.is_zero()).collect(),
             lineage: self.cluster.as_ref().and_then(|cluster| cluster.lineage.clone()),
         }
+    }
+
+    /// The backends whose tunnels an operator has stopped.
+    pub(super) fn stopped_tunnels(&self) -> BTreeSet<BackendName> {
+        let stopped = self.members().iter().filter(|member| member.is_cut_off());
+        stopped.map(|member| member.plan.name.clone()).collect()
     }
 
     /// Those that `pin` lets serve besides its backend, as many as are remembered.
@@ -144,13 +154,19 @@ impl Pool {
 
     /// Takes `memory` as if it had never been forgotten. Only a pin that can hold no longer is told of.
     fn recall(&mut self, now: MonoTime, memory: PoolMemory, effects: &mut Effects) {
-        let PoolMemory { pin, pause, admin, last_failover, failovers, recoveries, downtimes, lineage } = memory;
+        let PoolMemory { pin, pause, admin, stopped, last_failover, failovers, recoveries, downtimes, lineage } =
+            memory;
         if let (Some(cluster), Some(lineage)) = (&mut self.cluster, lineage) {
             cluster.recall(lineage);
         }
         for member in &mut self.members {
             if let Some(state) = admin.get(&member.plan.name) {
                 member.admin = *state;
+                member.settle(now);
+            }
+            let tunnel = member.tunnel.as_mut().filter(|_| stopped.contains(&member.plan.name));
+            if let Some(tunnel) = tunnel.filter(|tunnel| !tunnel.has_begun()) {
+                tunnel.stay_stopped();
                 member.settle(now);
             }
             if let Some(time) = downtimes.get(&member.plan.name) {

@@ -109,6 +109,24 @@
 //! pool is pinned, none is begun. Whoever served and takes the seat by another name, at the same address or proven by its line, takes it from
 //! nobody: while it may turn out to be so, none is begun either.
 //!
+//! **A backend behind a tunnel is asked while the way there is open.** A tunnel that is not up is proof of death, in the words of its
+//! program; before the first one is up, or has failed, or `ready_timeout` has passed, its backend has no verdict. What was asked
+//! through an older run says nothing.
+//!
+//! **Three thresholds, apart.** A run through which no check has come within `ready_timeout` is ended, and until then none for checks
+//! that fail. The check's thresholds take its backend out and in. Only `restart_after` failed checks in a row end a run that has led
+//! somewhere, and not while its sessions move bytes, for [`MOVING_MAX`] at most.
+//!
+//! **Tries are ever rarer.** Each wait is drawn between [`RETRY_FLOOR`] and a limit that doubles, from `retry_initial` to `retry_max`, and
+//! begins anew after `retry_reset` in which checks came through. After [`TRIES_MAX`] failed tries within [`TRIES_WITHIN`] it has failed,
+//! and is tried as rarely as `retry_max` allows; after words that say that it will never work, every [`SLOW_RETRY`]. An order or
+//! another plan forgets all that; another network ends a wait. A plan that differs only in these times and counts leaves a run alone. Never is a tunnel started twice within [`START_GAP`].
+//!
+//! **A dead target is no broken tunnel.** Tunnels of a pool with one target are siblings. When all that were healthy fail there, and
+//! not on the way, all are unhealthy in one turn and none is started anew; but one at a time after [`SILENCE_RESTART`], then twice as
+//! long, to [`SILENCE_RESTART_MAX`]. The first check that passes ends it, and so does a healthy backend
+//! that no tunnel leads to (`beyond.rs`).
+//!
 //! **A restart forgets no order.** Pins, pauses, admin states and counters are in force with the first plan, before anything
 //! is decided ([`Event::Restored`]), silently. A pool that was pinned waits for what it is pinned to, and a pause has what was left of its time.
 //!
@@ -210,6 +228,7 @@ mod announce;
 mod availability;
 mod balance;
 mod behind;
+mod beyond;
 mod change;
 mod cluster;
 mod controller;
@@ -239,13 +258,16 @@ mod orders;
 mod outside;
 mod passive;
 mod pause;
+mod phase;
 mod pin;
 mod pool;
 mod primary;
+mod publish;
 mod pushed;
 pub mod recording;
 mod recovery;
 mod replan;
+mod routes;
 mod schedule;
 mod seat;
 mod server;
@@ -255,11 +277,15 @@ mod status;
 mod table;
 mod targets;
 mod tier;
+mod tries;
+mod tunnel;
+mod tunnels;
 mod watched;
 mod watches;
 mod weigh;
 
 pub use availability::{Availability, Voices};
+pub use beyond::{MOVING_MAX, SILENCE_RESTART, SILENCE_RESTART_MAX};
 pub use change::{Change, Transition};
 pub use controller::Controller;
 pub use damping::{DAMPING_CAP, DAMPING_FLOOR};
@@ -270,7 +296,7 @@ pub use keeping::KEPT_WITHIN;
 pub use latency::{MIN_GAIN, SLOW_EXIT, SLOW_HOLD, SLOW_HOLD_INTERVALS};
 pub use line::{Lineage, Rejected};
 pub use memory::{PinMemory, PoolMemory};
-pub use order::{Order, Refusal};
+pub use order::{Order, Refusal, TunnelOrder};
 pub use outside::UNCHECKED_RETURN;
 pub use passive::{
     DIAL_POINTS, ENDED_POINTS, PATIENCE, POINTS_PER_FAILURE, REPORTED_POINTS, SUCCESS_POINTS, UNANSWERED_FOR,
@@ -281,6 +307,7 @@ pub use server::Part;
 pub use slots::client_key;
 pub use table::{Arrival, NoRoute, PoolRoutes, PoolServer, Route, RouteTable, TargetRoutes};
 pub use tier::{DRAWS, EXACT_MAX, LATENCY_GRAIN, Tier};
+pub use tries::{LOCAL_RETRY, NUDGE_GAP, RETRY_FLOOR, SLOW_JITTER, SLOW_RETRY, START_GAP, TRIES_MAX, TRIES_WITHIN};
 
 #[cfg(test)]
 mod tests;

@@ -86,6 +86,27 @@ pub enum Order {
         /// The backend; all of them if left open.
         backend: Option<BackendName>,
     },
+    /// Start or stop the tunnel that leads to a backend.
+    Tunnel {
+        /// The backend's pool.
+        pool: PoolName,
+        /// The backend.
+        backend: BackendName,
+        /// What is wanted.
+        wanted: TunnelOrder,
+    },
+}
+
+/// What is wanted of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TunnelOrder {
+    /// That it is started, at once, whatever became of it before.
+    Start,
+    /// That it is stopped, and not started before somebody says so.
+    Stop,
+    /// That it is started anew.
+    Restart,
 }
 
 impl Order {
@@ -102,7 +123,8 @@ impl Order {
             | Self::ReportFailure { pool, .. }
             | Self::ReportSuccess { pool, .. }
             | Self::Reset { pool, .. }
-            | Self::Probe { pool, .. } => pool,
+            | Self::Probe { pool, .. }
+            | Self::Tunnel { pool, .. } => pool,
         }
     }
 
@@ -113,7 +135,8 @@ impl Order {
             Self::SetAdminState { backend, .. }
             | Self::PushHealth { backend, .. }
             | Self::ReportFailure { backend, .. }
-            | Self::ReportSuccess { backend, .. } => Some(backend),
+            | Self::ReportSuccess { backend, .. }
+            | Self::Tunnel { backend, .. } => Some(backend),
             Self::Failover { to: backend, .. } | Self::Reset { backend, .. } | Self::Probe { backend, .. } => {
                 backend.as_ref()
             }
@@ -129,12 +152,14 @@ impl Order {
             | Self::Failover { .. }
             | Self::Failback { .. }
             | Self::Pause { .. }
-            | Self::Resume { .. } => true,
+            | Self::Resume { .. }
+            | Self::Tunnel { wanted: TunnelOrder::Start | TunnelOrder::Stop, .. } => true,
             Self::PushHealth { .. }
             | Self::ReportFailure { .. }
             | Self::ReportSuccess { .. }
             | Self::Reset { .. }
-            | Self::Probe { .. } => false,
+            | Self::Probe { .. }
+            | Self::Tunnel { wanted: TunnelOrder::Restart, .. } => false,
         }
     }
 
@@ -154,6 +179,9 @@ impl Order {
             Self::ReportSuccess { .. } => "backend.success",
             Self::Reset { .. } => "reset",
             Self::Probe { .. } => "probe",
+            Self::Tunnel { wanted: TunnelOrder::Start, .. } => "tunnel.start",
+            Self::Tunnel { wanted: TunnelOrder::Stop, .. } => "tunnel.stop",
+            Self::Tunnel { wanted: TunnelOrder::Restart, .. } => "tunnel.restart",
         }
     }
 }

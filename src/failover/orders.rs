@@ -21,6 +21,7 @@ impl Controller {
             Order::Failback { .. } => pool.refuses_failback(),
             Order::Pause { until, .. } => pool.refuses_pause(now, *until),
             Order::Resume { .. } => pool.refuses_resume(),
+            Order::Tunnel { backend, wanted, .. } => pool.refuses_tunnel(backend, *wanted),
             Order::SetAdminState { .. }
             | Order::PushHealth { .. }
             | Order::ReportFailure { .. }
@@ -62,7 +63,8 @@ fn obey(pool: &mut Pool, now: MonoTime, order: &Order, effects: &mut Effects) ->
         | Order::ReportFailure { .. }
         | Order::ReportSuccess { .. }
         | Order::Reset { .. }
-        | Order::Probe { .. } => {}
+        | Order::Probe { .. }
+        | Order::Tunnel { .. } => {}
     }
     Vec::new()
 }

@@ -52,10 +52,7 @@ impl Health {
             // Only when it is news: good words that are said again and again must not outvote probes.
             self.clear();
         }
-        match (&check.kind, self.state) {
-            (CheckKind::None, HealthState::Unhealthy) => self.recover(now),
-            _ => Verdict::None,
-        }
+        self.unchecked_again(now, check)
     }
 
     /// Forgets all that was counted against it, and lets its next answer decide alone.
@@ -66,8 +63,13 @@ impl Health {
         self.pushed = None;
         self.forgiven = self.state == HealthState::Unhealthy;
         self.settle(now);
+        self.unchecked_again(now, check)
+    }
+
+    /// One that nobody asks is fit by a good word, unless there is no way to it.
+    fn unchecked_again(&mut self, now: MonoTime, check: &CheckPlan) -> Verdict {
         match (&check.kind, self.state) {
-            (CheckKind::None, HealthState::Unhealthy) => self.recover(now),
+            (CheckKind::None, HealthState::Unhealthy) if !self.has_no_way => self.recover(now),
             _ => Verdict::None,
         }
     }
@@ -82,6 +84,7 @@ impl Health {
     /// The verdict over a backend that nobody asks.
     pub(super) fn unchecked(&mut self, now: MonoTime, check: &CheckPlan) -> Verdict {
         match self.state {
+            HealthState::Unknown | HealthState::Unhealthy if self.has_no_way => Verdict::None,
             HealthState::Healthy => Verdict::None,
             HealthState::Unknown => {
                 self.turn(now, HealthState::Healthy, None);
@@ -97,14 +100,14 @@ impl Health {
 
     /// When a backend that nobody asks is taken to be fit again; nothing if it is asked, or is fit.
     pub(super) fn unchecked_return(&self, check: &CheckPlan) -> Option<MonoTime> {
-        let waits = check.kind == CheckKind::None && self.state == HealthState::Unhealthy;
+        let waits = check.kind == CheckKind::None && self.state == HealthState::Unhealthy && !self.has_no_way;
         waits.then(|| self.since + check.recovery_interval.unwrap_or(UNCHECKED_RETURN))
     }
 
     /// It is asked in another way from now on.
     pub(super) fn another_check(&mut self, now: MonoTime, check: &CheckPlan) {
         self.attempts = 0;
-        if check.kind == CheckKind::None && self.state == HealthState::Unhealthy {
+        if check.kind == CheckKind::None && self.state == HealthState::Unhealthy && !self.has_no_way {
             // What was found out by asking goes with the asking.
             self.clear();
             self.turn(now, HealthState::Unknown, None);

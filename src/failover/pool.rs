@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    AdminState, BackendId, BackendName, Epoch, Loads, MonoTime, OutReason, PoolFigures, PoolKind, PoolPlan, PoolState,
-    SessionPolicy, WhenDown,
+    AdminState, BackendId, BackendName, Epoch, Loads, MonoTime, OutReason, PoolFigures, PoolPlan, PoolState,
+    SessionPolicy, TargetId,
 };
 
 use super::availability::Availability;
+use super::beyond::Targets;
 use super::change::Change;
 use super::damping::Damping;
-use super::event::Sessions;
+use super::event::{Command, Sessions};
 use super::gone::Former;
 use super::lifecycle::{Failovers, Tenure};
 use super::line::Lineage;
@@ -20,8 +21,7 @@ use super::member::Member;
 use super::pause::Pause;
 use super::pin::Pin;
 use super::primary::Cluster;
-use super::table::{PoolRoutes, PoolServer, Route};
-use super::tier::Tier;
+use super::schedule::Again;
 
 /// What a turn of the pool wants done besides the table.
 #[derive(Debug, Default)]
@@ -31,6 +31,12 @@ pub(super) struct Effects {
     pub(super) returns: Vec<Return>,
     /// The line of history that is to be on disk before anybody is sent there.
     pub(super) lineage: Option<Lineage>,
+    /// Tunnels that are to be started and stopped.
+    pub(super) tunnels: Vec<Command>,
+    /// What is asked at once and from now on, since the way there is open, and what is not asked any more.
+    pub(super) ways: Vec<(TargetId, bool)>,
+    /// What is to be asked soon.
+    pub(super) suspects: Vec<(TargetId, Again)>,
 }
 
 /// A backend that is as it should be again: its sessions that were to go for the opposite may stay.
@@ -82,6 +88,8 @@ pub(super) struct Loss {
     pub(super) detect: Duration,
     /// What was seen or ordered, in words, if there is anything to say.
     pub(super) evidence: Option<Arc<str>>,
+    /// What that means for more than one backend, if it does.
+    pub(super) note: Option<Arc<str>>,
 }
 
 /// A pool.
@@ -121,6 +129,8 @@ pub(super) struct Pool {
     pub(super) hurry: Duration,
     /// What is known of the cluster, if its backends are one.
     pub(super) cluster: Option<Cluster>,
+    /// What is known of the targets of its tunnels.
+    pub(super) targets: Targets,
     pub(super) told: Option<PoolFigures>,
 }
 
@@ -139,7 +149,7 @@ impl Pool {
             deadline: None,
             serving: Vec::new(),
             departed: Vec::new(),
-            loss: Loss { reason: OutReason::Unreachable, detect: Duration::ZERO, evidence: None },
+            loss: Loss { reason: OutReason::Unreachable, detect: Duration::ZERO, evidence: None, note: None },
             pin: None,
             pause: None,
             damping: Damping::default(),
@@ -149,6 +159,7 @@ impl Pool {
             down_since: None,
             empty_since: None,
             hurry: Duration::ZERO,
+            targets: Targets::new(),
             told: None,
         }
     }
@@ -201,7 +212,7 @@ impl Pool {
     pub(super) fn lose(&mut self, priority: u32, reason: OutReason, detect: Duration, evidence: &str) {
         if self.active.or_else(|| self.preferred()) == Some(priority) {
             let evidence = (!evidence.is_empty()).then(|| Arc::from(evidence));
-            self.loss = Loss { reason, detect, evidence };
+            self.loss = Loss { reason, detect, evidence, note: None };
         }
     }
 
@@ -258,7 +269,8 @@ impl Pool {
             // Told once an outage, though a backend that is still asked for the first time may interrupt it.
             if self.down_since.is_none() {
                 self.down_since = self.empty_since;
-                effects.changes.push(Change::PoolDown { reason: self.loss.reason });
+                let note = self.loss.note.as_deref().map(str::to_owned);
+                effects.changes.push(Change::PoolDown { reason: self.loss.reason, note });
             }
         } else if state == PoolState::Degraded && before == PoolState::Healthy {
             effects.changes.push(Change::PoolDegraded);
@@ -324,16 +336,6 @@ impl Pool {
         matches!(self.state, PoolState::Down | PoolState::FailoverInProgress)
     }
 
-    /// Whom `use-preferred` sends clients to while nothing is fit.
-    pub(super) fn last_resort(&self) -> Option<&Member> {
-        self.members.iter().find(|member| member.availability().is_allowed() && self.may_serve(member))
-    }
-
-    /// Whether clients are sent to who is not fit rather than to nobody. Nobody writes to a server that is not the primary.
-    fn resorts(&self) -> bool {
-        self.plan.hold.when_down == WhenDown::UsePreferred && self.cluster.is_none()
-    }
-
     /// Whether something serves, as of the last turn.
     pub(super) fn serves(&self) -> bool {
         !matches!(self.state, PoolState::Unknown | PoolState::Down | PoolState::FailoverInProgress)
@@ -342,52 +344,5 @@ impl Pool {
     /// Whether every backend has had its first verdict or is not allowed to serve anyway.
     pub(super) fn has_first_verdicts(&self) -> bool {
         self.members.iter().all(|member| member.availability() != Availability::Pending)
-    }
-
-    /// The routes as they should be published now.
-    pub(super) fn routes(&self) -> PoolRoutes {
-        self.routes_with(false)
-    }
-
-    /// The same, but nobody reaches the primary of a cluster yet: those who write wait.
-    pub(super) fn routes_before_fences(&self) -> PoolRoutes {
-        self.routes_with(self.cluster.is_some())
-    }
-
-    fn routes_with(&self, is_withheld: bool) -> PoolRoutes {
-        let mut tiers: BTreeMap<u32, Vec<Route>> = BTreeMap::new();
-        if self.serves() {
-            for member in self.members.iter().filter(|member| member.is_eligible() && self.may_serve(member)) {
-                tiers.entry(member.tier).or_default().push(member.route());
-            }
-        } else if self.resorts() && !self.is_pending() {
-            tiers.extend(self.last_resort().map(|member| (member.tier, vec![member.route()])));
-        }
-        let is_withheld = is_withheld || self.is_withheld();
-        if self.pause.is_some() || is_withheld {
-            tiers.clear();
-        }
-        let pending = self.is_pending() || is_withheld;
-        let targets: Vec<BackendId> = tiers.values().flatten().map(|route| route.backend).collect();
-        let active = self.active.and_then(|priority| tiers.remove_entry(&priority));
-        let ordered = active.into_iter().chain(tiers);
-        PoolRoutes {
-            name: self.plan.name.clone(),
-            dial: self.plan.dial,
-            hold: self.plan.hold,
-            pending,
-            paused: self.pause.is_some(),
-            others: self.other_routes(&targets, pending),
-            kind: self.plan.kind,
-            servers: self.servers(),
-            lingering: self.lingering(),
-            tiers: ordered.map(|(_, routes)| Tier::new(self.plan.balance, routes)).collect(),
-        }
-    }
-
-    /// All servers of a postgres pool; none of another.
-    fn servers(&self) -> Vec<PoolServer> {
-        let members = self.members.iter().filter(|_| self.plan.kind == PoolKind::Postgres);
-        members.map(Member::server).collect()
     }
 }

@@ -17,9 +17,10 @@ use super::member::Member;
 use super::pool::{Effects, Pool, Return};
 use super::primary::Cluster;
 use super::schedule::Wanted;
+use super::tunnel::Tunnel;
 
-/// What makes a backend the same across plans. At another address it is another backend.
-type Identity = (BackendName, Address);
+/// What makes a backend the same across plans. At another address it is another backend, and so it is behind a tunnel.
+type Identity = (BackendName, Address, bool);
 
 impl Controller {
     /// Goes over to `plan`.
@@ -27,7 +28,7 @@ impl Controller {
         let first = !std::mem::replace(&mut self.planned, true);
         self.drain_timeout = plan.daemon.drain_timeout;
         turn.about = Some(self.differences(plan));
-        let watched = self.watched_servers();
+        let (watched, tunnelled) = (self.watched_servers(), self.tunnelled());
         // A cluster is another pool than one that is none.
         let stays = |name: &PoolName, pool: &Pool| {
             plan.pools.get(name).is_some_and(|plan| plan.postgres.is_some() == pool.cluster.is_some())
@@ -57,6 +58,7 @@ impl Controller {
         // Before anything is decided: what people keep out is never the first to serve.
         let memories = std::mem::take(&mut self.memories);
         self.restore(now, memories, turn);
+        self.replan_tunnels(now, &tunnelled, turn);
         let pools = self.pools.iter();
         self.homes = pools.flat_map(|(name, pool)| pool.members().iter().map(|m| (m.id, name.clone()))).collect();
         self.retarget(now, out);
@@ -74,7 +76,7 @@ impl Controller {
     }
 
     fn replan_pool(&mut self, now: MonoTime, plan: &Arc<PoolPlan>, effects: &mut Effects) {
-        let mut last_backend = self.last_backend;
+        let (mut last_backend, seed) = (self.last_backend, self.seed);
         let absent = &mut self.absent;
         let pool = self.pools.entry(plan.name.clone()).or_insert_with(|| {
             let mut pool = Pool::new(Arc::clone(plan));
@@ -89,6 +91,7 @@ impl Controller {
         // At another address it is another backend to probes, and the same to the operator who took it out to move it.
         let admins: BTreeMap<BackendName, AdminState> =
             pool.members().iter().map(|member| (member.plan.name.clone(), member.admin)).collect();
+        let stopped: BTreeSet<BackendName> = pool.stopped_tunnels();
         remove_members(pool, &|member| !planned.contains(&identity(&member.plan)), effects);
         pool.damping.pass_time(now, pool.plan.failover.failback_after);
         pool.plan = Arc::clone(plan);
@@ -104,8 +107,10 @@ impl Controller {
             } else {
                 last_backend = last_backend.next();
                 effects.changes.push(Change::BackendRegistered { backend: backend.name.clone() });
-                let mut member = new_member(now, last_backend, backend, pool.loads.make());
+                let mut member = new_member(now, last_backend, backend, pool.loads.make(), seed);
                 member.admin = admins.get(&backend.name).copied().unwrap_or(AdminState::Ready);
+                let tunnel = member.tunnel.as_mut().filter(|_| stopped.contains(&backend.name));
+                tunnel.into_iter().for_each(|tunnel| tunnel.stay_stopped());
                 members.push(member);
             }
         }
@@ -123,6 +128,8 @@ impl Controller {
             let wanted = wanted.entry(probe_spec(&member.plan)).or_insert_with(|| Wanted::every(interval));
             wanted.interval = interval.min(wanted.interval);
             wanted.is_urgent |= member.health.state == HealthState::Unknown;
+            // Nobody else is asked through the tunnel of one.
+            wanted.rests |= member.health.has_no_way;
             wanted.subscribers.push(member.id);
         }
         self.schedule.replace(now, wanted, out);
@@ -145,7 +152,7 @@ impl Controller {
 }
 
 fn identity(plan: &BackendPlan) -> Identity {
-    (plan.name.clone(), plan.address.clone())
+    (plan.name.clone(), plan.address.clone(), plan.tunnel.is_some())
 }
 
 fn probe_spec(plan: &BackendPlan) -> ProbeSpec {
@@ -153,24 +160,30 @@ fn probe_spec(plan: &BackendPlan) -> ProbeSpec {
         address: plan.address.clone(),
         kind: plan.check.kind.clone(),
         timeout: plan.check.timeout,
-        approach: plan.approach,
+        approach: plan.approach.clone(),
     }
 }
 
-fn new_member(now: MonoTime, id: BackendId, plan: &BackendPlan, load: Arc<Load>) -> Member {
+fn new_member(now: MonoTime, id: BackendId, plan: &BackendPlan, load: Arc<Load>, seed: u64) -> Member {
+    // Each tunnel draws its own times, and the same ones from the same seed.
+    let seed = seed ^ u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let tunnel = plan.tunnel.as_ref().map(|plan| Box::new(Tunnel::new(now, Arc::clone(plan), seed)));
+    let mut health = Health::new(now);
+    health.has_no_way = tunnel.is_some();
     Member {
         id,
         plan: plan.clone(),
         target: TargetId::default(),
         admin: AdminState::Ready,
         advised: Advised::default(),
-        health: Health::new(now),
+        health,
         epoch: Epoch::default(),
         load,
         passed_over: false,
         eligible_since: None,
         tier: plan.priority,
         server: None,
+        tunnel,
         told: None,
     }
 }

@@ -31,11 +31,13 @@ pub(super) struct Wanted {
     pub(super) subscribers: Vec<BackendId>,
     /// Whether one of them has no verdict yet, and so is asked as soon as if it were new.
     pub(super) is_urgent: bool,
+    /// Whether there is no way there, so that nobody is asked for now.
+    pub(super) rests: bool,
 }
 
 impl Wanted {
     pub(super) const fn every(interval: Duration) -> Self {
-        Self { interval, subscribers: Vec::new(), is_urgent: false }
+        Self { interval, subscribers: Vec::new(), is_urgent: false, rests: false }
     }
 }
 
@@ -49,6 +51,8 @@ struct Target {
     due: Option<MonoTime>,
     in_flight: Option<InFlight>,
     last_start: Option<MonoTime>,
+    /// Whether it is not asked, whoever wants that, before there is a way to it.
+    rests: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +65,8 @@ struct InFlight {
 /// Whether a question that is asked upon suspicion, or by order, is put anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Again {
+    /// Only if no question is open: any answer that comes soon will do.
+    IfIdle,
     /// Only if it was asked as a matter of routine: a storm of suspicion must not keep the answer from coming.
     IfOlder,
     /// In any case: what was asked before is of no interest any more.
@@ -117,28 +123,37 @@ impl Schedule {
             out.push(Command::StopProbe { target: id });
         }
         let count = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
-        for (spec, Wanted { interval, subscribers, is_urgent }) in wanted {
+        for (spec, Wanted { interval, subscribers, is_urgent, rests }) in wanted {
             let spread = FIRST_PROBE_SPREAD.saturating_mul(count).min(interval);
             let due = now + spread.mul_f64(self.rng.f64());
             let known = self.by_spec.get(&spec).copied();
+            if rests {
+                known.into_iter().for_each(|id| self.rest(id));
+            }
             if let Some((id, target)) = known.and_then(|id| self.targets.get_mut(&id).map(|target| (id, target))) {
                 target.subscribers = subscribers;
+                if std::mem::replace(&mut target.rests, rests) != rests {
+                    self.set_due(id, Some(due));
+                    continue;
+                }
                 if is_urgent && target.in_flight.is_none() && target.due.is_none_or(|planned| due < planned) {
                     self.set_due(id, Some(due));
                 }
             } else {
-                self.add(spec, subscribers, due);
+                self.add(spec, subscribers, (!rests).then_some(due));
             }
         }
     }
 
-    fn add(&mut self, spec: ProbeSpec, subscribers: Vec<BackendId>, due: MonoTime) {
+    /// Adds a target that is asked at the time `due`, or rests.
+    fn add(&mut self, spec: ProbeSpec, subscribers: Vec<BackendId>, due: Option<MonoTime>) {
         self.last_target = self.last_target.next();
         let id = self.last_target;
         let spec = Arc::new(spec);
         self.by_spec.insert(Arc::clone(&spec), id);
-        self.due.insert((due, id));
-        self.targets.insert(id, Target { spec, subscribers, due: Some(due), in_flight: None, last_start: None });
+        self.due.extend(due.map(|due| (due, id)));
+        let rests = due.is_none();
+        self.targets.insert(id, Target { spec, subscribers, due, in_flight: None, last_start: None, rests });
     }
 
     /// How often what is in need is asked.
@@ -199,15 +214,44 @@ impl Schedule {
         self.set_due(id, due);
     }
 
+    /// There is no way to `id` for now: it is not asked, and the question that is open is void.
+    pub(super) fn rest(&mut self, id: TargetId) {
+        let Some(target) = self.targets.get_mut(&id) else { return };
+        target.rests = true;
+        self.open -= usize::from(target.in_flight.take().is_some());
+        self.hastened.remove(&id);
+        self.set_due(id, None);
+    }
+
+    /// There is a way to `id`: it is asked at once.
+    pub(super) fn wake(&mut self, now: MonoTime, id: TargetId) {
+        let Some(target) = self.targets.get_mut(&id) else { return };
+        target.rests = false;
+        self.set_due(id, Some(now));
+    }
+
+    /// Whether nobody asks `id`, since there is no way there.
+    pub(super) fn rests(&self, id: TargetId) -> bool {
+        self.targets.get(&id).is_some_and(|target| target.rests)
+    }
+
     /// Asks `id` again at once.
     pub(super) fn ask_again(&mut self, now: MonoTime, id: TargetId) {
+        if self.targets.get(&id).is_none_or(|target| target.rests) {
+            return;
+        }
         self.set_due(id, Some(now));
         self.hastened.insert(id);
     }
 
     /// Asks `id` soon because something was heard of it, unless that is being asked already.
     pub(super) fn suspect(&mut self, now: MonoTime, id: TargetId) {
-        self.hasten(now, now, id, Again::IfOlder);
+        self.ask_soon(now, id, Again::IfOlder);
+    }
+
+    /// Asks `id` soon.
+    pub(super) fn ask_soon(&mut self, now: MonoTime, id: TargetId, again: Again) {
+        self.hasten(now, now, id, again);
     }
 
     /// Asks all of these soon, but not in one moment.
@@ -220,8 +264,13 @@ impl Schedule {
 
     /// Asks `id` at that time, or before if that is planned anyway.
     fn hasten(&mut self, now: MonoTime, at: MonoTime, id: TargetId, again: Again) {
-        let Some(target) = self.targets.get(&id) else { return };
-        if again == Again::IfOlder && target.in_flight.is_some_and(|current| current.hastened) {
+        let Some(target) = self.targets.get(&id).filter(|target| !target.rests) else { return };
+        let is_asked = match again {
+            Again::IfIdle => target.in_flight.is_some(),
+            Again::IfOlder => target.in_flight.is_some_and(|current| current.hastened),
+            Again::Always => false,
+        };
+        if is_asked {
             return;
         }
         let earliest = target.last_start.map_or(at, |start| (start + SUSPICION_GAP).max(at)).max(now);
@@ -262,6 +311,7 @@ impl Schedule {
 
     fn set_due(&mut self, id: TargetId, due: Option<MonoTime>) {
         let Some(target) = self.targets.get_mut(&id) else { return };
+        let due = due.filter(|_| !target.rests);
         let before = std::mem::replace(&mut target.due, due);
         before.map(|before| self.due.remove(&(before, id)));
         self.due.extend(due.map(|due| (due, id)));
@@ -298,6 +348,9 @@ impl Schedule {
         }
         if !(agree && queued && found) {
             return Err("a target is not in every index".to_owned());
+        }
+        if self.targets.values().any(|target| target.rests && (target.due.is_some() || target.in_flight.is_some())) {
+            return Err("a target is asked though it rests".to_owned());
         }
         if self.targets.values().any(|target| target.subscribers.is_empty()) {
             return Err("a target is asked for nobody".to_owned());

@@ -116,7 +116,11 @@ impl Pool {
         let kept_by = self.cluster.as_ref().and_then(|cluster| cluster.kept_by);
         let ends = pause.into_iter().chain(kept_by);
         let ends = ends.chain(self.next_lapse_of_lag());
-        ends.chain(self.returns_at()).chain(self.next_lapse()).chain(self.next_word()).min()
+        ends.chain(self.returns_at())
+            .chain(self.next_lapse())
+            .chain(self.next_word())
+            .chain(self.next_of_tunnels())
+            .min()
     }
 
     /// When the stable time of a better tier ends, if one runs.

@@ -87,8 +87,9 @@ pub enum Part {
 }
 
 impl Server {
-    pub(super) fn new(now: MonoTime, watch: WatchId, spec: Arc<WatchSpec>) -> Self {
-        let heard_by = Some(now + spec.timeout);
+    /// One that nobody has heard of; within `way` at most there is a way to it.
+    pub(super) fn new(now: MonoTime, watch: WatchId, spec: Arc<WatchSpec>, way: Duration) -> Self {
+        let heard_by = Some(now + way + spec.timeout);
         Self {
             watch,
             spec,
@@ -174,6 +175,11 @@ impl Server {
     /// We could not ask, by our own fault: that it did not answer meanwhile is no sign of anything.
     pub(super) fn could_not_ask(&mut self, now: MonoTime) {
         self.doubt = self.doubt.map(|doubt| doubt.from(now));
+    }
+
+    /// There is a way to it from now on.
+    pub(super) fn may_be_heard(&mut self, now: MonoTime) {
+        self.heard_by = self.heard_by.map(|by| by.min(now + self.spec.timeout));
     }
 
     /// A login proves all that the accept path could.
@@ -313,14 +319,22 @@ fn accept_of(outcome: &ProbeOutcome) -> Option<AcceptPath> {
         ProbeOutcome::Failed { error, .. } => *error,
     };
     match error {
-        ProbeError::Dial(DialError::Refused) => Some(AcceptPath::Refuses),
-        ProbeError::Dial(DialError::TimedOut | DialError::Unreachable | DialError::Unresolved | DialError::Other) => {
-            Some(AcceptPath::Unreachable)
-        }
+        ProbeError::Dial(DialError::Refused | DialError::TargetRefused) => Some(AcceptPath::Refuses),
+        ProbeError::Dial(
+            DialError::TimedOut
+            | DialError::Unreachable
+            | DialError::Unresolved
+            | DialError::TunnelDown
+            | DialError::ProxyRefused
+            | DialError::TargetUnreachable
+            | DialError::Other,
+        ) => Some(AcceptPath::Unreachable),
         ProbeError::Dial(DialError::SourceAddress | DialError::Local) => None,
         ProbeError::Check(CheckError::AnswerTimedOut | CheckError::ClosedEarly) => Some(AcceptPath::Mute),
         ProbeError::Check(CheckError::Slow) => Some(AcceptPath::Answers),
-        ProbeError::Check(CheckError::UnexpectedStatus | CheckError::CannotConnectNow) => Some(AcceptPath::Errs),
+        ProbeError::Check(
+            CheckError::UnexpectedStatus | CheckError::UnexpectedAnswer | CheckError::CannotConnectNow,
+        ) => Some(AcceptPath::Errs),
         ProbeError::Check(
             CheckError::Malformed | CheckError::SourceRefused | CheckError::AgentDown | CheckError::CommandFailed,
         ) => Some(AcceptPath::Alien),
@@ -330,15 +344,27 @@ fn accept_of(outcome: &ProbeOutcome) -> Option<AcceptPath> {
 /// Whether it proves that the server has been down since it was last heard of.
 const fn was_down(outcome: &ProbeOutcome) -> bool {
     let ProbeOutcome::Failed { error, .. } = outcome else { return false };
-    matches!(error, ProbeError::Dial(DialError::Refused) | ProbeError::Check(CheckError::CannotConnectNow))
+    matches!(
+        error,
+        ProbeError::Dial(DialError::Refused | DialError::TargetRefused)
+            | ProbeError::Check(CheckError::CannotConnectNow)
+    )
 }
 
 /// What it says of the session path that no session could be opened; `ended` is whether the last one was ended in order.
 pub(super) const fn session_of(error: WatchError, ended: bool) -> SessionPath {
     match error {
-        WatchError::Dial(DialError::Refused) => SessionPath::Refused,
+        WatchError::Dial(DialError::Refused | DialError::TargetRefused) => SessionPath::Refused,
         WatchError::Dial(DialError::SourceAddress | DialError::Local) => SessionPath::Untried,
-        WatchError::Dial(DialError::TimedOut | DialError::Unreachable | DialError::Unresolved | DialError::Other)
+        WatchError::Dial(
+            DialError::TimedOut
+            | DialError::Unreachable
+            | DialError::Unresolved
+            | DialError::TunnelDown
+            | DialError::ProxyRefused
+            | DialError::TargetUnreachable
+            | DialError::Other,
+        )
         | WatchError::Login(LoginError::TimedOut) => SessionPath::Unanswered,
         WatchError::Login(LoginError::CannotConnectNow) if ended => SessionPath::Stopping,
         WatchError::Login(LoginError::CannotConnectNow) => SessionPath::Starting,

@@ -10,6 +10,7 @@ use super::controller::Controller;
 use super::member::Member;
 use super::pool::Pool;
 use super::server::Server;
+use super::tunnel::STOPPED;
 
 impl Controller {
     /// The pool `name` as it stands.
@@ -86,6 +87,7 @@ impl Pool {
                 since: pushed.since,
                 until: pushed.verdict.until,
             }),
+            tunnel: member.tunnel_status(),
         }
     }
 
@@ -109,15 +111,22 @@ impl Pool {
                 }
                 None => "waiting for first verdicts of a better tier".to_owned(),
             },
+            Availability::Pending if member.health.has_no_way => {
+                "no verdict yet: its tunnel is being set up".to_owned()
+            }
             Availability::Pending => match &member.health.obstacle {
                 Some(obstacle) => format!("no verdict yet: {obstacle}"),
                 None => "no verdict yet".to_owned(),
             },
             Availability::Standby => "standby".to_owned(),
             Availability::Barred => "not the primary, and no standby".to_owned(),
-            Availability::Unfit => unfit(member),
+            Availability::Unfit => match self.silence(member) {
+                Some(words) => behind_silence(words, unfit(member)),
+                None => unfit(member),
+            },
             Availability::Draining if member.admin == AdminState::Drain => "drained by an operator".to_owned(),
             Availability::Draining => "drained by its agent".to_owned(),
+            Availability::Maintained if member.is_cut_off() => STOPPED.to_owned(),
             Availability::Maintained if member.admin == AdminState::Maintenance => "in maintenance".to_owned(),
             Availability::Maintained => "in maintenance by its agent".to_owned(),
         }
@@ -151,6 +160,11 @@ fn server_status(server: &Server) -> ServerStatus {
         is_monitored: server.is_open(),
         meaning: server.words(),
     }
+}
+
+/// The same of one whose target is silent behind all of its tunnels.
+fn behind_silence(words: &str, said: String) -> String {
+    if said.contains(words) { said } else { format!("{words}; {said}") }
 }
 
 /// Why a backend is unhealthy, in words.

@@ -11,7 +11,7 @@ use crate::model::{
 };
 
 use super::controller::{Controller, Turn};
-use super::health::{Health, Verdict, severity};
+use super::health::{Health, Verdict};
 use super::meanings::Fate;
 use super::pool::{Effects, Pool};
 use super::recovery::{Pace, has_given_up};
@@ -85,7 +85,9 @@ impl Pool {
             }
             WatchNews::Failed { error, detail } => failed(now, server, health, check, *error, detail),
         };
-        server.review(now, health.state == HealthState::Unhealthy && !health.is_slow());
+        let is_out = health.state == HealthState::Unhealthy && !health.is_slow();
+        // Where there is no way nobody answers, and it is the tunnel that is to say so.
+        server.review(now, is_out || health.has_no_way);
         self.judge(now, id, &verdict, effects);
         if matches!(news, WatchNews::Opened(_) | WatchNews::Seen(_)) {
             self.measure(now, id, effects);
@@ -178,7 +180,9 @@ fn failed(
     error: WatchError,
     detail: &str,
 ) -> (Verdict, bool) {
-    let session = session_of(error, server.was_ended);
+    // While there is no way to it, its tunnel says all that is to be said.
+    let has_no_way = health.has_no_way || error == WatchError::Dial(DialError::TunnelDown);
+    let session = if has_no_way { SessionPath::Untried } else { session_of(error, server.was_ended) };
     let is_news = server.session != session;
     if session == SessionPath::Untried {
         // Our own fault says nothing of the server, but that there is something to say.
@@ -190,6 +194,9 @@ fn failed(
     }
     server.says(session, detail);
     server.was_ended &= matches!(session, SessionPath::Stopping | SessionPath::Lost);
+    if health.has_no_way {
+        return (Verdict::None, false);
+    }
     if server.fate() == Fate::Out {
         server.doubt = None;
         if server.owes_first_word(now) {
@@ -232,23 +239,10 @@ fn failed(
 }
 
 impl Health {
-    /// Takes one word that is proof by itself, if it is news.
-    fn prove(&mut self, now: MonoTime, reason: OutReason, detail: String) -> Verdict {
-        let is_worse = self.reason.is_none_or(|held| severity(reason) > severity(held));
-        if self.state == HealthState::Unhealthy && !is_worse {
-            return Verdict::None;
-        }
-        let began = self.first_failure.unwrap_or(now);
-        self.fail(now, reason, detail);
-        self.answers = 0;
-        self.turn(now, HealthState::Unhealthy, Some(reason));
-        Verdict::Unhealthy { reason, detect: now.since(began) }
-    }
-
     /// A session was opened, or goes on: as good as a probe that passed, but for the time that it took. Nobody would have probed
     /// what is given up.
     fn vouch(&mut self, now: MonoTime, check: &CheckPlan) -> Verdict {
-        if self.is_slow() || has_given_up(self.attempts, check) {
+        if self.is_slow() || self.has_no_way || has_given_up(self.attempts, check) {
             return Verdict::None;
         }
         (self.failures, self.hard_failures, self.attempts) = (0, 0, 0);

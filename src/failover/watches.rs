@@ -35,9 +35,11 @@ impl Controller {
                     continue;
                 }
                 last = last.next();
+                // Whoever cannot be asked yet may be the newer primary all the same.
+                let way = member.tunnel.as_ref().map(|tunnel| tunnel.plan.ready_timeout);
                 match &mut member.server {
                     Some(server) => (server.watch, server.spec) = (last, Arc::clone(&spec)),
-                    None => member.server = Some(Server::new(now, last, Arc::clone(&spec))),
+                    None => member.server = Some(Server::new(now, last, Arc::clone(&spec), way.unwrap_or_default())),
                 }
                 member.settle(now);
                 turn.watches.push(Command::StartWatch { backend: member.id, watch: last, spec });
@@ -52,7 +54,7 @@ impl Controller {
 fn spec(plan: &BackendPlan, postgres: &Arc<PostgresPlan>) -> WatchSpec {
     WatchSpec {
         address: plan.address.clone(),
-        approach: plan.approach,
+        approach: plan.approach.clone(),
         timeout: plan.check.timeout,
         postgres: Arc::clone(postgres),
     }

@@ -34,7 +34,7 @@ impl Pool {
         if let Some(evidence) = left
             && self.loss.reason != OutReason::Slow
         {
-            self.loss = Loss { reason: OutReason::Slow, detect: Duration::ZERO, evidence };
+            self.loss = Loss { reason: OutReason::Slow, detect: Duration::ZERO, evidence, note: None };
         }
     }
 

@@ -10,7 +10,7 @@ use crate::failover::event::{Command, Sessions};
 use crate::failover::line::Lineage;
 use crate::failover::table::{PoolRoutes, RouteTable};
 use crate::model::{
-    Actor, BackendId, BackendName, Epoch, Generation, OutReason, PoolName, ProbeId, Target, TargetId, WatchId,
+    Actor, BackendId, BackendName, Epoch, Generation, OutReason, PoolName, ProbeId, RunId, Target, TargetId, WatchId,
 };
 
 /// A command, without what follows from the plan.
@@ -46,6 +46,10 @@ pub enum Decision {
     Knock(BackendId),
     /// The server is watched no more.
     Unwatch(BackendId),
+    /// Start the tunnel that leads to a backend, as this run.
+    Open(BackendId, RunId),
+    /// Stop it.
+    Close(BackendId),
     /// Have a pool's line of history written down.
     Keep {
         /// Where.
@@ -131,6 +135,8 @@ impl Decisions {
             Command::StartWatch { backend, watch, spec: _ } => Decision::Watch(*backend, *watch),
             Command::Knock { backend } => Decision::Knock(*backend),
             Command::StopWatch { backend } => Decision::Unwatch(*backend),
+            Command::StartTunnel { backend, run, plan: _ } => Decision::Open(*backend, *run),
+            Command::StopTunnel { backend } => Decision::Close(*backend),
             Command::PublishTable(table) => self.publish(table),
             Command::KeepLineage { pool, lineage } => Decision::Keep { pool: pool.clone(), lineage: lineage.clone() },
             &Command::FenceSessions { backend, epoch, reason, which } => {

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::failover::event::Event;
-use crate::model::{AgentCheck, Argument, BackendPlan, CheckKind, CommandCheck, HttpCheck, Plan, Secret};
+use crate::model::{
+    AgentCheck, Argument, BackendPlan, CheckKind, CommandCheck, ExpectCheck, HttpCheck, LookupSource, Part, Plan,
+    ProgramPlan, Secret, Text, TunnelPlan,
+};
 
 /// The numbers that stand for secrets: from one, in the order in which they came.
 #[derive(Debug, Default)]
@@ -29,6 +32,9 @@ impl Masks {
             | Event::Watched { .. }
             | Event::Restored { .. }
             | Event::LineageKept { .. }
+            | Event::Tunnel { .. }
+            | Event::TunnelMoved { .. }
+            | Event::WorldChanged { .. }
             | Event::Ordered { .. } => event.clone(),
         }
     }
@@ -49,18 +55,16 @@ impl Masks {
     }
 
     fn backend(&mut self, backend: &mut BackendPlan) {
+        if let Some(tunnel) = &mut backend.tunnel {
+            self.tunnel(Arc::make_mut(tunnel));
+        }
         match &mut backend.check.kind {
-            CheckKind::Tcp | CheckKind::Postgres | CheckKind::None => {}
-            CheckKind::Http(HttpCheck { path, authorization, .. }) => {
-                if let Some((before, query)) = path.split_once('?') {
-                    *path = format!("{before}?{}", self.mask(&Secret::new(query)).expose());
-                }
-                *authorization = authorization.as_ref().map(|secret| self.mask(secret));
-            }
-            CheckKind::Agent(AgentCheck { send, .. }) => {
-                if !send.is_empty() {
-                    *send = self.mask(&Secret::new(send)).expose().to_owned();
-                }
+            CheckKind::Tcp | CheckKind::Tls | CheckKind::Postgres | CheckKind::None => {}
+            CheckKind::Http(request) => self.request(request),
+            CheckKind::Agent(AgentCheck { send, .. }) => self.text(send),
+            CheckKind::Expect(ExpectCheck { send, answer }) => {
+                self.text(send);
+                self.text(answer);
             }
             CheckKind::Command(CommandCheck { argv, .. }) => {
                 // As it is written in Rust, since a list that is only joined could be equal to another.
@@ -69,6 +73,49 @@ impl Masks {
                 *argv = vec![Argument::Hidden(mask)];
             }
         }
+    }
+
+    /// A text that may be a secret. An empty one is none.
+    fn text(&mut self, text: &mut String) {
+        if !text.is_empty() {
+            *text = self.mask(&Secret::new(text)).expose().to_owned();
+        }
+    }
+
+    fn request(&mut self, HttpCheck { path, authorization, .. }: &mut HttpCheck) {
+        if let Some((before, query)) = path.split_once('?') {
+            *path = format!("{before}?{}", self.mask(&Secret::new(query)).expose());
+        }
+        *authorization = authorization.as_ref().map(|secret| self.mask(secret));
+    }
+
+    fn tunnel(&mut self, tunnel: &mut TunnelPlan) {
+        tunnel.program = tunnel.program.as_ref().map(|program| self.program(program));
+        match tunnel.lookup.as_mut().map(|lookup| &mut lookup.source) {
+            Some(LookupSource::Command(program)) => *program = self.program(program),
+            Some(LookupSource::Http { request, .. }) => self.request(request),
+            None => {}
+        }
+    }
+
+    /// One that is equal to another one's if the programs are.
+    fn program(&mut self, program: &ProgramPlan) -> Arc<ProgramPlan> {
+        fn word(part: &Part) -> (&'static str, &str) {
+            match part {
+                Part::Shown(shown) => ("shown", shown),
+                Part::Hidden(secret) => ("hidden", secret.expose()),
+                Part::LocalPort => ("local_port", ""),
+                Part::File => ("file", ""),
+            }
+        }
+        let words = |text: &Text| format!("{:?}", text.0.iter().map(word).collect::<Vec<_>>());
+        let ProgramPlan { argv, env, file } = program;
+        let argv: Vec<String> = argv.iter().map(words).collect();
+        let env: Vec<(_, String)> = env.iter().map(|(name, text)| (name, words(text))).collect();
+        // As it is written in Rust, since a list that is only joined could be equal to another.
+        let all = Secret::new(&format!("{argv:?} {env:?} {:?}", file.as_ref().map(words)));
+        let mask = Text(vec![Part::Hidden(self.mask(&all))]);
+        Arc::new(ProgramPlan { argv: vec![mask], env: Vec::new(), file: None })
     }
 
     /// What stands for `secret`.

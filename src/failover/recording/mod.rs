@@ -70,7 +70,7 @@ const END: &[u8] = b"{\"ended\":";
 /// Writes the lines of a recording.
 ///
 /// Each secret in a plan is replaced by a number, the same one wherever the same secret stands, and so is whatever else is
-/// likely to hold one: the arguments of a check's command, what is sent to an agent, and the query of a check's path. Which of
+/// likely to hold one: the arguments of a check's command, all that a tunnel's programs are given, what is sent to an agent, and the query of a check's path. Which of
 /// them are equal is all that is decided by.
 #[derive(Debug, Default)]
 pub struct Scribe {

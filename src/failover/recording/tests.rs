@@ -8,13 +8,14 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::{Decision, FORMAT, Header, Line, Replay, Scribe, Turn};
-use crate::failover::{Command, Controller, Event, Order, Sessions};
+use crate::failover::{Command, Controller, Event, Order, Sessions, TunnelOrder};
 use crate::model::{
-    Actor, AdminPlan, AdminState, Advice, AgentCheck, Approach, Argument, BackendId, BackendPlan, Balance, CheckError,
-    CheckKind, CheckPlan, CommandCheck, DaemonPlan, DialError, DialPlan, Epoch, Failback, FailoverPlan, Fork,
-    HealthState, HoldPlan, HttpCheck, LogPlan, LoginError, Lsn, MonoTime, OutReason, Plan, PoolKind, PoolName,
-    PoolPlan, PostgresPlan, ProbeError, ProbeId, ProbeOutcome, Promotion, ProxyProtocol, PushedHealth, Resend, Role,
-    Secret, ServerFacts, SessionPolicies, SessionPolicy, StatusRange, StorePlan, SystemId, TargetId, Timeline, TlsMode,
+    Actor, AdminPlan, AdminState, Advice, AgentCheck, Approach, Argument, Attach, BackendId, BackendPlan, Balance,
+    CheckError, CheckKind, CheckPlan, CommandCheck, DaemonPlan, DialError, DialPlan, Epoch, ExpectCheck, Failback,
+    FailoverPlan, Fork, HealthState, HoldPlan, HttpCheck, LogPlan, LoginError, LookupPlan, LookupSource, Lsn, MonoTime,
+    OutReason, Part, Plan, PoolKind, PoolName, PoolPlan, PostgresPlan, ProbeError, ProbeId, ProbeOutcome, ProgramPlan,
+    Promotion, ProxyProtocol, PushedHealth, Resend, Role, RunEnd, RunId, Secret, ServerFacts, SessionPolicies,
+    SessionPolicy, StatusRange, StorePlan, SystemId, TargetId, Text, Timeline, TlsMode, TunnelNews, TunnelPlan, Via,
     WatchEnd, WatchError, WatchId, WatchNews, WatchSession, WhenDown,
 };
 
@@ -51,9 +52,14 @@ fn text(rng: &mut Rng) -> String {
 }
 
 fn kind(rng: &mut Rng) -> CheckKind {
-    match rng.u8(..5) {
+    match rng.u8(..7) {
         0 => CheckKind::Tcp,
         1 => CheckKind::None,
+        4 => CheckKind::Tls,
+        5 => CheckKind::Expect(ExpectCheck {
+            send: Secret::mask(rng.u64(..9)).expose().to_owned(),
+            answer: Secret::mask(rng.u64(..9)).expose().to_owned(),
+        }),
         2 => CheckKind::Agent(AgentCheck { port: rng.u16(..), send: Secret::mask(rng.u64(..9)).expose().to_owned() }),
         3 => CheckKind::Command(command(vec![text(rng), text(rng)])),
         _ => CheckKind::Http(HttpCheck {
@@ -89,7 +95,77 @@ fn backend(rng: &mut Rng) -> BackendPlan {
         approach: Approach {
             source_address: maybe(rng, |rng| any(rng, &["10.0.0.1", "::1"]).parse().unwrap()),
             send_proxy_protocol: any(rng, ProxyProtocol::ALL),
+            via: maybe(rng, |rng| Arc::new(via(rng))),
         },
+        tunnel: maybe(rng, |rng| Arc::new(tunnel(rng))),
+    }
+}
+
+fn via(rng: &mut Rng) -> Via {
+    Via {
+        pool: text(rng).as_str().into(),
+        backend: text(rng).as_str().into(),
+        attach: any(rng, Attach::ALL),
+        target: any(rng, &["db:5432", "unix:/run/x"]).parse().unwrap(),
+    }
+}
+
+/// As it is written: what its programs are given is masked.
+fn program(rng: &mut Rng) -> Arc<ProgramPlan> {
+    let part = |rng: &mut Rng| match rng.u8(..4) {
+        0 => Part::Shown(text(rng).into()),
+        1 => Part::LocalPort,
+        2 => Part::File,
+        _ => Part::Hidden(Secret::mask(rng.u64(..9))),
+    };
+    let some = |rng: &mut Rng| Text((0..rng.usize(..3)).map(|_| part(rng)).collect());
+    Arc::new(ProgramPlan {
+        argv: (0..rng.usize(..3)).map(|_| some(rng)).collect(),
+        env: (0..rng.usize(..3)).map(|_| (text(rng).into(), some(rng))).collect(),
+        file: maybe(rng, some),
+    })
+}
+
+fn tunnel(rng: &mut Rng) -> TunnelPlan {
+    let source = if rng.bool() {
+        LookupSource::Command(program(rng))
+    } else {
+        LookupSource::Http {
+            address: "127.0.0.1:4040".parse().unwrap(),
+            request: HttpCheck {
+                method: "GET".to_owned(),
+                path: format!("/{}", text(rng)),
+                port: rng.u16(..),
+                expect: vec![StatusRange { first: 200, last: rng.u16(..) }],
+                authorization: maybe(rng, |rng| Secret::mask(rng.u64(..))),
+            },
+            pointer: text(rng).into(),
+        }
+    };
+    let lookup = LookupPlan { source, interval: time(rng), timeout: time(rng) };
+    TunnelPlan {
+        via: Arc::new(via(rng)),
+        provider: text(rng).into(),
+        program: maybe(rng, program),
+        proxy: maybe(rng, |_| "127.0.0.1:1055".parse().unwrap()),
+        lookup: maybe(rng, |_| lookup),
+        ready: maybe(rng, |rng| text(rng).into()),
+        ready_timeout: time(rng),
+        fatal: (0..rng.usize(..3)).map(|_| text(rng).into()).collect(),
+        restart_after: rng.u32(..),
+        retry_initial: time(rng),
+        retry_max: time(rng),
+        retry_reset: time(rng),
+        stop_grace: time(rng),
+    }
+}
+
+fn tunnel_news(rng: &mut Rng) -> TunnelNews {
+    match rng.u8(..4) {
+        0 => TunnelNews::Started { pid: rng.u32(..) },
+        1 => TunnelNews::Open,
+        2 => TunnelNews::Fatal { line: text(rng) },
+        _ => TunnelNews::Ended { how: any(rng, RunEnd::ALL), detail: text(rng) },
     }
 }
 
@@ -196,7 +272,11 @@ fn outcome(rng: &mut Rng) -> ProbeOutcome {
 
 fn order(rng: &mut Rng) -> Order {
     let (pool, backend): (PoolName, _) = (text(rng).as_str().into(), text(rng).as_str().into());
-    match rng.u8(..10) {
+    match rng.u8(..11) {
+        9 => {
+            let wanted = any(rng, &[TunnelOrder::Start, TunnelOrder::Stop, TunnelOrder::Restart]);
+            Order::Tunnel { pool, backend, wanted }
+        }
         0 => Order::SetAdminState { pool, backend, state: any(rng, AdminState::ALL) },
         1 => Order::Failover {
             pool,
@@ -224,8 +304,11 @@ fn order(rng: &mut Rng) -> Order {
 
 fn event(rng: &mut Rng) -> Event {
     let (backend, epoch) = (BackendId(rng.u32(..)), Epoch(rng.u64(..)));
-    match rng.u8(..10) {
+    match rng.u8(..13) {
         0 => Event::Tick,
+        10 => Event::Tunnel { backend, run: RunId(rng.u64(..)), news: tunnel_news(rng) },
+        11 => Event::TunnelMoved { backend, moved: rng.u64(..) },
+        12 => Event::WorldChanged { what: text(rng) },
         8 => Event::Watched { backend, watch: WatchId(rng.u64(..)), news: news(rng) },
         1 => Event::ProbeFinished { target: TargetId(rng.u32(..)), probe: ProbeId(rng.u64(..)), outcome: outcome(rng) },
         2 => Event::DialFailed { backend, epoch, error: any(rng, DialError::ALL) },
@@ -265,6 +348,7 @@ fn secretive(name: &str, authorization: &str, path: &str, argv: &[&str]) -> Pool
     one.priority = 1;
     one.weight = 1;
     one.approach = Approach::PLAIN;
+    one.tunnel = None;
     (one.check.interval, one.check.timeout) = (Duration::from_secs(1), Duration::from_secs(1));
     let mut three = [one.clone(), one.clone(), one];
     for (backend, name) in three.iter_mut().zip(["a", "b", "c"]) {
@@ -318,6 +402,48 @@ fn a_monitors_password_is_in_no_recording() {
     pool.postgres = Some(Arc::new(PostgresPlan { password, ..postgres(&mut rng) }));
     let line = Scribe::default().line(MonoTime::ZERO, &replaced(plan(Duration::ZERO, vec![pool])), &[]).unwrap();
     assert!(!line.contains("hunter"), "{line}");
+}
+
+#[test]
+fn nothing_that_a_tunnels_programs_are_given_is_in_a_recording() {
+    let mut rng = Rng::with_seed(1);
+    let hidden = |text: &str| Text(vec![Part::Shown("zz-shown=".into()), Part::Hidden(Secret::new(text))]);
+    let given = |text: &str| {
+        let env = vec![("ZZ_NAME".into(), hidden(text))];
+        Arc::new(ProgramPlan { argv: vec![hidden(text), hidden("zz-hunter3")], env, file: Some(hidden(text)) })
+    };
+    let mut plan_of = |one: &str, authorization: &str| {
+        let mut pool = secretive("p", "zz-hunter2", "/up", &["zz-check"]);
+        let request = HttpCheck {
+            method: "GET".to_owned(),
+            path: format!("/api?key={authorization}"),
+            port: 0,
+            expect: Vec::new(),
+            authorization: Some(Secret::new(authorization)),
+        };
+        let sources = [
+            LookupSource::Command(given(one)),
+            LookupSource::Http { address: "127.0.0.1:1".parse().unwrap(), request, pointer: "/url".into() },
+        ];
+        for (backend, source) in pool.backends.iter_mut().zip(sources) {
+            let lookup = Some(LookupPlan { source, interval: Duration::from_secs(1), timeout: Duration::from_secs(1) });
+            backend.tunnel = Some(Arc::new(TunnelPlan { program: Some(given(one)), lookup, ..tunnel(&mut rng) }));
+        }
+        plan(Duration::ZERO, vec![pool])
+    };
+    let mut scribe = Scribe::default();
+    let mut programs = Vec::new();
+    for (one, authorization) in
+        [("zz-hunter1", "zz-hunter5"), ("zz-hunter4", "zz-hunter6"), ("zz-hunter1", "zz-hunter5")]
+    {
+        let line = scribe.line(MonoTime::ZERO, &replaced(plan_of(one, authorization)), &[]).unwrap();
+        assert!(!line.contains("hunter") && !line.contains("zz-shown") && !line.contains("ZZ_NAME"), "{line}");
+        let Ok(Line::Turn(turn)) = Line::read(line.as_bytes()) else { panic!("{line}") };
+        let Event::PlanReplaced { plan, .. } = turn.event else { panic!("{line}") };
+        programs.push(plan.pools["p"].backends[0].tunnel.as_ref().unwrap().program.clone());
+    }
+    assert_eq!(programs[0], programs[2], "the same program is the same still");
+    assert_ne!(programs[0], programs[1], "another one is another");
 }
 
 #[test]

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    AdminPlan, Approach, BackendPlan, Balance, CheckKind, CheckPlan, DaemonPlan, DialPlan, Failback, FailoverPlan,
-    HoldPlan, LogFormat, LogLevel, LogPlan, Plan, PoolKind, PoolName, PoolPlan, PostgresPlan, Promotion, Resend,
-    SessionPolicies, SessionPolicy, StorePlan, TlsMode, WatchSession, WhenDown,
+    AdminPlan, Approach, Attach, BackendPlan, Balance, CheckKind, CheckPlan, DaemonPlan, DialPlan, Failback,
+    FailoverPlan, HoldPlan, LogFormat, LogLevel, LogPlan, Part, Plan, PoolKind, PoolName, PoolPlan, PostgresPlan,
+    ProgramPlan, Promotion, Resend, SessionPolicies, SessionPolicy, StorePlan, Text, TlsMode, TunnelPlan, Via,
+    WatchSession, WhenDown,
 };
 
 pub(super) const fn ms(millis: u64) -> Duration {
@@ -122,12 +123,49 @@ impl PlanBuilder {
             max_connections: 0,
             check,
             approach: Approach::PLAIN,
+            tunnel: None,
         });
         self
     }
 
     pub(super) fn at(mut self, address: &str) -> Self {
         self.last().backends.last_mut().unwrap().address = address.parse().unwrap();
+        self
+    }
+
+    /// Puts the backend behind a tunnel that leads to `target`.
+    pub(super) fn tunnel(mut self, target: &str) -> Self {
+        let pool = self.last();
+        let name = pool.name.clone();
+        let backend = pool.backends.last_mut().unwrap();
+        let (backend_name, target) = (backend.name.clone(), target.parse().unwrap());
+        let via = Arc::new(Via { pool: name, backend: backend_name, attach: Attach::Listen, target });
+        backend.approach.via = Some(Arc::clone(&via));
+        backend.tunnel = Some(Arc::new(TunnelPlan {
+            via,
+            provider: "ssh".into(),
+            program: Some(Arc::new(ProgramPlan {
+                argv: vec![Text(vec![Part::Shown("ssh".into())])],
+                env: Vec::new(),
+                file: None,
+            })),
+            proxy: None,
+            lookup: None,
+            ready: None,
+            ready_timeout: ms(20_000),
+            fatal: Vec::new(),
+            restart_after: 6,
+            retry_initial: ms(500),
+            retry_max: ms(30_000),
+            retry_reset: ms(60_000),
+            stop_grace: ms(5000),
+        }));
+        self
+    }
+
+    pub(super) fn tunnel_with(mut self, set: impl FnOnce(&mut TunnelPlan)) -> Self {
+        let backend = self.last().backends.last_mut().unwrap();
+        set(Arc::make_mut(backend.tunnel.as_mut().unwrap()));
         self
     }
 

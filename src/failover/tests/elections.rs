@@ -84,7 +84,7 @@ struct Heard {
     word: Option<Word>,
     /// What it said last, whether or not that counts.
     last: Option<Word>,
-    /// Whether it has ever said, to this process, that it is a standby.
+    /// Whether it has said, to this process, that it is a standby, and has not led since.
     followed: bool,
     dead: bool,
 }
@@ -176,6 +176,8 @@ impl Trial {
         prop_assert_eq!(self.rig.way("pg"), due, "{:?} after {:?}", self.heard, self.routed);
         if let Some(number) = elected {
             self.routed = self.heard[number].word.map(|word| (number, word));
+            // Who leads is no standby any more.
+            self.heard[number].followed = false;
         }
         Ok(())
     }
@@ -281,6 +283,22 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..3_usize).prop_map(Op::Drops),
         1 => Just(Op::Restarts),
     ]
+}
+
+#[test]
+fn who_has_led_since_it_was_a_standby_claims_as_much_as_another_on_its_line() {
+    let word = |leads, line| Word { leads, line, alien: false };
+    let mut trial = Trial::new();
+    let ops = [
+        Op::Says(2, word(false, 0)),
+        Op::Says(2, word(true, 0)),
+        Op::Says(1, word(false, 0)),
+        Op::Dies(0),
+        Op::Says(0, word(true, 5)),
+        Op::Says(2, word(true, 5)),
+    ];
+    ops.iter().for_each(|op| trial.apply(op).unwrap());
+    assert_eq!(trial.rig.way("pg"), "", "a person decides between them");
 }
 
 proptest! {

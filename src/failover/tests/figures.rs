@@ -30,11 +30,11 @@ fn what_has_changed_is_told_once_and_nothing_else() {
     rig.kill("b");
     let (pool, backends) = news(&mut rig);
     assert_eq!(pool.map(|pool| pool.redundancy), Some(Redundancy::Single));
-    let out = BackendFigures { is_healthy: false, is_eligible: false, server: None };
+    let out = BackendFigures { is_healthy: false, is_eligible: false, server: None, tunnel: None };
     assert_eq!(backends, [(rig.id("b"), out)], "nothing of the other");
     assert_eq!(news(&mut rig), (None, Vec::new()), "it was told");
     rig.revive("b");
-    let fit = BackendFigures { is_healthy: true, is_eligible: true, server: None };
+    let fit = BackendFigures { is_healthy: true, is_eligible: true, server: None, tunnel: None };
     assert_eq!(news(&mut rig).1, [(rig.id("b"), fit)]);
 }
 

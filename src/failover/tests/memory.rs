@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::build::{PlanBuilder, ms, plan};
-use super::rig::Rig;
+use super::rig::{Hands, Rig};
 use crate::failover::{Change, Command, Controller, Event, PoolMemory, Refusal};
 use crate::model::{AdminState, CheckKind, CheckPlan, MonoTime, OutReason, PoolName, PoolState};
 
@@ -24,8 +24,16 @@ fn restarted(rig: &Rig, plan: PlanBuilder) -> Rig {
 /// A process that is given this back.
 fn restarted_with(memory: PoolMemory, plan: PlanBuilder) -> Rig {
     let (core, open, now) = (Controller::new(7), BTreeMap::new(), MonoTime::ZERO + ms(1000));
-    let mut next =
-        Rig { core, now, last: Vec::new(), told: Vec::new(), has_disk: true, open, watches: BTreeMap::new() };
+    let mut next = Rig {
+        core,
+        now,
+        last: Vec::new(),
+        told: Vec::new(),
+        has_disk: true,
+        open,
+        watches: BTreeMap::new(),
+        hands: Hands::default(),
+    };
     next.feed(Event::Restored { pools: BTreeMap::from([("pg".into(), memory)]) });
     assert!(next.last.is_empty(), "{:?}", next.last);
     next.replan(plan);
@@ -109,7 +117,7 @@ fn a_pool_that_people_keep_out_is_down_after_a_restart_because_they_do() {
     for backend in ["a", "b", "c"] {
         rig.order(backend, AdminState::Maintenance);
     }
-    let drained = [Change::PoolDown { reason: OutReason::Drained }];
+    let drained = [Change::PoolDown { reason: OutReason::Drained, note: None }];
     assert_eq!(restarted(&rig, three()).told, drained);
     let mut rig = Rig::new(three());
     rig.fit(&["a", "b", "c"]);

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::build::{PlanBuilder, ms};
-use crate::failover::{Change, Command, Controller, Event, Order, Refusal, RouteTable, UNANSWERED_FOR};
+use crate::failover::{
+    Change, Command, Controller, Event, Order, Refusal, RouteTable, START_GAP, TunnelOrder, UNANSWERED_FOR,
+};
 use crate::model::{
     Actor, AdminState, Advice, BackendId, BackendName, BackendStatus, CheckError, DialError, Epoch, FailoverStatus,
     Generation, HealthState, MonoTime, OutReason, PoolName, PoolState, PoolStatus, ProbeError, ProbeId, ProbeOutcome,
-    ProbeSpec, PushedHealth, SessionPolicy, TargetId, WatchId,
+    ProbeSpec, PushedHealth, RunEnd, RunId, SessionPolicy, TargetId, TunnelNews, TunnelPlan, TunnelState, TunnelStatus,
+    WatchId,
 };
 
 pub(super) fn passed() -> ProbeOutcome {
@@ -42,6 +45,11 @@ pub(super) fn bad_answer() -> ProbeOutcome {
     failed(ProbeError::Check(CheckError::UnexpectedStatus))
 }
 
+/// The target behind a tunnel does not answer.
+pub(super) fn closed_early() -> ProbeOutcome {
+    failed(ProbeError::Check(CheckError::ClosedEarly))
+}
+
 pub(super) fn inconclusive() -> ProbeOutcome {
     ProbeOutcome::Inconclusive { error: None, detail: "no descriptor".to_owned() }
 }
@@ -66,13 +74,45 @@ fn check_order(commands: &[Command]) {
         Command::FenceSessions { .. } => 2,
         Command::PublishTable(_) => 3,
         Command::Report(_) => 4,
-        Command::StartWatch { .. } | Command::Knock { .. } => 5,
-        Command::StartProbe { .. } => 6,
+        Command::StartTunnel { .. } | Command::StopTunnel { .. } => 5,
+        Command::StartWatch { .. } | Command::Knock { .. } => 6,
+        Command::StartProbe { .. } => 7,
     };
     let ranks: Vec<u8> = commands.iter().enumerate().map(rank).collect();
     assert!(ranks.is_sorted(), "out of order: {commands:?}");
     assert!(ranks.iter().filter(|rank| matches!(rank, 1)).count() <= 1, "{commands:?}");
     assert!(ranks.iter().filter(|rank| matches!(rank, 3)).count() <= 1, "{commands:?}");
+}
+
+/// What starts and stops the programs of tunnels, as far as it has been told.
+#[derive(Default)]
+pub(super) struct Hands {
+    /// The present run of each tunnel, if it is to go on.
+    pub(super) runs: BTreeMap<BackendId, RunId>,
+    /// The runs that are to stop, and whose end was not told yet.
+    pub(super) stopping: BTreeMap<BackendId, RunId>,
+    /// The last run of each tunnel, and when it began.
+    pub(super) begun: BTreeMap<BackendId, (RunId, MonoTime)>,
+    /// How often each was started.
+    pub(super) starts: BTreeMap<BackendId, u32>,
+}
+
+impl Hands {
+    fn start(&mut self, now: MonoTime, backend: BackendId, run: RunId, plan: &Arc<TunnelPlan>) {
+        assert!(!self.runs.contains_key(&backend), "a run of {} is there already", plan.via.backend);
+        if let Some((last, at)) = self.begun.insert(backend, (run, now)) {
+            assert!(run > last, "{run} after {last}");
+            assert!(now.since(at) >= START_GAP, "{} is started twice at once", plan.via.backend);
+        }
+        *self.starts.entry(backend).or_default() += 1;
+        self.runs.insert(backend, run);
+        // Whoever starts a newer run has the older one stopped.
+        self.stopping.remove(&backend);
+    }
+
+    fn stop(&mut self, backend: BackendId) {
+        self.stopping.extend(self.runs.remove(&backend).map(|run| (backend, run)));
+    }
 }
 
 pub(super) struct Rig {
@@ -86,6 +126,8 @@ pub(super) struct Rig {
     pub(super) watches: BTreeMap<BackendId, WatchId>,
     /// Whether the disk answers at once.
     pub(super) has_disk: bool,
+    /// What runs of tunnels there are.
+    pub(super) hands: Hands,
     /// The latest open question to each target.
     pub(super) open: BTreeMap<TargetId, (ProbeId, Arc<ProbeSpec>)>,
 }
@@ -94,8 +136,8 @@ impl Rig {
     pub(super) fn new(plan: PlanBuilder) -> Self {
         let core = Controller::new(7);
         let open = BTreeMap::new();
-        let (last, told, watches) = Default::default();
-        let mut rig = Self { core, now: MonoTime::ZERO + ms(1000), last, told, watches, has_disk: true, open };
+        let (last, told, watches, hands) = Default::default();
+        let mut rig = Self { core, now: MonoTime::ZERO + ms(1000), last, told, watches, has_disk: true, hands, open };
         rig.replan(plan);
         rig
     }
@@ -142,6 +184,8 @@ impl Rig {
                     self.watches.insert(*backend, *watch);
                 }
                 Command::StopWatch { backend } => assert!(self.watches.remove(backend).is_some(), "not watched"),
+                Command::StartTunnel { backend, run, plan } => self.hands.start(self.now, *backend, *run, plan),
+                Command::StopTunnel { backend } => self.hands.stop(*backend),
                 Command::FenceSessions { .. } | Command::KeepLineage { .. } | Command::Knock { .. } => {}
             }
         }
@@ -381,6 +425,76 @@ impl Rig {
 
     pub(super) fn resume(&mut self, pool: &str) -> Result<(), Refusal> {
         self.say(Order::Resume { pool: pool.into() })
+    }
+
+    /// How the tunnel of a backend stands.
+    pub(super) fn tunnel(&self, name: &str) -> TunnelStatus {
+        self.backend(name).tunnel.unwrap()
+    }
+
+    /// How often it was started.
+    pub(super) fn starts(&self, name: &str) -> u32 {
+        self.hands.starts.get(&self.id(name)).copied().unwrap_or_default()
+    }
+
+    /// The present run of the backend's tunnel tells this.
+    pub(super) fn news(&mut self, name: &str, news: TunnelNews) {
+        let backend = self.id(name);
+        if let TunnelNews::Ended { .. } = news {
+            self.hands.runs.remove(&backend);
+            self.hands.stopping.remove(&backend);
+        }
+        let run = self.hands.begun[&backend].0;
+        self.feed(Event::Tunnel { backend, run, news });
+    }
+
+    /// The present run ends by itself, and says this at last.
+    pub(super) fn exit(&mut self, name: &str, said: &str) {
+        self.news(name, TunnelNews::Ended { how: RunEnd::Exited, detail: said.to_owned() });
+    }
+
+    /// What is to stop has stopped.
+    pub(super) fn has_stopped(&mut self, name: &str) {
+        let id = self.id(name);
+        assert!(self.hands.stopping.contains_key(&id), "{name} is not to stop");
+        self.news(name, TunnelNews::Ended { how: RunEnd::Stopped, detail: String::new() });
+    }
+
+    /// Lets time pass until the backend's tunnel is started once more.
+    pub(super) fn until_started(&mut self, name: &str) -> Duration {
+        let (began, before) = (self.now, self.starts(name));
+        for _ in 0..10_000 {
+            if self.starts(name) > before {
+                return self.now.since(began);
+            }
+            self.now = self.core.next_deadline().unwrap();
+            self.tick();
+        }
+        panic!("the tunnel of {name} is never started");
+    }
+
+    /// Has the backend's tunnel open and its checks come through, as often as it takes.
+    pub(super) fn up(&mut self, name: &str) {
+        if !self.hands.runs.contains_key(&self.id(name)) {
+            self.until_started(name);
+        }
+        self.news(name, TunnelNews::Started { pid: 4711 });
+        self.news(name, TunnelNews::Open);
+        for _ in 0..3 {
+            if self.tunnel(name).state != TunnelState::Connected {
+                self.answer(name, passed());
+            }
+        }
+        assert_eq!(self.tunnel(name).state, TunnelState::Connected);
+    }
+
+    pub(super) fn order_tunnel(&mut self, name: &str, wanted: TunnelOrder) -> Result<(), Refusal> {
+        let (pool, backend) = self.whose(name);
+        self.say(Order::Tunnel { pool, backend, wanted })
+    }
+
+    pub(super) fn world_changes(&mut self) {
+        self.feed(Event::WorldChanged { what: "another route".to_owned() });
     }
 
     /// The published tiers of a pool, by names.

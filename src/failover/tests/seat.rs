@@ -242,7 +242,7 @@ fn a_failover_names_the_reason_for_which_the_seat_was_lost() {
         rig.answer("c", bad_answer());
     }
     rig.order("b", AdminState::Drain);
-    assert!(rig.told.contains(&Change::PoolDown { reason: OutReason::Drained }));
+    assert!(rig.told.contains(&Change::PoolDown { reason: OutReason::Drained, note: None }));
     rig.kill("c");
     rig.revive("c");
     let last = failovers(&rig).pop().unwrap();
@@ -271,7 +271,7 @@ fn down_and_recovered_are_told_in_pairs() {
     rig.fit(&["a"]);
     rig.kill("a");
     let down = rig.now;
-    assert!(rig.told.contains(&Change::PoolDown { reason: OutReason::Dead }));
+    assert!(rig.told.contains(&Change::PoolDown { reason: OutReason::Dead, note: None }));
     rig.now = rig.now + ms(500);
     rig.replan(plan().pool("pg").backend("a", 1).backend("n", 1));
     assert_eq!(rig.state(), PoolState::FailoverInProgress);

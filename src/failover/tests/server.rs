@@ -1,6 +1,6 @@
 //! What the two paths to a server say, what that means, and what follows for its health.
 
-use super::build::ms;
+use super::build::{ms, plan};
 use super::clustered::{denied, healthy, of_system, primary, standby, three, turned_away};
 use super::rig::{Rig, bad_answer, failed, passed, refused, timed_out};
 use crate::failover::meanings::{Fate, fate, meaning};
@@ -674,4 +674,23 @@ fn who_is_fit_and_has_said_nothing_is_waited_for_and_that_is_said() {
     rig.fit(&["b"]);
     assert_eq!(rig.server_reason("b"), "what it is in its cluster is waited for");
     assert_eq!(rig.server_reason("a"), "no verdict yet");
+}
+
+#[test]
+fn a_session_that_cannot_be_opened_before_there_is_a_way_says_nothing_of_the_server() {
+    let mut rig = Rig::new(plan().pool("pg").postgres().backend("a", 1).tunnel("db:5432"));
+    for error in [DialError::TunnelDown, DialError::TimedOut] {
+        rig.fails("a", WatchError::Dial(error));
+        rig.pass(ms(1000));
+        assert_eq!(rig.backend("a").health, HealthState::Unknown, "{error:?}");
+    }
+    assert!(!rig.core.has_first_verdicts());
+    assert_eq!((rig.count("pool.down"), rig.count("backend.unhealthy")), (0, 0));
+    rig.up("a");
+    rig.open_session("a", primary(1, &[]));
+    assert_eq!(rig.way("pg"), "a");
+    // What was tried when the way was closed already, and is told before that.
+    rig.fails("a", WatchError::Dial(DialError::TunnelDown));
+    rig.pass(ms(1000));
+    assert_eq!((rig.backend("a").health, rig.count("backend.unhealthy")), (HealthState::Healthy, 0));
 }

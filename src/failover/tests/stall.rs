@@ -125,3 +125,16 @@ fn a_passing_probe_allays_stuck_sessions() {
     });
     assert!(detect.unwrap() < ms(300), "{detect:?}");
 }
+
+#[test]
+fn a_stall_that_goes_on_is_not_told_each_time_that_something_is_due() {
+    let mut rig = Rig::new(plan().pool("pg").backend("a", 1));
+    rig.fit(&["a"]);
+    let mut since = rig.now;
+    for millis in std::iter::once(150).chain(std::iter::repeat_n(1, 1000)) {
+        rig.now = rig.now + ms(millis);
+        rig.feed(Event::WasStalled { since });
+        since = rig.now;
+    }
+    assert_eq!(rig.count("daemon.stalled"), 1);
+}

@@ -1,0 +1,163 @@
+//! When a tunnel is tried again.
+
+use std::time::Duration;
+
+use super::build::{ms, plan};
+use super::rig::{Rig, timed_out};
+use crate::failover::{NUDGE_GAP, RETRY_FLOOR, SLOW_JITTER, SLOW_RETRY, START_GAP, TRIES_MAX, TunnelOrder};
+use crate::model::{RunEnd, TunnelNews, TunnelState};
+
+fn one() -> Rig {
+    Rig::new(plan().pool("pg").backend("a", 1).tunnel("db:5432"))
+}
+
+fn is_slow(wait: Duration) -> bool {
+    wait >= SLOW_RETRY.mul_f64(1.0 - SLOW_JITTER) && wait <= SLOW_RETRY.mul_f64(1.0 + SLOW_JITTER)
+}
+
+fn fatal(line: &str) -> TunnelNews {
+    TunnelNews::Fatal { line: line.to_owned() }
+}
+
+#[test]
+fn each_wait_is_drawn_below_a_limit_that_doubles() {
+    for seed_like in 0..20u64 {
+        let mut rig = one();
+        // Another moment is another life of the same seed.
+        rig.pass(ms(seed_like));
+        for tries in 0..9u32 {
+            rig.exit("a", "no");
+            let most = ms(500 * 2u64.pow(tries)).min(ms(30_000));
+            let wait = rig.until_started("a");
+            assert!(wait >= RETRY_FLOOR && wait <= most, "{wait:?} after {tries}");
+        }
+    }
+}
+
+#[test]
+fn ten_tries_within_ten_minutes_and_it_has_failed_and_is_tried_as_rarely_as_its_plan_has_it() {
+    let mut rig = one();
+    for number in 1..=TRIES_MAX {
+        assert_ne!(rig.tunnel("a").state, TunnelState::Failed, "{number}");
+        rig.exit("a", "connection refused");
+        if number < TRIES_MAX {
+            rig.until_started("a");
+        }
+    }
+    let tunnel = rig.tunnel("a");
+    assert_eq!((tunnel.state, tunnel.reason.as_deref()), (TunnelState::Failed, Some("connection refused")));
+    assert_eq!(rig.count("tunnel.failed"), 1);
+    for _ in 0..3 {
+        let (wait, most) = (rig.until_started("a"), ms(30_000));
+        assert!(wait >= most / 2 && wait <= most, "whoever it cannot reach may be back at any moment: {wait:?}");
+        assert_eq!(rig.tunnel("a").state, TunnelState::Failed, "until a check has come through");
+        rig.exit("a", "connection refused");
+    }
+    rig.up("a");
+    assert_eq!(rig.tunnel("a").state, TunnelState::Connected);
+}
+
+#[test]
+fn only_verified_time_has_tries_count_from_the_start_again() {
+    let mut rig = one();
+    for _ in 0..8 {
+        rig.exit("a", "no");
+        rig.until_started("a");
+    }
+    // A minute of a program that lets nothing through is no minute.
+    rig.news("a", TunnelNews::Open);
+    rig.answer("a", timed_out());
+    rig.pass(ms(15_000));
+    rig.exit("a", "no");
+    rig.up("a");
+    rig.live(ms(59_000), &[]);
+    rig.exit("a", "no");
+    assert_eq!(rig.tunnel("a").state, TunnelState::Failed, "the tenth");
+    rig.up("a");
+    rig.live(ms(60_000), &[]);
+    rig.exit("a", "no");
+    assert_eq!(rig.tunnel("a").state, TunnelState::Reconnecting);
+    assert!(rig.until_started("a") <= ms(500), "the first again");
+}
+
+#[test]
+fn a_fatal_line_is_not_tried_again_but_now_and_then() {
+    let mut rig = one();
+    rig.news("a", fatal("Host key verification failed."));
+    let tunnel = rig.tunnel("a");
+    assert_eq!((tunnel.state, tunnel.reason.as_deref()), (TunnelState::Failed, Some("Host key verification failed.")));
+    assert!(rig.hands.stopping.contains_key(&rig.id("a")), "its program is stopped");
+    assert!(rig.backend("a").last_error.unwrap().ends_with("Host key verification failed."));
+    let began = rig.now;
+    rig.now = rig.now + ms(40);
+    rig.has_stopped("a");
+    rig.until_started("a");
+    let wait = rig.now.since(began);
+    assert!(is_slow(wait), "{wait:?}");
+}
+
+#[test]
+fn what_is_said_while_it_is_stopped_counts_too() {
+    let mut rig = one();
+    rig.pass(ms(20_000));
+    rig.news("a", fatal("Permission denied (publickey)."));
+    rig.has_stopped("a");
+    assert_eq!(rig.tunnel("a").state, TunnelState::Failed);
+    assert!(is_slow(rig.until_started("a")));
+}
+
+#[test]
+fn a_changed_network_ends_the_wait_of_those_that_wait_and_resets_nothing() {
+    let mut rig = one();
+    for _ in 0..8 {
+        rig.exit("a", "no");
+        rig.until_started("a");
+    }
+    rig.exit("a", "no");
+    rig.world_changes();
+    assert!(rig.until_started("a") <= ms(250));
+    rig.exit("a", "no");
+    assert_eq!(rig.tunnel("a").state, TunnelState::Failed, "the tries before count");
+}
+
+#[test]
+fn a_changed_network_has_a_failed_one_tried_once_in_five_minutes() {
+    let mut rig = one();
+    rig.news("a", fatal("no"));
+    rig.has_stopped("a");
+    rig.world_changes();
+    assert!(rig.until_started("a") <= ms(250));
+    let began = rig.now;
+    rig.news("a", fatal("no"));
+    rig.has_stopped("a");
+    for _ in 0..50 {
+        rig.world_changes();
+        rig.pass(ms(1000));
+    }
+    assert_eq!(rig.starts("a"), 2);
+    rig.until_started("a");
+    assert!(rig.now.since(began) >= SLOW_RETRY.mul_f64(1.0 - SLOW_JITTER));
+    assert!(NUDGE_GAP >= Duration::from_secs(300));
+}
+
+#[test]
+fn a_changed_network_has_those_that_are_up_asked_at_once() {
+    let mut rig = one();
+    rig.up("a");
+    rig.pass(ms(200));
+    rig.world_changes();
+    assert!(rig.started("a"));
+    assert_eq!(rig.tunnel("a").state, TunnelState::Connected);
+}
+
+#[test]
+fn it_is_never_started_twice_at_once_whoever_wants_that() {
+    let mut rig = one();
+    for _ in 0..20 {
+        rig.news("a", TunnelNews::Ended { how: RunEnd::PortTaken, detail: "taken".to_owned() });
+        rig.order_tunnel("a", TunnelOrder::Restart).unwrap();
+        rig.world_changes();
+        let wait = rig.until_started("a");
+        assert!(wait <= START_GAP, "{wait:?}");
+    }
+}
