@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::model::{
-    AgentCheck, BackendName, CheckKind, CheckPlan, CommandCheck, HttpCheck, PoolKind, PoolName, spoken,
+    AgentCheck, BackendName, CheckKind, CheckPlan, CommandCheck, ExpectCheck, HttpCheck, PoolKind, PoolName, spoken,
 };
 
 use super::command::{self, Subject, Template};
@@ -19,6 +19,8 @@ use super::wording::quote;
 enum Ask {
     Tcp,
     Http,
+    Expect,
+    Tls,
     Agent,
     Command,
     Postgres,
@@ -26,10 +28,15 @@ enum Ask {
 }
 
 impl Ask {
+    const ALL: [Self; 8] =
+        [Self::Tcp, Self::Http, Self::Expect, Self::Tls, Self::Agent, Self::Command, Self::Postgres, Self::Nothing];
+
     const fn label(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Http => "http",
+            Self::Expect => "expect",
+            Self::Tls => "tls",
             Self::Agent => "agent",
             Self::Command => "command",
             Self::Postgres => "postgres",
@@ -44,9 +51,8 @@ impl Value for Ask {
     }
 
     fn read(given: &Given<'_>, key: &Key) -> Result<Self, String> {
-        let kinds = [Self::Tcp, Self::Http, Self::Agent, Self::Command, Self::Postgres, Self::Nothing];
         let known = match &given.raw {
-            Raw::Text(word) => kinds.into_iter().find(|ask| ask.label() == word),
+            Raw::Text(word) => Self::ALL.into_iter().find(|ask| ask.label() == word),
             Raw::Flag(_) | Raw::Integer(_) => None,
         };
         known.ok_or_else(|| unknown_word(given, key, keys::CHECKS))
@@ -67,6 +73,7 @@ pub(super) struct Draft {
     place: Range<usize>,
     http: HttpCheck,
     agent: AgentCheck,
+    expect: ExpectCheck,
     /// None if none is given; empty if what is given is wrong.
     command: Option<Vec<Template>>,
     plan: CheckPlan,
@@ -78,11 +85,30 @@ impl Draft {
         (self.ask == Ask::Command && self.command.is_none()).then(|| self.place.clone())
     }
 
+    /// Where it is said what is asked, or would be.
+    pub(super) fn place(&self) -> Range<usize> {
+        self.place.clone()
+    }
+
+    /// The port that it asks at, if that is another one than the backend's.
+    pub(super) fn own_port(&self) -> Option<u16> {
+        let of_http = (self.ask == Ask::Http).then_some(self.http.port);
+        let of_agent = (self.ask == Ask::Agent).then_some(self.agent.port);
+        of_http.or(of_agent).filter(|port| *port != 0)
+    }
+
+    /// Whether it runs a program that is told where the backend is.
+    pub(super) fn tells_address(&self) -> bool {
+        self.ask == Ask::Command && self.command.iter().flatten().any(Template::wants_address)
+    }
+
     /// The check of `subject`, whose address stands at `place`.
     pub(super) fn plan(self, reader: &mut Reader<'_>, subject: &Subject<'_>, place: &Range<usize>) -> CheckPlan {
         let kind = match self.ask {
             Ask::Tcp => CheckKind::Tcp,
             Ask::Http => CheckKind::Http(self.http),
+            Ask::Expect => CheckKind::Expect(self.expect),
+            Ask::Tls => CheckKind::Tls,
             Ask::Agent => CheckKind::Agent(self.agent),
             Ask::Command => {
                 let words = self.command.unwrap_or_default();
@@ -133,6 +159,7 @@ pub(super) fn of_pool(reader: &mut Reader<'_>, pool: &View<'_>, kind: Option<Poo
             authorization: None,
         },
         agent: AgentCheck { port: Value::preset(&keys::AGENT_PORT), send: Value::preset(&keys::SEND) },
+        expect: ExpectCheck { send: Value::preset(&keys::EXPECT_SEND), answer: Value::preset(&keys::ANSWER) },
         command: None,
         plan: CheckPlan {
             kind: CheckKind::Tcp,
@@ -160,12 +187,13 @@ pub(super) fn of_backend(reader: &mut Reader<'_>, backend: &View<'_>, base: &Dra
 }
 
 fn read(reader: &mut Reader<'_>, view: &View<'_>, base: &Draft) -> Draft {
-    let Draft { http, agent, plan, .. } = base;
+    let Draft { http, agent, expect, plan, .. } = base;
     let given: Option<Ask> = reader.given(view, &keys::CHECK_KIND);
     let is_known = given.is_some() || view.node(&keys::CHECK_KIND).is_none();
     let ask = given.unwrap_or(base.ask);
     let http_table = reader.table(view, &keys::HTTP);
     let agent_table = reader.table(view, &keys::AGENT);
+    let expect_table = reader.table(view, &keys::EXPECT_TABLE);
     let fits = refuse_foreign_kind(reader, view, base.pool, given);
     if is_known && fits {
         refuse_foreign_keys(reader, view, ask);
@@ -184,6 +212,10 @@ fn read(reader: &mut Reader<'_>, view: &View<'_>, base: &Draft) -> Draft {
         agent: AgentCheck {
             port: reader.given(&agent_table, &keys::AGENT_PORT).unwrap_or(agent.port),
             send: reader.given(&agent_table, &keys::SEND).unwrap_or_else(|| agent.send.clone()),
+        },
+        expect: ExpectCheck {
+            send: reader.given(&expect_table, &keys::EXPECT_SEND).unwrap_or_else(|| expect.send.clone()),
+            answer: reader.given(&expect_table, &keys::ANSWER).unwrap_or_else(|| expect.answer.clone()),
         },
         command: command::line(reader, view).or_else(|| base.command.clone()),
         plan: CheckPlan {
@@ -212,11 +244,6 @@ fn refuse_foreign_kind(reader: &mut Reader<'_>, view: &View<'_>, pool: Option<Po
                  primary; leave it out, or write kind = \"tcp\" for the pool"
             )
         }
-        (Some(PoolKind::Tcp), Some(Ask::Postgres)) => {
-            "`kind`: \"postgres\" is the check of postgres pools, and this one is of \
-             kind \"tcp\"; write kind = \"postgres\" for the pool, or \"tcp\" here"
-                .to_owned()
-        }
         (Some(PoolKind::Postgres | PoolKind::Tcp) | None, _) => return true,
     };
     reader.faults.wrong(view.place(&keys::CHECK_KIND), message);
@@ -225,7 +252,12 @@ fn refuse_foreign_kind(reader: &mut Reader<'_>, view: &View<'_>, pool: Option<Po
 
 /// What is given in `view` and is not for checks of this kind.
 fn refuse_foreign_keys(reader: &mut Reader<'_>, view: &View<'_>, ask: Ask) {
-    let of_a_kind = [(Ask::Http, &keys::HTTP), (Ask::Agent, &keys::AGENT), (Ask::Command, &keys::COMMAND)];
+    let of_a_kind = [
+        (Ask::Http, &keys::HTTP),
+        (Ask::Expect, &keys::EXPECT_TABLE),
+        (Ask::Agent, &keys::AGENT),
+        (Ask::Command, &keys::COMMAND),
+    ];
     for (kind, key) in of_a_kind.into_iter().filter(|(kind, _)| *kind != ask) {
         let Some(node) = view.node(key) else { continue };
         let (is, wanted, label, name) = (ask.label(), kind.label(), &view.label, key.name);

@@ -14,7 +14,7 @@ use super::wording::{nearest, quote};
 /// The most words of a command line, the program included.
 pub(super) const WORDS_MAX: usize = 64;
 /// The longest of them, in bytes.
-const WORD_MAX: usize = 4096;
+pub(super) const WORD_MAX: usize = 4096;
 /// What can be filled in, as it is written.
 const HOLES: &[&str] = &["host", "port", "address", "pool", "backend"];
 
@@ -70,6 +70,12 @@ impl Template {
     /// Whether the port is filled in here, which not every address has.
     pub(super) fn wants_port(&self) -> bool {
         self.pieces.contains(&Piece::Hole(Hole::Port))
+    }
+
+    /// Whether where the backend is is filled in here.
+    pub(super) fn wants_address(&self) -> bool {
+        let of_address = |piece: &Piece| matches!(piece, Piece::Hole(Hole::Host | Hole::Port | Hole::Address));
+        self.pieces.iter().any(of_address)
     }
 
     /// The word for `subject`.
@@ -139,7 +145,30 @@ impl Wrong<'_> {
 
 /// The parts of `text`.
 fn pieces(text: &str) -> Result<Vec<Piece>, Wrong<'_>> {
-    let mut pieces = Vec::new();
+    let piece = |bit| match bit {
+        Bit::Text(text) => Ok(Piece::Text(text)),
+        Bit::Hole("host") => Ok(Piece::Hole(Hole::Host)),
+        Bit::Hole("port") => Ok(Piece::Hole(Hole::Port)),
+        Bit::Hole("address") => Ok(Piece::Hole(Hole::Address)),
+        Bit::Hole("pool") => Ok(Piece::Hole(Hole::Pool)),
+        Bit::Hole("backend") => Ok(Piece::Hole(Hole::Backend)),
+        Bit::Hole(name) => Err(Wrong::Unknown(name)),
+    };
+    bits(text).map_err(Wrong::Brace)?.into_iter().map(piece).collect()
+}
+
+/// A part of a text in which braces are places.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Bit<'a> {
+    /// Text, in which doubled braces are single ones.
+    Text(String),
+    /// What stands between braces.
+    Hole(&'a str),
+}
+
+/// The parts of `text`; or a brace without its other half.
+pub(super) fn bits(text: &str) -> Result<Vec<Bit<'_>>, char> {
+    let mut bits = Vec::new();
     let mut plain = String::new();
     let mut rest = text;
     while let Some(at) = rest.find(['{', '}']) {
@@ -152,29 +181,21 @@ fn pieces(text: &str) -> Result<Vec<Piece>, Wrong<'_>> {
             plain.push('}');
             rest = after;
         } else if let Some(after) = from.strip_prefix('{') {
-            let (name, after) = after.split_once('}').ok_or(Wrong::Brace('{'))?;
-            let hole = match name {
-                "host" => Hole::Host,
-                "port" => Hole::Port,
-                "address" => Hole::Address,
-                "pool" => Hole::Pool,
-                "backend" => Hole::Backend,
-                _ => return Err(Wrong::Unknown(name)),
-            };
+            let (name, after) = after.split_once('}').ok_or('{')?;
             if !plain.is_empty() {
-                pieces.push(Piece::Text(std::mem::take(&mut plain)));
+                bits.push(Bit::Text(std::mem::take(&mut plain)));
             }
-            pieces.push(Piece::Hole(hole));
+            bits.push(Bit::Hole(name));
             rest = after;
         } else {
-            return Err(Wrong::Brace('}'));
+            return Err('}');
         }
     }
     plain.push_str(rest);
     if !plain.is_empty() {
-        pieces.push(Piece::Text(plain));
+        bits.push(Bit::Text(plain));
     }
-    Ok(pieces)
+    Ok(bits)
 }
 
 /// The command line that `view` gives; empty if there is something wrong with it, which is then said.

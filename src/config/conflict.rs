@@ -3,13 +3,15 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::path::Path;
 
-use crate::model::{Address, ListenerPlan};
+use crate::model::{Address, BackendPlan, ListenerPlan};
 
 use super::fault::Faults;
 use super::listeners::{Bind, ListenerDraft};
 use super::pools::PoolDraft;
+use super::tunnel;
 
 /// An address that is listened on, and by whom.
 struct Claim<'a> {
@@ -76,6 +78,11 @@ fn claim_port(ports: &mut HashMap<(u16, bool), Port>, addr: SocketAddr, at: usiz
     other
 }
 
+/// The backends of a pool that are dialled at their address, with its place: what is at the far side of a tunnel is not here.
+fn dialled(pool: &PoolDraft) -> impl Iterator<Item = (&BackendPlan, &Range<usize>)> {
+    pool.plan.backends.iter().zip(&pool.places).filter(|(backend, _)| tunnel::is_dialled(backend))
+}
+
 /// No pool connects to a listener that it serves.
 pub(super) fn loops<'a>(
     faults: &mut Faults,
@@ -85,7 +92,7 @@ pub(super) fn loops<'a>(
     for pool in pools {
         let serving: Vec<&ListenerPlan> =
             listeners.clone().filter(|listener| listener.pool == pool.plan.name).collect();
-        for (backend, place) in pool.plan.backends.iter().zip(&pool.places) {
+        for (backend, place) in dialled(pool) {
             let own = serving.iter().find(|listener| listener.bind.iter().any(|bind| reaches(&backend.address, bind)));
             if let Some(listener) = own {
                 faults.wrong(
@@ -104,7 +111,7 @@ pub(super) fn loops<'a>(
 /// No pool connects to the admin server: whoever comes to a listener would come to it as if of this host.
 pub(super) fn doors<'a>(faults: &mut Faults, admin: &[Address], pools: impl Iterator<Item = &'a PoolDraft>) {
     for pool in pools {
-        for (backend, place) in pool.plan.backends.iter().zip(&pool.places) {
+        for (backend, place) in dialled(pool) {
             if let Some(message) = door(&backend.address, admin) {
                 faults.wrong(place.clone(), format!("backend `{}` is at {message}", backend.name));
             }

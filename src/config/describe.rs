@@ -4,12 +4,13 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use crate::model::{
-    Address, AdminPlan, AgentCheck, Approach, Argument, BackendPlan, CheckKind, CheckPlan, Failback, FailoverPlan,
-    HttpCheck, LimitsPlan, ListenerPlan, Plan, PoolName, PoolPlan, PostgresPlan, ProxyProtocol, StatusRange, StorePlan,
-    Target, WatchSession, WebhookPlan, WhenDown, spoken,
+    Address, AdminPlan, AgentCheck, Approach, Argument, BackendPlan, CheckKind, CheckPlan, ExpectCheck, Failback,
+    FailoverPlan, HttpCheck, LimitsPlan, ListenerPlan, Plan, PoolName, PoolPlan, PostgresPlan, ProxyProtocol,
+    StatusRange, StorePlan, Target, WatchSession, WebhookPlan, WhenDown, spoken,
 };
 
 use super::keys;
+use super::tunnel;
 use super::units::as_size;
 use super::value::Value;
 
@@ -251,20 +252,28 @@ fn write_tiers(out: &mut String, pool: &PoolPlan) -> fmt::Result {
         writeln!(out, "  tier {} (priority {priority})", at + 1)?;
         for backend in tier {
             let (name, address) = (backend.name.to_string(), backend.address.to_string());
-            let place = if name == address { name } else { format!("{name} at {address}") };
+            let place = if tunnel::is_looked_up(&backend.address) {
+                format!("{name} at an address that is looked up")
+            } else if name == address {
+                name
+            } else {
+                format!("{name} at {address}")
+            };
             let weight = if backend.weight == 1 { String::new() } else { format!(", weight {}", backend.weight) };
             let limit = match backend.max_connections {
                 0 => String::new(),
                 limit => format!(", at most {limit} sessions"),
             };
-            let approach = approach(backend.approach);
-            writeln!(out, "    {place}{weight}{limit}{approach}; check: {}", check(&backend.check))?;
+            let approach = approach(&backend.approach);
+            let way = tunnel::way(backend);
+            writeln!(out, "    {place}{way}{weight}{limit}{approach}; check: {}", check(&backend.check))?;
+            out.push_str(&tunnel::note(backend));
         }
     }
     Ok(())
 }
 
-fn approach(Approach { source_address, send_proxy_protocol }: Approach) -> String {
+fn approach(Approach { source_address, send_proxy_protocol, via: _ }: &Approach) -> String {
     let source = source_address.map(|source| format!(", dialled from {source}")).unwrap_or_default();
     match send_proxy_protocol {
         ProxyProtocol::None => source,
@@ -277,6 +286,8 @@ fn check(check: &CheckPlan) -> String {
         CheckKind::Tcp => "tcp connect".to_owned(),
         CheckKind::Http(http) => request(http),
         CheckKind::Agent(agent) => ask_agent(agent),
+        CheckKind::Expect(expect) => ask_for(expect),
+        CheckKind::Tls => "tls handshake".to_owned(),
         CheckKind::Command(command) => {
             format!("command {}", command.argv.iter().map(word).collect::<Vec<_>>().join(" "))
         }
@@ -308,6 +319,14 @@ fn ask_agent(agent: &AgentCheck) -> String {
     // It may be a key, and nobody knows here whether it stands in the file.
     let send = if agent.send.is_empty() { String::new() } else { format!(", sent {} bytes,", agent.send.len()) };
     format!("agent{port}{send}")
+}
+
+fn ask_for(ExpectCheck { send, answer }: &ExpectCheck) -> String {
+    // As above.
+    let send = if send.is_empty() { String::new() } else { format!("sent {} bytes, ", send.len()) };
+    let answer =
+        if answer.is_empty() { "any answer".to_owned() } else { format!("an answer of {} bytes", answer.len()) };
+    format!("expect, {send}{answer},")
 }
 
 /// A word of a command line: quoted if it would not read as one.

@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::model::{Plan, Secret};
 
 use super::source::{OsSources, SourceError, Sources};
-use super::{ConfigErrors, parse, read_text};
+use super::{ConfigErrors, TunnelNeeds, parse_with_needs, read_text};
 
 /// A configuration file that is right, as it was read.
 #[derive(Clone)]
@@ -18,6 +18,7 @@ pub struct Document {
     text: String,
     found: Found,
     plan: Plan,
+    needs: Vec<TunnelNeeds>,
 }
 
 impl Document {
@@ -26,9 +27,17 @@ impl Document {
     /// # Errors
     /// Everything that is wrong with it; a single error if it cannot be read at all.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        Self::load_with(path, &OsSources)
+    }
+
+    /// The same, where what `{ env }` and `{ file }` stand for comes from `sources`.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_with(path: &Path, sources: &dyn Sources) -> Result<Self, ConfigErrors> {
         let name = path.display().to_string();
         let text = read_text(path, &name)?;
-        Self::parse(&name, &text, &OsSources)
+        Self::parse(&name, &text, sources)
     }
 
     /// Reads a configuration from `text`; `name` is what messages call it.
@@ -37,15 +46,21 @@ impl Document {
     /// Everything that is wrong with it.
     pub fn parse(name: &str, text: &str, sources: &dyn Sources) -> Result<Self, ConfigErrors> {
         let recorder = Recorder { sources, found: RefCell::default() };
-        let plan = parse(name, text, &recorder)?;
+        let (plan, needs) = parse_with_needs(name, text, &recorder)?;
         let found = Found(recorder.found.into_inner());
-        Ok(Self { name: name.to_owned(), text: text.to_owned(), found, plan })
+        Ok(Self { name: name.to_owned(), text: text.to_owned(), found, plan, needs })
     }
 
     /// What the file alone says, with nothing over it.
     #[must_use]
     pub const fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// What the tunnels in it need of this machine.
+    #[must_use]
+    pub fn tunnel_needs(&self) -> &[TunnelNeeds] {
+        &self.needs
     }
 
     /// Its text.

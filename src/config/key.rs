@@ -29,6 +29,8 @@ pub(super) enum Part {
     Http,
     /// `agent` of a check.
     Agent,
+    /// `expect` of a check.
+    Expect,
     /// `[pools.NAME.failover]`.
     Failover,
     /// `[pools.NAME.failover.sessions]`.
@@ -37,8 +39,16 @@ pub(super) enum Part {
     Postgres,
     /// `[pools.NAME.backends.NAME]`.
     Backend,
+    /// `[pools.NAME.backends.NAME.tunnel]`.
+    Tunnel,
+    /// `lookup` of a tunnel or of a provider.
+    Lookup,
     /// `[webhooks.NAME]`.
     Webhook,
+    /// `[tunnel_providers.NAME]`.
+    Provider,
+    /// `[tunnel_providers.NAME.options.NAME]`.
+    ProviderOption,
 }
 
 impl Part {
@@ -56,10 +66,15 @@ impl Part {
         Self::Check,
         Self::Http,
         Self::Agent,
+        Self::Expect,
         Self::Failover,
         Self::Sessions,
         Self::Postgres,
         Self::Backend,
+        Self::Tunnel,
+        Self::Lookup,
+        Self::Provider,
+        Self::ProviderOption,
         Self::Webhook,
     ];
 
@@ -78,11 +93,17 @@ impl Part {
             Self::Check => ("check", "pools.NAME.check"),
             Self::Http => ("http", "pools.NAME.check.http"),
             Self::Agent => ("agent", "pools.NAME.check.agent"),
+            Self::Expect => ("expect", "pools.NAME.check.expect"),
             Self::Failover => ("failover", "pools.NAME.failover"),
             Self::Sessions => ("sessions", "pools.NAME.failover.sessions"),
             Self::Postgres => ("postgres", "pools.NAME.postgres"),
             Self::Backend => ("backend", "pools.NAME.backends.NAME"),
+            Self::Tunnel => ("tunnel", "pools.NAME.backends.NAME.tunnel"),
+            // `lookup` itself is how any text is looked up.
+            Self::Lookup => ("address_lookup", "pools.NAME.backends.NAME.tunnel.lookup"),
             Self::Webhook => ("webhook", "webhooks.NAME"),
+            Self::Provider => ("tunnel_provider", "tunnel_providers.NAME"),
+            Self::ProviderOption => ("tunnel_option", "tunnel_providers.NAME.options.NAME"),
         }
     }
 }
@@ -144,6 +165,10 @@ pub(super) enum Kind {
     },
     /// A program and its arguments.
     Command,
+    /// A program and its arguments, as they stand there; words that go together may be a list of their own.
+    Argv,
+    /// Texts by names of the user's choice, such as these.
+    Texts(&'static str),
     /// The absolute path of a directory.
     Directory,
     /// The absolute path of a file.
@@ -216,7 +241,9 @@ impl Kind {
             Self::Method => "an HTTP method in quotes, such as \"HEAD\" or \"GET\"".to_owned(),
             Self::UrlPath => "the path of a URL in quotes, such as \"/health\"".to_owned(),
             Self::Statuses => "HTTP statuses in quotes, such as \"200-399\" or \"200,204\"".to_owned(),
-            Self::Secret => "a string, or better { file = \"PATH\" } or { env = \"NAME\" }".to_owned(),
+            Self::Secret => {
+                "a string, or better { file = \"PATH\" }, { credential = \"NAME\" } or { env = \"NAME\" }".to_owned()
+            }
             Self::Pool => "the name of a pool in quotes".to_owned(),
             Self::Binds => "\"IP:PORT\", \"unix:PATH\" or a list of them".to_owned(),
             Self::Address => "\"HOST:PORT\" or \"unix:PATH\"".to_owned(),
@@ -227,6 +254,8 @@ impl Kind {
             Self::Ip => "an IP address of this machine in quotes, such as \"10.0.0.9\"".to_owned(),
             Self::Text { max } => format!("a string of at most {max} bytes"),
             Self::Command => "a list of strings, the program's path first".to_owned(),
+            Self::Argv => "a list of strings, the program first".to_owned(),
+            Self::Texts(example) => format!("a table of texts such as {example}"),
             Self::Directory => "the absolute path of a directory in quotes, such as \"/var/lib/changeover\"".to_owned(),
             Self::File => "the absolute path of a file in quotes, such as \"/etc/changeover/ca.pem\"".to_owned(),
             Self::Table(_) => "a table".to_owned(),

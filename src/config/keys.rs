@@ -25,11 +25,15 @@ macro_rules! keys {
 }
 
 mod outside;
+mod tunnels;
 
 pub(super) use outside::*;
+pub(super) use tunnels::*;
 
-/// Every key; those of one part stand together, in the order of the reference.
-pub(super) const KEYS: &[&Key] = &joined::<{ HERE.len() + outside::KEYS.len() }>(HERE, outside::KEYS);
+/// Those of this file and of those outside.
+const FIRST: &[&Key] = &joined::<{ HERE.len() + outside::KEYS.len() }>(HERE, outside::KEYS);
+/// Every key; those of one part and one file stand together, in the order of the reference.
+pub(super) const KEYS: &[&Key] = &joined::<{ FIRST.len() + tunnels::KEYS.len() }>(FIRST, tunnels::KEYS);
 
 const fn joined<const N: usize>(first: &[&'static Key], second: &[&'static Key]) -> [&'static Key; N] {
     let mut all = [first[0]; N];
@@ -56,7 +60,7 @@ const ROW: Kind = Kind::Integer { min: 1, max: 1000 };
 /// A number of connections; 0 is no limit.
 const COUNT: Kind = Kind::Integer { min: 0, max: 10_000_000 };
 /// The words for what a check asks.
-pub(super) const CHECKS: &[&str] = &["tcp", "http", "agent", "command", "postgres", "none"];
+pub(super) const CHECKS: &[&str] = &["tcp", "http", "expect", "tls", "agent", "command", "postgres", "none"];
 /// The words for who promotes; only the first is for this version.
 pub(super) const PROMOTIONS: &[&str] = &["never", "command", "automatic"];
 
@@ -204,8 +208,8 @@ keys! {
     }
     Check {
         CHECK_KIND = "kind", Kind::Word(CHECKS), Preset::Text("tcp"),
-            "What a probe asks: tcp (does the address accept), http (and is the answer's status expected), agent (and what does an agent on its host say), command (how does a program end), postgres (does a PostgreSQL server answer; the only one of postgres pools, which also ask over a session, see `postgres`) or none (nothing: backends are fit until somebody else says otherwise).",
-            "It works with everything. Left out in a postgres pool: postgres.";
+            "What a probe asks: tcp (does the address accept), http (and is the answer's status expected), expect (and does it answer what it is sent as expected), tls (and does it answer the first message of a TLS handshake), agent (and what does an agent on its host say), command (how does a program end), postgres (does a PostgreSQL server answer; the only one of postgres pools, which also ask over a session, see `postgres`) or none (nothing: backends are fit until somebody else says otherwise).",
+            "It works with everything. Left out in a postgres pool: postgres. Behind a tunnel tcp sees little: that the way is not closed at once.";
         INTERVAL = "interval", PERIOD, Preset::Text("1s"),
             "From one probe to the next; at least \"10ms\".",
             "A refused port is dead within milliseconds; a silent host within three times interval and timeout.";
@@ -237,6 +241,8 @@ keys! {
             "The request of an http check; not for others.", "";
         AGENT = "agent", Kind::Table(Part::Agent), Preset::Section,
             "Where the agent of an agent check is; not for others.", "";
+        EXPECT_TABLE = "expect", Kind::Table(Part::Expect), Preset::Section,
+            "What an expect check says and hears; not for others.", "";
     }
     Http {
         METHOD = "method", Kind::Method, Preset::Text("HEAD"),
@@ -263,6 +269,14 @@ keys! {
         SEND = "send", Kind::Text { max: 1024 }, Preset::Text(""),
             "What the agent is sent first, such as \"orders\\n\"; nothing is added to it.",
             "Most agents speak without being asked.";
+    }
+    Expect {
+        EXPECT_SEND = "send", Kind::Text { max: 4096 }, Preset::Text(""),
+            "What the backend is sent first, such as \"PING\\r\\n\"; nothing is added to it. Never shown.",
+            "Left out: nothing, for servers that speak first.";
+        ANSWER = "answer", Kind::Text { max: 4096 }, Preset::Text(""),
+            "What its answer must begin with, such as \"+PONG\" or \"SSH-2.0\"; empty is any byte at all. Never shown.",
+            "Whoever says anything is there, all the way.";
     }
     Failover {
         AUTOMATIC = "automatic", Kind::Flag, Preset::Flag(true),
@@ -337,7 +351,7 @@ keys! {
     }
     Backend {
         ADDRESS = "address", Kind::Address, Preset::Required("\"10.0.0.1:5432\""),
-            "Where it listens: \"HOST:PORT\" or \"unix:PATH\"; a host name is looked up at each dial.",
+            "Where it listens: \"HOST:PORT\" or \"unix:PATH\"; a host name is looked up at each dial. Left out with a tunnel, whose `target` it is.",
             "No default, because only you know.";
         PRIORITY = "priority", Kind::Integer { min: 0, max: 1_000_000 }, Preset::Integer(100),
             "Its tier: the lower number is tried first, equal numbers share.",

@@ -28,6 +28,7 @@ mod schema;
 mod snippet;
 mod source;
 mod text;
+mod tunnel;
 mod units;
 mod value;
 mod view;
@@ -48,6 +49,8 @@ pub use fault::{ConfigError, ConfigErrors};
 pub use reference::reference;
 pub use schema::json_schema;
 pub use source::{OsSources, SourceError, Sources};
+pub(crate) use tunnel::LOOKED_UP;
+pub use tunnel::{TunnelNeeds, VersionNeed, explain_tunnel};
 pub use units::bytes;
 
 use fault::Faults;
@@ -60,16 +63,8 @@ use view::View;
 /// # Errors
 /// Everything that is wrong with it; a single error if it cannot be read at all.
 pub fn load(path: &Path) -> Result<Plan, ConfigErrors> {
-    load_with(path, &OsSources)
-}
-
-/// The same, where what `{ env }` and `{ file }` stand for comes from `sources`.
-///
-/// # Errors
-/// As [`load`].
-pub fn load_with(path: &Path, sources: &dyn Sources) -> Result<Plan, ConfigErrors> {
     let file = path.display().to_string();
-    parse(&file, &read_text(path, &file)?, sources)
+    parse(&file, &read_text(path, &file)?, &OsSources)
 }
 
 /// The text of the configuration file at `path`, which messages call `file`.
@@ -106,6 +101,11 @@ fn text_of(bytes: Vec<u8>, file: &str) -> Result<String, ConfigErrors> {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse(file: &str, text: &str, sources: &dyn Sources) -> Result<Plan, ConfigErrors> {
+    parse_with_needs(file, text, sources).map(|(plan, _)| plan)
+}
+
+/// The same, and what its tunnels need of this machine.
+fn parse_with_needs(file: &str, text: &str, sources: &dyn Sources) -> Result<(Plan, Vec<TunnelNeeds>), ConfigErrors> {
     if text.len() > source::FILE_MAX {
         let most = source::FILE_MAX >> 20;
         return Err(ConfigErrors::whole(
@@ -122,7 +122,7 @@ pub fn parse(file: &str, text: &str, sources: &dyn Sources) -> Result<Plan, Conf
         build(&mut reader, &root)
     };
     dismantle(table);
-    if reader.faults.is_empty() { Ok(plan) } else { Err(reader.faults.into_errors(file, text)) }
+    if reader.faults.is_empty() { Ok((plan, reader.needs)) } else { Err(reader.faults.into_errors(file, text)) }
 }
 
 /// Where the admin server listens if no file says otherwise.
@@ -154,6 +154,7 @@ fn build(reader: &mut Reader<'_>, root: &View<'_>) -> Plan {
     let log = LogPlan { format: reader.get(&log, &keys::LOG_FORMAT), level: reader.get(&log, &keys::LOG_LEVEL) };
     let admin_view = reader.table(root, &keys::ADMIN);
     let admin = listeners::binds(reader, &admin_view, &keys::ADMIN_BIND);
+    tunnel::take_in(reader, root);
     let pools = pools::all(reader, root);
     let listeners = listeners::all(reader, root, &pools);
     let callers = callers::all(reader, &admin_view, &pools);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Range;
+use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeArray, DeValue};
@@ -18,6 +19,7 @@ use super::key::Part;
 use super::keys;
 use super::postgres;
 use super::read::Reader;
+use super::tunnel;
 use super::value::Value;
 use super::view::{Named, View};
 use super::wording::quote;
@@ -60,6 +62,7 @@ pub(super) fn pool(reader: &mut Reader<'_>, name: &str, view: &View<'_>) -> Pool
     let check = check::of_pool(reader, view, known);
     let postgres = postgres::plan(reader, view, known);
     let mut drafts = backends(reader, name, view, &check);
+    unique(reader, &view.label, known, &drafts);
     dial_from(reader, view, &mut drafts);
     demand_commands(reader, &drafts);
     drafts.sort_by(|a, b| a.plan.name.cmp(&b.plan.name));
@@ -100,7 +103,8 @@ fn demand_commands(reader: &mut Reader<'_>, drafts: &[BackendDraft]) {
 /// Has every backend dialled from the pool's `source_address`, which is of their family.
 fn dial_from(reader: &mut Reader<'_>, pool: &View<'_>, drafts: &mut [BackendDraft]) {
     let Some(source) = reader.given::<IpAddr>(pool, &keys::SOURCE_ADDRESS) else { return };
-    for draft in drafts {
+    // What is on loopback, or is no socket at all, is not dialled from anywhere else.
+    for draft in drafts.iter_mut().filter(|draft| tunnel::is_by_address(&draft.plan)) {
         draft.plan.approach.source_address = Some(source);
         if let Address::Ip(addr) = &draft.plan.address
             && addr.ip().to_canonical().is_ipv4() != source.is_ipv4()
@@ -152,15 +156,13 @@ fn backends(reader: &mut Reader<'_>, name: &str, pool: &View<'_>, check: &Draft)
         let literal = keys::BACKENDS.literal();
         reader.faults.missing(node.span(), format!("[{label}] has no backends; write backends = {literal}"));
     }
-    let drafts = match node.get_ref().as_array() {
+    match node.get_ref().as_array() {
         Some(list) => listed(reader, name, pool, list, check),
         None => {
             let named = reader.tables(pool, &keys::BACKENDS, Part::Backend, BACKENDS_MAX);
             named.into_iter().filter_map(|entry| long(reader, name, &entry, check)).collect()
         }
-    };
-    unique(reader, label, &drafts);
-    drafts
+    }
 }
 
 /// The backends of a list, and those that were registered beside them.
@@ -184,7 +186,8 @@ fn listed(
         let patched = above.remove(short.as_str()).map(|entry| entry.view);
         let view = patched.unwrap_or_else(|| View::absent(Part::Backend, node.span()));
         let priority = reader.given(&view, &keys::PRIORITY).unwrap_or(at);
-        let found = Found { pool: name, name: &short, address: Some(address), priority, place: node.span() };
+        let found =
+            Found { pool: name, name: &short, address: Some(address), tunnel: None, priority, place: node.span() };
         drafts.extend(backend(reader, found, &view, check));
     }
     for entry in above.into_values() {
@@ -205,9 +208,17 @@ fn short(reader: &mut Reader<'_>, node: &Spanned<DeValue<'_>>) -> Option<(String
 /// One with a table of its own.
 fn long(reader: &mut Reader<'_>, pool: &str, entry: &Named<'_>, check: &Draft) -> Option<BackendDraft> {
     let Named { name, view, .. } = entry;
-    let address = reader.required(view, &keys::ADDRESS);
     let priority = reader.get(view, &keys::PRIORITY);
-    let found = Found { pool, name, address, priority, place: view.place(&keys::ADDRESS) };
+    let found = match tunnel::of_backend(reader, pool, name, view) {
+        Some(mut tunnel) => {
+            let (address, place) = (tunnel.address.take(), tunnel.place.clone());
+            Found { pool, name, address, tunnel: Some(tunnel), priority, place }
+        }
+        None => {
+            let address = reader.required(view, &keys::ADDRESS);
+            Found { pool, name, address, tunnel: None, priority, place: view.place(&keys::ADDRESS) }
+        }
+    };
     backend(reader, found, view, check)
 }
 
@@ -217,17 +228,23 @@ struct Found<'a> {
     name: &'a str,
     /// None if it has none, or one that is wrong: its other keys are read for what is wrong with them.
     address: Option<Address>,
+    tunnel: Option<tunnel::Draft>,
     priority: u32,
     /// Where its address stands.
     place: Range<usize>,
 }
 
 fn backend(reader: &mut Reader<'_>, found: Found<'_>, view: &View<'_>, check: &Draft) -> Option<BackendDraft> {
-    let Found { pool, name, address, priority, place } = found;
+    let Found { pool, name, address, tunnel, priority, place } = found;
     let check = check::of_backend(reader, view, check);
     let lacks_command = check.lacks_command();
+    if let Some(tunnel) = &tunnel {
+        tunnel.refuse_check(reader, view, &check);
+    }
     let known = address.as_ref().map(|address| Subject { pool, backend: name, address });
     let check = known.map(|subject| check.plan(reader, &subject, &place));
+    let tunnel = tunnel.zip(check.as_ref()).and_then(|(tunnel, check)| tunnel.finish(check)).map(Arc::new);
+    let via = tunnel.as_ref().map(|tunnel| tunnel.via.clone());
     let weight = reader.get(view, &keys::WEIGHT);
     let max_connections = reader.get(view, &keys::BACKEND_MAX_CONNECTIONS);
     let send_proxy_protocol = reader.get(view, &keys::SEND_PROXY_PROTOCOL);
@@ -238,7 +255,8 @@ fn backend(reader: &mut Reader<'_>, found: Found<'_>, view: &View<'_>, check: &D
         weight,
         max_connections,
         check: check?,
-        approach: Approach { send_proxy_protocol, ..Approach::PLAIN },
+        approach: Approach { send_proxy_protocol, via, ..Approach::PLAIN },
+        tunnel,
     };
     Some(BackendDraft { plan, place, lacks_command })
 }
@@ -251,13 +269,19 @@ pub(super) fn same_place(address: &Address) -> String {
     }
 }
 
-/// No two backends of a pool listen at the same address.
-fn unique(reader: &mut Reader<'_>, label: &str, drafts: &[BackendDraft]) {
+/// The same of where a backend is dialled; none if that is not known, because a tunnel leads there: each of two may lead to
+/// another of what is called alike at their far sides, or both to one.
+pub(super) fn place_of(backend: &BackendPlan) -> Option<String> {
+    tunnel::is_dialled(backend).then(|| same_place(&backend.address))
+}
+
+/// No two backends of a pool listen at the same address, and none of a cluster is there twice.
+fn unique(reader: &mut Reader<'_>, label: &str, kind: Option<PoolKind>, drafts: &[BackendDraft]) {
     let mut seen: BTreeMap<String, &BackendDraft> = BTreeMap::new();
     let mut by_place: Vec<&BackendDraft> = drafts.iter().collect();
     by_place.sort_by_key(|draft| draft.place.start);
     for draft in by_place {
-        let address = same_place(&draft.plan.address);
+        let Some(address) = place_of(&draft.plan) else { continue };
         match seen.get(&address) {
             Some(first) => reader.faults.wrong(
                 draft.place.clone(),
@@ -271,5 +295,26 @@ fn unique(reader: &mut Reader<'_>, label: &str, drafts: &[BackendDraft]) {
                 seen.insert(address, draft);
             }
         }
+    }
+    if kind == Some(PoolKind::Postgres) {
+        refuse_two_ways(reader, label, drafts);
+    }
+}
+
+/// Two ways to one server of a cluster would look like two servers that are both the primary.
+fn refuse_two_ways(reader: &mut Reader<'_>, label: &str, drafts: &[BackendDraft]) {
+    let mut seen: BTreeMap<String, &BackendDraft> = BTreeMap::new();
+    // What a server calls its own loopback is another one behind each tunnel.
+    for draft in drafts.iter().filter(|draft| !tunnel::is_far_loopback(&draft.plan)) {
+        let Some(first) = seen.insert(same_place(&draft.plan.address), draft) else { continue };
+        let behind = [first, draft].into_iter().find(|draft| !tunnel::is_dialled(&draft.plan));
+        let Some(behind) = behind else { continue };
+        let (one, other) = (quote(first.plan.name.as_str()), quote(draft.plan.name.as_str()));
+        let message = format!(
+            "backends {one} and {other} of [{label}] are two ways to {}, and a postgres pool would take them for two servers, both \
+             of them primary; write kind = \"tcp\" for the pool, and kind = \"postgres\" for its check",
+            draft.plan.address
+        );
+        reader.faults.wrong(behind.place.clone(), message);
     }
 }

@@ -8,7 +8,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::fault::Faults;
 use super::key::{Key, Kind};
-use super::source::{SourceError, Sources};
+use super::source::{CREDENTIALS, SourceError, Sources, Way};
+use super::tunnel::{Providers, TunnelNeeds};
 use super::value::{Given, Raw, Value};
 use super::view::{Node, View};
 use super::wording::quote;
@@ -18,6 +19,10 @@ pub(super) struct Reader<'a> {
     sources: &'a dyn Sources,
     /// What stands here or behind was set at run time.
     runtime_from: usize,
+    /// What tunnels can be made with.
+    pub(super) providers: Providers,
+    /// What the tunnels that were read need of this machine.
+    pub(super) needs: Vec<TunnelNeeds>,
     /// What was found to be wrong.
     pub(super) faults: Faults,
 }
@@ -25,12 +30,23 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// A reader that has found nothing yet.
     pub(super) fn new(sources: &'a dyn Sources) -> Self {
-        Self { sources, runtime_from: usize::MAX, faults: Faults::default() }
+        Self {
+            sources,
+            runtime_from: usize::MAX,
+            providers: Providers::default(),
+            needs: Vec::new(),
+            faults: Faults::default(),
+        }
     }
 
     /// The same, where the places from `runtime_from` on are not the file's: nothing is looked up for them.
     pub(super) fn layered(sources: &'a dyn Sources, runtime_from: usize) -> Self {
         Self { runtime_from, ..Self::new(sources) }
+    }
+
+    /// One for another text, with the same sources.
+    pub(super) fn aside(&self) -> Self {
+        Self::new(self.sources)
     }
 
     /// Says where the file is no TOML.
@@ -167,7 +183,7 @@ impl<'a> Reader<'a> {
             // Whoever may call the API must not read the files and the environment of the daemon.
             let message = format!(
                 "`{}` takes {}, and no table: what is set at run time stands for itself, \
-                 {{ env = … }} and {{ file = … }} are for the file alone",
+                 {{ env = … }}, {{ file = … }} and {{ credential = … }} are for the file alone",
                 key.name,
                 key.kind.wanted()
             );
@@ -176,10 +192,10 @@ impl<'a> Reader<'a> {
         }
         let entry = table.iter().next().filter(|_| table.len() == 1);
         let found = entry.and_then(|(name, value)| Some((name.get_ref().as_ref(), value.get_ref().as_str()?)));
-        let (origin, value) = match found {
-            Some(("env", name)) => (format!("the environment variable {}", quote(name)), self.sources.env(name)),
-            Some(("file", path)) => (format!("the file {}", quote(path)), self.sources.file(path)),
-            Some(_) | None => {
+        let way = found.and_then(|(word, name)| Some((Way::from_word(word)?, name)));
+        let (way, origin, value) = match way {
+            Some((way, name)) => (way, way.words(&quote(name)), way.look_up(self.sources, name)),
+            None => {
                 // It may be anything, so none of it is shown.
                 self.hide(node);
                 let more = if key.kind == Kind::Backends {
@@ -190,7 +206,7 @@ impl<'a> Reader<'a> {
                 self.faults.wrong(
                     node.span(),
                     format!(
-                        "`{}` takes {}, or {{ env = \"NAME\" }} or {{ file = \"PATH\" }} \
+                        "`{}` takes {}, or {{ env = \"NAME\" }}, {{ file = \"PATH\" }} or {{ credential = \"NAME\" }} \
                      in its place, and no other table{more}",
                         key.name,
                         key.kind.wanted()
@@ -203,6 +219,18 @@ impl<'a> Reader<'a> {
             Ok(text) => Some(Given { raw: Raw::Text(Cow::Owned(text)), origin: Some(origin) }),
             Err(error) => {
                 let mend = match error {
+                    SourceError::Unset if way == Way::Credential => {
+                        let name = found.map(|(_, name)| name).unwrap_or_default();
+                        let message = format!(
+                            "`{}`: {origin} cannot be had, because ${CREDENTIALS} is not set: systemd sets it for a unit \
+                             with LoadCredential={name}:PATH; write that there, or {{ file = \"PATH\" }} here",
+                            key.name
+                        );
+                        self.faults.wrong(node.span(), message);
+                        return None;
+                    }
+                    // A secret is not always taken as it stands.
+                    SourceError::Unset if key.kind == Kind::Secret => "set it",
                     SourceError::Unset => "set it, or write the value here",
                     SourceError::Unreadable(_) => "create it, or let the daemon's user read it",
                     SourceError::NotText | SourceError::TooLong => "it is probably not the one you mean",

@@ -12,11 +12,12 @@ const HEAD: &str = "\
 # A key that is left out takes the value that stands here, so a real file is much shorter: see the
 # other files beside this one. Keys with a # before them have no default, so that an example stands
 # there, or would not go together with another line.
-# Listeners, pools, backends and webhooks have names of your choice: orders, pg1, pager.
+# Listeners, pools, backends, webhooks and providers of tunnels have names of your choice: orders, pg1, pager, x.
 #
 # Durations and sizes are strings with a unit: \"250ms\", \"1m 30s\", \"64KiB\". Any string may be
 # { env = \"NAME\" } or { file = \"PATH\" } (less one newline at its end); a relative PATH starts where
-# the daemon was started. Unknown keys are errors. `changeover check` shows every error at once.
+# the daemon was started; { credential = \"NAME\" } is the file NAME in $CREDENTIALS_DIRECTORY, which systemd
+# sets for LoadCredential=. Unknown keys are errors. `changeover check` shows every error at once.
 #
 # This file is printed from the program's own table of keys, and a test holds it to it.
 ";
@@ -45,7 +46,12 @@ const fn aside(part: Part) -> Option<&'static str> {
         Part::Tls => Some("For TLS at the IP addresses of the admin server"),
         Part::Http => Some("With kind = \"http\" above"),
         Part::Agent => Some("With kind = \"agent\" above"),
+        Part::Expect => Some("With kind = \"expect\" above"),
         Part::Postgres => Some("With kind = \"postgres\" above"),
+        Part::Tunnel => Some("For a backend that is reached through a tunnel"),
+        Part::Lookup => Some("For a tunnel whose address has to be looked up"),
+        Part::Provider => Some("For a provider of tunnels of your own"),
+        Part::ProviderOption => Some("For each option that it has"),
         Part::Webhook => Some("For each receiver of events, of which there may be none"),
         Part::Root
         | Part::Daemon
@@ -63,13 +69,20 @@ const fn aside(part: Part) -> Option<&'static str> {
 /// The header of a part, with the names of the example.
 fn header(part: Part) -> String {
     let pattern = part.names().1.replace("backends.NAME", "backends.pg1").replace("tokens.NAME", "tokens.ops");
-    let pattern = pattern.replace("webhooks.NAME", "webhooks.pager");
+    let pattern = pattern.replace("webhooks.NAME", "webhooks.pager").replace("options.NAME", "options.user");
+    let pattern = pattern.replace("tunnel_providers.NAME", "tunnel_providers.x");
     pattern.replace("NAME", "orders")
 }
 
 fn write(text: &mut String, key: &Key) {
     let literal = key.literal();
     match (key.kind, key.preset) {
+        (Kind::Table(Part::Tunnel), _) => {
+            comment(text, key.doc);
+            text.push_str(
+                "# tunnel = { provider = \"ssh\", target = \"db.internal:5432\", options = { host = \"bastion\" } }\n",
+            );
+        }
         (Kind::Table(_), _) if key.part == Part::Backend => {
             comment(text, key.doc);
             text.push_str("# check = { interval = \"5s\", http = { port = 8009 } }\n");

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::command::WORDS_MAX;
 use super::key::{Key, Kind, Part, Preset};
 use super::keys;
+use super::tunnel::TEXTS_MAX;
 
 /// The JSON schema of the configuration file, for editors.
 #[must_use]
@@ -29,6 +30,7 @@ fn lookup() -> Value {
     json!({ "oneOf": [
         one("env", "The value of an environment variable."),
         one("file", "The content of a file, without one newline at its end."),
+        one("credential", "The same of the file of this name in $CREDENTIALS_DIRECTORY, which systemd sets."),
     ] })
 }
 
@@ -44,6 +46,12 @@ fn table(part: Part) -> Value {
     }
     if let (Part::Root, Some(table)) = (part, table.as_object_mut()) {
         table.insert("required".to_owned(), json!(["listeners", "pools"]));
+    }
+    if let (Part::Backend, Some(table)) = (part, table.as_object_mut()) {
+        // What a tunnel leads to is its target.
+        table.remove("required");
+        let either = [&keys::ADDRESS, &keys::TUNNEL].map(|key| json!({ "required": [key.name] }));
+        table.insert("anyOf".to_owned(), json!(either));
     }
     table
 }
@@ -96,6 +104,15 @@ fn shape(kind: Kind) -> Value {
         Kind::Rate => text(json!({ "type": "string", "pattern": "^ *(0|[1-9][0-9]* */ *(s|min)) *$" })),
         Kind::Text { max } => text(json!({ "type": "string", "maxLength": max })),
         Kind::Command => json!({ "type": "array", "items": text(plain()), "minItems": 1, "maxItems": WORDS_MAX }),
+        Kind::Argv => {
+            let words = json!({ "type": "array", "items": plain(), "minItems": 1, "maxItems": WORDS_MAX });
+            json!({ "type": "array", "items": { "anyOf": [plain(), words] }, "minItems": 1, "maxItems": WORDS_MAX })
+        }
+        Kind::Texts(_) => {
+            let value =
+                json!({ "anyOf": [{ "type": ["string", "integer", "boolean"] }, { "$ref": "#/$defs/lookup" }] });
+            json!({ "type": "object", "additionalProperties": value, "maxProperties": TEXTS_MAX })
+        }
         Kind::Directory | Kind::File => text(json!({ "type": "string", "pattern": "^/", "maxLength": 4096 })),
         Kind::Secret | Kind::Pool | Kind::Address | Kind::Ip => text(plain()),
         Kind::Binds => json!({ "anyOf": [

@@ -122,24 +122,30 @@ fn secret_from(line: &str) -> Option<usize> {
     if !line[..first].chars().all(is_bare) {
         return Some(0);
     }
-    for (equals, _) in line.match_indices('=') {
-        let key = line[..equals].trim_end();
+    let unknown = line.match_indices('=').map(|(equals, _)| equals).find(|equals| {
+        let key = line[..*equals].trim_end();
         let key = &key[key.trim_end_matches(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-').len()..];
-        if !is_open(key) {
-            return Some(equals + 1);
-        }
-    }
+        !is_open(key)
+    });
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     let words = line.split(|c: char| !is_part(c));
-    let is_secret = |word: &&str| KEYS.iter().any(|key| key.kind == Kind::Secret && key.name == *word);
     // `key` is a secret in one table and a file in another; none is shown.
-    words.filter(is_secret).filter_map(|word| line.find(word)).min()
+    let closed = words.filter(|word| is_closed(word)).filter_map(|word| line.find(word));
+    closed.chain(unknown.map(|equals| equals + 1)).min()
 }
 
 /// Whether `key` is one whose value may be shown.
 fn is_open(key: &str) -> bool {
-    let mut known = KEYS.iter().filter(|known| known.name == key).peekable();
-    matches!(key, "env" | "file") || (known.peek().is_some() && known.all(|known| known.kind != Kind::Secret))
+    matches!(key, "env" | "file" | "credential") || (KEYS.iter().any(|known| known.name == key) && !is_closed(key))
+}
+
+/// Whether what stands behind `key` may be a secret, by mistake at least: on a command line, or in a table whose keys are the
+/// user's.
+fn is_closed(key: &str) -> bool {
+    let is_secret = |kind| kind == Kind::Secret;
+    let is_mixed = |kind| matches!(kind, Kind::Command | Kind::Argv | Kind::Texts(_));
+    let mut of_name = KEYS.iter().filter(|known| known.name == key).map(|known| known.kind).peekable();
+    of_name.peek().is_some() && (of_name.clone().any(is_secret) || of_name.all(is_mixed))
 }
 
 #[cfg(test)]

@@ -42,6 +42,59 @@ pub trait Sources {
     fn file(&self, path: &str) -> Result<String, SourceError>;
 }
 
+/// The environment variable with the directory in which systemd puts the credentials of a unit (`LoadCredential=`).
+pub(super) const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
+/// The ways in which a value may stand elsewhere, as they are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// `{ env = "NAME" }`.
+    Env,
+    /// `{ file = "PATH" }`.
+    File,
+    /// `{ credential = "NAME" }`.
+    Credential,
+}
+
+impl Way {
+    /// The way that `word` names.
+    pub(super) fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "env" => Some(Self::Env),
+            "file" => Some(Self::File),
+            "credential" => Some(Self::Credential),
+            _ => None,
+        }
+    }
+
+    /// What stands there under `name`.
+    ///
+    /// # Errors
+    /// As [`Sources`]; a credential is unset if systemd gives none at all.
+    pub(super) fn look_up(self, sources: &dyn Sources, name: &str) -> Result<String, SourceError> {
+        match self {
+            Self::Env => sources.env(name),
+            Self::File => sources.file(name),
+            Self::Credential => {
+                // It is a file's name and no path: no credential leads out of the directory.
+                if name.is_empty() || name.contains(['/', '\0']) || matches!(name, "." | "..") {
+                    return Err(SourceError::Unreadable("a credential is named without a path".to_owned()));
+                }
+                sources.file(&format!("{}/{name}", sources.env(CREDENTIALS)?.trim_end_matches('/')))
+            }
+        }
+    }
+
+    /// Where that is, in words; `name` is in quotes.
+    pub(super) fn words(self, name: &str) -> String {
+        match self {
+            Self::Env => format!("the environment variable {name}"),
+            Self::File => format!("the file {name}"),
+            Self::Credential => format!("the credential {name}"),
+        }
+    }
+}
+
 /// The process's own environment and files.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OsSources;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::model::{Address, AddressError, Secret, StatusRange};
 
 use super::key::{Key, Kind, Part};
+use super::keys;
 use super::value::{Given, Value};
 
 /// The longest path of an HTTP check, in bytes.
@@ -127,6 +128,10 @@ impl Value for Secret {
             let fits = text.len() <= SECRET_MAX && !text.contains('\0');
             let why = "cannot be a key; it has at most 8192 bytes, none of them NUL";
             return if fits { Ok(Self::new(text)) } else { Err(given.but(key, why)) };
+        }
+        if *key == keys::LOOKUP_URL {
+            // What a URL must be is judged with its options filled in.
+            return if text.len() <= SECRET_MAX { Ok(Self::new(text)) } else { Err(given.but(key, "is too long")) };
         }
         if key.part == Part::Token {
             // Whatever it is, it is said by whoever looks for a digest in it.

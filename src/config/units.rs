@@ -49,7 +49,7 @@ macro_rules! widths {
                     Kind::Flag | Kind::Integer { .. } | Kind::Duration { .. } | Kind::Word(_) | Kind::Method
                     | Kind::UrlPath | Kind::Statuses | Kind::Secret | Kind::Pool | Kind::Binds | Kind::Address
                     | Kind::Backends | Kind::Networks | Kind::Names(_) | Kind::Rate | Kind::Ip
-                    | Kind::Text { .. } | Kind::Command | Kind::Directory | Kind::File
+                    | Kind::Text { .. } | Kind::Command | Kind::Argv | Kind::Texts(_) | Kind::Directory | Kind::File
                     | Kind::Table(_) | Kind::Tables(_) => u32::read(given, key)?.into(),
                 };
                 Self::try_from(number).map_err(|_| given.mismatch(key))

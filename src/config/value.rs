@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 
 use crate::model::{
-    AccessRole, Balance, Failback, JwtAlgorithm, LogFormat, LogLevel, PoolKind, ProxyProtocol, Resend, SessionPolicy,
-    Target, TlsMode, WatchSession, WebhookFormat, WhenDown,
+    AccessRole, Attach, Balance, Failback, JwtAlgorithm, LogFormat, LogLevel, PoolKind, ProxyProtocol, Resend,
+    SessionPolicy, Target, TlsMode, WatchSession, WebhookFormat, WhenDown,
 };
 
 use super::key::{Key, Kind, Preset};
@@ -151,7 +151,7 @@ macro_rules! words {
 }
 
 words!(LogFormat, LogLevel, PoolKind, Balance, Resend, WhenDown, Failback, SessionPolicy, ProxyProtocol);
-words!(Target, TlsMode, WatchSession, AccessRole, JwtAlgorithm, WebhookFormat);
+words!(Target, TlsMode, WatchSession, AccessRole, JwtAlgorithm, WebhookFormat, Attach);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -187,7 +187,8 @@ mod tests {
             Kind::Command => Template::read(given, key).map(drop),
             Kind::Ip => std::net::IpAddr::read(given, key).map(drop),
             Kind::Directory | Kind::File => std::path::PathBuf::read(given, key).map(drop),
-            Kind::Table(_) | Kind::Tables(_) => Ok(()),
+            // What stands in these is judged word by word.
+            Kind::Argv | Kind::Texts(_) | Kind::Table(_) | Kind::Tables(_) => Ok(()),
         }
     }
 
@@ -219,6 +220,7 @@ mod tests {
         let any = |key: &Key| {
             let is_table = matches!(key.kind, Kind::Table(_) | Kind::Tables(_));
             is_table
+                || matches!(key.kind, Kind::Argv | Kind::Texts(_))
                 || matches!(key.kind, Kind::Pool | Kind::Names(_) | Kind::Secret | Kind::Text { .. } | Kind::Command)
         };
         for key in KEYS.iter().filter(|key| !any(key)) {

@@ -78,6 +78,11 @@ impl Reader<'_> {
         self.view(Part::Root, String::new(), 0..0, (Some(table), None))
     }
 
+    /// A table that is a text of its own.
+    pub(super) fn alone<'t>(&mut self, part: Part, label: &str, table: &'t DeTable<'t>) -> View<'t> {
+        self.view(part, label.to_owned(), 0..0, (Some(table), None))
+    }
+
     /// A table of the file, and what lies over it.
     fn view<'t>(
         &mut self,
@@ -124,6 +129,8 @@ impl Reader<'_> {
             | Kind::Ip
             | Kind::Text { .. }
             | Kind::Command
+            | Kind::Argv
+            | Kind::Texts(_)
             | Kind::Directory
             | Kind::File
             | Kind::Tables(_) => view.part,

@@ -7,7 +7,7 @@ use serde_json::Value;
 use toml::de::DeTable;
 
 use crate::config::document::Document;
-use crate::config::pools::{BACKENDS_MAX, same_place};
+use crate::config::pools::{BACKENDS_MAX, place_of, same_place};
 use crate::model::{Actor, Address, BackendName, Plan, PoolName, PoolPlan};
 
 use super::layer::Entry;
@@ -103,7 +103,7 @@ fn drop_all(
 fn drop_superseded(result: &mut Effective, ground: &Ground<'_>, file: &PoolPlan, entries: &mut Entries<'_>) {
     let names: BTreeMap<&BackendName, ()> = file.backends.iter().map(|backend| (&backend.name, ())).collect();
     let at: BTreeMap<String, &BackendName> =
-        file.backends.iter().map(|backend| (same_place(&backend.address), &backend.name)).collect();
+        file.backends.iter().filter_map(|backend| Some((place_of(backend)?, &backend.name))).collect();
     let all = entries.clone();
     drop_all(result, &file.name, entries, |entry| match entry {
         Entry::Registration(name) if names.contains_key(name) => Some(Dropped::NameInFile),

@@ -9,6 +9,7 @@ use crate::config::check;
 use crate::config::document::Document;
 use crate::config::key::{Key, Kind, Part, Preset};
 use crate::config::keys;
+use crate::config::source::Way;
 use crate::model::{BackendName, HIDDEN, PoolKind, PoolName};
 
 use super::screen::{join, refusal};
@@ -113,9 +114,11 @@ impl Walk<'_> {
     fn looked_up(&self, key: &Key, lookup: &DeTable<'_>) -> Value {
         let is_plain =
             matches!(key.kind, Kind::Word(_) | Kind::Duration { .. } | Kind::Size { .. } | Kind::Statuses | Kind::Rate);
-        let text = |name: &str| lookup.get(name)?.get_ref().as_str();
         let sources = self.document.sources();
-        let found = text("env").map(|name| sources.env(name)).or_else(|| text("file").map(|path| sources.file(path)));
+        let found = lookup
+            .iter()
+            .next()
+            .and_then(|(way, name)| Some(Way::from_word(way.get_ref())?.look_up(sources, name.get_ref().as_str()?)));
         found.and_then(Result::ok).filter(|_| is_plain).map_or_else(|| Value::from(HIDDEN), Value::from)
     }
 }

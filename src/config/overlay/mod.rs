@@ -21,8 +21,8 @@
 //!
 //! # What may not be set at run time
 //!
-//! A program to run, a Unix socket to dial, a secret, and whatever nobody has said may be (`screen`). `{ env }` and `{ file }`
-//! are for the file alone: whoever may call the API must not read the daemon's host.
+//! A program to run, a Unix socket to dial, a secret, and whatever nobody has said may be (`screen`). `{ env }`, `{ file }` and
+//! `{ credential }` are for the file alone: whoever may call the API must not read the daemon's host.
 //!
 //! Nothing here reads a clock, a file or the environment; [`Document`](super::Document) has what the file's
 //! own look-ups found.

@@ -12,7 +12,7 @@ use crate::config::conflict;
 use crate::config::document::Document;
 use crate::config::key::Part;
 use crate::config::keys;
-use crate::config::pools::{BACKENDS_MAX, same_place};
+use crate::config::pools::{BACKENDS_MAX, place_of, same_place};
 use crate::config::wording::{meant, nearest, quote};
 use crate::model::{Actor, BackendName, PoolName, PoolPlan};
 
@@ -205,7 +205,7 @@ impl Request<'_> {
             return Err(Rejected::one(RejectCode::AddressInUse, keys::ADDRESS.name, format!("`address`: {message}")));
         }
         let wanted = same_place(&wanted);
-        let in_file = file.backends.iter().find(|backend| same_place(&backend.address) == wanted);
+        let in_file = file.backends.iter().find(|backend| place_of(backend).is_some_and(|place| place == wanted));
         let registered = || {
             let mut others = self.overlay.registered(self.pool).filter(|(other, _)| *other != name);
             others.find(|(_, other)| address(other).is_some_and(|other| same_place(&other) == wanted))

@@ -90,6 +90,9 @@ pub fn settable_schema() -> Map<String, Value> {
             table["properties"][keys::METHOD.name]["enum"] = json!(CHECK_METHODS);
         }
         if *part == Part::Backend {
+            // A tunnel is for the file alone.
+            table["required"] = json!([keys::ADDRESS.name]);
+            drop(table.as_object_mut().and_then(|table| table.remove("anyOf")));
             let address = &mut table["properties"][keys::ADDRESS.name];
             address["not"] = json!({ "pattern": "^(unix:|/)" });
             address["description"] =
@@ -139,6 +142,9 @@ fn one(part: Part, name: &str, value: &Value) -> Option<String> {
     }
     if part == Part::Check && name == keys::CHECK_KIND.name && value == COMMAND {
         return Some(format!("`{name}`: `{COMMAND}` {NO_PROGRAM}"));
+    }
+    if part == Part::Backend && name == keys::TUNNEL.name {
+        return Some(format!("`{name}` {NO_PROGRAM}"));
     }
     if part == Part::Http
         && name == keys::METHOD.name

@@ -12,6 +12,7 @@ use crate::config::key::Part;
 use crate::config::keys;
 use crate::config::pools::{self, PoolDraft};
 use crate::config::read::Reader;
+use crate::config::tunnel;
 use crate::model::{BackendName, PoolName};
 
 use super::layer::{Entry, Layer, Numbers};
@@ -97,6 +98,7 @@ impl<'t> Ground<'t> {
         let mut reader = Reader::layered(self.document.sources(), layer.from);
         let draft = {
             let root = reader.root(self.tree);
+            tunnel::take_in(&mut reader, &root);
             let named = reader.table_of(&root, (&keys::POOLS, Part::Pool), self.pool.as_str(), &layer.table);
             named.map(|entry| pools::pool(&mut reader, entry.name, &entry.view))
         };

@@ -1,5 +1,5 @@
-//! What was said of a check and may hold a key, as it is shown to whoever may read: the query of a path and what is sent to an
-//! agent are not.
+//! What was said of a check and may hold a key, as it is shown to whoever may read: the query of a path, what is sent to an
+//! agent, and what an expect check says and hears are not.
 
 use serde_json::{Map, Value};
 
@@ -34,10 +34,14 @@ pub(super) fn patched(key: &PatchKey, value: &Value) -> Value {
 pub(super) fn value(key: &Key, value: &Value) -> Value {
     match (key.kind, value) {
         (Kind::UrlPath, Value::String(path)) => Value::from(HttpCheck::shown_path(path)),
-        (_, Value::String(text)) if *key == keys::SEND && !text.is_empty() => Value::from(HIDDEN),
+        (_, Value::String(text)) if is_hidden(key) && !text.is_empty() => Value::from(HIDDEN),
         (Kind::Table(part), Value::Object(below)) => Value::Object(table(part, below)),
         _ => value.clone(),
     }
+}
+
+fn is_hidden(key: &Key) -> bool {
+    [keys::SEND, keys::EXPECT_SEND, keys::ANSWER].contains(key)
 }
 
 fn table(part: Part, of: &Map<String, Value>) -> Map<String, Value> {
