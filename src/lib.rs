@@ -13,8 +13,8 @@
 //! | 7 | [`daemon`], [`cli`] |
 //! | 6 | [`listener`] |
 //! | 5 | [`session`], [`control`], [`admin`], [`webhook`] |
-//! | 4 | [`relay`], [`probe`], [`watch`], [`settings`] |
-//! | 3 | [`routing`], [`store`] |
+//! | 4 | [`relay`], [`probe`], [`watch`], [`tunnel`], [`settings`] |
+//! | 3 | [`routing`], [`store`], [`dial`] |
 //! | 2 | [`config`], [`sys`], [`telemetry`], [`wire`] |
 //! | 1 | [`failover`] |
 //! | 0 | [`model`] |
@@ -116,6 +116,17 @@
 //!     Tests: `all_who_read_get_all_in_order_and_those_who_do_not_are_dropped`, `whoever_comes_back_goes_on_without_a_gap_or_a_double`,
 //!     `a_receiver_that_hangs_holds_up_no_failover`, `nothing_is_lost_when_the_daemon_is_killed`,
 //!     `whatever_a_receiver_does_it_gets_all_of_them_in_order_once_it_takes_them`.
+//! 15. A tunnel has one run at a time, and what is told of an older one changes nothing. Of what a tunnel's program has started nothing
+//!     is left when its end is told, nor two seconds after the daemon was killed, and nobody else is ever killed for it. A tunnel is
+//!     not set up anew because what it leads to is down, and none of its secrets is told.
+//!     Tests: `late_news_of_an_older_run_change_nothing`, `it_is_never_started_twice_at_once_whoever_wants_that`,
+//!     `whatever_befalls_tunnels_the_rules_hold_and_all_lead_somewhere_in_the_end`,
+//!     `what_a_program_leaves_when_it_ends_by_itself_is_killed_before_its_end_is_told`,
+//!     `nothing_is_left_after_a_thousand_starts_and_ends_in_any_order`, `nothing_is_left_two_seconds_after_a_daemon_was_killed`,
+//!     `what_a_daemon_left_that_was_killed_with_its_guard_is_swept_by_the_next`, `however_a_session_ends_no_process_and_no_descriptor_is_left`,
+//!     `a_strangers_port_is_not_taken_for_the_runs`, `a_dead_target_is_one_outage_and_no_rotation`,
+//!     `a_target_that_refuses_behind_healthy_tunnels_moves_nobody_and_restarts_nothing`, `no_secret_of_a_tunnel_is_ever_told`,
+//!     `a_fence_kills_the_program_with_what_it_had_still_to_pass_on`.
 
 pub mod admin;
 pub mod cli;
@@ -123,6 +134,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod demo;
+pub mod dial;
 pub mod failover;
 pub mod listener;
 pub mod model;
@@ -134,6 +146,7 @@ pub mod settings;
 pub mod store;
 pub mod sys;
 pub mod telemetry;
+pub mod tunnel;
 pub mod watch;
 pub mod webhook;
 pub mod wire;

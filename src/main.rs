@@ -12,6 +12,7 @@ use changeover::daemon::{self, RunError, StartError};
 use changeover::demo::{self, DemoArgs};
 use changeover::store::StoreError;
 use changeover::sys::{Signal, on_signals};
+use changeover::tunnel;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::CompleteEnv;
@@ -54,7 +55,9 @@ enum Command {
     /// What servers notice of it: each backend is checked once, as the daemon would check it, four at
     /// a time. To each PostgreSQL server the monitor logs in once, one server after the other: for that
     /// moment it takes one of max_wal_senders there (with session = "plain", one of max_connections).
-    /// Nothing is written and nothing is listened to.
+    /// Each tunnel is started once, checked through and ended again, four at a time: an ssh server sees
+    /// one login for each. Where the daemon runs, it is asked how they fare, and none is started.
+    /// Nothing is written and nothing is listened to, but by programs of tunnels.
     #[command(verbatim_doc_comment)]
     Doctor(DoctorArgs),
     /// Decide a recording again, and show what was decided when and why
@@ -73,6 +76,9 @@ enum Command {
         #[arg(long)]
         name: String,
     },
+    /// What kills the tunnels of a daemon that was killed; ends with its standard input
+    #[command(hide = true)]
+    TunnelGuard,
 }
 
 fn main() -> ExitCode {
@@ -95,6 +101,7 @@ fn main() -> ExitCode {
         Command::Schema => finish(cli::schema()),
         Command::Completions(args) => finish(cli::completions(&args, &Cli::command())),
         Command::Man(args) => finish(cli::man(&args, Cli::command())),
+        Command::TunnelGuard => internal(tunnel::guard(io::stdin().lock()).map(|()| Exit::Done).map_err(Into::into)),
         Command::DemoBackend { bind, name } => internal(demo::backend::serve(bind, &name).map(|()| Exit::Done)),
     }
     .into()

@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::failover::{Change, Command, Controller, Figures, RouteTable, Transition};
-use crate::model::{BackendId, BackendName, FailoverStatus, MonoTime, PoolKind, PoolName, ProbeOutcome};
-use crate::probe::Answer;
+use crate::failover::{Change, Command, Controller, Event, Figures, RouteTable, Transition};
+use crate::model::{
+    BackendId, BackendName, Direction, FailoverStatus, MonoTime, PoolKind, PoolName, ProbeOutcome, TunnelState,
+};
+use crate::probe::{Answer, Finished};
 use crate::routing::{BackendLive, Fenced, Live, Pace, PoolLive, Published, Registry, RouteWriter};
 use crate::sys::Clock;
 use crate::telemetry::{Metrics, Phase};
+use crate::tunnel;
 use crate::watch;
 
 use super::Observer;
@@ -25,6 +28,8 @@ pub(super) struct Executor {
     pub(super) metrics: Arc<Metrics>,
     pub(super) observer: Option<Observer>,
     watches: watch::Orders,
+    tunnels: tunnel::Orders,
+    outputs: tunnel::Outputs,
     live: Arc<Live>,
     /// The table in force.
     table: Arc<RouteTable>,
@@ -51,10 +56,26 @@ impl Executor {
         metrics: Arc<Metrics>,
         observer: Option<Observer>,
         watches: watch::Orders,
+        (tunnels, outputs): (tunnel::Orders, tunnel::Outputs),
     ) -> Self {
         let (live, table, names, departed, paces) = Default::default();
         let is_published = true;
-        Self { clock, writer, registry, metrics, observer, watches, live, table, is_published, names, departed, paces }
+        Self {
+            clock,
+            writer,
+            registry,
+            metrics,
+            observer,
+            watches,
+            tunnels,
+            outputs,
+            live,
+            table,
+            is_published,
+            names,
+            departed,
+            paces,
+        }
     }
 
     /// Makes counters for what came with a new plan. Those of what went stay for as long as a session counts on them.
@@ -76,6 +97,9 @@ impl Executor {
             }
             names.insert(id, (pool.clone(), backend.clone()));
         }
+        // What a tunnel has said goes with it.
+        let tunnelled = names.iter().filter(|(id, _)| controller.is_tunnelled(**id));
+        self.outputs.retain(&tunnelled.map(|(_, name)| name.clone()).collect());
         let old = std::mem::replace(&mut self.live, Arc::new(live));
         for (id, counters) in old.backends.iter().filter(|(id, _)| !names.contains_key(id)) {
             counters.metrics.show_gone();
@@ -132,13 +156,32 @@ impl Executor {
         self.names.get(&id).or_else(departed)
     }
 
+    /// Counts answers, and notes what is told before those that failed.
+    pub(super) fn count_checks(&self, controller: &Controller, ready: &[Finished], moved: &mut Vec<Event>) {
+        for finished in ready {
+            self.count_check(controller.subscribers(finished.target), &finished.answer);
+            self.note_moved(controller, finished, moved);
+        }
+    }
+
     /// Counts a probe's answer for each backend that it is for, and its time if it was good.
-    pub(super) fn count_check(&self, backends: &[BackendId], answer: &Answer) {
+    fn count_check(&self, backends: &[BackendId], answer: &Answer) {
         for live in backends.iter().filter_map(|id| self.live.backends.get(id)) {
             live.metrics.count_check(&answer.outcome, answer.time);
             if let ProbeOutcome::Passed { latency, .. } = answer.outcome {
                 live.load.measured(latency);
             }
+        }
+    }
+
+    /// Notes how many bytes the sessions of backends behind tunnels have moved, if the check has failed: a tunnel that carries
+    /// something is not started anew for it.
+    fn note_moved(&self, controller: &Controller, finished: &Finished, moved: &mut Vec<Event>) {
+        if matches!(finished.answer.outcome, ProbeOutcome::Failed { .. }) {
+            let tunnelled = controller.subscribers(finished.target).iter().filter(|id| controller.is_tunnelled(**id));
+            let live = tunnelled.filter_map(|id| Some((*id, self.live.backends.get(id)?)));
+            let all = |live: &BackendLive| Direction::ALL.iter().map(|direction| live.moved(*direction)).sum();
+            moved.extend(live.map(|(backend, live)| Event::TunnelMoved { backend, moved: all(live) }));
         }
     }
 
@@ -190,6 +233,10 @@ impl Executor {
                 Command::Knock { backend } => self.watches.give_if_none(backend, watch::Order::Knock),
                 Command::StopWatch { backend } => self.watches.give(backend, watch::Order::Stop),
                 Command::Report(transition) => transitions.push(transition),
+                Command::StartTunnel { backend, run, plan } => {
+                    self.tunnels.give(backend, tunnel::Order::Start { run, plan });
+                }
+                Command::StopTunnel { backend } => self.tunnels.give(backend, tunnel::Order::Stop),
             }
         }
         self.publish_counters();
@@ -236,6 +283,7 @@ impl Executor {
             | Change::PrimaryRefused { .. }
             | Change::SplitBrain { .. }
             | Change::BackendLagging { .. }
+            | Change::Tunnel { .. }
             | Change::WasStalled { .. } => {}
         }
     }
@@ -261,6 +309,7 @@ impl Executor {
             | Change::PrimaryRefused { .. }
             | Change::SplitBrain { .. }
             | Change::BackendLagging { .. }
+            | Change::Tunnel { state: TunnelState::Reconnecting | TunnelState::Failed, .. }
             | Change::WasStalled { .. } => tracing::warn!(kind, pool, "{change}"),
             Change::BackendHealthy { .. }
             | Change::BackendAdminState { .. }
@@ -270,7 +319,11 @@ impl Executor {
             | Change::PoolRecovered { .. }
             | Change::PoolPaused { .. }
             | Change::PoolResumed { .. }
-            | Change::PoolUnpinned { .. } => tracing::info!(kind, pool, "{change}"),
+            | Change::PoolUnpinned { .. }
+            | Change::Tunnel {
+                state: TunnelState::Disconnected | TunnelState::Connecting | TunnelState::Connected,
+                ..
+            } => tracing::info!(kind, pool, "{change}"),
         }
         if let Some(observer) = &mut self.observer {
             observer(transition);

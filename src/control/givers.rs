@@ -80,6 +80,7 @@ impl Givers {
             | Change::Pin(_, None)
             | Change::Pause(_, None)
             | Change::AdminState(..)
+            | Change::StoppedTunnel(..)
             | Change::Counters(..)
             | Change::Downtime(..)
             | Change::Lineage(..)

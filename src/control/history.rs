@@ -83,7 +83,6 @@ fn describe(change: &Change, took: Took, event: &mut EventRecord) {
             (*before, *after) = (joined(from), joined(to));
         }
         Change::PoolDegraded => {}
-        Change::PoolDown { reason } => *why = Some(reason.label().to_owned()),
         Change::PoolRecovered { downtime } => *duration_ms = Some(millis(*downtime)),
         Change::PoolPaused { timeout } => more("timeout_ms", Value::from(timeout.map(millis))),
         Change::PoolResumed { paused, timed_out } => {
@@ -105,6 +104,7 @@ fn describe(change: &Change, took: Took, event: &mut EventRecord) {
         | Change::BackendLagging { .. } => {
             describe_cluster(change, event);
         }
+        Change::PoolDown { .. } | Change::Tunnel { .. } => describe_tunnel(change, event),
         Change::WasStalled { lasted, probes } => {
             *duration_ms = Some(millis(*lasted));
             more("probes", Value::from(*probes));
@@ -123,6 +123,27 @@ fn phases(detect: Duration, duration: Duration, Took { decide, publish }: Took) 
         Duration::new(nearest.as_secs(), nearest.subsec_micros() * 1000)
     };
     all.map(|(phase, time)| (phase, shown(time)))
+}
+
+/// How a tunnel fares; and what is told of pools that are down, of which a tunnel's target may be the reason.
+fn describe_tunnel(change: &Change, event: &mut EventRecord) {
+    if let Change::PoolDown { reason, note } = change {
+        event.reason = Some(reason.label().to_owned());
+        event.detail.insert("note".to_owned(), Value::from(note.clone()));
+    }
+    let Change::Tunnel { backend, reason, detail: last, provider, attach, run, pid, next_retry, .. } = change else {
+        return;
+    };
+    event.backend = Some(backend.clone());
+    event.reason = Some(reason.label().to_owned());
+    let detail = &mut event.detail;
+    let mut more = |name: &str, value: Value| drop(detail.insert(name.to_owned(), value));
+    more("provider", Value::from(&**provider));
+    more("attach", Value::from(attach.label()));
+    more("run", Value::from(run.0));
+    more("pid", Value::from(*pid));
+    more("next_retry_ms", Value::from(next_retry.map(millis)));
+    more("evidence", Value::from(last.clone()));
 }
 
 /// What only PostgreSQL clusters have to tell.
@@ -159,7 +180,10 @@ mod tests {
 
     use super::{Took, event_of};
     use crate::failover::{Change, Transition};
-    use crate::model::{Actor, AdminState, BackendName, FailoverStatus, OutReason, Timeline, WallTime};
+    use crate::model::{
+        Actor, AdminState, Attach, BackendName, FailoverStatus, OutReason, RunId, Timeline, TunnelCause, TunnelState,
+        WallTime,
+    };
 
     fn told(change: Change) -> Value {
         let transition = Transition { pool: Some("orders".into()), actor: Actor::from("ops"), change };
@@ -238,6 +262,39 @@ mod tests {
         let (reason, detect) = (OutReason::Dead, Duration::from_millis(2));
         let event = told(Change::BackendUnhealthy { backend: "pg1".into(), reason, detail: evidence.clone(), detect });
         assert_eq!((&event["reason"], &event["detail"]["evidence"]), (&json!("dead"), &json!(evidence)));
+    }
+
+    #[test]
+    fn a_tunnel_is_told_as_the_contract_has_it() {
+        let tunnel = |state| Change::Tunnel {
+            backend: "pg2".into(),
+            state,
+            reason: TunnelCause::Exited,
+            detail: Some("Connection closed by remote host.".to_owned()),
+            provider: "ssh".into(),
+            attach: Attach::Listen,
+            run: RunId(3),
+            pid: None,
+            next_retry: Some(Duration::from_micros(812_300)),
+        };
+        for state in TunnelState::ALL {
+            let event = told(tunnel(*state));
+            assert_eq!(event["kind"], json!(format!("tunnel.{state}")));
+            assert_eq!((&event["backend"], &event["reason"]), (&json!("pg2"), &json!("exited")));
+            for (field, value) in [
+                ("provider", json!("ssh")),
+                ("attach", json!("listen")),
+                ("run", json!(3)),
+                ("pid", Value::Null),
+                ("next_retry_ms", json!(812.3)),
+                ("evidence", json!("Connection closed by remote host.")),
+            ] {
+                assert_eq!(event["detail"][field], value, "{field} of {event}");
+            }
+        }
+        let words =
+            "tunnel of pg2 (ssh) is reconnecting (exited): Connection closed by remote host; next try in 812.3ms";
+        assert_eq!(told(tunnel(TunnelState::Reconnecting))["detail"]["message"], json!(words));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::failover::{Controller, Event, Lineage, PinMemory, PoolMemory};
 use crate::model::{Actor, AdminState, BackendName, EventRecord, MonoTime, OrderedBy, Paused, PoolName, WallTime};
-use crate::store::{AdminEntry, Applied, Change, Pause, Pin, PoolCounters, Refused, State, StoreHandle};
+use crate::store::{AdminEntry, Applied, Change, Pause, Pin, PoolCounters, Refused, State, StoppedTunnel, StoreHandle};
 use crate::sys::Clock;
 
 use super::givers::Givers;
@@ -223,6 +223,10 @@ fn differences(pool: &PoolName, before: &PoolMemory, after: &PoolMemory, by: &By
         let entry = after.admin.get(backend).map(|state| AdminEntry { state: *state, since, actor: actor() });
         changes.push(Change::AdminState((pool.clone(), backend.clone()), entry));
     }
+    for backend in before.stopped.symmetric_difference(&after.stopped) {
+        let stopped = after.stopped.contains(backend).then(|| StoppedTunnel { since, actor: actor() });
+        changes.push(Change::StoppedTunnel((pool.clone(), backend.clone()), stopped));
+    }
     for backend in different(&before.downtimes, &after.downtimes) {
         let time = after.downtimes.get(backend).copied();
         changes.push(Change::Downtime((pool.clone(), backend.clone()), time));
@@ -259,6 +263,9 @@ fn memories(wall: WallTime, now: MonoTime, state: &State) -> BTreeMap<PoolName, 
     for ((pool, backend), entry) in state.admin_states.iter().filter(|(_, entry)| entry.state != AdminState::Ready) {
         memories.entry(pool.clone()).or_default().admin.insert(backend.clone(), entry.state);
     }
+    for (pool, backend) in state.stopped_tunnels.keys() {
+        memories.entry(pool.clone()).or_default().stopped.insert(backend.clone());
+    }
     for (pool, &PoolCounters { last_failover, failovers, recoveries }) in &state.counters {
         let memory = memories.entry(pool.clone()).or_default();
         (memory.last_failover, memory.failovers, memory.recoveries) = (last_failover, failovers, recoveries);
@@ -283,6 +290,7 @@ fn between(earlier: WallTime, later: WallTime) -> Duration {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::time::Duration;
 
     use super::{By, Keeper, Left, Reports, differences, memories};
@@ -309,6 +317,7 @@ mod tests {
                 awaits: true,
             }),
             pause: Some(Paused { since: now, until: Some(now + Duration::from_secs(10)) }),
+            stopped: BTreeSet::from(["b3".into()]),
             admin: [("a".into(), AdminState::Drain)].into(),
             last_failover: 5,
             failovers: 3,

@@ -24,6 +24,7 @@ use crate::routing::{Message, Registry, RouteWriter};
 use crate::store::{State, StoreHandle};
 use crate::sys::Clock;
 use crate::telemetry::Metrics;
+use crate::tunnel::{self, Tunnels, World};
 use crate::watch::{Told, Watched};
 
 use asker::Asker;
@@ -51,6 +52,8 @@ pub struct Control {
     pub asked: Asked,
     /// Where it has servers watched, and where the news of them come.
     pub watched: Watched,
+    /// Where it has tunnels started and stopped, and where the news of them and of the network come.
+    pub tunnels: Tunnels,
     /// What it is told and asked.
     pub inbox: mpsc::Receiver<Message>,
     /// Who is told of transitions besides the log.
@@ -84,23 +87,24 @@ pub async fn run(control: Control) {
     let (mut keeper, mut kept) = Keeper::new(store.clone(), clock);
     let mut controller = Recorded::new(Controller::new(seed), control.recorder);
     let (mut probes, mut answers, mut stalls) = (Probes::new(asked.orders), asked.answers, asked.stalls);
-    let mut news = watched.news;
-    let mut executor = Executor::new(clock, writer, registry, metrics, observer, watched.orders);
+    let (mut news, mut tunnels) = (watched.news, control.tunnels);
+    let programs = (tunnels.orders, tunnels.outputs);
+    let mut executor = Executor::new(clock, writer, registry, metrics, observer, watched.orders, programs);
     // The last: since when the last plan is in force.
-    let (mut ready, mut commands, mut planned) = (Vec::new(), Vec::new(), None::<MonoTime>);
+    let (mut ready, mut moved, mut commands, mut planned) = (Vec::new(), Vec::new(), Vec::new(), None::<MonoTime>);
     loop {
         let deadline = wake_by(clock.now(), controller.next_deadline(), controller.has_open_questions());
         // Nobody comes first: answers of a crowd must not keep orders waiting.
         // Cancel-safety: the receivers keep what they have not returned; the sleep is made anew.
         let wake = tokio::select! {
             1.. = answers.recv_many(&mut ready, IN_FLIGHT_MAX) => {
-                for finished in &ready {
-                    probes.note_source(finished);
-                    executor.count_check(controller.subscribers(finished.target), &finished.answer);
-                }
+                ready.iter().for_each(|finished| probes.note_source(finished));
+                executor.count_checks(&controller, &ready, &mut moved);
                 Wake::Tell(probes::event(&mut ready), Asker::Nobody)
             }
             Some(told) = news.recv() => Wake::Tell(watched_event(told), Asker::Nobody),
+            Some(told) = tunnels.news.recv() => Wake::Tell(tunnel_event(told), Asker::Nobody),
+            Some(world) = tunnels.world.recv() => Wake::Tell(world_event(&world), Asker::Nobody),
             Some(kept) = kept.recv() => Wake::Tell(kept, Asker::Nobody),
             message = inbox.recv() => message.map_or(Wake::Stop, wake),
             () = sleep_until(clock.instant(deadline.unwrap_or_default())), if deadline.is_some() => {
@@ -125,15 +129,14 @@ pub async fn run(control: Control) {
             Wake::Tell(event, asker) => (event, asker),
         };
         let Some(asker) = refuse(&controller, now, &event, asker) else { continue };
-        let replaced = matches!(event, Event::PlanReplaced { .. });
-        if let Event::PlanReplaced { plan, .. } = &event {
-            probes.adopt(plan);
-        }
+        let replaced = probes.adopt_of(&event);
         if replaced && let Some(state) = state.take() {
             let pools = keeper.recall(now, &state);
             // Nothing is to be done yet: it is in force with the plan.
             controller.handle(now, Event::Restored { pools }, &mut commands);
         }
+        // What sessions have moved by then is part of what a failed check is judged by.
+        moved.drain(..).for_each(|event| controller.handle(now, event, &mut commands));
         controller.handle(now, event, &mut commands);
         if replaced {
             executor.adopt(&controller);
@@ -168,6 +171,15 @@ fn instead_of_a_tick(news: &mut mpsc::Receiver<Told>) -> Event {
 fn watched_event(told: Told) -> Event {
     let Told { backend, watch, news } = told;
     Event::Watched { backend, watch, news }
+}
+
+fn world_event(world: &World) -> Event {
+    Event::WorldChanged { what: world.to_string() }
+}
+
+fn tunnel_event(told: tunnel::Told) -> Event {
+    let tunnel::Told { backend, run, news } = told;
+    Event::Tunnel { backend, run, news }
 }
 
 /// Tells, once, that every backend has its first verdict. Looks at every backend, so only for as long as it is of interest.

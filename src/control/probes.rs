@@ -58,9 +58,16 @@ impl Probes {
         }
     }
 
+    /// Goes over to the plan of `event`, if it has one. Whether it has.
+    pub(super) fn adopt_of(&mut self, event: &Event) -> bool {
+        let Event::PlanReplaced { plan, .. } = event else { return false };
+        self.adopt(plan);
+        true
+    }
+
     /// Forgets which addresses the host lacked but for those that a new plan still dials from: if one that is wanted again
     /// later is missing then, that is news.
-    pub(super) fn adopt(&mut self, plan: &Plan) {
+    fn adopt(&mut self, plan: &Plan) {
         let backends = plan.pools.values().flat_map(|pool| &pool.backends);
         self.still_from(backends.filter_map(|backend| backend.approach.source_address));
     }
@@ -85,13 +92,14 @@ mod tests {
     use std::time::Duration;
 
     use super::{Finished, Probes};
+    use crate::dial::Ways;
     use crate::model::{DialError, ProbeId, ProbeOutcome, TargetId};
     use crate::probe::{Answer, Service};
     use crate::sys::Clock;
 
     #[test]
     fn an_address_that_no_plan_wants_any_more_is_not_known_to_be_missing() {
-        let (_service, asked) = Service::new(Clock::start());
+        let (_service, asked) = Service::new(Clock::start(), Ways::default());
         let mut probes = Probes::new(asked.orders);
         let sources: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap()];
         for source in sources {

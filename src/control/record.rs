@@ -118,6 +118,8 @@ impl Turn {
             | Command::StartWatch { .. }
             | Command::StopWatch { .. }
             | Command::Knock { .. }
+            | Command::StartTunnel { .. }
+            | Command::StopTunnel { .. }
             | Command::FenceSessions { .. }
             | Command::KeepLineage { .. }
             | Command::Report(_) => 0,

@@ -1,5 +1,5 @@
-//! The control plane's threads: one has the deciding task, one asks backends and watches servers, one has the admin server, and
-//! one posts events to others.
+//! The control plane's threads: one has the deciding task, one asks backends and watches servers, one has the hands of tunnels,
+//! one has the admin server, and one posts events to others.
 //!
 //! The admin server's ends when the daemon lets go of it, which is last: whoever asks is answered to the end.
 //! The one that asks ends with the deciding task, be that told to stop or panicking. Should it panic itself, that is
@@ -14,12 +14,14 @@ use tokio::task::spawn_local;
 
 use crate::admin::{Access, Admin, Credentials, CredentialsError, Streams, serve};
 use crate::control::{self, Control};
-use crate::model::AdminPlan;
+use crate::dial::Ways;
+use crate::model::{AdminPlan, Plan};
 use crate::probe::{Asked, Service as ProbeService};
 use crate::routing::{ControlHandle, Readiness, Registry, RouteReader};
 use crate::settings::Settings;
-use crate::sys::{BoundSocket, Clock, Listener};
+use crate::sys::{BoundSocket, Clock, Descriptors, Listener, Spawner};
 use crate::telemetry::Metrics;
+use crate::tunnel::{Outputs, Service as TunnelService, Tunnels};
 use crate::watch::{Service as WatchService, Watched};
 use crate::webhook::{Plans, Webhooks};
 
@@ -46,22 +48,30 @@ pub(super) struct ControlThreads {
     answering: JoinHandle<()>,
     access: Access,
     posting: JoinHandle<()>,
+    supervising: JoinHandle<()>,
     webhooks: watch::Sender<Plans>,
 }
 
 impl ControlThreads {
     /// Starts all. If one cannot be started, those before it end with what they were to be given orders by.
-    pub(super) fn start(control: Control, admin: Admin, askers: Askers, mourn: &Mourn) -> io::Result<Self> {
+    pub(super) fn start(
+        control: Control,
+        admin: Admin,
+        askers: Askers,
+        tunnels: TunnelService,
+        mourn: &Mourn,
+    ) -> io::Result<Self> {
         let (webhooks, plans) = watch::channel(Plans::default());
         let (store, clock, metrics) = (admin.settings.store().clone(), admin.clock, Arc::clone(&admin.metrics));
         let posting = Webhooks { store, control: admin.control.clone(), clock, metrics, plans };
+        let supervising = spawn_with_runtime("tunnels".to_owned(), mourn.clone(), || tunnels.run())?;
         let asking = spawn_with_runtime("probes".to_owned(), mourn.clone(), || askers.run())?;
         let (admin_sockets, inbox) = mpsc::channel(ORDERS);
         let access = admin.access.clone();
         let answering = spawn_with_runtime("admin".to_owned(), mourn.clone(), || answer(admin, inbox))?;
         let deciding = spawn_with_runtime("control".to_owned(), mourn.clone(), move || control::run(control))?;
         let posting = spawn_with_runtime("webhooks".to_owned(), mourn.clone(), || posting.run())?;
-        Ok(Self { admin_sockets, deciding, asking, answering, access, posting, webhooks })
+        Ok(Self { admin_sockets, deciding, asking, answering, access, posting, supervising, webhooks })
     }
 
     /// Who may what over the admin API.
@@ -83,13 +93,15 @@ impl ControlThreads {
     /// Ends the threads. Whoever posts is first, for the deciding one closes the store in which it is kept how far they are;
     /// how many were refused lately is written there before.
     pub(super) fn join(self, control: &ControlHandle, settings: &Settings) {
-        let Self { admin_sockets, deciding, asking, answering, posting, webhooks, access } = self;
+        let Self { admin_sockets, deciding, asking, answering, posting, supervising, webhooks, access } = self;
         drop(webhooks);
         // A panic was mourned when it happened.
         drop(posting.join());
         access.tell_refusals(settings);
         control.stop();
         drop(deciding.join());
+        // With the orders that the deciding one gave: its programs are ended by then.
+        drop(supervising.join());
         drop(asking.join());
         drop(admin_sockets);
         drop(answering.join());
@@ -107,6 +119,7 @@ pub(super) fn admin(
     metrics: &Arc<Metrics>,
     settings: &Settings,
     clock: Clock,
+    outputs: Outputs,
 ) -> Result<Admin, CredentialsError> {
     Ok(Admin {
         control: control.clone(),
@@ -118,13 +131,30 @@ pub(super) fn admin(
         settings: settings.clone(),
         access: Access::new(Credentials::of(plan)?, clock),
         streams: Streams::new(settings.store().clone(), metrics.subscribers()),
+        outputs,
     })
 }
 
+/// Who starts and stops tunnels by `plan`, and the ends for whoever orders it to. What a killed daemon has left is swept away
+/// before the first is started, if there is a directory in which it was written down.
+pub(super) fn tunnels(
+    plan: &Plan,
+    clock: Clock,
+    ways: &Ways,
+    descriptors: Descriptors,
+    guard: Option<Vec<String>>,
+) -> io::Result<(TunnelService, Tunnels)> {
+    let spawner = Spawner::start()?.with_descriptors(descriptors);
+    let record_dir = plan.daemon.store.state_dir.clone();
+    let (service, tunnels) = TunnelService::new(clock, spawner, Arc::new(ways.clone()), record_dir);
+    Ok((guard.into_iter().fold(service, TunnelService::guarded_by), tunnels))
+}
+
 impl Askers {
-    /// Those that ask nobody yet, and the ends for whoever gives them orders.
-    pub(super) fn new(clock: Clock) -> (Self, Asked, Watched) {
-        let ((prober, asked), (watcher, watched)) = (ProbeService::new(clock), WatchService::new(clock));
+    /// Those that ask nobody yet and dial by `ways`, and the ends for whoever gives them orders.
+    pub(super) fn new(clock: Clock, ways: &Ways) -> (Self, Asked, Watched) {
+        let (prober, asked) = ProbeService::new(clock, ways.clone());
+        let (watcher, watched) = WatchService::new(clock, ways.clone());
         (Self { prober, watcher }, asked, watched)
     }
 

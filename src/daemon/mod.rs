@@ -4,6 +4,7 @@
 mod control_threads;
 mod reload;
 mod run;
+mod session_limit;
 mod sockets;
 mod thread;
 mod worker_thread;
@@ -22,18 +23,19 @@ use crate::admin::CredentialsError;
 use crate::config::Document;
 use crate::config::overlay::Note;
 use crate::control::{Control, Observer, RecordTo, Recorder};
-use crate::model::{Address, ListenerName, MonoTime, Plan, PoolKind};
-use crate::relay::PIPES_MAX;
+use crate::dial::Ways;
+use crate::model::{Address, ListenerName, MonoTime, Plan};
 use crate::routing::{ControlHandle, Phase, Readiness, Registry, mailbox, route_cell};
-use crate::session::{BROADCASTS_MAX, Guard, Seats, Threads, Worker};
+use crate::session::{Guard, Seats, Threads, Worker};
 use crate::settings::{Settings, notes_of};
 use crate::store::{self, Opened, State, StoreError};
-use crate::sys::{Clock, cores, raise_descriptor_limit};
+use crate::sys::{Clock, Descriptors, cores, raise_descriptor_limit};
 use crate::telemetry::Metrics;
 
-use control_threads::{Askers, ControlThreads, admin};
+use control_threads::{Askers, ControlThreads, admin, tunnels};
 pub use reload::ReloadError;
 pub use run::{RunError, run};
+use session_limit::session_limit;
 use sockets::Sockets;
 use worker_thread::{Order, WorkerThread};
 
@@ -58,6 +60,8 @@ pub struct Options {
     pub on_ready: Option<Box<dyn FnOnce() + Send>>,
     /// Called with a name when a thread or a listener that should not end has ended.
     pub on_death: Option<OnDeath>,
+    /// The program, with its arguments, that comes to [`crate::tunnel::guard`]: it is started before the first tunnel.
+    pub guard: Option<Vec<String>>,
     /// Where everything that is decided, and what it is decided by, is recorded.
     pub record: Option<RecordTo>,
 }
@@ -162,6 +166,7 @@ pub struct Daemon {
     metrics: Arc<Metrics>,
     ready: Receiver<()>,
     settings: Settings,
+    descriptors: Descriptors,
 }
 
 /// Starts a daemon by `document` and by what the last one left in its `state_dir`: binds every address, then lets the
@@ -173,13 +178,18 @@ pub struct Daemon {
 pub fn start(document: Document, options: Options) -> Result<Daemon, StartError> {
     let plan = Arc::new(document.plan().clone());
     let worker_count = if plan.daemon.workers == 0 { cores() } else { plan.daemon.workers };
-    let seats = Seats::new(session_limit(&plan, worker_count), worker_count);
+    // Once: afterwards nobody knows with how many this process was started.
+    let descriptors = raise_descriptor_limit();
+    let seats = Seats::new(session_limit(&plan, worker_count, descriptors), worker_count);
     let metrics = Arc::new(Metrics::new().map_err(|cause| StartError::Metrics(Box::new(cause)))?);
     let (sockets, clock) = (Sockets::default(), Clock::start());
     let opening = sockets.open_missing(&plan, worker_count)?;
     let (writer, routes) = route_cell();
     let (control, feedback, inbox) = mailbox();
-    let (askers, asked, watched) = Askers::new(clock);
+    let ways = Ways::default();
+    let (askers, asked, watched) = Askers::new(clock, &ways);
+    let (tunnels, programs) = tunnels(&plan, clock, &ways, descriptors, options.guard).map_err(StartError::Thread)?;
+    let outputs = programs.outputs.clone();
     let Begun { settings, plan, state, notes } = begin(document, control.clone(), clock)?;
     let (registry, readiness, mourn) = (Registry::new(worker_count), Readiness::default(), Mourn(options.on_death));
     let ((sender, ready), seed) = (mpsc::channel(), clock.unix_seconds(clock.now()).to_bits());
@@ -191,6 +201,7 @@ pub fn start(document: Document, options: Options) -> Result<Daemon, StartError>
         metrics: Arc::clone(&metrics),
         asked,
         watched,
+        tunnels: programs,
         inbox,
         observer: options.observer,
         on_first_verdicts: Some(first_verdicts(readiness.clone(), sender, options.on_ready)),
@@ -199,16 +210,16 @@ pub fn start(document: Document, options: Options) -> Result<Daemon, StartError>
         store: settings.store().clone(),
         state,
     };
-    let admin = admin(&plan.admin, &control, &routes, &registry, &readiness, &metrics, &settings, clock)?;
-    let control_threads = ControlThreads::start(task, admin, askers, &mourn).map_err(StartError::Thread)?;
+    let admin = admin(&plan.admin, &control, &routes, &registry, &readiness, &metrics, &settings, clock, outputs)?;
+    let control_threads = ControlThreads::start(task, admin, askers, tunnels, &mourn).map_err(StartError::Thread)?;
     let (threads, arrivals) = Threads::new(worker_count);
     let start_worker = |(index, arrivals)| {
         let (routes, registry, feedback) = (routes.clone(), registry.clone(), feedback.clone());
         let (seats, relay_buffer, keepalive) = (seats.clone(), plan.daemon.relay_buffer, plan.daemon.tcp_keepalive);
-        let (threads, pipes) = (threads.clone(), metrics.pipes());
+        let (threads, pipes, ways) = (threads.clone(), metrics.pipes(), ways.clone());
         let make = move || {
             let worker = Worker::new(index, clock, routes, registry, feedback, seats, relay_buffer);
-            worker.with_keepalive(keepalive).counting(pipes).among(threads)
+            worker.with_keepalive(keepalive).counting(pipes).among(threads).by(ways)
         };
         WorkerThread::start(index, make, arrivals, Arc::clone(&metrics), mourn.clone()).map_err(StartError::Thread)
     };
@@ -226,6 +237,7 @@ pub fn start(document: Document, options: Options) -> Result<Daemon, StartError>
         metrics,
         ready,
         settings,
+        descriptors,
     };
     daemon.put_in_force(plan, opening);
     daemon.tell_of_start(&notes);
@@ -268,24 +280,6 @@ fn first_verdicts(
             then();
         }
     })
-}
-
-/// How many sessions there may be at once: as configured, or what the descriptors allow at two each,
-/// with some left for listeners, probes and the admin server, and for the pipes and the broadcast cancels of `threads` threads.
-fn session_limit(plan: &Plan, threads: usize) -> usize {
-    let limit = raise_descriptor_limit().limit;
-    let clusters = plan.pools.values().filter(|pool| pool.kind == PoolKind::Postgres);
-    let servers = clusters.map(|pool| pool.backends.len()).max().unwrap_or(0);
-    let reserve = (limit / 4).min(1024 + threads * (2 * PIPES_MAX + servers * BROADCASTS_MAX));
-    let allowed = (limit - reserve) / 2;
-    if plan.daemon.max_sessions > allowed {
-        tracing::warn!(
-            max_sessions = plan.daemon.max_sessions,
-            descriptors = limit,
-            "max_sessions is more than the descriptor limit allows, which is {allowed}; raise LimitNOFILE"
-        );
-    }
-    if plan.daemon.max_sessions == 0 { allowed } else { plan.daemon.max_sessions }
 }
 
 impl Daemon {

@@ -79,7 +79,7 @@ impl Daemon {
     /// ever comes through a listener whose pool is not known.
     pub(super) fn put_in_force(&mut self, plan: Arc<Plan>, opening: Opening) {
         let Opened { listeners, shares, admin } = opening.keep();
-        self.seats.set_limit(session_limit(&plan, self.workers.len()));
+        self.seats.set_limit(session_limit(&plan, self.workers.len(), self.descriptors));
         if !self.control.replace_plan(Arc::clone(&plan)) {
             tracing::error!("the control plane did not answer");
         }

@@ -38,6 +38,9 @@ enum Wake {
     Died(String),
 }
 
+/// This program again, also when its file was replaced since it was started.
+const GUARD: [&str; 2] = ["/proc/self/exe", "tunnel-guard"];
+
 /// How long the last lines of the log may take to be written.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
@@ -67,6 +70,7 @@ fn run_document(document: Document, config: &Path, record: Option<RecordTo>) -> 
         observer: None,
         on_ready: Some(Box::new(move || drop(readiness.send(Wake::Ready)))),
         on_death: Some(Arc::new(move |who: &str| drop(death.send(Wake::Died(who.to_owned()))))),
+        guard: Some(GUARD.map(str::to_owned).to_vec()),
         record,
     };
     let notifier = Notifier::start().map_err(RunError::SetUp)?;

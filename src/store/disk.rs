@@ -126,8 +126,8 @@ pub(super) fn load(database: &Database, recent_bytes: usize) -> Result<Found, Tr
     }
     for kind in Shelf::ALL {
         let table = match read.open_table(shelf(*kind)) {
-            // Files that were begun before there were clusters or webhooks have no such table until something is put there.
-            Err(redb::TableError::TableDoesNotExist(_)) if matches!(kind, Shelf::Lineages | Shelf::Cursors) => continue,
+            // Files that were begun before there were clusters, webhooks or tunnels have no such table until something is put there.
+            Err(redb::TableError::TableDoesNotExist(_)) if kind.came_later() => continue,
             table => table?,
         };
         for entry in table.iter()? {

@@ -16,6 +16,7 @@
 //!   it were, at the microseconds since 1970.
 
 mod disk;
+mod entries;
 mod figures;
 mod file;
 mod handle;
@@ -29,6 +30,7 @@ mod state;
 mod tests;
 mod threads;
 
+pub use entries::{AdminEntry, Patch, Pause, Pin, PoolCounters, StoppedTunnel};
 pub use figures::StoreFigures;
 pub use file::FILE_NAME;
 #[cfg(test)]
@@ -40,4 +42,4 @@ pub(crate) use pages::FIND_WITHIN;
 pub use pages::PAGE_MAX;
 pub use request::{Applied, Refused};
 pub use start::{Opened, StoreError, open};
-pub use state::{AdminEntry, BackendKey, Change, Patch, Pause, Pin, PoolCounters, State};
+pub use state::{BackendKey, Change, State};

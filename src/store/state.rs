@@ -6,9 +6,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::Serialize;
 
-use crate::model::{Actor, AdminState, BackendName, PinnedServer, PoolName, WallTime, WebhookName};
+use crate::model::{BackendName, PoolName, WebhookName};
+
+use super::entries::{AdminEntry, Patch, Pause, Pin, PoolCounters, StoppedTunnel};
 
 /// The longest text of one entry, in bytes: a backend's table is far below a tenth of it.
 pub(super) const ENTRY_MAX: usize = 64 << 10;
@@ -18,90 +20,6 @@ pub(super) const ENTRIES_MAX: usize = 120_000;
 
 /// A backend of a pool, by their names.
 pub type BackendKey = (PoolName, BackendName);
-
-/// One key of a pool's configuration that was changed at run time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Patch {
-    /// The value, as JSON.
-    pub value: String,
-    /// What the file said at that time, as JSON; none if it said nothing.
-    pub file_value: Option<String>,
-    /// When.
-    pub since: WallTime,
-    /// By whom.
-    pub actor: Actor,
-}
-
-/// A pool that an operator has serve from one place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pin {
-    /// From where.
-    pub backend: BackendName,
-    /// Whether the backend's whole tier serves.
-    pub whole_tier: bool,
-    /// Others of that tier.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub mates: Vec<BackendName>,
-    /// Since when.
-    pub since: WallTime,
-    /// Why, in the operator's words.
-    pub reason: Option<String>,
-    /// By whom.
-    pub actor: Actor,
-    /// Whether it says who is the primary of a cluster, over all proof.
-    #[serde(default)]
-    pub overrules: bool,
-    /// If so, the server that it says it of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub server: Option<PinnedServer>,
-    /// Whether it waits for a promotion.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub awaits: bool,
-}
-
-/// A pool whose new clients wait by an operator's order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pause {
-    /// Until when at most.
-    pub until: Option<WallTime>,
-    /// Since when.
-    pub since: WallTime,
-    /// By whom.
-    pub actor: Actor,
-}
-
-/// What people say of a backend.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AdminEntry {
-    /// What.
-    #[serde(serialize_with = "write_admin_state", deserialize_with = "read_admin_state")]
-    pub state: AdminState,
-    /// Since when.
-    pub since: WallTime,
-    /// By whom.
-    pub actor: Actor,
-}
-
-/// What is counted of a pool over all its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct PoolCounters {
-    /// The number of the last failover.
-    #[serde(default)]
-    pub last_failover: u64,
-    /// Failovers that were completed.
-    pub failovers: u64,
-    /// How often it served again after it had been down.
-    pub recoveries: u64,
-}
-
-fn write_admin_state<S: Serializer>(state: &AdminState, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(state.label())
-}
-
-fn read_admin_state<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AdminState, D::Error> {
-    let word = String::deserialize(deserializer)?;
-    AdminState::from_label(&word).ok_or_else(|| serde::de::Error::custom(format!("no admin state: {word}")))
-}
 
 /// One entry set or, where there is none, removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,6 +34,8 @@ pub enum Change {
     Pause(PoolName, Option<Pause>),
     /// What people say of a backend.
     AdminState(BackendKey, Option<AdminEntry>),
+    /// Whether the tunnel to a backend is stopped.
+    StoppedTunnel(BackendKey, Option<StoppedTunnel>),
     /// What is counted of a pool.
     Counters(PoolName, Option<PoolCounters>),
     /// How long a backend has been unhealthy in all.
@@ -139,6 +59,8 @@ pub struct State {
     pub pauses: BTreeMap<PoolName, Pause>,
     /// What people say of backends.
     pub admin_states: BTreeMap<BackendKey, AdminEntry>,
+    /// Backends whose tunnels are stopped.
+    pub stopped_tunnels: BTreeMap<BackendKey, StoppedTunnel>,
     /// What is counted of pools.
     pub counters: BTreeMap<PoolName, PoolCounters>,
     /// How long backends have been unhealthy in all.
@@ -157,6 +79,7 @@ pub(super) enum Shelf {
     Pins,
     Pauses,
     AdminStates,
+    StoppedTunnels,
     Counters,
     Downtimes,
     Lineages,
@@ -170,11 +93,17 @@ impl Shelf {
         Self::Pins,
         Self::Pauses,
         Self::AdminStates,
+        Self::StoppedTunnels,
         Self::Counters,
         Self::Downtimes,
         Self::Lineages,
         Self::Cursors,
     ];
+
+    /// Whether files of earlier versions may lack it.
+    pub(super) const fn came_later(self) -> bool {
+        matches!(self, Self::Lineages | Self::Cursors | Self::StoppedTunnels)
+    }
 
     /// The table's name on disk.
     pub(super) const fn name(self) -> &'static str {
@@ -184,6 +113,7 @@ impl Shelf {
             Self::Pins => "pins",
             Self::Pauses => "pauses",
             Self::AdminStates => "admin_states",
+            Self::StoppedTunnels => "stopped_tunnels",
             Self::Counters => "counters",
             Self::Downtimes => "downtimes",
             Self::Lineages => "lineages",
@@ -225,9 +155,9 @@ impl Change {
                 };
                 pool.as_str().len() + pin.as_ref().map_or(0, texts)
             }
-            Self::AdminState((pool, name), _) | Self::Downtime((pool, name), _) => {
-                pool.as_str().len() + name.as_str().len()
-            }
+            Self::AdminState((pool, name), _)
+            | Self::StoppedTunnel((pool, name), _)
+            | Self::Downtime((pool, name), _) => pool.as_str().len() + name.as_str().len(),
             Self::Pause(pool, _) | Self::Counters(pool, _) => pool.as_str().len(),
             Self::Lineage(pool, lineage) => pool.as_str().len() + lineage.as_ref().map_or(0, String::len),
             Self::Cursor(name, _) => name.as_str().len(),
@@ -247,6 +177,7 @@ impl Change {
             Self::Pin(_, pin) => pin.is_some(),
             Self::Pause(_, pause) => pause.is_some(),
             Self::AdminState(_, entry) => entry.is_some(),
+            Self::StoppedTunnel(_, stopped) => stopped.is_some(),
             Self::Counters(_, counters) => counters.is_some(),
             Self::Downtime(_, time) => time.is_some(),
             Self::Lineage(_, lineage) => lineage.is_some(),
@@ -263,6 +194,9 @@ impl Change {
             Self::Pause(pool, pause) => row(Shelf::Pauses, pool, "", pause.as_ref().map(json)),
             Self::AdminState((pool, name), entry) => {
                 row(Shelf::AdminStates, pool, name.as_str(), entry.as_ref().map(json))
+            }
+            Self::StoppedTunnel((pool, name), stopped) => {
+                row(Shelf::StoppedTunnels, pool, name.as_str(), stopped.as_ref().map(json))
             }
             Self::Counters(pool, counters) => row(Shelf::Counters, pool, "", counters.as_ref().map(json)),
             Self::Downtime((pool, name), time) => {
@@ -302,6 +236,7 @@ impl State {
             Change::Pin(pool, pin) => put(&mut self.pins, pool, pin),
             Change::Pause(pool, pause) => put(&mut self.pauses, pool, pause),
             Change::AdminState(key, entry) => put(&mut self.admin_states, key, entry),
+            Change::StoppedTunnel(key, stopped) => put(&mut self.stopped_tunnels, key, stopped),
             Change::Counters(pool, counters) => put(&mut self.counters, pool, counters),
             Change::Downtime(key, time) => put(&mut self.downtimes, key, time),
             Change::Lineage(pool, lineage) => put(&mut self.lineages, pool, lineage),
@@ -312,13 +247,11 @@ impl State {
     /// How many entries there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        let Self { registrations, patches, pins, pauses, admin_states, counters, downtimes, lineages, cursors } = self;
-        [registrations.len(), patches.len(), pins.len(), pauses.len(), admin_states.len(), counters.len()]
-            .iter()
-            .sum::<usize>()
-            + downtimes.len()
-            + lineages.len()
-            + cursors.len()
+        let Self { registrations, patches, pins, pauses, admin_states, stopped_tunnels, .. } = self;
+        let Self { counters, downtimes, lineages, cursors, .. } = self;
+        let ordered = [registrations.len(), patches.len(), pins.len(), pauses.len(), admin_states.len()];
+        let counted = [stopped_tunnels.len(), counters.len(), downtimes.len(), lineages.len(), cursors.len()];
+        ordered.iter().chain(&counted).sum()
     }
 
     /// Whether `change` would be one more of those that people add as they like.
@@ -331,6 +264,7 @@ impl State {
             | Change::Pin(..)
             | Change::Pause(..)
             | Change::AdminState(..)
+            | Change::StoppedTunnel(..)
             | Change::Counters(..)
             | Change::Downtime(..)
             | Change::Lineage(..)
@@ -352,11 +286,12 @@ impl State {
         let pins = self.pins.iter().map(|(k, v)| Change::Pin(k.clone(), Some(v.clone())));
         let pauses = self.pauses.iter().map(|(k, v)| Change::Pause(k.clone(), Some(v.clone())));
         let admin = self.admin_states.iter().map(|(k, v)| Change::AdminState(k.clone(), Some(v.clone())));
+        let stopped = self.stopped_tunnels.iter().map(|(k, v)| Change::StoppedTunnel(k.clone(), Some(v.clone())));
         let counters = self.counters.iter().map(|(k, v)| Change::Counters(k.clone(), Some(*v)));
         let downtimes = self.downtimes.iter().map(|(k, v)| Change::Downtime(k.clone(), Some(*v)));
         let lineages = self.lineages.iter().map(|(k, v)| Change::Lineage(k.clone(), Some(v.clone())));
         let cursors = self.cursors.iter().map(|(k, v)| Change::Cursor(k.clone(), Some(*v)));
-        let counters = counters.chain(lineages).chain(cursors);
+        let counters = counters.chain(lineages).chain(cursors).chain(stopped);
         registrations.chain(patches).chain(pins).chain(pauses).chain(admin).chain(counters).chain(downtimes)
     }
 
@@ -373,6 +308,9 @@ impl State {
             Shelf::Pins => Change::Pin(pool, Some(serde_json::from_str(text).map_err(unreadable)?)),
             Shelf::Pauses => Change::Pause(pool, Some(serde_json::from_str(text).map_err(unreadable)?)),
             Shelf::AdminStates => Change::AdminState(key(), Some(serde_json::from_str(text).map_err(unreadable)?)),
+            Shelf::StoppedTunnels => {
+                Change::StoppedTunnel(key(), Some(serde_json::from_str(text).map_err(unreadable)?))
+            }
             Shelf::Counters => Change::Counters(pool, Some(serde_json::from_str(text).map_err(unreadable)?)),
             Shelf::Downtimes => {
                 let micros: u64 = serde_json::from_str(text).map_err(unreadable)?;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::model::{
-    BackendFigures, BackendName, DialError, Direction, NotLetIn, PoolName, ProbeOutcome, ServerFigures,
+    BackendFigures, BackendName, DialError, Direction, MonoTime, NotLetIn, PoolName, ProbeOutcome, ServerFigures,
 };
 
 use super::family::SECONDS;
@@ -75,6 +75,11 @@ pub struct BackendMetrics {
     behind_bytes: AtomicU64,
     /// In nanoseconds.
     behind_time: AtomicU64,
+    /// One more than the place of its tunnel's state; zero without a tunnel.
+    tunnel_state: AtomicU8,
+    tunnel_restarts: AtomicU64,
+    /// Since when its tunnel is up, in nanoseconds of the daemon's clock.
+    tunnel_up_since: AtomicU64,
 }
 
 impl BackendMetrics {
@@ -97,6 +102,9 @@ impl BackendMetrics {
             flags,
             behind_bytes: AtomicU64::new(UNKNOWN),
             behind_time: AtomicU64::new(UNKNOWN),
+            tunnel_state: AtomicU8::default(),
+            tunnel_restarts: AtomicU64::default(),
+            tunnel_up_since: AtomicU64::new(UNKNOWN),
         }
     }
 
@@ -163,6 +171,12 @@ impl BackendMetrics {
             flags |= IS_SERVER | flag(is_standby, IS_STANDBY) | flag(is_monitored, MONITORED);
             (bytes, time) = (behind_bytes.unwrap_or(UNKNOWN), behind_time.map_or(UNKNOWN, nanos));
         }
+        let state = figures.tunnel.map_or(0, |tunnel| u8::try_from(tunnel.state.index() + 1).unwrap_or(0));
+        let up_since = figures.tunnel.and_then(|tunnel| tunnel.up_since).map_or(UNKNOWN, MonoTime::as_nanos);
+        self.tunnel_up_since.store(up_since, Ordering::Relaxed);
+        let restarts = figures.tunnel.map_or(0, |tunnel| tunnel.restarts);
+        self.tunnel_restarts.store(restarts, Ordering::Relaxed);
+        self.tunnel_state.store(state, Ordering::Relaxed);
         self.behind_bytes.store(bytes, Ordering::Relaxed);
         self.behind_time.store(time, Ordering::Relaxed);
         self.flags.store(flags, Ordering::Relaxed);
@@ -170,7 +184,7 @@ impl BackendMetrics {
 
     /// It is in no plan any more: what is left of it is what its last sessions do.
     pub fn show_gone(&self) {
-        self.show(&BackendFigures { is_healthy: false, is_eligible: false, server: None });
+        self.show(&BackendFigures { is_healthy: false, is_eligible: false, server: None, tunnel: None });
     }
 }
 
@@ -243,6 +257,25 @@ impl BackendMetrics {
 
     pub(super) fn behind_nanos(&self) -> Option<u64> {
         Some(self.behind_time.load(Ordering::Relaxed)).filter(|nanos| *nanos != UNKNOWN)
+    }
+
+    /// 1 for the state that its tunnel is in, 0 for the others, by [`TunnelState`](crate::model::TunnelState); none without one.
+    pub(super) fn tunnel_state(&self, index: usize) -> Option<u64> {
+        let state = usize::from(self.tunnel_state.load(Ordering::Relaxed)).checked_sub(1)?;
+        Some(u64::from(state == index))
+    }
+
+    pub(super) fn tunnel_restarts(&self) -> Option<u64> {
+        let has_tunnel = self.tunnel_state.load(Ordering::Relaxed) > 0;
+        has_tunnel.then(|| self.tunnel_restarts.load(Ordering::Relaxed))
+    }
+
+    /// For how long its tunnel is up, in nanoseconds; zero while it is not.
+    pub(super) fn tunnel_up_nanos(&self, now: MonoTime) -> Option<u64> {
+        let has_tunnel = self.tunnel_state.load(Ordering::Relaxed) > 0;
+        let since = self.tunnel_up_since.load(Ordering::Relaxed);
+        let up = if since == UNKNOWN { 0 } else { now.as_nanos().saturating_sub(since) };
+        has_tunnel.then_some(up)
     }
 
     fn has(&self, flag: u8) -> bool {

@@ -1,7 +1,7 @@
 //! The families of backends, written in Prometheus' text format. Ten thousand backends are 45 MB of text, so it is
 //! handed on in pieces as it is made, and nothing is formatted that can be put together.
 
-use crate::model::{DialError, Direction, NotLetIn};
+use crate::model::{DialError, Direction, MonoTime, NotLetIn, TunnelState};
 
 use super::backends::{BackendMetrics, Histogram, RESULTS};
 use super::family::{SECONDS, full};
@@ -18,10 +18,14 @@ enum Lines {
     Count(fn(&BackendMetrics) -> u64),
     /// One for each of these values of a label.
     Each(&'static str, &'static [&'static [&'static str]], fn(&BackendMetrics, usize) -> u64),
+    /// The same, but there may be none.
+    EachKnown(&'static str, &'static [&'static str], fn(&BackendMetrics, usize) -> Option<u64>),
     /// A number that there may not be.
     Known(fn(&BackendMetrics) -> Option<u64>),
     /// A time in nanoseconds that there may not be, written in seconds.
     Time(fn(&BackendMetrics) -> Option<u64>),
+    /// The same, up to now.
+    UpTo(fn(&BackendMetrics, MonoTime) -> Option<u64>),
     /// How often it took how long.
     Times(fn(&BackendMetrics) -> &Histogram),
 }
@@ -46,7 +50,7 @@ const fn histogram(name: &'static str, help: &'static str, of: fn(&BackendMetric
 }
 
 /// All families of backends; each line has the labels `backend` and `pool`, and perhaps one more.
-const FAMILIES: [Family; 16] = [
+const FAMILIES: [Family; 19] = [
     counter("backend_connections_total", "Number of sessions established.", Lines::Count(BackendMetrics::connections)),
     gauge("backend_connections_active", "Number of sessions open now.", Lines::Count(BackendMetrics::active)),
     counter(
@@ -105,16 +109,31 @@ const FAMILIES: [Family; 16] = [
         "1 while the monitor has a session to a PostgreSQL server, else 0; without one its role is the one it had last, or none.",
         Lines::Known(BackendMetrics::monitor_connected),
     ),
+    gauge(
+        "tunnel_state",
+        "1 for the state that the backend's tunnel is in, 0 for the others; left out of backends without a tunnel.",
+        Lines::EachKnown("state", TunnelState::LABELS, BackendMetrics::tunnel_state),
+    ),
+    counter(
+        "tunnel_restarts_total",
+        "Number of times that the backend's tunnel was started after the first time.",
+        Lines::Known(BackendMetrics::tunnel_restarts),
+    ),
+    gauge(
+        "tunnel_uptime_seconds",
+        "Time for which checks have come through the backend's tunnel, in seconds; 0 while they do not.",
+        Lines::UpTo(BackendMetrics::tunnel_up_nanos),
+    ),
 ];
 
-/// Writes all families of `backends`, and has `give` take each piece of text; ends as soon as that says no.
-pub(super) fn write(backends: &[std::sync::Arc<BackendMetrics>], give: &mut dyn FnMut(Vec<u8>) -> bool) {
+/// Writes all families of `backends` as they are `now`, and has `give` take each piece of text; ends as soon as that says no.
+pub(super) fn write(backends: &[std::sync::Arc<BackendMetrics>], now: MonoTime, give: &mut dyn FnMut(Vec<u8>) -> bool) {
     let mut text = Vec::with_capacity(PIECE + MORE);
     for family in &FAMILIES {
         let head = Head::of(family);
         text.extend_from_slice(head.comment.as_bytes());
         for backend in backends {
-            head.write(&family.lines, backend, &mut text);
+            head.write(&family.lines, backend, now, &mut text);
             if text.len() >= PIECE {
                 let piece = std::mem::replace(&mut text, Vec::with_capacity(PIECE + MORE));
                 if !give(piece) {
@@ -142,9 +161,15 @@ impl Head {
         let Family { name, kind, help, lines } = family;
         let name = full(name);
         let (open, close) = match lines {
-            Lines::Count(_) | Lines::Known(_) | Lines::Time(_) => (format!("{name}{{"), vec!["} ".to_owned()]),
+            Lines::Count(_) | Lines::Known(_) | Lines::Time(_) | Lines::UpTo(_) => {
+                (format!("{name}{{"), vec!["} ".to_owned()])
+            }
             Lines::Each(label, values, _) => {
                 let close = values.iter().copied().flatten().map(|value| format!(",{label}=\"{value}\"}} "));
+                (format!("{name}{{"), close.collect())
+            }
+            Lines::EachKnown(label, values, _) => {
+                let close = values.iter().map(|value| format!(",{label}=\"{value}\"}} "));
                 (format!("{name}{{"), close.collect())
             }
             Lines::Times(_) => {
@@ -161,7 +186,7 @@ impl Head {
         }
     }
 
-    fn write(&self, lines: &Lines, backend: &BackendMetrics, text: &mut Vec<u8>) {
+    fn write(&self, lines: &Lines, backend: &BackendMetrics, now: MonoTime, text: &mut Vec<u8>) {
         let labels = backend.labels();
         match lines {
             Lines::Count(read) => self.line(labels, read(backend), text),
@@ -170,10 +195,13 @@ impl Head {
                     self.line(labels, value, text);
                 }
             }
-            Lines::Time(read) => {
-                if let Some(nanos) = read(backend) {
-                    join(text, &[&self.open, labels, "} "]);
-                    put_seconds(text, nanos);
+            Lines::Time(read) => self.seconds(labels, read(backend), text),
+            Lines::UpTo(read) => self.seconds(labels, read(backend, now), text),
+            Lines::EachKnown(_, _, read) => {
+                for (index, close) in self.close.iter().enumerate() {
+                    let Some(value) = read(backend, index) else { continue };
+                    join(text, &[&self.open, labels, close]);
+                    put(text, value);
                     text.push(b'\n');
                 }
             }
@@ -185,6 +213,14 @@ impl Head {
                 }
             }
             Lines::Times(read) => self.histogram(labels, read(backend), text),
+        }
+    }
+
+    fn seconds(&self, labels: &str, nanos: Option<u64>, text: &mut Vec<u8>) {
+        if let Some(nanos) = nanos {
+            join(text, &[&self.open, labels, "} "]);
+            put_seconds(text, nanos);
+            text.push(b'\n');
         }
     }
 

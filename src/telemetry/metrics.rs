@@ -6,8 +6,8 @@ use std::time::Duration;
 use prometheus::{Encoder, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
 use crate::model::{
-    BackendName, Generation, ListenerName, OutReason, PipeRefusal, PoolFigures, PoolName, PoolState, Redundancy,
-    SessionEnd, WebhookName,
+    BackendName, Generation, ListenerName, MonoTime, OutReason, PipeRefusal, PoolFigures, PoolName, PoolState,
+    Redundancy, SessionEnd, WebhookName,
 };
 
 use super::backends::{BackendMetrics, Backends};
@@ -324,18 +324,18 @@ impl Metrics {
         }
     }
 
-    /// All series as text, in pieces that end with a line. `give` takes each; if it says no, that was the last one.
+    /// All series as they are `now`, as text, in pieces that end with a line. `give` takes each; if it says no, that was the last one.
     ///
     /// No lock is held meanwhile that anybody needs who counts, adds or forgets.
     ///
     /// # Errors
     ///
     /// If a family cannot be written, before the first piece; a fault in the program.
-    pub fn write(&self, give: &mut dyn FnMut(Vec<u8>) -> bool) -> prometheus::Result<()> {
+    pub fn write(&self, now: MonoTime, give: &mut dyn FnMut(Vec<u8>) -> bool) -> prometheus::Result<()> {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         if give(text) {
-            exposition::write(&self.backends.list(), give);
+            exposition::write(&self.backends.list(), now, give);
         }
         Ok(())
     }
@@ -344,7 +344,7 @@ impl Metrics {
     #[cfg(test)]
     pub(crate) fn text(&self) -> String {
         let mut text = Vec::new();
-        let written = self.write(&mut |piece| {
+        let written = self.write(MonoTime::ZERO, &mut |piece| {
             text.extend(piece);
             true
         });
@@ -361,8 +361,8 @@ mod tests {
 
     use super::Metrics;
     use crate::model::{
-        BackendFigures, BackendName, DialError, NotLetIn, PoolFigures, PoolName, PoolState, ProbeOutcome, Redundancy,
-        ServerFigures,
+        BackendFigures, BackendName, DialError, MonoTime, NotLetIn, PoolFigures, PoolName, PoolState, ProbeOutcome,
+        Redundancy, ServerFigures, TunnelFigures, TunnelState,
     };
 
     fn pool(serves_writes: Option<bool>) -> PoolFigures {
@@ -386,6 +386,7 @@ mod tests {
             is_healthy,
             is_eligible: is_healthy,
             server,
+            tunnel: None,
         });
     }
 
@@ -420,6 +421,34 @@ mod tests {
             ]
         );
         assert_eq!(samples(&metrics, &["monitor_connected"]).len(), 4);
+    }
+
+    #[test]
+    fn a_tunnel_shows_its_state_its_restarts_and_for_how_long_it_is_up() {
+        let metrics = Metrics::new().unwrap();
+        let shown = |name: &str, tunnel| {
+            let figures = BackendFigures { is_healthy: true, is_eligible: true, server: None, tunnel };
+            metrics.backend(&"p".into(), &name.into()).show(&figures);
+        };
+        let up_since = Some(MonoTime::ZERO + Duration::from_millis(1500));
+        shown("a", Some(TunnelFigures { state: TunnelState::Connected, restarts: 2, up_since }));
+        shown("b", Some(TunnelFigures { state: TunnelState::Failed, restarts: 0, up_since: None }));
+        shown("c", None);
+        let mut text = String::new();
+        let mut take = |piece: Vec<u8>| {
+            text.push_str(std::str::from_utf8(&piece).unwrap());
+            true
+        };
+        metrics.write(MonoTime::ZERO + Duration::from_secs(11), &mut take).unwrap();
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("changeover_tunnel_")).collect();
+        let has = |line: &str| assert!(lines.contains(&line), "no {line} in {lines:#?}");
+        has(r#"changeover_tunnel_state{backend="a",pool="p",state="connected"} 1"#);
+        has(r#"changeover_tunnel_state{backend="a",pool="p",state="failed"} 0"#);
+        has(r#"changeover_tunnel_state{backend="b",pool="p",state="failed"} 1"#);
+        has(r#"changeover_tunnel_restarts_total{backend="a",pool="p"} 2"#);
+        has(r#"changeover_tunnel_uptime_seconds{backend="a",pool="p"} 9.5"#);
+        has(r#"changeover_tunnel_uptime_seconds{backend="b",pool="p"} 0"#);
+        assert_eq!(lines.len(), 2 * (TunnelState::ALL.len() + 2), "c has none");
     }
 
     #[test]
@@ -507,6 +536,9 @@ mod tests {
         drop(metrics.pool(&"p".into()));
         metrics.show_pool(&"p".into(), &pool(Some(true)));
         show(&metrics, "b", true, server(true, Some((1, 1))));
+        let tunnel = Some(TunnelFigures { state: TunnelState::Connected, restarts: 0, up_since: Some(MonoTime::ZERO) });
+        let (is_healthy, is_eligible, server) = (true, true, None);
+        metrics.backend(&"p".into(), &"t".into()).show(&BackendFigures { is_healthy, is_eligible, server, tunnel });
         let text = metrics.text();
         let alerts = include_str!("../../config/prometheus/alerts.yml");
         let asked = alerts.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
@@ -574,7 +606,7 @@ mod tests {
         let has_series = || {
             let mut text = String::new();
             metrics
-                .write(&mut |piece| {
+                .write(MonoTime::ZERO, &mut |piece| {
                     text.push_str(std::str::from_utf8(&piece).unwrap());
                     true
                 })
@@ -593,7 +625,7 @@ mod tests {
         let metrics = crowd(5000);
         let (pool, counted) = (PoolName::from("p"), metrics.backend(&"p".into(), &"b7".into()));
         let (mut pieces, mut last) = (0, None);
-        let written = metrics.write(&mut |piece| {
+        let written = metrics.write(MonoTime::ZERO, &mut |piece| {
             // On this very thread: a lock that the scrape held would never be given to it.
             let name = BackendName::from(format!("new{pieces}").as_str());
             metrics.backend(&pool, &name).count_moved([1, 1]);
@@ -619,7 +651,7 @@ mod tests {
         let metrics = crowd(1000);
         let mut pieces = 0;
         metrics
-            .write(&mut |_| {
+            .write(MonoTime::ZERO, &mut |_| {
                 pieces += 1;
                 pieces < 3
             })
@@ -632,7 +664,7 @@ mod tests {
         let (few, many) = (crowd(1000), crowd(10_000));
         let took = |metrics: &Metrics| {
             let begun = Instant::now();
-            metrics.write(&mut |_| true).unwrap();
+            metrics.write(MonoTime::ZERO, &mut |_| true).unwrap();
             begun.elapsed()
         };
         // In turn, and the best of each: others use this machine, too.

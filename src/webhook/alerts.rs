@@ -60,6 +60,7 @@ const LASTING: &[(&str, &str, &str, &[&str])] = &[
     ("pool.degraded", "ChangeoverPoolDegraded", "warning", &["pool.recovered"]),
     ("pool.paused", "ChangeoverPoolPaused", "warning", &["pool.resumed"]),
     ("backend.unhealthy", "ChangeoverBackendUnhealthy", "warning", &["backend.healthy", "backend.removed"]),
+    ("tunnel.failed", "ChangeoverTunnelFailed", "warning", &["tunnel.connected", "tunnel.disconnected"]),
     ("store.degraded", "ChangeoverStoreDegraded", "critical", &["store.recovered"]),
 ];
 
@@ -159,7 +160,8 @@ impl Lasting {
 
 fn alert(event: &EventRecord, alertname: &'static str, severity: &'static str, ends_at: WallTime) -> Alert {
     // An alert of a pool is the same one whichever backend an event names beside it.
-    let backend = event.backend.as_ref().filter(|_| event.kind.starts_with("backend.")).map(ToString::to_string);
+    let is_of_backend = event.kind.starts_with("backend.") || event.kind.starts_with("tunnel.");
+    let backend = event.backend.as_ref().filter(|_| is_of_backend).map(ToString::to_string);
     let pool = event.pool.as_ref().map(ToString::to_string);
     Alert {
         labels: Labels { alertname, severity, kind: None, pool, backend },
@@ -242,7 +244,7 @@ mod tests {
         for (begins, ..) in LASTING {
             let mut lasting = Lasting::default();
             lasting.learn(&Arc::new(event(begins)));
-            if !["pool.paused", "store.degraded"].contains(begins) {
+            if !["pool.paused", "tunnel.failed", "store.degraded"].contains(begins) {
                 assert_eq!(lasting.again(&unknown, at(now)), [], "{begins}: nobody knows");
                 lasting.settle(&unknown);
             }
@@ -313,6 +315,28 @@ mod tests {
         }
         let down = json!({"alertname": "ChangeoverPoolDown", "severity": "critical", "pool": "orders"});
         assert_eq!(alerts("pool.down")[0]["labels"], down);
+    }
+
+    #[test]
+    fn a_tunnel_that_failed_is_an_alert_of_its_backend_until_that_is_connected_or_stopped() {
+        let labels =
+            json!({"alertname": "ChangeoverTunnelFailed", "severity": "warning", "pool": "orders", "backend": "pg1"});
+        let failed = alerts("tunnel.failed");
+        assert_eq!((failed.len(), &failed[0]["labels"]), (1, &labels));
+        for over in ["tunnel.connected", "tunnel.disconnected"] {
+            let of_another = EventRecord { backend: Some("pg2".into()), ..event(over) };
+            let mut lasting = Lasting::default();
+            lasting.learn(&Arc::new(event("tunnel.failed")));
+            // Each try is told, and none of them is the end.
+            for other in [event("tunnel.connecting"), event("tunnel.reconnecting"), of_another] {
+                lasting.learn(&Arc::new(other));
+                assert_eq!(lasting.begun.len(), 1, "{over}");
+            }
+            lasting.learn(&Arc::new(event(over)));
+            assert_eq!(lasting.begun.len(), 0, "{over}");
+            assert_eq!((alerts(over).len(), &alerts(over)[0]["labels"]), (1, &labels), "{over}");
+        }
+        assert_eq!(alerts("tunnel.reconnecting")[0]["labels"]["alertname"], "ChangeoverEvent");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{EventRecord, HealthState, PoolName, PoolState, PoolStatus};
+use crate::model::{BackendStatus, EventRecord, HealthState, PoolName, PoolState, PoolStatus, TunnelState};
 
 /// Whether what an event tells of still holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,18 +35,17 @@ impl Present {
             return either(self.is_store_degraded);
         }
         let Some(pool) = event.pool.as_ref().and_then(|name| self.pools.get(name)) else { return Stands::Over };
+        let backend = || pool.backends.iter().find(|backend| Some(&backend.name) == event.backend.as_ref());
         match (event.kind.as_str(), pool.state) {
             // Orders outlive a restart, and are in force before the first verdicts.
             ("pool.paused", _) => either(pool.paused.is_some()),
             ("pool.split_brain", _) if !pool.contested.is_empty() => Stands::Still,
-            ("backend.unhealthy", _) => {
-                let backend = pool.backends.iter().find(|backend| Some(&backend.name) == event.backend.as_ref());
-                match backend.map(|backend| backend.health) {
-                    Some(HealthState::Unhealthy) => Stands::Still,
-                    Some(HealthState::Unknown) => Stands::Untold,
-                    Some(HealthState::Healthy) | None => Stands::Over,
-                }
-            }
+            ("backend.unhealthy", _) => match backend().map(|backend| backend.health) {
+                Some(HealthState::Unhealthy) => Stands::Still,
+                Some(HealthState::Unknown) => Stands::Untold,
+                Some(HealthState::Healthy) | None => Stands::Over,
+            },
+            ("tunnel.failed", _) => either(backend().is_some_and(is_cut_off)),
             (_, PoolState::Unknown) => Stands::Untold,
             ("pool.down", PoolState::Down | PoolState::FailoverInProgress) => Stands::Still,
             ("pool.degraded", PoolState::Degraded) => Stands::Still,
@@ -59,6 +58,14 @@ impl Present {
     }
 }
 
+/// Whether a tunnel leads to `backend` that is wanted and not up: one that is tried again has not come through yet.
+fn is_cut_off(backend: &BackendStatus) -> bool {
+    backend.tunnel.as_ref().is_some_and(|tunnel| match tunnel.state {
+        TunnelState::Failed | TunnelState::Connecting | TunnelState::Reconnecting => true,
+        TunnelState::Connected | TunnelState::Disconnected => false,
+    })
+}
+
 const fn either(stands: bool) -> Stands {
     if stands { Stands::Still } else { Stands::Over }
 }
@@ -68,8 +75,8 @@ const fn either(stands: bool) -> Stands {
 pub(super) mod tests {
     use super::{Present, Stands};
     use crate::model::{
-        BackendStatus, EventRecord, Generation, HealthState, MonoTime, Paused, PoolKind, PoolState, PoolStatus,
-        Redundancy, WallTime,
+        Attach, BackendStatus, EventRecord, Generation, HealthState, MonoTime, Paused, PoolKind, PoolState, PoolStatus,
+        Redundancy, TunnelState, TunnelStatus, WallTime,
     };
 
     /// The pool `orders`, whose backend `pg1` is of this `health`.
@@ -136,6 +143,33 @@ pub(super) mod tests {
         }
         let without = PoolStatus { backends: Vec::new(), ..fit(Down) };
         assert_eq!(stands(without, "backend.unhealthy"), Over, "it was taken out");
+    }
+
+    #[test]
+    fn a_tunnel_that_failed_has_until_it_is_up_or_not_wanted_any_more() {
+        let behind = |state| {
+            let mut pool = orders(PoolState::Unknown, HealthState::Unknown);
+            pool.backends[0].tunnel = Some(TunnelStatus {
+                state,
+                since: MonoTime::ZERO,
+                provider: "ssh".into(),
+                attach: Attach::Listen,
+                pid: None,
+                restarts: 3,
+                up_since: None,
+                next_retry: None,
+                reason: None,
+            });
+            stands(pool, "tunnel.failed")
+        };
+        for state in [TunnelState::Failed, TunnelState::Connecting, TunnelState::Reconnecting] {
+            assert_eq!(behind(state), Stands::Still, "{state:?}");
+        }
+        for state in [TunnelState::Connected, TunnelState::Disconnected] {
+            assert_eq!(behind(state), Stands::Over, "{state:?}");
+        }
+        let direct = orders(PoolState::Down, HealthState::Unhealthy);
+        assert_eq!(stands(direct, "tunnel.failed"), Stands::Over, "it is reached without one now");
     }
 
     #[test]

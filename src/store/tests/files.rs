@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use redb::{Database, ReadableDatabase, TableDefinition};
 
-use super::{all, clock, close, event, ids, kinds, wait};
+use super::{all, clock, close, event, ids, kinds, wait, wall};
 use crate::model::{BackendName, PoolName, StorePlan};
-use crate::store::{Change, FILE_NAME, Opened, StoreError, open};
+use crate::store::{Change, FILE_NAME, Opened, StoppedTunnel, StoreError, open};
 
 fn in_directory(directory: &Path) -> StorePlan {
     StorePlan { state_dir: Some(directory.to_owned()), ..StorePlan::default() }
@@ -82,27 +82,34 @@ fn a_file_of_a_newer_version_is_left_alone() {
     let database = Database::open(&file).unwrap();
     let read = database.begin_read().unwrap();
     assert_eq!(read.open_table(META).unwrap().get("format").unwrap().unwrap().value(), 7);
-    assert_eq!(read.list_tables().unwrap().count(), 11);
+    assert_eq!(read.list_tables().unwrap().count(), 12);
 }
 
 #[test]
-fn a_file_from_before_there_were_webhooks_is_read_as_it_is() {
-    const CURSORS: TableDefinition<'_, (&str, &str), &str> = TableDefinition::new("webhooks");
-    let (directory, file) = filled();
-    let database = Database::open(&file).unwrap();
-    let write = database.begin_write().unwrap();
-    assert!(write.delete_table(CURSORS).unwrap(), "it was there");
-    write.commit().unwrap();
-    drop(database);
-    let store = try_open(directory.path()).unwrap();
-    assert!(!store.state.is_empty() && !all(&store.handle).events.is_empty());
-    let cursor = Change::Cursor("pager".into(), Some(7));
-    assert!(wait(store.handle.change(vec![cursor], Vec::new())).unwrap().is_durable);
-    close(store);
-    let store = try_open(directory.path()).unwrap();
-    assert_eq!(store.state.cursors, [("pager".into(), 7)].into());
-    close(store);
-    assert_eq!(aside(directory.path()), Vec::<String>::new(), "nothing was moved out of the way");
+fn a_file_from_before_there_was_something_to_keep_is_read_as_it_is() {
+    let stopped = StoppedTunnel { since: wall(), actor: "ops".into() };
+    for (table, change) in [
+        ("webhooks", Change::Cursor("pager".into(), Some(7))),
+        ("stopped_tunnels", Change::StoppedTunnel(("p".into(), "b".into()), Some(stopped))),
+    ] {
+        let (directory, file) = filled();
+        let database = Database::open(&file).unwrap();
+        let write = database.begin_write().unwrap();
+        let table: TableDefinition<'_, (&str, &str), &str> = TableDefinition::new(table);
+        assert!(write.delete_table(table).unwrap(), "it was there");
+        write.commit().unwrap();
+        drop(database);
+        let store = try_open(directory.path()).unwrap();
+        assert!(!store.state.is_empty() && !all(&store.handle).events.is_empty());
+        let mut wanted = store.state.clone();
+        wanted.apply(change.clone());
+        assert!(wait(store.handle.change(vec![change], Vec::new())).unwrap().is_durable);
+        close(store);
+        let store = try_open(directory.path()).unwrap();
+        assert_eq!(store.state, wanted);
+        close(store);
+        assert_eq!(aside(directory.path()), Vec::<String>::new(), "nothing was moved out of the way");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::shaky_disk::ShakyDisk;
 use super::{all, clock, close, plan, wait, wall};
 use crate::model::{Actor, AdminState, BackendName, EventRecord, PinnedServer, PoolName, SystemId};
 use crate::store::start::open_on;
-use crate::store::{AdminEntry, Change, Filter, Opened, Patch, Pause, Pin, PoolCounters, State};
+use crate::store::{AdminEntry, Change, Filter, Opened, Patch, Pause, Pin, PoolCounters, State, StoppedTunnel};
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -21,7 +21,7 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let entry = (0..8u8, 0..3u8, 0..3u8, proptest::option::weighted(0.7, any::<u32>()));
+    let entry = (0..9u8, 0..3u8, 0..3u8, proptest::option::weighted(0.7, any::<u32>()));
     prop_oneof![
         4 => (proptest::collection::vec(entry, 0..5), 0..3u8).prop_map(|(entries, events)| Op::Change(entries, events)),
         4 => (0..3u8, 0..3u8).prop_map(|(pool, kind)| Op::Append(pool, kind)),
@@ -87,7 +87,8 @@ fn change((shelf, at, name, value): (u8, u8, u8, Option<u32>)) -> Change {
             };
             Change::Counters(pool(at), value.map(counters))
         }
-        6 => Change::Lineage(pool(at), value.map(|v| v.to_string())),
+        6 => Change::StoppedTunnel(key, value.map(|_| StoppedTunnel { since, actor })),
+        7 => Change::Lineage(pool(at), value.map(|v| v.to_string())),
         _ => Change::Downtime(key, value.map(|v| Duration::from_micros(u64::from(v)))),
     }
 }
