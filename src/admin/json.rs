@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::model::{BackendStatus, Direction, MonoTime, PoolStatus, Role, ServerStatus};
+use crate::model::{BackendStatus, Direction, MonoTime, PoolStatus, Role, ServerStatus, TunnelStatus};
 use crate::routing::Live;
 use crate::sys::Clock;
 
@@ -86,9 +86,45 @@ pub(super) struct BackendView {
     last_error_at: Option<String>,
     downtime_seconds: f64,
     reported: BTreeMap<String, f64>,
-    /// Null: it is reached directly.
-    #[schema(value_type = Option<Object>)]
-    tunnel: Option<()>,
+    /// The tunnel that leads to it; null if it is reached directly.
+    tunnel: Option<TunnelView>,
+}
+
+/// The tunnel that leads to a backend.
+#[derive(Debug, Serialize, ToSchema)]
+struct TunnelView {
+    state: &'static str,
+    /// Since when.
+    since: String,
+    provider: String,
+    attach: &'static str,
+    /// The process number of its program, while that runs and is known.
+    pid: Option<u32>,
+    /// How often it was started after the first time.
+    restarts: u64,
+    /// For how long checks have come through it; null while they do not.
+    uptime_seconds: Option<f64>,
+    /// When it is tried again, if it waits for that.
+    next_retry: Option<String>,
+    /// Why it is not connected, in words.
+    reason: Option<String>,
+}
+
+impl TunnelView {
+    fn new(tunnel: &TunnelStatus, clock: &Clock) -> Self {
+        let now = clock.now();
+        Self {
+            state: tunnel.state.label(),
+            since: clock.timestamp(tunnel.since),
+            provider: tunnel.provider.to_string(),
+            attach: tunnel.attach.label(),
+            pid: tunnel.pid,
+            restarts: tunnel.restarts,
+            uptime_seconds: tunnel.up_since.map(|since| rounded(now.since(since).as_secs_f64(), 3)),
+            next_retry: tunnel.next_retry.map(|at| clock.timestamp(at)),
+            reason: tunnel.reason.clone(),
+        }
+    }
 }
 
 /// A number with no more digits than anybody reads.
@@ -167,7 +203,7 @@ impl BackendView {
             last_error_at: backend.last_error_at.map(stamp),
             downtime_seconds: rounded(backend.downtime.as_secs_f64(), 3),
             reported: backend.reported.iter().cloned().collect(),
-            tunnel: None,
+            tunnel: backend.tunnel.as_ref().map(|tunnel| TunnelView::new(tunnel, clock)),
         }
     }
 }
@@ -180,7 +216,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::BackendView;
-    use crate::model::{BackendStatus, Lsn, Role, ServerStatus, SystemId, Timeline};
+    use crate::model::{Attach, BackendStatus, Lsn, Role, ServerStatus, SystemId, Timeline, TunnelState, TunnelStatus};
     use crate::routing::Live;
     use crate::sys::Clock;
 
@@ -193,6 +229,34 @@ mod tests {
             ..BackendStatus::healthy("pg2")
         };
         serde_json::to_value(BackendView::new(&backend, &Live::default(), &Clock::start())).unwrap()
+    }
+
+    #[test]
+    fn a_tunnel_is_shown_as_the_contract_has_it() {
+        let clock = Clock::start();
+        let tunnel = |state, up_since, reason: Option<&str>| BackendStatus {
+            tunnel: Some(TunnelStatus {
+                state,
+                since: clock.now(),
+                provider: "ssh".into(),
+                attach: Attach::Listen,
+                pid: Some(1),
+                restarts: 2,
+                up_since,
+                next_retry: None,
+                reason: reason.map(str::to_owned),
+            }),
+            ..BackendStatus::healthy("pg2")
+        };
+        let view = |status| serde_json::to_value(BackendView::new(&status, &Live::default(), &clock)).unwrap();
+        let up = view(tunnel(TunnelState::Connected, Some(clock.now()), None));
+        let fields = json!({"state": "connected", "provider": "ssh", "attach": "listen", "pid": 1, "restarts": 2,
+            "next_retry": null, "reason": null});
+        has(&up["tunnel"], &fields);
+        assert!(up["tunnel"]["uptime_seconds"].as_f64().is_some_and(|uptime| uptime >= 0.0), "{up}");
+        let down = view(tunnel(TunnelState::Failed, None, Some("Permission denied")));
+        has(&down["tunnel"], &json!({"state": "failed", "uptime_seconds": null, "reason": "Permission denied"}));
+        assert_eq!(view(BackendStatus::healthy("pg2"))["tunnel"], Value::Null);
     }
 
     fn standby() -> ServerStatus {

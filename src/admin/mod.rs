@@ -27,6 +27,7 @@ mod stream;
 mod tag;
 #[cfg(test)]
 mod tests;
+mod tunnels;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -52,6 +53,7 @@ use crate::routing::{ControlHandle, Readiness, Registry, RouteReader};
 use crate::settings::Settings;
 use crate::sys::{Clock, Listener, Stream, bound_unsent};
 use crate::telemetry::Metrics;
+use crate::tunnel::Outputs;
 
 pub use access::{Access, Credentials, CredentialsError, Need, ROUTES, Route};
 use access::{Ends, Peer};
@@ -102,6 +104,8 @@ pub struct Admin {
     pub access: Access,
     /// What happens, as it happens.
     pub streams: Streams,
+    /// What the programs of tunnels have written.
+    pub outputs: Outputs,
 }
 
 /// Serves at `listener` until `stop` turns true or its sender is gone.
@@ -172,7 +176,9 @@ async fn serve_stream(router: axum::Router, stream: Stream, tls: Option<Arc<Serv
                 Err(_) => tracing::debug!("an admin client took too long to agree on TLS"),
             },
             // The kernel keeps little for a Unix socket as it is.
-            (Stream::Unix(stream), _) => serve_client(router, peer, Timed::new(stream, lease.clone()), &lease).await,
+            (stream @ (Stream::Unix(_) | Stream::Program(_)), _) => {
+                serve_client(router, peer, Timed::new(stream, lease.clone()), &lease).await;
+            }
         }
     };
     within(&lease, served).await;

@@ -158,7 +158,7 @@ async fn health(State(admin): State<Admin>, by: Identity, path: BackendPath, bod
 }
 
 /// Gives an order with which nothing is said. See [`give_saying`].
-async fn give(admin: &Admin, by: &Identity, order: Order) -> Result<Done, Refused> {
+pub(super) async fn give(admin: &Admin, by: &Identity, order: Order) -> Result<Done, Refused> {
     give_saying(admin, by, order, None).await
 }
 
@@ -199,7 +199,7 @@ fn with_durable(mut answer: Value, done: &Done) -> Json<Value> {
 }
 
 /// How the backend stands now.
-async fn backend_answer(admin: &Admin, pool: PoolName, name: &BackendName, done: &Done) -> Answered {
+pub(super) async fn backend_answer(admin: &Admin, pool: PoolName, name: &BackendName, done: &Done) -> Answered {
     let known = status(admin, pool.clone()).await?;
     let backend = known.backends.iter().find(|backend| backend.name == *name);
     let backend = backend.ok_or_else(|| Refused::from(Refusal::BackendNotFound(pool, name.clone())).noted())?;
@@ -227,6 +227,7 @@ fn event_answer(done: &Done) -> Answered {
         | Change::PrimaryRefused { .. }
         | Change::SplitBrain { .. }
         | Change::BackendLagging { .. }
+        | Change::Tunnel { .. }
         | Change::WasStalled { .. } => 0,
     };
     // One for each report, in the same order.

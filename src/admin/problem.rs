@@ -20,6 +20,12 @@ pub(super) const PROBLEM: &str = "application/problem+json";
 /// The longest name of a field that is repeated, in characters.
 const FIELD_MAX: usize = 80;
 
+/// What the query for sessions takes.
+const SESSION_QUERY: &str = "the query takes listener, pool, backend, after, and limit from 1 to 10000";
+
+/// What the query for the lines of a tunnel takes.
+const LOG_QUERY: &str = "the query takes limit from 1 to 500, and after";
+
 /// What the query for events takes.
 const EVENT_QUERY: &str = "the query takes pool, backend, kind, since and until (as 2026-11-21T10:00:00Z), after, and, unless it is a stream, limit from 1 to 1000";
 
@@ -68,6 +74,8 @@ pub(super) enum Problem {
     BadQuery,
     /// The query for the next choice has a key or a value that nobody knows.
     BadPickQuery,
+    /// The query for a tunnel's lines is wrong.
+    BadLogQuery,
     /// The query for events has a key or a value that nobody knows.
     BadEventQuery,
     /// As many follow the events as may.
@@ -134,6 +142,7 @@ impl Problem {
         Self::SessionNotFound,
         Self::BadQuery,
         Self::BadPickQuery,
+        Self::BadLogQuery,
         Self::BadEventQuery,
         Self::TooManySubscribers,
         Self::TooManyStreams,
@@ -183,11 +192,8 @@ impl Problem {
             Self::InvalidBody => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", "a field of the body is not right"),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "a body has 64 KiB at most"),
             Self::SessionNotFound => (StatusCode::NOT_FOUND, "session_not_found", "no session of that number is open"),
-            Self::BadQuery => (
-                StatusCode::BAD_REQUEST,
-                "bad_query",
-                "the query takes listener, pool, backend, after, and limit from 1 to 10000",
-            ),
+            Self::BadQuery => (StatusCode::BAD_REQUEST, "bad_query", SESSION_QUERY),
+            Self::BadLogQuery => (StatusCode::BAD_REQUEST, "bad_query", LOG_QUERY),
             Self::BadPickQuery => (StatusCode::BAD_REQUEST, "bad_query", "the query takes target and client"),
             Self::BadEventQuery => (StatusCode::BAD_REQUEST, "bad_query", EVENT_QUERY),
             Self::TooManySubscribers => (

@@ -30,7 +30,9 @@ use super::large::{Turns, Unread, bounded};
 use super::path::PoolPath;
 use super::problem::{self, Problem};
 use super::tag::Tagged;
-use super::{access, backends, dashboard, events, explain, listeners, openapi, orders, pick, sessions, stream};
+use super::{
+    access, backends, dashboard, events, explain, listeners, openapi, orders, pick, sessions, stream, tunnels,
+};
 
 /// The version of Prometheus' text format that is written.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -53,6 +55,7 @@ pub(super) fn router(admin: Admin) -> Router {
         .route("/api/v1/sessions", get(sessions::list))
         .route("/api/v1/sessions/{id}", delete(sessions::close))
         .merge(orders::routes())
+        .merge(tunnels::routes())
         .merge(explain::routes())
         .merge(pick::routes())
         .merge(listeners::routes())
@@ -104,7 +107,8 @@ async fn metrics(State(admin): State<Admin>) -> Response {
     // Many backends make much text, and the control plane has better things to do meanwhile. Whoever does not read, or
     // has gone, ends it with the connection.
     let written = spawn_blocking(move || {
-        let written = admin.metrics.write(&mut |piece| pieces.blocking_send(Bytes::from(piece)).is_ok());
+        let written =
+            admin.metrics.write(admin.clock.now(), &mut |piece| pieces.blocking_send(Bytes::from(piece)).is_ok());
         written.map_err(|error| error.to_string())
     });
     // The first piece comes once nothing can fail any more.

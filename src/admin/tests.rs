@@ -37,6 +37,7 @@ use crate::settings::Settings;
 use crate::store::{FIND_WITHIN, Filter, Opened, State, StoreHandle, Stuck, open};
 use crate::sys::{Clock, Stream};
 use crate::telemetry::Metrics;
+use crate::tunnel::Outputs;
 
 const CONFIG: &str = "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nbackends = [\"127.0.0.1:1\"]\n";
 
@@ -62,6 +63,7 @@ fn admin_of(handle: StoreHandle, state: &State) -> Admin {
         settings,
         access: Access::new(Credentials::of(&AdminPlan { rate: None, ..AdminPlan::default() }).unwrap(), clock),
         streams: Streams::new(handle, metrics.subscribers()),
+        outputs: Outputs::new(clock),
         metrics,
     }
 }

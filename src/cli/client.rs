@@ -212,7 +212,7 @@ impl Client {
                 })?)
             }
             (Stream::Tcp(stream), None) => Box::new(stream),
-            (Stream::Unix(stream), _) => Box::new(stream),
+            (stream @ (Stream::Unix(_) | Stream::Program(_)), _) => Box::new(stream),
         })
     }
 
@@ -245,13 +245,17 @@ impl Client {
 
     /// The pools that there are, and the backends of each.
     pub(super) fn names(&self) -> Option<Vec<(String, Vec<String>)>> {
+        self.names_of(|_| true)
+    }
+
+    /// The same, of the backends only those that are `meant`.
+    pub(super) fn names_of(&self, meant: impl Fn(&Value) -> bool) -> Option<Vec<(String, Vec<String>)>> {
         let answer = self.get("/api/v1/pools").ok().filter(|answer| answer.status == 200)?;
         let name = |value: &Value| value["name"].as_str().map(str::to_owned);
-        let pools = answer.body["pools"].as_array()?.iter().filter_map(|pool| {
-            let backends = pool["backends"].as_array().map(|list| list.iter().filter_map(name).collect());
-            Some((name(pool)?, backends.unwrap_or_default()))
-        });
-        Some(pools.collect())
+        let backends = |list: &Vec<Value>| list.iter().filter(|one| meant(one)).filter_map(name).collect();
+        let pools = answer.body["pools"].as_array()?.iter();
+        let pools = pools.filter_map(|pool| Some((name(pool)?, pool["backends"].as_array().map(backends))));
+        Some(pools.map(|(pool, backends)| (pool, backends.unwrap_or_default())).collect())
     }
 }
 

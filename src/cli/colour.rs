@@ -18,7 +18,7 @@ impl Tone {
     /// Of a word in a table; none where it is neither.
     pub(super) fn of(word: &str) -> Option<Self> {
         match word {
-            "healthy" | "ok" | "ready" | "primary" => Some(Self::Good),
+            "healthy" | "ok" | "ready" | "primary" | "connected" => Some(Self::Good),
             "degraded"
             | "failover_complete"
             | "failover_in_progress"
@@ -27,9 +27,12 @@ impl Tone {
             | "maintenance"
             | "starting"
             | "draining"
+            | "connecting"
+            | "reconnecting"
+            | "disconnected"
             | "warn"
             | "unknown" => Some(Self::Odd),
-            "unhealthy" | "down" | "fail" => Some(Self::Bad),
+            "unhealthy" | "down" | "fail" | "failed" => Some(Self::Bad),
             _ => None,
         }
     }

@@ -205,7 +205,7 @@ pub(super) fn what(event: &Value) -> String {
 }
 
 /// Writes to standard output; says to stop if nobody reads on.
-fn say(text: &str) -> Result<ControlFlow<()>, CliError> {
+pub(super) fn say(text: &str) -> Result<ControlFlow<()>, CliError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(ControlFlow::Continue(())),

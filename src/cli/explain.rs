@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::table::{layout, wrapped};
-use super::views::{age, items, lag, names, reason, serves, text};
+use super::views::{age, items, lag, names, plight, reason, serves, text};
 
 /// How far the parts of the page are set in.
 const IN: &str = "  ";
@@ -96,7 +96,8 @@ fn evidence(answer: &Value) -> String {
     let header =
         ["  BACKEND", "PRIO", "HEALTH", "FOR", "ADMIN", "SERVES", "FAILS", "OKS", "LATENCY", "CHECKED", "SESS"];
     for backend in backends {
-        let (name, reason) = (text(backend, "name"), reason(backend).unwrap_or_default());
+        let (name, reason) = (text(backend, "name"), reason(backend));
+        let reason = plight(backend, reason, |at| moment(at, answer)).unwrap_or_default();
         if !reason.is_empty() {
             said.push_str(&wrapped(&format!("{IN}{name}: {reason}")));
         }
@@ -322,6 +323,28 @@ mod tests {
             assert!(page.contains(line), "{line}\n{page}");
         }
         assert!(!page.contains("pg4: last error"), "{page}");
+    }
+
+    #[test]
+    fn a_tunnel_that_is_not_up_stands_in_the_line_of_its_backend_with_its_next_try() {
+        let mut answer = answer("one");
+        let tunnel = |state: &str, reason: Value, next_retry: Value| json!({"state": state, "provider": "ssh", "reason": reason, "next_retry": next_retry});
+        let retry = json!("2026-11-21T10:01:20Z");
+        answer["evidence"][0]["tunnel"] = tunnel("connected", Value::Null, Value::Null);
+        answer["evidence"][1]["tunnel"] = tunnel("connecting", Value::Null, Value::Null);
+        answer["evidence"][2]["tunnel"] = tunnel("failed", json!("Host key verification failed."), retry.clone());
+        answer["evidence"][3]["tunnel"] = tunnel("reconnecting", json!("its program has ended"), retry);
+        answer["evidence"][3]["reason"] = json!("unreachable: its program has ended");
+        answer["evidence"][3]["last_error"] = json!("its program has ended");
+        let page = page(&answer);
+        for line in [
+            "\n  pg2: its tunnel is connecting\n",
+            "\n  pg3: its tunnel has failed: Host key verification failed; it is tried again at 10:01:20 UTC, in\n    20s\n",
+            "\n  pg4: unreachable: its program has ended; its tunnel is reconnecting; it is tried again at 10:01:20\n    UTC, in 20s\n",
+        ] {
+            assert!(page.contains(line), "{line}\n{page}");
+        }
+        assert!(!page.contains("pg1: its tunnel") && !page.contains("pg4: last error"), "{page}");
     }
 
     #[test]

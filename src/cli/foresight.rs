@@ -14,13 +14,19 @@ const KEPT: &str = "automatic failover is off";
 
 /// What is to be warned of before `backend` of `pool` (as the API shows it) is drained or maintained.
 pub(super) fn without(pool: &Value, backend: &str) -> Option<String> {
+    without_all(pool, &[backend.to_owned()])
+}
+
+/// The same before all of these are taken out.
+pub(super) fn without_all(pool: &Value, backends: &[String]) -> Option<String> {
+    let goes = |name: &Value| backends.iter().any(|backend| name == backend);
     let active = items(&pool["active"]);
-    if active.is_empty() || active.iter().any(|name| name != backend) {
+    if active.is_empty() || !active.iter().all(goes) {
         return None;
     }
-    let name = text(pool, "name");
+    let (name, backend) = (text(pool, "name"), names(pool, "active"));
     let takes_over = |one: &&Value| {
-        one["name"] != backend
+        !goes(&one["name"])
             && one["eligible"] == true
             && one["role"] != "standby"
             && !one["reason"].as_str().is_some_and(|reason| reason.ends_with(KEPT))
@@ -62,7 +68,7 @@ pub(super) fn lines(warning: &str) -> String {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{moved, without};
+    use super::{moved, without, without_all};
 
     fn backend(name: &str, is_active: bool, is_eligible: bool, role: &Value, reason: &str) -> Value {
         json!({"name": name, "active": is_active, "eligible": is_eligible, "role": role, "reason": reason})
@@ -87,6 +93,10 @@ mod tests {
         let mut shared = pool(&[]);
         shared["active"] = json!(["a", "b"]);
         assert_eq!(without(&shared, "a"), None);
+        let both = ["a".to_owned(), "b".to_owned()];
+        assert!(without_all(&shared, &both).unwrap().ends_with("may take over from a,b"));
+        assert!(without_all(&pool(std::slice::from_ref(&fit)), &both).is_some(), "b goes, too");
+        assert_eq!(without_all(&pool(std::slice::from_ref(&fit)), &both[..1]), None);
         let mut down = pool(&[]);
         down["active"] = json!([]);
         assert_eq!(without(&down, "a"), None, "nothing serves before either");

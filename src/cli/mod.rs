@@ -19,6 +19,7 @@ mod table;
 mod token;
 mod told;
 mod top;
+mod tunnel;
 mod views;
 
 use std::io::{self, Write};
@@ -56,6 +57,9 @@ pub enum ClientCommand {
     /// Those that change something
     #[command(flatten)]
     Order(orders::OrderCommand),
+    /// The programs that lead to backends: how they fare, start, stop, what they have written
+    #[command(subcommand)]
+    Tunnel(tunnel::TunnelCommand),
     /// A full-screen live view, with keys to drain, fail over and explain
     Top(top::TopArgs),
     /// Why a pool's traffic goes where it goes, and where it would go if what serves failed now
@@ -124,6 +128,7 @@ pub fn run(command: &ClientCommand) -> Result<(), CliError> {
         ClientCommand::Sessions(args) => sessions(args),
         ClientCommand::Events(args) => events::show(args),
         ClientCommand::Order(order) => orders::give(order),
+        ClientCommand::Tunnel(command) => tunnel::run(command),
         ClientCommand::Top(args) => top::top(args),
         ClientCommand::Explain(args) => orders::explain(args),
     }

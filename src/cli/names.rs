@@ -1,5 +1,6 @@
 //! Names of pools and backends for a shell that completes: asked of the running daemon. Whoever presses Tab wants no error and
-//! no wait, so that a daemon that is not there, or does not answer at once, has no names.
+//! no wait, so that a daemon that is not there, or does not answer at once, has no names. For `changeover tunnel` there are
+//! none but those behind tunnels: any other is refused.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -67,9 +68,20 @@ fn offered(begun: &OsStr, names: impl Fn((String, Vec<String>)) -> Vec<String>) 
 }
 
 fn known() -> Vec<(String, Vec<String>)> {
-    let reach = reach(&words(std::env::args_os()));
-    let client = connect_by(&reach, |_| true).ok();
-    client.and_then(|client| client.within(PATIENCE).names()).unwrap_or_default()
+    let words = words(std::env::args_os());
+    let Ok(client) = connect_by(&reach(&words), |_| true) else { return Vec::new() };
+    let client = client.within(PATIENCE);
+    if !is_about_tunnels(&words) {
+        return client.names().unwrap_or_default();
+    }
+    let mut known = client.names_of(|backend| backend["tunnel"].is_object()).unwrap_or_default();
+    known.retain(|(_, backends)| !backends.is_empty());
+    known
+}
+
+/// Whether the command of the line is for those alone that are behind a tunnel.
+fn is_about_tunnels(words: &[String]) -> bool {
+    words.get(1).is_some_and(|command| command == "tunnel")
 }
 
 /// The line that is being completed: it is all behind the first `--`.

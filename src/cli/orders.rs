@@ -68,7 +68,7 @@ pub struct FailoverArgs {
 
 /// Whether an order is given also if it is to be warned of.
 #[derive(Debug, Clone, Copy, Args)]
-struct Consent {
+pub(super) struct Consent {
     /// Do not ask, also on a terminal and if nothing would serve afterwards: warn, and do it
     #[arg(long, short = 'y')]
     yes: bool,
@@ -102,10 +102,10 @@ pub struct PauseArgs {
 #[derive(Debug, Args)]
 pub struct BackendArgs {
     #[command(flatten)]
-    client: ClientArgs,
+    pub(super) client: ClientArgs,
     /// The backend
     #[arg(value_name = "POOL/BACKEND", value_parser = backend, add = names::target())]
-    target: (String, String),
+    pub(super) target: (String, String),
 }
 
 /// Which backend is to be taken out.
@@ -121,10 +121,10 @@ pub struct OutArgs {
 #[derive(Debug, Args)]
 pub struct TargetArgs {
     #[command(flatten)]
-    client: ClientArgs,
+    pub(super) client: ClientArgs,
     /// The backend, or the pool for all of them
     #[arg(value_name = "POOL[/BACKEND]", value_parser = target, add = names::pool_or_target())]
-    target: (String, Option<String>),
+    pub(super) target: (String, Option<String>),
 }
 
 /// A backend's name may have slashes of its own, a pool's has none.
@@ -189,16 +189,24 @@ pub(super) fn explain(args: &PoolArgs) -> Result<(), CliError> {
 }
 
 /// Over a Unix socket, if the file has one: there root and the daemon's own user need no token.
-fn by_socket(args: &ClientArgs) -> Result<Client, CliError> {
+pub(super) fn by_socket(args: &ClientArgs) -> Result<Client, CliError> {
     connect_by(&args.reach, |address| matches!(address, Address::Unix(_)))
 }
 
-fn show(args: &ClientArgs, answer: &Value, words: impl FnOnce() -> Result<String, CliError>) -> Result<(), CliError> {
+pub(super) fn show(
+    args: &ClientArgs,
+    answer: &Value,
+    words: impl FnOnce() -> Result<String, CliError>,
+) -> Result<(), CliError> {
     if args.json { print(&format!("{answer:#}\n")) } else { print(&words()?) }
 }
 
 /// As `show`, of an order that a restart would forget also with a word on that.
-fn done(args: &ClientArgs, answer: &Value, words: impl FnOnce() -> Result<String, CliError>) -> Result<(), CliError> {
+pub(super) fn done(
+    args: &ClientArgs,
+    answer: &Value,
+    words: impl FnOnce() -> Result<String, CliError>,
+) -> Result<(), CliError> {
     show(args, answer, words)?;
     if answer["durable"] == false {
         warn(told::NOT_DURABLE);
@@ -224,14 +232,14 @@ fn failover(args: &FailoverArgs) -> Result<(), CliError> {
 
 /// Whether somebody is there who reads the question and answers it: a script that reads what is printed may have the rest
 /// of its streams on a terminal, and nobody in front of it.
-fn may_ask(args: &ClientArgs, consent: Consent) -> bool {
+pub(super) fn may_ask(args: &ClientArgs, consent: Consent) -> bool {
     let are_terminals = io::stdin().is_terminal() && io::stdout().is_terminal() && io::stderr().is_terminal();
     !consent.yes && !args.json && are_terminals
 }
 
 /// Warns of what would leave nobody to serve, and on a terminal asks whether it is meant: a script that drains is not kept
 /// waiting. A daemon that does not say how the pool stands says more to the order itself.
-fn confirm(
+pub(super) fn confirm(
     client: &Client,
     pool: &str,
     may_ask: bool,

@@ -6,7 +6,9 @@ use serde_json::Value;
 
 use crate::failover::recording::{Decision, Replay, Share};
 use crate::failover::{Event, Lineage, Sessions};
-use crate::model::{BackendId, BackendName, Epoch, PoolName, ProbeId, ProbeOutcome, ServerFacts, TargetId, WatchNews};
+use crate::model::{
+    BackendId, BackendName, Epoch, PoolName, ProbeId, ProbeOutcome, ServerFacts, TargetId, TunnelNews, WatchNews,
+};
 
 /// Names written out in one line at most; the rest is counted.
 const NAMES_SHOWN: usize = 5;
@@ -53,6 +55,7 @@ pub(super) const fn is_news(decision: &Decision) -> bool {
         Decision::Ask(..) | Decision::Stop(_) | Decision::Watch(..) | Decision::Knock(_) | Decision::Unwatch(_) => {
             false
         }
+        Decision::Open(..) | Decision::Close(_) => true,
         Decision::Publish { .. } | Decision::Fence { .. } | Decision::Keep { .. } | Decision::Report { .. } => true,
     }
 }
@@ -61,9 +64,11 @@ pub(super) const fn is_news(decision: &Decision) -> bool {
 pub(super) fn concerns(decision: &Decision, pool: &PoolName, names: &dyn Names) -> bool {
     match decision {
         Decision::Ask(..) | Decision::Stop(_) => false,
-        Decision::Watch(of, _) | Decision::Knock(of) | Decision::Unwatch(of) => {
-            names.backend(*of).is_some_and(|(of, _)| of == pool.as_str())
-        }
+        Decision::Watch(of, _)
+        | Decision::Knock(of)
+        | Decision::Unwatch(of)
+        | Decision::Open(of, _)
+        | Decision::Close(of) => names.backend(*of).is_some_and(|(of, _)| of == pool.as_str()),
         Decision::Publish { pools, .. } => pools.contains_key(pool),
         Decision::Fence { backend, .. } => names.backend(*backend).is_some_and(|(of, _)| of == pool.as_str()),
         Decision::Keep { pool: of, .. } => of == pool,
@@ -95,6 +100,13 @@ pub(super) fn event(event: &Event, names: &dyn Names) -> String {
             format!("{} has not acknowledged what was sent for {silent:.1?}", backend(*of, names))
         }
         Event::Watched { backend: of, news, .. } => format!("the monitor of {}: {}", backend(*of, names), heard(news)),
+        Event::Tunnel { backend: of, run, news } => {
+            format!("run {run} of the tunnel of {}: {}", backend(*of, names), tunnel(news))
+        }
+        Event::TunnelMoved { backend: of, moved } => {
+            format!("sessions of {} have moved {moved} bytes by now", backend(*of, names))
+        }
+        Event::WorldChanged { what } => format!("the network has changed, or the machine was asleep: {what}"),
         Event::WasStalled { since } => format!("the daemon itself did not run since {since:?}"),
         Event::Ordered { actor, order } => {
             let words = serde_json::to_value(order).map_or_else(|_| format!("{order:?}"), |order| spoken(&order));
@@ -123,6 +135,16 @@ fn answer(outcome: &ProbeOutcome) -> String {
         ProbeOutcome::Passed { latency, .. } => format!("passed in {}", millis(*latency)),
         ProbeOutcome::Failed { error, detail } => format!("failed ({}): {detail}", error.label()),
         ProbeOutcome::Inconclusive { detail, .. } => format!("no evidence: {detail}"),
+    }
+}
+
+fn tunnel(news: &TunnelNews) -> String {
+    match news {
+        TunnelNews::Started { pid } => format!("its program runs as process {pid}"),
+        TunnelNews::Open => "it is open".to_owned(),
+        TunnelNews::Fatal { line } => format!("its program says that it will never work: {line}"),
+        TunnelNews::Lost { detail } => format!("its program has ended by itself: {detail}"),
+        TunnelNews::Ended { how, detail } => format!("it has ended ({how}): {detail}"),
     }
 }
 
@@ -176,6 +198,8 @@ pub(super) fn decision(decision: &Decision, names: &dyn Names) -> String {
         Decision::Watch(of, watch) => format!("watch {watch} of {} begins", backend(*of, names)),
         Decision::Knock(of) => format!("another session to {} is tried", backend(*of, names)),
         Decision::Unwatch(of) => format!("{} is watched no more", backend(*of, names)),
+        Decision::Open(of, run) => format!("run {run} of the tunnel of {} begins", backend(*of, names)),
+        Decision::Close(of) => format!("the tunnel of {} is stopped", backend(*of, names)),
         Decision::Fence { backend: of, epoch, reason, which } => {
             let which = match which {
                 Sessions::All => "sessions",

@@ -39,6 +39,7 @@ const ENVIRONMENT: &[Line] = &[
         Of::Named(&["run"]),
     ),
     line("NO_COLOR", "if it says anything, nothing is in colour", Of::Option("json")),
+    line("CREDENTIALS_DIRECTORY", "where each { credential = \"NAME\" } is; systemd sets it", UNDERSTAND),
     line("{ env = \"NAME\" }", "any variable of which the configuration says so", Of::Option("config")),
 ];
 

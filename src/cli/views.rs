@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::config::LOOKED_UP;
 use crate::model::spoken;
 
 use super::explain::clock_time;
@@ -36,7 +37,21 @@ pub(super) fn status(answer: &Value) -> String {
         vec![text(pool, "name"), text(pool, "state"), names(pool, "active"), text(pool, "held"), session_count(pool)]
     };
     let rows: Vec<Vec<String>> = items(&answer["pools"]).iter().map(row).collect();
-    format!("{}{}", layout(&["POOL", "STATE", "ACTIVE", "HELD", "SESSIONS"], &rows), bound(answer))
+    let table = layout(&["POOL", "STATE", "ACTIVE", "HELD", "SESSIONS"], &rows);
+    format!("{table}{}{}", bound(answer), cut_off(answer))
+}
+
+/// The tunnels that are not up, below a table that has no line for them.
+fn cut_off(answer: &Value) -> String {
+    let mut said = String::new();
+    for pool in items(&answer["pools"]) {
+        for backend in items(&pool["backends"]) {
+            if let Some(how) = tunnel_down(backend, "", tried_at) {
+                said.push_str(&wrapped(&format!("{}/{}: {how}", text(pool, "name"), text(backend, "name"))));
+            }
+        }
+    }
+    if said.is_empty() { said } else { format!("\n{said}") }
 }
 
 /// What operators have ordered of the pools and not taken back: below a table, so that nobody forgets it.
@@ -109,6 +124,68 @@ fn primaries(pool: &Value) -> String {
     if names.is_empty() { "-".to_owned() } else { names.join(",") }
 }
 
+/// Whether a tunnel leads to any of the backends.
+pub(super) fn has_tunnels(answer: &Value) -> bool {
+    items(&answer["pools"]).iter().any(|pool| items(&pool["backends"]).iter().any(|one| one["tunnel"].is_object()))
+}
+
+/// How the tunnel that leads to a backend fares, in a word.
+pub(super) fn tunnel_state(backend: &Value) -> String {
+    text(&backend["tunnel"], "state")
+}
+
+/// What is to be said of a tunnel that is not up, beside what is `said` of its backend already; `tried` puts the moment of the
+/// next try into words.
+pub(super) fn tunnel_down(backend: &Value, said: &str, tried: impl Fn(&str) -> String) -> Option<String> {
+    let tunnel = &backend["tunnel"];
+    let state = tunnel["state"].as_str().filter(|state| *state != "connected")?;
+    let why = tunnel["reason"].as_str().map(|why| why.trim_end_matches('.')).filter(|why| !why.is_empty());
+    let fares = if state == "failed" { format!("{ITS_TUNNEL} has failed") } else { format!("{ITS_TUNNEL} is {state}") };
+    // How a program ended may be new where the last that it said is not: it says no more.
+    let last = why.map(|why| why.rsplit_once(SAID_LAST).map_or(why, |(_, last)| last));
+    let how = match why {
+        Some(_) | None
+            if STATED.iter().any(|words| said.contains(words)) && last.is_none_or(|last| said.contains(last)) =>
+        {
+            String::new()
+        }
+        Some(why) if why.starts_with(ITS_TUNNEL) => why.to_owned(),
+        Some(why) if !said.contains(why) => format!("{fares}: {why}"),
+        Some(_) | None => fares,
+    };
+    let how = Some(how).filter(|how| !how.is_empty() && !said.contains(how.as_str()));
+    let retry = tunnel["next_retry"].as_str().map(|at| format!("it is tried again {}", tried(at)));
+    let parts: Vec<String> = [how, retry].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// How words about a backend's tunnel begin.
+const ITS_TUNNEL: &str = "its tunnel";
+/// What stands before the last line of a program that has ended.
+const SAID_LAST: &str = "it said last: ";
+/// What says of a backend already that its tunnel is not up.
+const STATED: [&str; 2] = ["its tunnel is not up", "its tunnel is being set up"];
+
+/// Where a backend is, as far as that is known before it is looked up.
+pub(super) fn place(backend: &Value) -> String {
+    let address = text(backend, "address");
+    if address.ends_with(LOOKED_UP) { "looked up".to_owned() } else { address }
+}
+
+/// Why a backend gets no new sessions, and how its tunnel fares that is not up, in one sentence.
+pub(super) fn plight(backend: &Value, reason: Option<&str>, tried: impl Fn(&str) -> String) -> Option<String> {
+    let tunnel = tunnel_down(backend, reason.unwrap_or_default(), tried);
+    // What a program said may end with a full stop.
+    let reason = reason.map(|reason| if tunnel.is_some() { reason.trim_end_matches('.') } else { reason });
+    let said: Vec<&str> = reason.into_iter().chain(tunnel.as_deref()).collect();
+    (!said.is_empty()).then(|| said.join("; "))
+}
+
+/// When a tunnel is tried again, where nothing says what time it is.
+pub(super) fn tried_at(stamp: &str) -> String {
+    format!("at {}", clock_time(Some(stamp)))
+}
+
 /// What stands for a lag that is not known: it may be any.
 const UNKNOWN: &str = "?";
 
@@ -145,18 +222,22 @@ fn is_odd(meaning: &str) -> bool {
 
 /// A line a backend, and below the table why those do not serve that do not.
 pub(super) fn backends(answer: &Value) -> String {
-    let clusters = has_clusters(answer);
+    let (clusters, tunnels) = (has_clusters(answer), has_tunnels(answer));
     let (mut rows, mut reasons) = (Vec::new(), String::new());
     for pool in items(&answer["pools"]) {
         for backend in items(&pool["backends"]) {
             let name = format!("{}/{}", text(pool, "name"), text(backend, "name"));
-            if let Some(reason) = reason(backend).or_else(|| backend["meaning"].as_str().filter(|said| is_odd(said))) {
-                reasons.push_str(&wrapped(&format!("{name}: {reason}")));
+            let reason = reason(backend).or_else(|| backend["meaning"].as_str().filter(|said| is_odd(said)));
+            if let Some(said) = plight(backend, reason, tried_at) {
+                reasons.push_str(&wrapped(&format!("{name}: {said}")));
             }
-            rows.push(backend_row(name, backend, clusters));
+            rows.push(backend_row(name, backend, clusters, tunnels));
         }
     }
     let mut header = vec!["BACKEND", "ADDRESS"];
+    if tunnels {
+        header.push("TUNNEL");
+    }
     if clusters {
         header.extend(["ROLE", "LAG"]);
     }
@@ -213,9 +294,12 @@ pub(super) fn serves(backend: &Value) -> &'static str {
     }
 }
 
-fn backend_row(name: String, backend: &Value, clusters: bool) -> Vec<String> {
+fn backend_row(name: String, backend: &Value, clusters: bool, tunnels: bool) -> Vec<String> {
     let latency = backend["latency_ms"].as_f64().map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}ms"));
-    let mut row = vec![name, text(backend, "address")];
+    let mut row = vec![name, place(backend)];
+    if tunnels {
+        row.push(tunnel_state(backend));
+    }
     if clusters {
         let behind = match backend["role"] == "standby" {
             true => lag(backend).unwrap_or_else(|| UNKNOWN.to_owned()),
@@ -238,7 +322,7 @@ fn backend_row(name: String, backend: &Value, clusters: bool) -> Vec<String> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{backends, lag, pools, status};
+    use super::{backends, lag, pools, status, tunnel_down};
 
     fn server(name: &str, role: &Value, lag: &Value) -> Value {
         json!({
@@ -346,6 +430,81 @@ mod tests {
         assert!(backends(&answer).contains("\norders/pg2: standby: behind by 5 bytes"), "{answer:#}");
     }
 
+    /// The answer, with a tunnel to the plain backend and one to a server of the cluster.
+    fn behind_tunnels(state: &str, reason: &Value) -> Value {
+        let mut answer = answer();
+        let tunnel = |state: &str, reason: &Value, next_retry: &Value| {
+            json!({"state": state, "provider": "ssh", "attach": "listen", "pid": 7, "restarts": 2, "uptime_seconds": null,
+                "next_retry": next_retry, "since": "2026-11-21T10:00:00Z", "reason": reason})
+        };
+        answer["pools"][0]["backends"][1]["tunnel"] = tunnel("connected", &Value::Null, &Value::Null);
+        answer["pools"][1]["backends"][0]["tunnel"] = tunnel(state, reason, &json!("2026-11-21T10:00:05.123456Z"));
+        answer
+    }
+
+    #[test]
+    fn where_there_is_a_tunnel_tables_say_how_it_fares() {
+        assert!(!backends(&answer()).contains("TUNNEL"), "{}", backends(&answer()));
+        let answer = behind_tunnels("failed", &json!("Permission denied (publickey)"));
+        let table = backends(&answer);
+        assert_eq!(cells(&table, "BACKEND")[1..5], ["ADDRESS", "TUNNEL", "ROLE", "LAG"], "{table}");
+        assert_eq!(cells(&table, "orders/pg1")[2..4], ["-", "primary"], "{table}");
+        assert_eq!(cells(&table, "orders/pg2")[2..4], ["connected", "standby"], "{table}");
+        assert_eq!(cells(&table, "web/one")[2..4], ["failed", "-"], "{table}");
+        let line = "web/one: its tunnel has failed: Permission denied (publickey); it is tried again at 2026-11-21 10:00:05 UTC";
+        let joined = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        for table in [table, status(&answer)] {
+            assert!(joined(&table).ends_with(line), "{table}");
+            assert!(!table.contains("orders/pg2: its tunnel"), "{table}");
+        }
+        let mut narrow = behind_tunnels("reconnecting", &Value::Null);
+        narrow["pools"][0]["backends"][1]["health"] = json!("unhealthy");
+        narrow["pools"][1]["backends"][0]["address"] = json!("a-host-with-a-long-name.internal.example:5432");
+        let table = backends(&narrow);
+        assert!(table.lines().all(|line| line.chars().count() <= 100), "{table}");
+        assert!(cells(&table, "BACKEND").contains(&"LATENCY".to_owned()), "the last column is seen\n{table}");
+        assert!(table.contains("orders/pg2") && table.contains("reconnecti…"), "{table}");
+    }
+
+    #[test]
+    fn what_the_reason_says_already_is_not_said_again_of_the_tunnel() {
+        let at = |stamp: &str| format!("at {stamp}");
+        let tunnel = |state: &str, reason: Value, next_retry: Value| json!({"tunnel": {"state": state, "reason": reason, "next_retry": next_retry}});
+        let exited = "its program has ended (exited)";
+        for (backend, said, wanted) in [
+            (json!({"tunnel": null}), "", None),
+            (tunnel("connected", Value::Null, Value::Null), "no answer", None),
+            (tunnel("connecting", Value::Null, Value::Null), "no answer", Some("its tunnel is connecting")),
+            (
+                tunnel("reconnecting", json!(exited), json!("10")),
+                "no answer",
+                Some("its tunnel is reconnecting: its program has ended (exited); it is tried again at 10"),
+            ),
+            (
+                tunnel("reconnecting", json!(exited), json!("10")),
+                "tunnel: its program has ended (exited)",
+                Some("its tunnel is reconnecting; it is tried again at 10"),
+            ),
+            (
+                tunnel("reconnecting", json!(exited), json!("10")),
+                "its tunnel is reconnecting: its program has ended (exited)",
+                Some("it is tried again at 10"),
+            ),
+            (
+                tunnel("disconnected", json!("its tunnel was stopped by an operator"), Value::Null),
+                "",
+                Some("its tunnel was stopped by an operator"),
+            ),
+            (
+                tunnel("disconnected", json!("its tunnel was stopped by an operator"), Value::Null),
+                "its tunnel was stopped by an operator",
+                None,
+            ),
+        ] {
+            assert_eq!(tunnel_down(&backend, said, at).as_deref(), wanted, "{backend} after {said}");
+        }
+    }
+
     #[test]
     fn without_one_they_are_as_they_were() {
         let mut answer = answer();
@@ -367,5 +526,19 @@ mod tests {
             let server = json!({"lag_bytes": bytes, "lag_seconds": seconds});
             assert_eq!(lag(&server).as_deref(), wanted, "{server}");
         }
+    }
+
+    #[test]
+    fn what_a_program_said_last_is_said_once() {
+        let answer = json!({"pools": [{"name": "p", "backends": [{"name": "b", "address": "b.looked-up.invalid:1", "health": "unhealthy",
+            "reason": "dead: its tunnel is not up: Permission denied (publickey).",
+            "tunnel": {"state": "connecting", "reason": "exit status: 255; it said last: Permission denied (publickey).",
+                "next_retry": "2026-11-21T10:00:05Z"}}]}]});
+        let told = backends(&answer);
+        assert!(
+            told.ends_with("\np/b: dead: its tunnel is not up: Permission denied (publickey); it is tried again at 2026-11-21\n  10:00:05 UTC\n"),
+            "{told}"
+        );
+        assert!(told.contains("looked up") && !told.contains("invalid"), "{told}");
     }
 }

@@ -45,7 +45,7 @@ impl Peer {
                 let is_loopback = tcp.local_addr().is_ok_and(|local| local.ip().to_canonical().is_loopback());
                 Self::Tcp { remote: tcp.peer_addr().ok(), is_loopback }
             }
-            Stream::Unix(_) => Self::Unix { uid: stream.peer_uid() },
+            Stream::Unix(_) | Stream::Program(_) => Self::Unix { uid: stream.peer_uid() },
         }
     }
 

@@ -27,7 +27,7 @@ impl Ends {
                 let local = tcp.local_addr().ok().filter(|local| local.ip().to_canonical().is_loopback());
                 local.zip(tcp.peer_addr().ok())
             }
-            Stream::Unix(_) => None,
+            Stream::Unix(_) | Stream::Program(_) => None,
         };
         Self { ends, are_ours: Arc::default() }
     }

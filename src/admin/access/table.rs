@@ -99,6 +99,11 @@ pub const ROUTES: &[Route] = &[
     change("POST", "/api/v1/pools/{pool}/backends/{backend}/drain", Need::Operate, "backend.drain"),
     change("POST", "/api/v1/pools/{pool}/backends/{backend}/ready", Need::Operate, "backend.ready"),
     change("POST", "/api/v1/pools/{pool}/backends/{backend}/maintenance", Need::Operate, "backend.maintenance"),
+    change("POST", "/api/v1/pools/{pool}/backends/{backend}/tunnel/start", Need::Operate, "tunnel.start"),
+    change("POST", "/api/v1/pools/{pool}/backends/{backend}/tunnel/stop", Need::Operate, "tunnel.stop"),
+    change("POST", "/api/v1/pools/{pool}/backends/{backend}/tunnel/restart", Need::Operate, "tunnel.restart"),
+    route("GET", "/api/v1/pools/{pool}/backends/{backend}/tunnel/logs", Need::View),
+    route("GET", "/api/v1/pools/{pool}/backends/{backend}/tunnel/explain", Need::View),
 ];
 
 /// What the table says of a request.

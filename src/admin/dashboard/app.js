@@ -3,9 +3,10 @@
 import { follow, get } from "./api.js";
 import { attribute, byId, h, put, remark } from "./dom.js";
 import { explain } from "./explain.js";
-import { order, orders } from "./orders.js";
+import { order, orders, tunnelOrder } from "./orders.js";
 import { picture, summary } from "./picture.js";
 import { timeline } from "./timeline.js";
+import { expansion, log } from "./tunnel.js";
 import { clock, problem, sentence, span } from "./words.js";
 
 /** From one question for figures to the next, in milliseconds; longer where answers are large and slow. */
@@ -57,7 +58,7 @@ const age = () => {
   if (document.title !== now) document.title = now;
 };
 
-const act = { explain, order };
+const act = { explain, order, tunnelOrder, log, expansion };
 const show = picture(byId("picture"), act);
 
 const render = () => {

@@ -2,7 +2,7 @@
 
 import { get, path } from "./api.js";
 import { byId, h, mark, open } from "./dom.js";
-import { clock, duty, healthTone, list, millis, poolState, problem, serve, span } from "./words.js";
+import { clock, duty, healthTone, list, millis, poolState, serve, span, trouble, tunnelWhy } from "./words.js";
 
 const ago = (time, now) => `${clock(time)}, ${span((new Date(now) - new Date(time)) / 1000)} ago`;
 
@@ -19,6 +19,13 @@ const rules = (applied, now) =>
 
 const cells = (tag, texts) => texts.map((text) => h(tag, tag === "th" ? { scope: "col" } : {}, text));
 
+/** What is to be said of a backend's tunnel, if it is not up. */
+const cutOff = ({ tunnel }) => {
+  if (!tunnel || tunnel.state === "connected") return null;
+  const why = tunnelWhy(tunnel);
+  return `its tunnel: ${tunnel.state}${why === "" ? "" : ` (${why})`}`;
+};
+
 const evidence = (backends, now) => {
   const row = (backend) => {
     const [word] = duty(backend);
@@ -30,7 +37,7 @@ const evidence = (backends, now) => {
   };
   const heads = ["Backend", "Health", "Priority", "Admin", "Now", "Role", "Fails", "OKs", "Latency", "Lag", "Checked", "Sessions"];
   const said = backends
-    .map((backend) => [backend.name, [backend.reason, backend.meaning, backend.last_error].filter((text, at, all) => text && !all.slice(0, at).some((said) => said?.includes(text)))])
+    .map((backend) => [backend.name, [backend.reason, backend.meaning, cutOff(backend), backend.last_error].filter((text, at, all) => text && !all.slice(0, at).some((said) => said?.includes(text)))])
     .filter(([, texts]) => texts.length > 0)
     .map(([name, texts]) => h("li", {}, h("strong", {}, name), `: ${texts.join(" · ")}`));
   return [
@@ -86,7 +93,7 @@ export const explain = async (pool) => {
   try {
     shown = page(await get(`${path("pools", pool)}/explain`));
   } catch (error) {
-    shown = [h("p", { role: "alert", class: "refused" }, `${error.status === 0 ? "The daemon was not reached." : problem(error.code)} ${error.detail ?? error.message}`)];
+    shown = [h("p", { role: "alert", class: "refused" }, trouble(error))];
   }
   body.replaceChildren(...shown.filter((part) => part !== null));
 };

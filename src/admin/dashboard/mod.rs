@@ -50,6 +50,7 @@ const FILES: &[File] = &[
     file("orders.js", SCRIPT, include_bytes!("orders.js")),
     file("picture.js", SCRIPT, include_bytes!("picture.js")),
     file("timeline.js", SCRIPT, include_bytes!("timeline.js")),
+    file("tunnel.js", SCRIPT, include_bytes!("tunnel.js")),
     file("words.js", SCRIPT, include_bytes!("words.js")),
 ];
 

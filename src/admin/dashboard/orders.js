@@ -25,7 +25,13 @@ const BACKEND_ORDERS = [
   ["failover-to", "Fail over to it: new clients of the pool go there, and nowhere else until a failback"],
 ];
 
-const VERBS = { failover: "Fail over", failback: "Fail back", pause: "Pause", resume: "Resume", drain: "Drain", maintenance: "Take into maintenance", ready: "Set ready", "failover-to": "Fail over" };
+const TUNNEL_ORDERS = [
+  ["tunnel-start", "Start: run its program if it was stopped, and try it now if it has failed"],
+  ["tunnel-stop", "Stop: end its program, and leave it so until it is started"],
+  ["tunnel-restart", "Restart: end its program, and start it anew"],
+];
+
+const VERBS = { failover: "Fail over", failback: "Fail back", pause: "Pause", resume: "Resume", drain: "Drain", maintenance: "Take into maintenance", ready: "Set ready", "failover-to": "Fail over", "tunnel-start": "Start the tunnel of", "tunnel-stop": "Stop the tunnel of", "tunnel-restart": "Restart the tunnel of" };
 
 /** The order that is being prepared: the pool's name, the backend's or null, and which one. */
 let current = null;
@@ -43,17 +49,35 @@ const whenAlone = (known) => {
   return ["!Nothing else is fit: new clients would be served by nobody.", ...rules];
 };
 
+/** Where new clients go without `backend`. */
+const without = (known, backend) => {
+  const stay = known.serving.filter((name) => name !== backend);
+  if (!known.serving.includes(backend)) return [`${backend} gets no new clients now; those go to ${list(known.serving)}, as before.`];
+  if (stay.length > 0) return [`New clients go to ${list(stay)}, and no more to ${backend}.`];
+  return whenAlone(known);
+};
+
 const leaving = (known, config, backend) => {
   const policy = config.failover?.sessions?.drained ?? "drain";
-  const own = known.evidence.find((one) => one.name === backend);
-  const stay = known.serving.filter((name) => name !== backend);
-  const said = [];
-  if (!known.serving.includes(backend)) said.push(`${backend} gets no new clients now; those go to ${list(known.serving)}, as before.`);
-  else if (stay.length > 0) said.push(`New clients go to ${list(stay)}, and no more to ${backend}.`);
-  else said.push(...whenAlone(known));
-  const sessions = own?.sessions ?? 0;
-  said.push(sessions === 0 ? `${backend} has no sessions.` : `Its sessions (${sessions}): ${SESSIONS[policy] ?? policy} (failover.sessions.drained = "${policy}").`);
-  return said;
+  const sessions = many(known, [backend]);
+  const end = sessions === 0 ? `${backend} has no sessions.` : `Its sessions (${sessions}): ${SESSIONS[policy] ?? policy} (failover.sessions.drained = "${policy}").`;
+  return [...without(known, backend), end];
+};
+
+const tunnelled = (known, backend, what) => {
+  const tunnel = known.evidence.find((one) => one.name === backend)?.tunnel ?? null;
+  if (tunnel === null) return ["!There is no such tunnel any more."];
+  const isStopped = tunnel.state === "disconnected";
+  if (what === "tunnel-start") {
+    if (isStopped) return [`It is set up. ${backend} gets clients by the rules once its checks come through.`];
+    if (tunnel.state === "connected" || tunnel.state === "connecting") return [`It is ${tunnel.state} already: there is nothing to start.`];
+    return ["It is tried again now, and not only when that is due."];
+  }
+  if (isStopped) return [what === "tunnel-stop" ? "It is stopped already." : "It is stopped: it is to be started."];
+  const sessions = many(known, [backend]);
+  const end = sessions === 0 ? `${backend} has no sessions.` : `Its sessions (${sessions}) go through the tunnel, and may end with it.`;
+  if (what === "tunnel-restart") return ["Until checks come through it again:", ...without(known, backend), end];
+  return [...without(known, backend), end, "It stays stopped, also over restarts of the daemon, until it is started."];
 };
 
 const ready = (known, config, backend) => {
@@ -92,6 +116,8 @@ const failback = (known, pool) => {
   return [pool.pinned === null ? "The pool is not pinned." : `The pool is pinned to ${pool.pinned} no more.`, where, `Now ${serve(known.serving)}, and the pool is ${words.toLowerCase()}.`];
 };
 
+const isOfTunnel = (what) => what.startsWith("tunnel-");
+
 /** What would happen, as sentences; one that begins with "!" is a warning. */
 const preview = async ({ pool, backend, what }) => {
   const about = (...parts) => path("pools", pool, ...parts);
@@ -103,6 +129,7 @@ const preview = async ({ pool, backend, what }) => {
     const own = known.evidence.find((one) => one.name === to);
     return [...failover(known, seen, to), ...(own && !own.eligible ? [`!${to} is not fit (${own.reason || own.health}): the daemon would refuse.`] : [])];
   }
+  if (isOfTunnel(what)) return tunnelled(known, backend, what);
   if (what === "failback") return failback(known, state);
   if (what === "pause") return [`New clients wait, for the pool's hold time at most, and are refused after that. The sessions (${many(known, known.evidence.map((one) => one.name))}) go on.`];
   if (what === "resume") return [state.paused ? `Those who wait (${state.held}) go on.` : "The pool is not paused: the daemon would refuse, or nothing would change."];
@@ -161,17 +188,26 @@ const showToken = () => {
   put(byId("token-open"), hasToken() ? "Token: given" : "Token: none");
 };
 
+/** Opens the dialog with the orders `all`, of which `first` is chosen. */
+const offer = (title, pool, backend, all, first) => {
+  current = { pool, backend, what: null };
+  const choices = all.map(([what, words]) => h("label", { class: "choice" }, h("input", { type: "radio", name: "order-what", value: what, checked: what === first, onchange: () => choose(what) }), h("span", {}, words)));
+  byId("order-choices").replaceChildren(...choices);
+  put(byId("order-head"), title);
+  showToken();
+  choose(first);
+  open(byId("order"), byId("order-choices").querySelector("input:checked"));
+};
+
 /** Opens the dialog with the orders for `pool`, or for its `backend`. */
 export const order = (pool, backend) => {
-  current = { pool, backend, what: null };
-  const all = backend === null ? POOL_ORDERS : BACKEND_ORDERS;
-  const choices = all.map(([what, words], at) => h("label", { class: "choice" }, h("input", { type: "radio", name: "order-what", value: what, checked: at === 0, onchange: () => choose(what) }), h("span", {}, words)));
-  byId("order-choices").replaceChildren(...choices);
-  put(byId("order-head"), backend === null ? `Orders for pool ${pool}` : `Orders for backend ${backend} of ${pool}`);
-  showToken();
-  choose(all[0][0]);
-  open(byId("order"), byId("order-choices").querySelector("input"));
+  if (backend === null) offer(`Orders for pool ${pool}`, pool, null, POOL_ORDERS, "failover");
+  else offer(`Orders for backend ${backend} of ${pool}`, pool, backend, BACKEND_ORDERS, "drain");
 };
+
+/** Opens the dialog with the orders for the tunnel of `backend`, of which `what` (`start`, `stop`, `restart`) is chosen. */
+export const tunnelOrder = (pool, backend, what) =>
+  offer(`Orders for the tunnel of ${backend} of ${pool}`, pool, backend, TUNNEL_ORDERS, `tunnel-${what}`);
 
 /** What `value` of a field says, if anything. */
 const said = (id) => {
@@ -185,6 +221,7 @@ const request = ({ pool, backend, what }) => {
   if (what === "failover-to") return [path("pools", pool, "failover"), { to: backend, ...moves }];
   if (what === "pause") return [path("pools", pool, "pause"), { timeout: said("order-timeout") }];
   if (backend === null) return [path("pools", pool, what), {}];
+  if (isOfTunnel(what)) return [path("pools", pool, "backends", backend, "tunnel", what.slice("tunnel-".length)), {}];
   return [path("pools", pool, "backends", backend, what), {}];
 };
 

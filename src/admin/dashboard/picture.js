@@ -1,7 +1,7 @@
 // The picture: listeners → pools → backends, with lines between them, and the figures of each.
 
 import { attribute, h, put, remark, s, sparkline, sync } from "./dom.js";
-import { bytes, clock, count, duty, healthTone, list, millis, poolState, rate, redundancy } from "./words.js";
+import { bytes, clock, count, duty, healthTone, list, millis, poolState, rate, redundancy, span, tunnelState, tunnelWhy } from "./words.js";
 
 /** Curves show so much of the past, in milliseconds. */
 const SPAN = 120_000;
@@ -37,6 +37,45 @@ const figure = (name) => {
 /** A hidden end of a button's words, so that each has a name of its own. */
 const unseen = (text) => h("span", { class: "unseen" }, text);
 
+/** The tunnel that leads to a backend: how it fares, and what can be done about it. Hidden while there is none. */
+const tunnelPart = (pool, name, act) => {
+  const holder = h("span", { class: "holder" });
+  const [state, facts, note] = [h("span", { class: "tunnel-state" }), h("p", { class: "facts" }), h("p", { class: "note" })];
+  const button = (word, rest, onclick) => h("button", { type: "button", "aria-haspopup": "dialog", onclick }, word, unseen(` ${rest} ${name} of ${pool}`));
+  const order = (word, what) => button(word, "the tunnel of", () => act.tunnelOrder(pool, name, what));
+  const element = h(
+    "div",
+    { class: "tunnel", role: "group", "aria-label": `Tunnel of ${name} of ${pool}` },
+    h("div", { class: "line" }, holder, h("div", { class: "who" }, state, facts)),
+    note,
+    h(
+      "div",
+      { class: "buttons" },
+      order("Start", "start"),
+      order("Stop", "stop"),
+      order("Restart", "restart"),
+      button("Log", "of the tunnel of", () => act.log(pool, name)),
+      button("Explain", "the tunnel of", () => act.expansion(pool, name)),
+    ),
+  );
+  const update = (tunnel) => {
+    element.hidden = tunnel === null;
+    if (tunnel === null) return;
+    const [tone, means] = tunnelState(tunnel.state);
+    remark(holder, tone);
+    attribute(element, "data-tunnel", tunnel.state);
+    put(state, `Tunnel ${tunnel.state}`);
+    attribute(state, "title", means);
+    const up = tunnel.uptime_seconds === null ? null : `up for ${span(tunnel.uptime_seconds)}`;
+    const words = [tunnel.provider, tunnel.attach, tunnel.pid === null ? null : `process ${tunnel.pid}`, count(tunnel.restarts, "restart"), up];
+    put(facts, words.filter((text) => text !== null).join(" · "));
+    const why = tunnelWhy(tunnel);
+    put(note, why);
+    note.hidden = why === "";
+  };
+  return { element, update };
+};
+
 const backendPart = (pool, name, act) => {
   const health = h("span", { class: "holder" });
   const [state, facts, note, lag] = [h("span", { class: "state" }), h("p", { class: "facts" }), h("p", { class: "note" }), h("p", { class: "facts" })];
@@ -44,6 +83,7 @@ const backendPart = (pool, name, act) => {
   const past = { sessions: history(), moved: history(), latency: history() };
   let last = null;
   const orders = h("button", { type: "button", "aria-haspopup": "dialog", onclick: () => act.order(pool, name) }, "Orders…", unseen(` for backend ${name} of ${pool}`));
+  const tunnel = tunnelPart(pool, name, act);
   const element = h(
     "li",
     { class: "backend", "data-backend": `${pool}/${name}` },
@@ -52,6 +92,7 @@ const backendPart = (pool, name, act) => {
     h("dl", { class: "figures" }, sessions.element, moved.element, latency.element),
     lag,
     note,
+    tunnel.element,
   );
   const update = ({ backend, tiers, at }) => {
     const [word, means] = duty(backend);
@@ -81,6 +122,7 @@ const backendPart = (pool, name, act) => {
     const why = backend.reason || (backend.health === "unhealthy" ? backend.last_error : "") || "";
     put(note, why);
     note.hidden = why === "";
+    tunnel.update(backend.tunnel ?? null);
   };
   return { element, update };
 };
@@ -210,12 +252,15 @@ export const summary = (pools) => {
   const down = pools.filter((pool) => pool.state === "down").length;
   const uneasy = pools.filter((pool) => !["healthy", "down"].includes(pool.state)).length;
   const healthy = backends.filter((backend) => backend.health === "healthy").length;
+  const isCut = ({ tunnel }) => Boolean(tunnel) && !["connected", "disconnected"].includes(tunnel.state);
+  const cut = backends.filter(isCut).length;
   const sum = (values) => values.reduce((all, value) => all + value, 0);
   const parts = [
     count(pools.length, "pool"),
     ...(down > 0 ? [`${down} down`] : []),
     ...(uneasy > 0 ? [`${uneasy} not as preferred`] : []),
     `${healthy.toLocaleString("en")} of ${count(backends.length, "backend")} healthy`,
+    ...(cut > 0 ? [`${count(cut, "tunnel")} not up`] : []),
     count(sum(backends.map((backend) => backend.sessions)), "session"),
     `${count(sum(pools.map((pool) => pool.held)), "client")} waiting`,
   ];

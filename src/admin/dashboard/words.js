@@ -33,6 +33,20 @@ export const duty = (backend) => {
   return ["out", "gets no new clients"];
 };
 
+/** States of a tunnel: in what tone, and what they mean. */
+const TUNNEL_STATES = {
+  connected: ["good", "checks come through it"],
+  connecting: ["warn", "it has not led anywhere yet"],
+  reconnecting: ["warn", "it led somewhere, and is set up anew"],
+  disconnected: ["hold", "it is not wanted now, by order"],
+  failed: ["bad", "it cannot be set up as things are, and is tried again only now and then"],
+};
+
+export const tunnelState = (state) => TUNNEL_STATES[state] ?? ["unknown", ""];
+
+/** Why a tunnel is not up, and when it is tried again; empty if there is nothing to say. */
+export const tunnelWhy = ({ reason, next_retry: retry }) => [reason, retry === null ? null : `tried again at ${clock(retry)}`].filter(Boolean).join("; ");
+
 /** Problems by their codes; what the daemon says of the case stands below. */
 const PROBLEMS = {
   not_authorized: "You may not do this. The daemon takes orders only from those who prove that they may: nothing has changed.",
@@ -50,6 +64,9 @@ const PROBLEMS = {
 };
 
 export const problem = (code) => PROBLEMS[code] ?? "The daemon refused. Nothing has changed.";
+
+/** Why something that was asked for cannot be shown. */
+export const trouble = (error) => `${error.status === 0 ? "The daemon was not reached." : problem(error.code)} ${error.detail ?? error.message}`;
 
 const KINDS = {
   "backend.healthy": ["good", "is healthy"],
@@ -70,7 +87,10 @@ const KINDS = {
   "pool.resumed": ["good", "goes on"],
   "pool.unpinned": ["good", "is pinned no more"],
   "latency.high": ["warn", "answers slowly"],
+  "tunnel.connecting": ["unknown", "tunnel is being set up"],
   "tunnel.connected": ["good", "tunnel is up"],
+  "tunnel.reconnecting": ["warn", "tunnel is set up anew"],
+  "tunnel.disconnected": ["hold", "tunnel is stopped"],
   "tunnel.failed": ["bad", "tunnel has failed"],
   "config.rejected": ["bad", "new configuration rejected"],
   "config.reloaded": ["good", "configuration reloaded"],

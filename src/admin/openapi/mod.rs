@@ -14,8 +14,8 @@ use utoipa::OpenApi;
 
 use crate::config::overlay::settable_schema;
 use crate::model::{
-    AccessRole, AdminState, HealthState, PoolKind, PoolState, Redundancy, Role, Rule, SessionPolicy, SessionState,
-    Target,
+    AccessRole, AdminState, Attach, HealthState, PoolKind, PoolState, Redundancy, Role, Rule, SessionPolicy,
+    SessionState, Target, TunnelState,
 };
 
 use super::Admin;
@@ -69,7 +69,7 @@ fn document() -> Value {
 fn add_words(schemas: &mut Value) {
     let roles = [AccessRole::Viewer, AccessRole::Operator, AccessRole::Admin];
     debug_assert!(roles.is_sorted(), "roles grow");
-    let words: [(&str, &str, &[&str]); 13] = [
+    let words: [(&str, &str, &[&str]); 15] = [
         ("PoolView", "kind", PoolKind::LABELS),
         ("PoolView", "state", PoolState::LABELS),
         ("PoolView", "redundancy", Redundancy::LABELS),
@@ -78,6 +78,8 @@ fn add_words(schemas: &mut Value) {
         ("BackendView", "health", HealthState::LABELS),
         ("BackendView", "admin_state", AdminState::LABELS),
         ("BackendView", "role", Role::LABELS),
+        ("TunnelView", "state", TunnelState::LABELS),
+        ("TunnelView", "attach", Attach::LABELS),
         ("ListenerView", "target", Target::LABELS),
         ("SessionView", "state", SessionState::LABELS),
         ("FailoverOrder", "sessions", SessionPolicy::LABELS),

@@ -4,7 +4,7 @@ use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 
 use crate::admin::access::Route;
-use crate::admin::{events, pick, sessions};
+use crate::admin::{events, pick, sessions, tunnels};
 
 /// What a body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +89,10 @@ fn stream() -> Vec<Parameter> {
 
 fn pick() -> Vec<Parameter> {
     pick::Asked::into_params(|| Some(ParameterIn::Query))
+}
+
+fn lines() -> Vec<Parameter> {
+    tunnels::Wanted::into_params(|| Some(ParameterIn::Query))
 }
 
 fn sessions() -> Vec<Parameter> {
@@ -186,6 +190,17 @@ fn of_backend(method: &str, path: &str) -> Option<Operation> {
         ("POST", "/{backend}/check") => order("Checks a backend now."),
         ("POST", "/{backend}/drain") => order("The backend gets no new sessions; what happens to those it has is set."),
         ("POST", "/{backend}/ready") => order("The backend may serve."),
+        ("POST", "/{backend}/tunnel/start") => {
+            order("Starts a tunnel that was stopped, or tries one that failed again.")
+        }
+        ("POST", "/{backend}/tunnel/stop") => order("Stops a tunnel until it is started, also over restarts."),
+        ("POST", "/{backend}/tunnel/restart") => order("Ends a tunnel's program and starts it anew."),
+        ("GET", "/{backend}/tunnel/logs") => {
+            Operation::reads("What a tunnel's program has written, newest last.", Answer::Shape("Lines")).asks(lines)
+        }
+        ("GET", "/{backend}/tunnel/explain") => {
+            Operation::reads("What is run for a tunnel; secrets are not shown.", Answer::Shape("TunnelExplanation"))
+        }
         ("POST", "/{backend}/maintenance") => order("The same as drain, and it is not checked."),
         _ => return None,
     })

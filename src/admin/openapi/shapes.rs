@@ -15,6 +15,7 @@ use crate::admin::listeners::ListenerView;
 use crate::admin::pick::PickView;
 use crate::admin::problem::Fault;
 use crate::admin::sessions::SessionView;
+use crate::admin::tunnels::{Lines, TunnelExplanation};
 
 /// All of them, with the views that they are made of.
 #[derive(OpenApi)]
@@ -30,6 +31,7 @@ use crate::admin::sessions::SessionView;
     FailoverConfig,
     FailoverOrder,
     FailureReport,
+    Lines,
     Listeners,
     Pause,
     PickView,
@@ -39,7 +41,8 @@ use crate::admin::sessions::SessionView;
     ProblemDetails,
     PushedHealth,
     Sessions,
-    Status
+    Status,
+    TunnelExplanation
 )))]
 pub(super) struct Shapes;
 

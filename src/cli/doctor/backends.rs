@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::dial::Ways;
 use crate::model::{Address, BackendPlan, CheckKind, DialError, Plan, ProbeError, ProbeOutcome, spoken};
 use crate::probe::Prober;
 use crate::sys::{Clock, look_up};
@@ -14,11 +15,12 @@ use super::Finding;
 /// Backends that are asked at the same time: a server that many pools name, or that is short of connections, must not notice.
 const AT_ONCE: usize = 4;
 
-/// All backends, in the order of the plan.
+/// All backends that no tunnel leads to, in the order of the plan.
 pub(super) async fn findings(plan: &Plan, clock: Clock) -> Vec<Finding> {
-    let prober = Arc::new(Prober::new(clock));
+    let prober = Arc::new(Prober::new(clock, Ways::default()));
     let all = plan.pools.values().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
-    let asked = all.map(|(pool, backend)| {
+    // Behind a tunnel nobody is reached before that is up.
+    let asked = all.filter(|(_, backend)| backend.tunnel.is_none()).map(|(pool, backend)| {
         let what = format!("backend {}/{}", pool.name, backend.name);
         let (prober, backend) = (Arc::clone(&prober), backend.clone());
         async move { one(&prober, what, &backend).await }
@@ -27,7 +29,7 @@ pub(super) async fn findings(plan: &Plan, clock: Clock) -> Vec<Finding> {
 }
 
 /// What all of them come to, in their order, of which no more than [`AT_ONCE`] are under way at a time.
-async fn few_at_once<T: 'static>(all: impl Iterator<Item = impl Future<Output = T> + 'static>) -> Vec<T> {
+pub(super) async fn few_at_once<T: 'static>(all: impl Iterator<Item = impl Future<Output = T> + 'static>) -> Vec<T> {
     let places = Arc::new(Semaphore::new(AT_ONCE));
     let mut asked = JoinSet::new();
     for (order, one) in all.enumerate() {
@@ -56,8 +58,15 @@ async fn one(prober: &Prober, what: String, backend: &BackendPlan) -> Vec<Findin
         }
     }
     let check = &backend.check;
-    let answer = prober.probe(&backend.address, &check.kind, check.timeout, backend.approach).await;
-    findings.push(match answer.outcome {
+    let answer = prober.probe(&backend.address, &check.kind, check.timeout, &backend.approach).await;
+    findings.push(answered(what, backend, answer.outcome));
+    findings
+}
+
+/// What there is to say of what the check of `backend` has found out.
+pub(super) fn answered(what: String, backend: &BackendPlan, outcome: ProbeOutcome) -> Finding {
+    let check = &backend.check;
+    match outcome {
         ProbeOutcome::Passed { .. } if check.kind == CheckKind::None => Finding::warn(
             what,
             "it is not asked: its check is of kind \"none\"",
@@ -83,11 +92,10 @@ async fn one(prober: &Prober, what: String, backend: &BackendPlan) -> Vec<Findin
             };
             Finding::warn(what, format!("it could not be asked: {detail}"), mend)
         }
-    });
-    findings
+    }
 }
 
-fn unresolved(what: String, host: &str, why: &str) -> Finding {
+pub(super) fn unresolved(what: String, host: &str, why: &str) -> Finding {
     let mend = format!("see what `getent hosts {host}` says, or write its address");
     Finding::fail(what, format!("{host} cannot be looked up: {why}"), mend)
 }
@@ -99,6 +107,16 @@ fn mend(error: ProbeError, backend: &BackendPlan) -> String {
         ProbeError::Dial(DialError::TimedOut | DialError::Unreachable) => {
             "see whether its host is up, and whether a firewall lets this one through".to_owned()
         }
+        ProbeError::Dial(DialError::TunnelDown) => {
+            "see what its tunnel's program says when it is run by hand".to_owned()
+        }
+        ProbeError::Dial(DialError::ProxyRefused) => "see the log of its tunnel's proxy".to_owned(),
+        ProbeError::Dial(DialError::TargetRefused) => {
+            "start it, or see whether `target` is where it listens".to_owned()
+        }
+        ProbeError::Dial(DialError::TargetUnreachable) => {
+            "see whether its host is up, and whether the tunnel's far end reaches it".to_owned()
+        }
         ProbeError::Dial(_) => format!("see whether {address} is what is meant"),
         ProbeError::Check(_) => match &backend.check.kind {
             CheckKind::Http(check) => {
@@ -107,6 +125,8 @@ fn mend(error: ProbeError, backend: &BackendPlan) -> String {
             CheckKind::Command(_) => "run the program by hand, as the daemon's user".to_owned(),
             CheckKind::Postgres => "see its log; PostgreSQL has to listen at this port".to_owned(),
             CheckKind::Agent(_) => "see what its agent says, and on which port".to_owned(),
+            CheckKind::Expect(_) => "see what it answers, or set check.expect".to_owned(),
+            CheckKind::Tls => "see whether it speaks TLS at this port".to_owned(),
             CheckKind::Tcp | CheckKind::None => "see its log".to_owned(),
         },
     }

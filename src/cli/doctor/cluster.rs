@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use crate::dial::Ways;
 use crate::model::{
-    DialError, LoginError, Plan, PoolPlan, PostgresPlan, Role, SystemId, TlsMode, WatchError, WatchSession, WatchSpec,
-    spoken,
+    BackendName, BackendPlan, DialError, LoginError, Plan, PoolName, PoolPlan, PostgresPlan, Role, SystemId, TlsMode,
+    WatchError, WatchSession, WatchSpec, spoken,
 };
 use crate::sys::Clock;
 use crate::watch::{Complaint, Examined, Watcher};
@@ -20,58 +21,92 @@ const RETRY_INTERVAL_MAX: Duration = Duration::from_millis(500);
 /// Clocks further apart than this are told, in seconds.
 const CLOCKS_APART_MAX: f64 = 2.0;
 
-/// All servers of all clusters.
-pub(super) async fn findings(plan: &Plan, clock: Clock) -> Vec<Finding> {
-    let watcher = Watcher::new(clock);
+/// What one login to a server came to.
+#[derive(Debug)]
+pub(super) struct Login {
+    findings: Vec<Finding>,
+    /// As far as it is known.
+    system: Option<SystemId>,
+    is_primary: bool,
+}
+
+/// Logins that were made already, by pool and backend: those through tunnels, while these were up.
+pub(super) type Logins = BTreeMap<(PoolName, BackendName), Login>;
+
+/// All servers of all clusters. Those that a tunnel leads to are logged in to by whoever tries that, and are in `logins`.
+pub(super) async fn findings(plan: &Plan, mut logins: Logins, clock: Clock) -> Vec<Finding> {
+    let watcher = Watcher::new(clock, Ways::default());
     let mut findings = Vec::new();
     for pool in plan.pools.values() {
         if let Some(postgres) = &pool.postgres {
-            findings.extend(cluster(&watcher, pool, postgres).await);
+            findings.extend(cluster(&watcher, pool, postgres, &mut logins).await);
         }
     }
     findings
 }
 
-async fn cluster(watcher: &Watcher, pool: &PoolPlan, postgres: &Arc<PostgresPlan>) -> Vec<Finding> {
+async fn cluster(
+    watcher: &Watcher,
+    pool: &PoolPlan,
+    postgres: &Arc<PostgresPlan>,
+    logins: &mut Logins,
+) -> Vec<Finding> {
     let mut findings = Vec::new();
     let (mut systems, mut primaries) = (BTreeMap::<SystemId, Vec<String>>::new(), Vec::new());
     for backend in &pool.backends {
-        let what = format!("server {}/{}", pool.name, backend.name);
-        let limit = backend.check.timeout;
-        let spec = WatchSpec {
-            address: backend.address.clone(),
-            approach: backend.approach,
-            timeout: limit,
-            postgres: Arc::clone(postgres),
+        let made = match backend.tunnel {
+            Some(_) => logins.remove(&(pool.name.clone(), backend.name.clone())),
+            None => Some(login(watcher, &pool.name, backend, postgres).await),
         };
-        // The login has a limit of its own, and the questions after it are few.
-        let examined = timeout(limit * 2, watcher.examine(&spec)).await.unwrap_or_else(|_| {
-            let detail = format!("it lets the monitor in, and then does not answer within {}", spoken(limit));
-            Err(Complaint { error: Some(WatchError::Login(LoginError::TimedOut)), detail, code: None })
-        });
-        match examined {
-            Ok(examined) => {
-                if let Some(system) = examined.facts.system {
-                    systems.entry(system).or_default().push(backend.name.to_string());
-                }
-                if examined.facts.role == Role::Primary {
-                    primaries.push(backend.name.to_string());
-                }
-                findings.extend(server(&what, &examined, postgres));
-            }
-            // Its check has said that it is not there.
-            Err(Complaint { error: Some(WatchError::Dial(DialError::Refused)), .. }) => {
-                findings.push(Finding::warn(
-                    what,
-                    "nothing is known of it: nobody listens there",
-                    "start it, and run this again",
-                ));
-            }
-            Err(complaint) => findings.push(shut_out(what, &complaint, postgres)),
+        let Some(made) = made else { continue };
+        if let Some(system) = made.system {
+            systems.entry(system).or_default().push(backend.name.to_string());
         }
+        if made.is_primary {
+            primaries.push(backend.name.to_string());
+        }
+        findings.extend(made.findings);
     }
     findings.extend(together(pool, &systems, &primaries));
     findings
+}
+
+/// Logs in once.
+pub(super) async fn login(
+    watcher: &Watcher,
+    pool: &PoolName,
+    backend: &BackendPlan,
+    postgres: &Arc<PostgresPlan>,
+) -> Login {
+    let what = format!("server {pool}/{}", backend.name);
+    let limit = backend.check.timeout;
+    let spec = WatchSpec {
+        address: backend.address.clone(),
+        approach: backend.approach.clone(),
+        timeout: limit,
+        postgres: Arc::clone(postgres),
+    };
+    // The login has a limit of its own, and the questions after it are few.
+    let examined = timeout(limit * 2, watcher.examine(&spec)).await.unwrap_or_else(|_| {
+        let detail = format!("it lets the monitor in, and then does not answer within {}", spoken(limit));
+        Err(Complaint { error: Some(WatchError::Login(LoginError::TimedOut)), detail, code: None })
+    });
+    match examined {
+        Ok(examined) => Login {
+            system: examined.facts.system,
+            is_primary: examined.facts.role == Role::Primary,
+            findings: server(&what, &examined, postgres),
+        },
+        // Its check has said that it is not there.
+        Err(Complaint { error: Some(WatchError::Dial(DialError::Refused)), .. }) => {
+            let finding =
+                Finding::warn(what, "nothing is known of it: nobody listens there", "start it, and run this again");
+            Login { system: None, is_primary: false, findings: vec![finding] }
+        }
+        Err(complaint) => {
+            Login { system: None, is_primary: false, findings: vec![shut_out(what, &complaint, postgres)] }
+        }
+    }
 }
 
 /// What is to be said of a server that lets the monitor in.

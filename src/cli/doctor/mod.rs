@@ -1,9 +1,10 @@
 //! `changeover doctor`: tries everything that a configuration needs, as the daemon would, and says what is missing and how to mend
-//! it. It changes nothing: it listens nowhere, and writes nothing.
+//! it. It changes nothing: it listens nowhere, and writes nothing. Programs of tunnels are started and ended again.
 
 mod backends;
 mod cluster;
 mod host;
+mod tunnels;
 mod unit;
 
 use std::cell::RefCell;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::config::{self, OsSources, SourceError, Sources};
+use crate::config::{Document, OsSources, SourceError, Sources};
 use crate::model::Plan;
 use crate::sys::Clock;
 
@@ -125,8 +126,8 @@ impl Sources for Noting {
 /// If the configuration has errors, or anything else fails.
 pub fn doctor(args: &DoctorArgs) -> Result<(), CliError> {
     let sources = Noting::default();
-    let plan = match config::load_with(&args.config, &sources) {
-        Ok(plan) => plan,
+    let document = match Document::load_with(&args.config, &sources) {
+        Ok(document) => document,
         Err(errors) => {
             if args.json {
                 let what = format!("configuration {}", args.config.display());
@@ -138,23 +139,27 @@ pub fn doctor(args: &DoctorArgs) -> Result<(), CliError> {
             return Err(CliError::Config(errors.to_string()));
         }
     };
-    let mut findings = vec![understood(&args.config, &plan)];
+    let (plan, needs) = (document.plan(), document.tunnel_needs());
+    let mut findings = vec![understood(&args.config, plan)];
     let files = sources.files.into_inner();
     findings.extend(host::files(&args.config, &files));
-    let (admin, is_running) = daemon(&plan);
+    let (admin, running) = daemon(plan);
     findings.extend(admin);
-    findings.extend(host::listeners(&plan, is_running));
-    findings.extend(host::state(&plan));
-    findings.push(host::descriptors(&plan));
+    findings.extend(host::listeners(plan, running.is_some()));
+    findings.extend(host::state(plan));
+    findings.push(host::descriptors(plan));
     findings.push(host::clock());
-    findings.extend(unit::findings(&plan));
+    findings.extend(unit::findings(plan, needs));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CliError::Internal(error.to_string()))?;
     let clock = Clock::start();
+    let pools = running.map(Running::pools);
     // Those that watch servers stay on their thread.
     findings.extend(tokio::task::LocalSet::new().block_on(&runtime, async {
-        let mut found = backends::findings(&plan, clock).await;
-        found.extend(cluster::findings(&plan, clock).await);
+        let mut found = backends::findings(plan, clock).await;
+        let (behind, logins) = tunnels::findings(plan, needs, pools, clock).await;
+        found.extend(behind);
+        found.extend(cluster::findings(plan, logins, clock).await);
         found
     }));
     show(&findings, args.json)?;
@@ -189,34 +194,52 @@ fn understood(path: &Path, plan: &Plan) -> Finding {
     Finding::ok(format!("configuration {}", path.display()), found)
 }
 
-/// Whether a daemon answers at the admin addresses, or may listen there.
-fn daemon(plan: &Plan) -> (Vec<Finding>, bool) {
-    let mut findings = Vec::new();
-    let mut is_running = false;
+/// A daemon that runs.
+enum Running {
+    /// It answers.
+    Answers(Client),
+    /// It is not to be asked, for this reason.
+    Silent(String),
+}
+
+impl Running {
+    /// What it says of all pools, or why it does not.
+    fn pools(self) -> Result<Value, String> {
+        match self {
+            Self::Answers(client) => client.get_ok("/api/v1/pools").map_err(|error| error.to_string()),
+            Self::Silent(why) => Err(why),
+        }
+    }
+}
+
+/// Whether a daemon answers at the admin addresses, or may listen there. One that answers goes before one that does not.
+fn daemon(plan: &Plan) -> (Vec<Finding>, Option<Running>) {
+    let (mut findings, mut answers, mut silent) = (Vec::new(), None, None);
     for address in &plan.admin.bind {
         let what = format!("admin {address}");
         // The file may name port 0, where nobody can be asked.
         let (is_tls, trusted) = (plan.admin.tls.is_some(), plan.admin.tls.as_ref().map(|tls| &*tls.certificate));
-        let asked = Client::new(&dialable(address, is_tls), trusted, None).map(|client| client.within(DAEMON_PATIENCE));
-        match asked.and_then(|client| client.get("/readyz")) {
-            Ok(answer) => {
-                is_running = true;
+        let client =
+            Client::new(&dialable(address, is_tls), trusted, None).map(|client| client.within(DAEMON_PATIENCE));
+        match client.and_then(|client| client.get("/readyz").map(|answer| (client, answer))) {
+            Ok((client, answer)) => {
                 let state = answer.body["status"].as_str().filter(|_| answer.status == 200);
                 let state = state.or(answer.body["code"].as_str()).unwrap_or("no state that is known");
                 findings.push(Finding::ok(what, format!("a daemon answers: {state}")));
+                answers.get_or_insert(Running::Answers(client));
             }
             Err(CliError::Forbidden { cause, .. }) => {
-                is_running = true;
                 let mend = "be root or the daemon's user, or ask over TCP with a token";
                 findings.push(Finding::warn(what, format!("somebody listens, and you may not ask: {cause}"), mend));
+                silent.get_or_insert(Running::Silent(format!("you may not ask at {address}: {cause}")));
             }
             // Whoever speaks TLS there is running; the system's own trust would have done for a client.
             Err(CliError::Unreachable { cause, .. }) if is_tls && cause.starts_with("TLS: ") => {
-                is_running = true;
                 findings.push(Finding::ok(what, "a daemon answers over TLS".to_owned()));
+                silent.get_or_insert(Running::Silent(format!("its certificate at {address} is not trusted here")));
             }
             Err(_) => findings.push(host::bindable(what, address, false)),
         }
     }
-    (findings, is_running)
+    (findings, answers.or(silent))
 }

@@ -52,7 +52,7 @@ pub(super) enum News {
 }
 
 /// How the daemon stands.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Seen {
     /// In a word.
     pub(super) state: String,

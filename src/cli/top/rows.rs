@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use super::super::events::what;
-use super::super::views::{age, has_clusters, items, lag, names, serves, session_count, size, text};
+use super::super::views::{
+    age, has_clusters, has_tunnels, items, lag, names, place, serves, session_count, size, text, tunnel_state,
+};
 use super::feed::Seen;
 use super::screen::View;
 
@@ -46,12 +48,37 @@ pub(super) fn header(view: View, seen: &Seen) -> Vec<&'static str> {
         View::Sessions => vec!["ID", "CLIENT", "LISTENER", "BACKEND", "STATE", "AGE", "UP", "DOWN"],
         View::Events => vec!["TIME", "KIND", "POOL", "BACKEND", "WHAT"],
     };
-    // On 80 columns there is no room for both, and addresses are in `changeover backends`.
-    if view == View::Backends && has_clusters(&seen.pools) {
-        header.pop();
-        header.splice(3..3, ["ROLE", "LAG"]);
+    if view == View::Backends {
+        let extra = Extra::of(&seen.pools);
+        extra.trim(&mut header);
+        if extra.clusters {
+            header.splice(3..3, ["ROLE", "LAG"]);
+        }
+        if extra.tunnels {
+            header.insert(3, "TUNNEL");
+        }
     }
     header
+}
+
+/// Which columns there are of backends besides those that there always are.
+#[derive(Debug, Clone, Copy)]
+struct Extra {
+    clusters: bool,
+    tunnels: bool,
+}
+
+impl Extra {
+    fn of(pools: &Value) -> Self {
+        Self { clusters: has_clusters(pools), tunnels: has_tunnels(pools) }
+    }
+
+    /// Takes away the last columns that 80 have no room for: addresses, and latencies where there are both clusters and
+    /// tunnels. They are in `changeover backends`.
+    fn trim<T>(self, columns: &mut Vec<T>) {
+        let gone = usize::from(self.clusters) * (1 + usize::from(self.tunnels));
+        columns.truncate(columns.len().saturating_sub(gone));
+    }
 }
 
 /// The rows of a view, in the daemon's order; of events the newest first.
@@ -60,9 +87,9 @@ pub(super) fn rows(view: View, seen: &Seen) -> Vec<Row> {
     match view {
         View::Pools => pools.iter().map(pool).collect(),
         View::Backends => {
-            let clusters = has_clusters(&seen.pools);
+            let extra = Extra::of(&seen.pools);
             let all = pools.iter().flat_map(|pool| items(&pool["backends"]).iter().map(move |one| (pool, one)));
-            all.map(|(pool, one)| backend(pool, one, clusters)).collect()
+            all.map(|(pool, one)| backend(pool, one, extra)).collect()
         }
         View::Sessions => items(&seen.sessions["sessions"]).iter().map(session).collect(),
         View::Events => items(&seen.events["events"]).iter().rev().map(event).collect(),
@@ -91,20 +118,21 @@ fn pool(pool: &Value) -> Row {
     Row { pool: Some(name.clone()), backend: None, id: name, cells }
 }
 
-fn backend(pool: &Value, backend: &Value, clusters: bool) -> Row {
+fn backend(pool: &Value, backend: &Value, extra: Extra) -> Row {
     let (pool, name) = (text(pool, "name"), text(backend, "name"));
     let full = format!("{pool}/{name}");
     let mut cells = vec![word(&full), word(text(backend, "health")), word(text(backend, "admin_state"))];
-    if clusters {
+    if extra.tunnels {
+        cells.push(word(tunnel_state(backend)));
+    }
+    if extra.clusters {
         let behind =
             if backend["role"] == "standby" { lag(backend).unwrap_or_else(|| "?".to_owned()) } else { "-".to_owned() };
         cells.extend([word(text(backend, "role")), Cell { shown: behind, number: backend["lag_bytes"].as_f64() }]);
     }
     let latency = figure(&backend["latency_ms"], |ms| format!("{ms:.1}ms"));
-    cells.extend([word(serves(backend)), count(&backend["sessions"]), latency]);
-    if !clusters {
-        cells.push(word(text(backend, "address")));
-    }
+    cells.extend([word(serves(backend)), count(&backend["sessions"]), latency, word(place(backend))]);
+    extra.trim(&mut cells);
     Row { pool: Some(pool), backend: Some(name), id: full, cells }
 }
 

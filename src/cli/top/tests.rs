@@ -6,6 +6,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::style::Color;
 use serde_json::{Value, json};
 
+use super::super::explain;
 use super::draw;
 use super::feed::{News, Seen};
 use super::screen::{Next, Order, Question, Screen, View};
@@ -126,6 +127,77 @@ fn each_view_is_drawn_as_it_always_was() {
             assert!(shown.contains(&squeezed(row)), "no `{row}` in {shown:#?}");
         }
     }
+}
+
+/// What was seen, with tunnels that fare so to the backends of the cluster.
+fn behind_tunnels(states: [&str; 3]) -> Box<Seen> {
+    let News::Seen(mut seen) = seen() else { panic!("seen") };
+    for (at, state) in states.iter().enumerate() {
+        seen.pools["pools"][0]["backends"][at]["tunnel"] =
+            json!({"state": state, "provider": "ssh", "reason": null, "next_retry": null});
+    }
+    seen
+}
+
+#[test]
+fn where_there_is_a_tunnel_each_backend_has_its_state() {
+    let mut screen = screen();
+    let mut seen = behind_tunnels(["connected", "reconnecting", "failed"]);
+    screen.take(News::Seen(seen.clone()));
+    press(&mut screen, "2");
+    let shown: Vec<String> = lines(&screen).iter().map(|line| squeezed(line)).collect();
+    for row in [
+        "BACKEND HEALTH ADMIN TUNNEL ROLE LAG SERVES SESS",
+        "orders/pg1 healthy ready connected primary - yes 17",
+        "orders/pg2 healthy ready reconnec… standby 2.0K reads 3",
+    ] {
+        assert!(shown.contains(&squeezed(row)), "no `{row}` in {shown:#?}");
+    }
+    // The widest words that there are leave a place for every column.
+    for at in 0..3 {
+        let backend = &mut seen.pools["pools"][0]["backends"][at];
+        (backend["admin_state"], backend["health"]) = (json!("maintenance"), json!("unhealthy"));
+        (backend["lag_bytes"], backend["lag_seconds"]) = (json!(1_258_291), json!(3.21));
+        backend["tunnel"]["state"] = json!("disconnected");
+    }
+    screen.take(News::Seen(seen.clone()));
+    let shown = lines(&screen);
+    assert!(shown.iter().any(|line| line.ends_with("  SESS")), "{shown:#?}");
+    assert!(shown.iter().any(|line| line.contains("disconne…") && line.ends_with("  17")), "{shown:#?}");
+    // Without a cluster there is room for latency and address.
+    seen.pools["pools"][0]["kind"] = json!("tcp");
+    screen.take(News::Seen(seen));
+    let header = "BACKEND HEALTH ADMIN TUNNEL SERVES SESS LATENCY ADDRESS";
+    assert!(lines(&screen).iter().any(|line| squeezed(line) == header), "{:#?}", lines(&screen));
+    assert!(lines(&screen).iter().any(|line| line.contains("0.4ms    10.0.0.")), "{:#?}", lines(&screen));
+}
+
+#[test]
+fn a_tunnel_is_sorted_by_and_filtered_for_as_any_other_column() {
+    let mut screen = screen();
+    screen.take(News::Seen(behind_tunnels(["reconnecting", "connected", "failed"])));
+    press(&mut screen, "2ssss");
+    assert!(lines(&screen).concat().contains("TUNNEL▼"), "{:#?}", lines(&screen));
+    let chosen = |screen: &Screen| screen.rows().iter().map(|row| row.cells[3].shown.clone()).collect::<Vec<_>>();
+    assert_eq!(chosen(&screen), ["connected", "failed", "reconnecting"]);
+    press(&mut screen, "/failed\n");
+    assert_eq!(chosen(&screen), ["failed"]);
+}
+
+#[test]
+fn the_page_on_a_backend_behind_a_tunnel_says_why_it_is_not_up_and_when_it_is_tried_again() {
+    let mut screen = screen();
+    screen.take(News::Seen(behind_tunnels(["failed", "connected", "connected"])));
+    assert_eq!(press(&mut screen, "2\n"), Next::Ask(Question::Explain("orders".to_owned())));
+    let answer = json!({
+        "pool": "orders", "state": "down", "serving": [], "rules": [], "time": "2026-11-21T10:00:00Z", "if_active_failed": null,
+        "evidence": [{"name": "pg1", "reason": "", "tunnel": {"state": "failed", "reason": "Permission denied (publickey)",
+            "next_retry": "2026-11-21T10:05:00Z"}}],
+    });
+    screen.take(News::Explained(explain::page(&answer)));
+    let shown = squeezed(&lines(&screen).join(" ").replace('│', " "));
+    let wanted = "pg1: its tunnel has failed: Permission denied (publickey); it is tried again at 10:05:00 UTC, in 5m";
+    assert!(shown.contains(wanted), "{shown}");
 }
 
 /// Without the widths of columns, which `table` is tested for.
