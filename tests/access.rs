@@ -59,6 +59,11 @@ const CONTRACT: &[(&str, &str, &str)] = &[
     ("POST", "/api/v1/pools/{pool}/backends/{backend}/drain", "operator"),
     ("POST", "/api/v1/pools/{pool}/backends/{backend}/ready", "operator"),
     ("POST", "/api/v1/pools/{pool}/backends/{backend}/maintenance", "operator"),
+    ("POST", "/api/v1/pools/{pool}/backends/{backend}/tunnel/start", "operator"),
+    ("POST", "/api/v1/pools/{pool}/backends/{backend}/tunnel/stop", "operator"),
+    ("POST", "/api/v1/pools/{pool}/backends/{backend}/tunnel/restart", "operator"),
+    ("GET", "/api/v1/pools/{pool}/backends/{backend}/tunnel/logs", "viewer"),
+    ("GET", "/api/v1/pools/{pool}/backends/{backend}/tunnel/explain", "viewer"),
 ];
 
 /// What a caller is to be taken for.
@@ -283,6 +288,8 @@ fn holds_for(caller: &Caller, kind: Kind) {
                 assert_eq!(answer.header("www-authenticate").starts_with("Bearer"), status == 401, "{what}");
             }
             (None, _) if is_stream => assert_eq!(answer.json()["code"], "bad_query", "{what}"),
+            // Of what is not there nobody is told more.
+            (None, "GET") if path.contains("/nope/") => assert_eq!(answer.status, 404, "{what}"),
             (None, "GET") => assert_eq!(answer.status, 200, "{what}"),
             (None, _) => {
                 assert!([404, 422].contains(&answer.status), "{} {what}", answer.status);

@@ -1,4 +1,5 @@
-//! Checks by agents and by programs: asked for real, of listeners and of executables that the tests write.
+//! Checks by agents, by programs and by what a backend says, and those through tunnels: asked for real, of listeners and of
+//! executables that the tests write.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::print_stdout)]
 
@@ -11,15 +12,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use changeover::dial::Ways;
 use changeover::model::{
-    Address, AdminState, Advice, AgentCheck, Approach, Argument, BackendName, CheckError, CheckKind, CommandCheck,
-    DialError, PoolName, ProbeError, ProbeOutcome,
+    Address, AdminState, Advice, AgentCheck, Approach, Argument, Attach, BackendName, CheckError, CheckKind,
+    CommandCheck, DialError, ExpectCheck, PoolName, ProbeError, ProbeOutcome, Via,
 };
-use changeover::probe::Prober;
+use changeover::probe::{Prober, TUNNEL_OPEN_FOR};
 use changeover::sys::Clock;
 use rustix::process::Signal;
 use support::net::{echo, listen, meet, stop_listening};
@@ -36,9 +38,19 @@ const SHORT: Duration = Duration::from_millis(200);
 
 /// One question. One that came to nothing because this machine was late itself is asked again.
 async fn ask(prober: &Prober, address: &str, kind: &CheckKind, limit: Duration) -> ProbeOutcome {
+    ask_as(prober, address, kind, limit, &Approach::PLAIN).await
+}
+
+async fn ask_as(
+    prober: &Prober,
+    address: &str,
+    kind: &CheckKind,
+    limit: Duration,
+    approach: &Approach,
+) -> ProbeOutcome {
     let address: Address = address.parse().expect("an address");
     for _ in 0..20 {
-        let outcome = prober.probe(&address, kind, limit, Approach::PLAIN).await.outcome;
+        let outcome = prober.probe(&address, kind, limit, approach).await.outcome;
         match &outcome {
             ProbeOutcome::Inconclusive { detail, .. } if detail.contains("late ourselves") => {}
             ProbeOutcome::Passed { .. } | ProbeOutcome::Failed { .. } | ProbeOutcome::Inconclusive { .. } => {
@@ -88,7 +100,7 @@ const fn by_agent(port: u16) -> CheckKind {
 
 #[tokio::test]
 async fn what_an_agent_says_is_good_news_and_advice() {
-    let prober = Prober::new(Clock::start());
+    let prober = Prober::new(Clock::start(), Ways::default());
     let none = Advice::default();
     let cases: &[(&'static [&'static [u8]], bool, Advice)] = &[
         (&[b"up\n"], false, none),
@@ -107,7 +119,7 @@ async fn what_an_agent_says_is_good_news_and_advice() {
 #[tokio::test]
 async fn what_an_agent_says_is_bad_news_or_nonsense() {
     const LONG: &[u8] = &[b'x'; 2000];
-    let prober = Prober::new(Clock::start());
+    let prober = Prober::new(Clock::start(), Ways::default());
     let cases: &[(&'static [&'static [u8]], bool, CheckError, &str)] = &[
         (&[b"down # disk full\n"], false, CheckError::AgentDown, "the agent said: down: disk full"),
         (&[b"STOPPED\n"], false, CheckError::AgentDown, "the agent said: stopped"),
@@ -136,7 +148,7 @@ async fn an_agent_is_sent_what_it_wants_to_hear() {
         stream.read_exact(&mut said)?;
         stream.write_all(if said == *b"orders/pg\n" { b"ready\n" } else { b"down#who?\n" })
     });
-    let prober = Prober::new(Clock::start());
+    let prober = Prober::new(Clock::start(), Ways::default());
     let kind = CheckKind::Agent(AgentCheck { port: 0, send: "orders/pg\n".to_owned() });
     let advice = passed(ask(&prober, &server.addr.to_string(), &kind, PATIENT).await);
     assert_eq!(advice.admin, Some(AdminState::Ready));
@@ -148,7 +160,7 @@ async fn an_agent_at_a_port_of_its_own_speaks_only_for_a_backend_that_accepts() 
     let own = listen(SocketAddr::new(ip, 0));
     let side = Server::start(SocketAddr::new(ip, 0), |_, mut stream| stream.write_all(b"75%\n"));
     let (address, port) = (own.local_addr().unwrap().to_string(), side.addr.port());
-    let prober = Prober::new(Clock::start());
+    let prober = Prober::new(Clock::start(), Ways::default());
     assert_eq!(passed(ask(&prober, &address, &by_agent(port), PATIENT).await).weight, Some(75));
     drop(side);
     let (error, detail) = failed(ask(&prober, &address, &by_agent(port), PATIENT).await);
@@ -168,16 +180,194 @@ async fn an_agent_may_speak_on_a_unix_socket() {
     std::thread::spawn(move || {
         listener.incoming().map_while(Result::ok).for_each(|mut stream| drop(stream.write_all(b"drain\n")))
     });
-    let prober = Prober::new(Clock::start());
+    let prober = Prober::new(Clock::start(), Ways::default());
     let advice = passed(ask(&prober, &format!("unix:{}", path.display()), &by_agent(0), PATIENT).await);
     assert_eq!(advice.admin, Some(AdminState::Drain));
 }
 
 #[tokio::test]
 async fn nothing_is_asked_of_a_backend_without_a_check() {
-    let prober = Prober::new(Clock::start());
+    let prober = Prober::new(Clock::start(), Ways::default());
     let advice = passed(ask(&prober, &fresh_addr().to_string(), &CheckKind::None, PATIENT).await);
     assert_eq!(advice, Advice::default());
+}
+
+// What a backend says.
+
+/// An answer, in the writes that it comes in.
+type Parts = &'static [&'static [u8]];
+
+fn by_answer(send: &str, answer: &str) -> CheckKind {
+    CheckKind::Expect(ExpectCheck { send: send.to_owned(), answer: answer.to_owned() })
+}
+
+/// Answers each message of `asked` bytes with `parts`, in writes of their own, and ends it if told so.
+fn answering(asked: usize, parts: Parts, ends: bool) -> Server {
+    Server::start(fresh_addr(), move |_, mut stream| {
+        stream.set_nodelay(true)?;
+        stream.read_exact(&mut vec![0; asked])?;
+        for part in parts {
+            stream.write_all(part)?;
+        }
+        if !ends {
+            std::io::copy(&mut stream, &mut std::io::sink())?;
+        }
+        Ok(())
+    })
+}
+
+#[tokio::test]
+async fn what_a_backend_answers_has_to_begin_as_expected() {
+    let prober = Prober::new(Clock::start(), Ways::default());
+    let cases: &[(&str, &str, Parts, bool)] = &[
+        ("PING\r\n", "+PONG", &[b"+PONG\r\n"], false),
+        ("PING\r\n", "+PONG", &[b"+", b"PO", b"NG"], true),
+        ("", "SSH-2.0", &[b"SSH-2.0-x\r\n"], false),
+        ("", "", &[b"\0"], false),
+        ("a", "", &[b"b"], false),
+    ];
+    for (send, answer, parts, ends) in cases {
+        let server = answering(send.len(), parts, *ends);
+        passed(ask(&prober, &server.addr.to_string(), &by_answer(send, answer), PATIENT).await);
+    }
+    let cases: &[(&str, Parts, bool, CheckError, &str)] = &[
+        ("+PONG", &[b"-ERR no\x1b\r\n"], false, CheckError::UnexpectedAnswer, "answered with `-ERR no\\u{1b}\\r\\n`"),
+        ("+PONG", &[b"+P", b"x"], false, CheckError::UnexpectedAnswer, "answered with `+P"),
+        ("+PONG", &[b"AUTH hunter2"], false, CheckError::UnexpectedAnswer, "answered with what it was sent"),
+        ("+PONG", &[b"+PO"], true, CheckError::ClosedEarly, "of which 3 bytes had come: it ended"),
+        ("", &[], true, CheckError::ClosedEarly, "before the end of its answer: it ended"),
+    ];
+    for (answer, parts, ends, error, words) in cases {
+        let server = answering(14, parts, *ends);
+        let kind = by_answer("AUTH hunter2\r\n", answer);
+        let (found, detail) = failed(ask(&prober, &server.addr.to_string(), &kind, PATIENT).await);
+        assert_eq!(found, ProbeError::Check(*error), "{parts:?}: {detail}");
+        assert!(detail.contains(words) && !detail.contains("hunter2"), "{detail}");
+        assert!(!format!("{kind:?}").contains("hunter2"));
+    }
+    let silent = answering(1, &[b"+PO"], false);
+    let (found, detail) = failed(ask(&prober, &silent.addr.to_string(), &by_answer("x", "+PONG"), SHORT).await);
+    assert_eq!(found, ProbeError::Check(CheckError::AnswerTimedOut));
+    assert_eq!(detail, "the answer to what it was sent: no answer within 200ms");
+    let (found, _) = failed(ask(&prober, &fresh_addr().to_string(), &by_answer("", ""), PATIENT).await);
+    assert_eq!(found, ProbeError::Dial(DialError::Refused));
+}
+
+/// Reads the first message of a handshake as a server would, and answers with `answer`. Says by which name it was asked.
+fn tls_server(answer: &'static [u8]) -> (Server, Arc<Mutex<Option<String>>>) {
+    let asked = Arc::<Mutex<Option<String>>>::default();
+    let kept = Arc::clone(&asked);
+    let server = Server::start(fresh_addr(), move |_, mut stream| {
+        let mut acceptor = rustls::server::Acceptor::default();
+        let accepted = loop {
+            acceptor.read_tls(&mut stream)?;
+            match acceptor.accept() {
+                Ok(Some(accepted)) => break accepted,
+                Ok(None) => {}
+                Err((error, _)) => return Err(std::io::Error::other(error)),
+            }
+        };
+        *kept.lock().unwrap() = accepted.client_hello().server_name().map(str::to_owned);
+        stream.write_all(answer)?;
+        std::io::copy(&mut stream, &mut std::io::sink()).map(drop)
+    });
+    (server, asked)
+}
+
+#[tokio::test]
+async fn whoever_answers_a_tls_handshake_speaks_tls_whatever_they_say() {
+    let prober = Prober::new(Clock::start(), Ways::default());
+    for answer in [b"\x16\x03\x03\0\x7a\x02".as_slice(), b"\x15\x03\x01\0\x02\x02\x28"] {
+        let (server, asked) = tls_server(answer);
+        passed(ask(&prober, &server.addr.to_string(), &CheckKind::Tls, PATIENT).await);
+        assert_eq!(*asked.lock().unwrap(), None, "an address is no name");
+        let named = format!("localhost:{}", server.addr.port());
+        let (ways, via) = (Ways::default(), via(Attach::Address, "db.internal:5432"));
+        ways.open(&via, Address::Ip(server.addr));
+        let approach = Approach { via: Some(via), ..Approach::PLAIN };
+        passed(ask_as(&Prober::new(Clock::start(), ways), &named, &CheckKind::Tls, PATIENT, &approach).await);
+        assert_eq!(asked.lock().unwrap().as_deref(), Some("db.internal"), "the target's name is asked for");
+    }
+    for (answer, error, words) in [
+        (b"HTTP/1.1 400 Bad Request\r\n".as_slice(), CheckError::Malformed, "answered with `HTTP/`: this is no TLS"),
+        (b"\x16\x04\0\0\0", CheckError::Malformed, "this is no TLS"),
+    ] {
+        let (server, _) = tls_server(answer);
+        let (found, detail) = failed(ask(&prober, &server.addr.to_string(), &CheckKind::Tls, PATIENT).await);
+        assert_eq!(found, ProbeError::Check(error));
+        assert!(detail.contains(words), "{detail}");
+    }
+    let ends = answering(1, &[b"\x16\x03"], true);
+    let (found, detail) = failed(ask(&prober, &ends.addr.to_string(), &CheckKind::Tls, PATIENT).await);
+    assert_eq!(found, ProbeError::Check(CheckError::ClosedEarly), "{detail}");
+    let (silent, _) = tls_server(b"\x16");
+    let (found, detail) = failed(ask(&prober, &silent.addr.to_string(), &CheckKind::Tls, SHORT).await);
+    assert_eq!(
+        (found, detail.as_str()),
+        (ProbeError::Check(CheckError::AnswerTimedOut), "TLS: no answer within 200ms")
+    );
+}
+
+// Through tunnels.
+
+fn via(attach: Attach, target: &str) -> Arc<Via> {
+    let (pool, backend) = (PoolName::from("orders"), BackendName::from("pg1"));
+    Arc::new(Via { pool, backend, attach, target: target.parse().unwrap() })
+}
+
+#[tokio::test]
+async fn a_tunnel_that_lets_in_and_closes_at_once_passes_no_tcp_check() {
+    let (ways, via) = (Ways::default(), via(Attach::Listen, "db.internal:5432"));
+    let approach = Approach { via: Some(Arc::clone(&via)), ..Approach::PLAIN };
+    let prober = Prober::new(Clock::start(), ways.clone());
+    let asked = async |server: &Server, limit| {
+        ways.open(&via, Address::Ip(server.addr));
+        ask_as(&prober, "db.internal:5432", &CheckKind::Tcp, limit, &approach).await
+    };
+    // Takes the connection, and finds out only then that nobody is at its far end.
+    let refused = Server::start(fresh_addr(), |_, stream| {
+        drop(stream);
+        Ok(())
+    });
+    let reset =
+        Server::start(fresh_addr(), |_, stream| socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)));
+    for (server, why) in [(&refused, "it ended"), (&reset, "reset by peer")] {
+        let (error, detail) = failed(asked(server, PATIENT).await);
+        assert_eq!(error, ProbeError::Check(CheckError::ClosedEarly), "{detail}");
+        assert!(error.is_of_target() && detail.contains(why), "{detail}");
+        // A backend that is not behind a tunnel only has to accept.
+        passed(ask(&prober, &server.addr.to_string(), &CheckKind::Tcp, PATIENT).await);
+    }
+    let silent =
+        Server::start(fresh_addr(), |_, mut stream| std::io::copy(&mut stream, &mut std::io::sink()).map(drop));
+    let speaks = answering(0, &[b"220 hello\r\n"], false);
+    for limit in [PATIENT, TUNNEL_OPEN_FOR / 3] {
+        for server in [&silent, &speaks] {
+            let ProbeOutcome::Passed { latency, .. } = asked(server, limit).await else { panic!("it is open") };
+            assert!(latency < TUNNEL_OPEN_FOR, "that it stayed open is no latency: {latency:?}");
+        }
+    }
+    ways.shut(&via);
+    let shut = ask_as(&prober, "db.internal:5432", &CheckKind::Tcp, PATIENT, &approach).await;
+    let (error, detail) = failed(shut);
+    assert_eq!(error, ProbeError::Dial(DialError::TunnelDown));
+    assert!(!error.is_of_target());
+    assert_eq!(detail, "connecting to db.internal:5432: its tunnel is down");
+}
+
+#[tokio::test]
+async fn a_check_in_a_protocol_goes_through_a_tunnel_to_its_answer() {
+    let (ways, via) = (Ways::default(), via(Attach::Listen, "db.internal:5432"));
+    let approach = Approach { via: Some(Arc::clone(&via)), ..Approach::PLAIN };
+    let prober = Prober::new(Clock::start(), ways.clone());
+    let server = answering(6, &[b"+PONG\r\n"], false);
+    ways.open(&via, Address::Ip(server.addr));
+    let kind = by_answer("PING\r\n", "+PONG");
+    passed(ask_as(&prober, "db.internal:5432", &kind, PATIENT, &approach).await);
+    // The agent's port is no port of the tunnel's: the way is asked all the same.
+    let agent = agent(&[b"75%\n"], false);
+    ways.open(&via, Address::Ip(agent.addr));
+    assert_eq!(passed(ask_as(&prober, "db.internal:5432", &by_agent(1), PATIENT, &approach).await).weight, Some(75));
 }
 
 // Programs.
@@ -244,7 +434,7 @@ fn zombies() -> usize {
 #[tokio::test]
 async fn how_a_program_ends_is_the_verdict() {
     let dir = tempfile::tempdir().unwrap();
-    let prober = Prober::new(Clock::start());
+    let prober = Prober::new(Clock::start(), Ways::default());
     let program = script(&dir, "check", "eval \"$1\"");
     let name = program.display().to_string();
     for body in ["exit 0", "echo bad news; exit 0", "seq 1 100000"] {
@@ -269,7 +459,7 @@ async fn how_a_program_ends_is_the_verdict() {
 #[tokio::test]
 async fn a_program_that_cannot_be_started_is_a_failed_check_that_says_so() {
     let dir = tempfile::tempdir().unwrap();
-    let prober = Prober::new(Clock::start());
+    let prober = Prober::new(Clock::start(), Ways::default());
     let plain = script(&dir, "plain", "exit 0");
     fs::set_permissions(&plain, fs::Permissions::from_mode(0o644)).unwrap();
     for (path, why) in [
@@ -286,7 +476,7 @@ async fn a_program_that_cannot_be_started_is_a_failed_check_that_says_so() {
 #[tokio::test]
 async fn a_program_gets_its_arguments_as_they_are_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
-    let prober = Prober::new(Clock::start());
+    let prober = Prober::new(Clock::start(), Ways::default());
     let body = r#"exec > "$1"; shift; for a in "$@"; do echo "<$a>"; done; env | sort; pwd; cat; ls /proc/self/fd"#;
     let (program, told) = (script(&dir, "check", body), dir.path().join("told"));
     let arguments = [told.to_str().unwrap(), "a b", "$(exit 1)", "`x`;'\"", "", "*"];
@@ -318,7 +508,7 @@ async fn a_program_gets_its_arguments_as_they_are_and_nothing_else() {
 #[tokio::test]
 async fn a_program_that_is_late_is_killed_with_all_that_it_started() {
     let dir = tempfile::tempdir().unwrap();
-    let prober = Prober::new(Clock::start());
+    let prober = Prober::new(Clock::start(), Ways::default());
     let body = "trap '' TERM HUP INT\nsleep 1000 &\necho $! > \"$1\"\nwait";
     let (program, child) = (script(&dir, "check", body), dir.path().join("child"));
     let kind = by_command(&program, &[child.to_str().unwrap()]);
@@ -338,7 +528,7 @@ async fn a_program_that_is_late_is_killed_with_all_that_it_started() {
 #[tokio::test]
 async fn a_program_that_is_not_wanted_any_more_is_killed_with_all_that_it_started() {
     let dir = tempfile::tempdir().unwrap();
-    let prober = Prober::new(Clock::start());
+    let prober = Prober::new(Clock::start(), Ways::default());
     let body = "sleep 1000 &\necho $! > \"$1.new\"\nmv \"$1.new\" \"$1\"\nwait";
     let (program, child) = (script(&dir, "check", body), dir.path().join("child"));
     let kind = by_command(&program, &[child.to_str().unwrap()]);
@@ -354,7 +544,7 @@ async fn a_program_that_is_not_wanted_any_more_is_killed_with_all_that_it_starte
 #[tokio::test]
 async fn what_a_program_leaves_behind_delays_no_verdict_and_does_not_stay() {
     let dir = tempfile::tempdir().unwrap();
-    let prober = Prober::new(Clock::start());
+    let prober = Prober::new(Clock::start(), Ways::default());
     // It inherits the pipe, and would hold it for longer than anybody waits.
     let body = "sleep 1000 &\necho $! > \"$1\"\necho left behind\nexit $2";
     let (program, child) = (script(&dir, "check", body), dir.path().join("child"));
@@ -372,7 +562,7 @@ async fn what_a_program_leaves_behind_delays_no_verdict_and_does_not_stay() {
 #[tokio::test]
 async fn two_hundred_programs_take_turns_and_leave_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let prober = Prober::new(Clock::start());
+    let prober = Prober::new(Clock::start(), Ways::default());
     let running = dir.path().join("running");
     fs::create_dir(&running).unwrap();
     let body = "mkdir \"$1/$$\" && ls \"$1\" | wc -l >> \"$2\" && rmdir \"$1/$$\"";
@@ -397,7 +587,7 @@ async fn two_hundred_programs_take_turns_and_leave_nothing() {
 #[tokio::test]
 async fn a_program_whose_turn_does_not_come_has_found_out_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let prober = Prober::new(Clock::start());
+    let prober = Prober::new(Clock::start(), Ways::default());
     let (program, there) = (script(&dir, "check", "echo > \"$1/$$\"; exec sleep 1000"), dir.path().join("there"));
     fs::create_dir(&there).unwrap();
     let kind = Arc::new(by_command(&program, &[there.to_str().unwrap()]));

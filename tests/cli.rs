@@ -4,7 +4,10 @@
 
 mod support;
 
-use serde_json::Value;
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+
+use serde_json::{Value, json};
 use support::process::{Ended, program, with_jsonschema};
 use support::{Backend, Daemon, changeover, fresh_addr, run};
 
@@ -426,6 +429,46 @@ fn a_limit_that_no_page_has_is_a_wrong_use_and_nobody_is_asked() {
 /// Backends of the short form, whose names are their addresses. Nobody is there.
 const WITH_ADDRESSES: &str = "[admin]\nbind = \"127.0.0.1:0\"\n[listeners.web]\nbind = \"127.0.0.1:0\"\npool = \"web\"\n\
                               [pools.web]\nbackends = [\"127.0.0.1:7\", \"127.0.0.1:8\"]\n";
+
+/// One that answers every request with `body`, for as long as the tests run.
+fn answering(body: Value) -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, body) = (listener.local_addr().unwrap(), body.to_string());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let head = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            head.take_while(|line| !line.is_empty()).for_each(drop);
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).ok();
+        }
+    });
+    address
+}
+
+#[test]
+fn for_orders_to_tunnels_only_what_is_behind_one_is_completed() {
+    let tunnel = json!({"state": "connected", "provider": "ssh"});
+    let backend = |name: &str, tunnel: &Value| json!({"name": name, "tunnel": tunnel});
+    let pools = json!({"pools": [
+        {"name": "home", "backends": [backend("far", &tunnel), backend("near", &Value::Null), backend("other", &tunnel)]},
+        {"name": "house", "backends": [backend("plain", &Value::Null)]},
+    ]});
+    let admin = format!("--admin=http://{}", answering(pools));
+    let offered = |command: &[&str], begun: &str| {
+        let line: Vec<&str> = std::iter::once("changeover").chain(command.iter().copied()).collect();
+        completed(&[&line[..], &[&admin, begun]].concat()).into_iter().collect::<BTreeSet<String>>()
+    };
+    let set = |names: &[&str]| names.iter().map(ToString::to_string).collect::<BTreeSet<String>>();
+    for command in ["start", "stop", "restart"] {
+        assert_eq!(offered(&["tunnel", command], "ho"), set(&["home", "home/far", "home/other"]), "{command}");
+    }
+    for command in ["logs", "explain"] {
+        assert_eq!(offered(&["tunnel", command], "ho"), set(&["home/far", "home/other"]), "{command}");
+    }
+    assert_eq!(completed(&["changeover", "tunnel", "list", &admin, "--pool", "h"]), ["home"], "the pools of tunnels");
+    // To all others every backend is offered as before.
+    assert_eq!(offered(&["drain"], "ho"), set(&["home/far", "home/near", "home/other", "house/plain"]));
+    assert_eq!(offered(&["pause"], "ho"), set(&["home", "house"]));
+}
 
 #[test]
 fn names_of_pools_and_backends_are_completed_from_the_running_daemon() {

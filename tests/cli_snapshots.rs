@@ -210,6 +210,46 @@ fn orders() {
 }
 
 #[test]
+fn tunnels() {
+    let a = Backend::start("pg1");
+    let site = Site::with(&format!(
+        "{}[pools.orders.backends.far]\naddress = \"127.0.0.1:9\"\npriority = 2\n[pools.orders.backends.far.check]\n\
+         kind = \"none\"\n[pools.orders.backends.far.tunnel]\nprovider = \"command\"\nattach = \"address\"\n\
+         command = [\"sh\", \"-c\", \"echo here I am; exec sleep 1000\"]\n",
+        a.toml("orders", 1),
+    ));
+    let logs = ["tunnel", "logs", "orders/far"];
+    wait_until("it has spoken", DEADLINE, || site.command(&logs).stdout.contains("here I am"));
+    let tell = |name: &str, line: &[&str], state: &str| {
+        let ended = site.command(line);
+        wait_until(state, DEADLINE, || site.daemon.backend("orders", "far")["tunnel"]["state"] == state);
+        narrow(&ended.stdout);
+        assert_snapshot!(name, without_numbers(&shown(line, &ended, directory(&site))));
+    };
+    tell("tunnel_list", &["tunnel", "list"], "connected");
+    tell("tunnel_logs", &logs, "connected");
+    tell("tunnel_explain", &["tunnel", "explain", "orders/far"], "connected");
+    tell("tunnel_restart", &["tunnel", "restart", "orders/far"], "connected");
+    tell("tunnel_stop", &["tunnel", "stop", "orders/far"], "disconnected");
+    tell("tunnel_stop_again", &["tunnel", "stop", "orders/far"], "disconnected");
+    tell("tunnel_start", &["tunnel", "start", "orders"], "connected");
+    tell("tunnel_of_none", &["tunnel", "start", "orders/pg1"], "connected");
+}
+
+/// Without times, process numbers and whatever else is another one each time.
+fn without_numbers(text: &str) -> String {
+    let word = |word: &str| match word.starts_with(|first: char| first.is_ascii_digit()) {
+        true if word != "127.0.0.1:9" => "N".to_owned(),
+        // How far it has come by the time of the answer.
+        _ if ["connecting.", "reconnecting.", "connected."].contains(&word) => "STATE.".to_owned(),
+        _ => word.to_owned(),
+    };
+    let line = |line: &str| line.split(' ').filter(|part| !part.is_empty()).map(word).collect::<Vec<_>>().join(" ");
+    let line = |text: &str| if text.starts_with("exit ") { text.to_owned() } else { line(text) };
+    text.lines().map(|text| format!("{}\n", line(text))).collect()
+}
+
+#[test]
 fn orders_that_leave_nobody_to_serve_are_warned_of_and_done() {
     let a = Backend::start("pg1");
     let site = Site::start(SETTINGS, &[&a, &Backend::absent("pg2")]);

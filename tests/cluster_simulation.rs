@@ -572,7 +572,7 @@ impl World {
                 let monitor = Monitor { watch, server, session, late_since, is_shut: false, next, told_until, seen };
                 self.monitors.insert(backend, monitor);
             }
-            Command::Knock { .. } => {}
+            Command::Knock { .. } | Command::StartTunnel { .. } | Command::StopTunnel { .. } => {}
             Command::StopWatch { backend } => assert!(self.monitors.remove(&backend).is_some(), "it was not watched"),
             Command::PublishTable(table) => {
                 assert_eq!(table.generation, self.table.generation.next(), "generations grow by one");
@@ -1186,6 +1186,7 @@ fn draw_plan(rng: &mut fastrand::Rng, count: usize) -> Arc<Plan> {
         max_connections: 0,
         check: check.clone(),
         approach: Approach::PLAIN,
+        tunnel: None,
     };
     let any = |rng: &mut fastrand::Rng| SessionPolicy::ALL[rng.usize(..3)];
     let sessions = SessionPolicies {

@@ -519,6 +519,210 @@ fn what_others_say_is_text_and_never_markup() {
     assert!(page.is("document.querySelectorAll('main img, dialog img, main script, dialog script').length === 0"));
 }
 
+/// Has the page believe that there is a tunnel to `orders/pg2`, which is `window.tunnel`. What is asked of it is kept in
+/// `window.asked`, and answered by what `window.says` has for it: a status and a body; its log, if nothing else is said, is
+/// `window.lines`. `window.looked` counts the looks at the pools.
+const BEHIND_A_TUNNEL: &str = r#"
+    window.tunnel = { state: "connected", provider: "ssh", attach: "listen", pid: 4711, restarts: 2, uptime_seconds: 75.2,
+        next_retry: null, since: "2026-11-21T10:00:00Z", reason: null };
+    [window.asked, window.says, window.lines, window.looked] = [[], {}, [], 0];
+    const real = window.fetch;
+    const answer = (status, body) => new Response(JSON.stringify(body), { status, headers: { "Content-Type": "application/json" } });
+    const log = (path) => {
+        const after = Number(/after=([0-9]+)/.exec(path)?.[1] ?? 0);
+        const lines = window.lines.filter((line) => line.id > after);
+        return { lines, next: window.lines.at(-1)?.id ?? 0, gap: after > 0 && lines.length > 0 && lines[0].id > after + 1 };
+    };
+    window.fetch = async (url, given) => {
+        const [, path, what] = /(pools\/.*\/tunnel\/(\w+).*)$/.exec(String(url)) ?? [];
+        if (what !== undefined) {
+            window.asked.push(`${given.method} ${path} ${given.body ?? ""}`.trim());
+            const otherwise = what === "logs" ? [200, log(path)] : [404, { code: "not_found", detail: "there is nothing here" }];
+            const [status, body] = window.says[what] ?? otherwise;
+            return answer(status, body);
+        }
+        const came = await real(url, given);
+        if (String(url).endsWith("/stream") || !came.ok) return came;
+        const body = await came.json();
+        if (String(url).endsWith("/pools")) window.looked += 1;
+        const all = [...(body.pools ?? []).flatMap((pool) => pool.backends), ...(body.evidence ?? [])];
+        for (const one of all) if (one.name === "pg2") one.tunnel = window.tunnel;
+        return answer(came.status, body);
+    };
+"#;
+
+/// The part of the page that is the tunnel's.
+const TUNNEL: &str = "[data-backend='orders/pg2'] .tunnel";
+
+/// Its buttons, from 1 on.
+fn button(number: usize) -> String {
+    format!("{TUNNEL} button:nth-of-type({number})")
+}
+
+/// The page, once it shows the tunnel.
+#[track_caller]
+fn with_tunnel(scene: &Scene) -> Browser {
+    let page = scene.page(1400, 1000);
+    page.js(BEHIND_A_TUNNEL);
+    page.wait_text(&format!("{TUNNEL} .tunnel-state"), "Tunnel connected");
+    page
+}
+
+#[test]
+fn a_tunnel_shows_how_it_fares_and_why_it_is_not_up() {
+    let scene = Scene::start();
+    let page = with_tunnel(&scene);
+    page.wait_text(TUNNEL, "ssh · listen · process 4711 · 2 restarts · up for 1 min 15 s");
+    assert!(page.is(&format!("document.querySelector(\"{TUNNEL} .note\").hidden")));
+    assert!(!page.text("#summary").contains("not up"), "{}", page.text("#summary"));
+    let shown = "[...document.querySelectorAll('.tunnel')].filter((one) => one.checkVisibility()).length";
+    assert!(page.is(&format!("{shown} === 1")), "the others are reached without one");
+
+    // In the words of its program, which are text.
+    page.js(
+        "Object.assign(window.tunnel, { state: 'failed', pid: null, uptime_seconds: null, reason: '<b>Permission</b> denied', \
+         next_retry: new Date().toISOString().replace(/:..\\..*/, ':07Z') })",
+    );
+    page.wait_text(&format!("{TUNNEL} .tunnel-state"), "Tunnel failed");
+    page.wait_text(&format!("{TUNNEL} .note"), "<b>Permission</b> denied; tried again at ");
+    assert!(page.text(&format!("{TUNNEL} .note")).ends_with(":07"), "{}", page.text(TUNNEL));
+    assert!(!page.text(TUNNEL).contains("process") && !page.text(TUNNEL).contains("up for"), "{}", page.text(TUNNEL));
+    assert!(page.is(&format!("document.querySelector(\"{TUNNEL} .mark.bad\") !== null")), "not by colour alone");
+    page.wait_text("#summary", "1 tunnel not up");
+    page.click("[data-pool='orders'] .buttons button");
+    page.wait_text("#explain-body", "its tunnel: failed (<b>Permission</b> denied; tried again at ");
+    page.key(Key::Escape);
+    page.wait("!document.getElementById('explain').open");
+    for width in [320, 700, 1000] {
+        page.size(width, 900, 1.0);
+        page.wait("document.documentElement.scrollWidth <= window.innerWidth");
+    }
+    // It is taken out of the configuration.
+    page.js("window.tunnel = null");
+    page.wait(&format!("{shown} === 0"));
+}
+
+#[test]
+fn an_order_to_a_tunnel_says_what_would_happen_and_what_the_daemon_said() {
+    let scene = Scene::start();
+    let page = with_tunnel(&scene);
+    let press = |word: &str| {
+        page.js(&format!(
+            "[...document.querySelectorAll(\"{TUNNEL} button\")].find((one) => one.firstChild.data === '{word}').focus()"
+        ));
+        page.key(Key::Enter);
+        page.wait("document.getElementById('order').open");
+    };
+    press("Stop");
+    page.wait_text("#order-head", "Orders for the tunnel of pg2 of orders");
+    page.wait_text("#order-would", "pg2 gets no new clients now; those go to pg1, as before.");
+    page.wait_text("#order-would", "It stays stopped, also over restarts of the daemon, until it is started.");
+    page.wait_text("#order-token", "No token was given: over TCP the daemon will refuse");
+    assert_eq!(page.text("#order-do"), "Stop the tunnel of orders/pg2");
+    assert!(page.is("document.activeElement.value === 'tunnel-stop'"), "what was pressed is chosen");
+    assert_eq!(page.js("return window.asked"), json!([]), "nothing is done before it is meant");
+    page.js("window.says.stop = [401, { code: 'not_authenticated', detail: 'present a token' }]");
+    page.click("#order-do");
+    page.wait_text("#order-answer .refused", "there is no token");
+    page.wait_text("#order-answer", "The daemon says: present a token (not_authenticated)");
+    page.js("window.says.stop = [200, { name: 'pg2' }]");
+    page.click("#order-do");
+    page.wait_text("#order-answer .done", "Done: Stop the tunnel of orders/pg2");
+    let once = "POST pools/orders/backends/pg2/tunnel/stop {}";
+    assert_eq!(page.js("return window.asked"), json!([once, once]));
+    page.js("Object.assign(window.tunnel, { state: 'disconnected', pid: null, uptime_seconds: null })");
+    page.key(Key::Escape);
+    page.wait("!document.getElementById('order').open");
+    assert_eq!(page.text_of_focus(), "Stop the tunnel of pg2 of orders", "the focus is where it was");
+    page.wait_text(&format!("{TUNNEL} .tunnel-state"), "Tunnel disconnected");
+    assert!(!page.text("#summary").contains("not up"), "what is not wanted is not missed: {}", page.text("#summary"));
+
+    press("Start");
+    page.wait_text("#order-would", "pg2 gets clients by the rules once its checks come through.");
+    page.key(Key::Down);
+    page.wait_text("#order-would", "It is stopped already.");
+    page.key(Key::Escape);
+    page.js("Object.assign(window.tunnel, { state: 'reconnecting' })");
+    press("Restart");
+    page.wait_text("#order-would", "Until checks come through it again:");
+    page.wait_text("#order-would", "pg2 has no sessions.");
+    page.js("window.says.restart = [200, { name: 'pg2' }]");
+    page.click("#order-do");
+    page.wait_text("#order-answer .done", "Done: Restart the tunnel of orders/pg2");
+    assert_eq!(page.js("return window.asked.at(-1)"), "POST pools/orders/backends/pg2/tunnel/restart {}");
+    named(&page, "the dialog of orders to a tunnel");
+}
+
+#[test]
+fn the_log_of_a_tunnel_goes_on_while_it_is_open_and_is_text() {
+    let scene = Scene::start();
+    let page = with_tunnel(&scene);
+    let write = |lines: &[(u64, &str)]| {
+        let line = |(id, text): &(u64, &str)| json!({ "id": id, "time": "2026-11-21T10:00:00.123456Z", "text": text });
+        page.js(&format!("window.lines = {}", Value::from(lines.iter().map(line).collect::<Vec<_>>())));
+    };
+    let shown = "[...document.querySelectorAll('#tunnel .log p')].map((one) => one.lastChild.data.trim()).join('|')";
+    let shows = |wanted: &str| page.wait(&format!("{shown} === {}", json!(wanted)));
+    let markup = "<img src=x onerror=alert(1)>";
+    page.click(&button(4));
+    page.wait_text("#tunnel-head", "orders/pg2: what the program of its tunnel has written");
+    page.wait_text("#tunnel-body", "Nothing has been written yet.");
+    write(&[(6, "hello"), (7, markup)]);
+    shows(&format!("hello|{markup}"));
+    assert!(page.is("document.querySelectorAll('#tunnel img').length === 0"));
+    page.wait("window.asked.at(-1) === 'GET pools/orders/backends/pg2/tunnel/logs?limit=500&after=7'");
+    shows(&format!("hello|{markup}"));
+    write(&[(90, "later")]);
+    shows(&format!("hello|{markup}|… what was written before is not kept any more|later"));
+    // A daemon that is there again counts anew.
+    write(&[(1, "anew")]);
+    shows("anew");
+    named(&page, "the log of a tunnel");
+    // Without an answer it is asked again, and one who may not is told so.
+    page.js("window.says.logs = [503, { code: 'draining', detail: 'going down' }]");
+    page.wait_text("#tunnel .refused", "going down");
+    shows("anew");
+    page.js("delete window.says.logs");
+    page.wait("document.querySelector('#tunnel .refused') === null");
+    page.js("window.says.logs = [403, { code: 'not_authorized', detail: 'this pool is not yours' }]");
+    page.wait_text("#tunnel .refused", "this pool is not yours");
+    page.key(Key::Escape);
+    page.wait("!document.getElementById('tunnel').open");
+    assert_eq!(page.text_of_focus(), "Log of the tunnel of pg2 of orders");
+
+    // One that is closed is asked for no more: not in the time of three looks at the pools, which are further apart.
+    page.js("delete window.says.logs");
+    page.click(&button(4));
+    shows("anew");
+    page.key(Key::Escape);
+    page.wait("!document.getElementById('tunnel').open");
+    page.js("window.was = [window.asked.length, window.looked]");
+    page.wait("window.looked >= window.was[1] + 3");
+    assert_eq!(page.js("return window.asked.length - window.was[0]"), 0);
+}
+
+#[test]
+fn what_is_run_for_a_tunnel_is_shown_as_it_was_told() {
+    let scene = Scene::start();
+    let page = with_tunnel(&scene);
+    page.click(&button(5));
+    page.wait_text("#tunnel .refused", "there is nothing here");
+    page.key(Key::Escape);
+    page.wait("!document.getElementById('tunnel').open");
+    let table = "provider = \"ssh\"\noptions = { password = \"***\" }\n# <script>alert(1)</script>\n";
+    let known = json!({ "provider": "ssh", "attach": "listen", "expansion": table });
+    page.js(&format!("window.says.explain = [200, {known}]"));
+    page.click(&button(5));
+    page.wait_text("#tunnel-head", "orders/pg2: what is run for its tunnel");
+    page.wait_text("#tunnel-body", "Provider ssh, attached to by listen.");
+    assert_eq!(page.js("return document.querySelector('#tunnel pre').textContent"), table);
+    assert!(page.is("document.querySelectorAll('dialog script').length === 0"));
+    assert!(named(&page, "what is run for a tunnel").contains("dialog"));
+    page.key(Key::Escape);
+    page.wait("!document.getElementById('tunnel').open");
+    assert_eq!(page.text_of_focus(), "Explain the tunnel of pg2 of orders");
+}
+
 #[test]
 fn the_files_are_served_with_the_rules_for_browsers() {
     let scene = Scene::start();

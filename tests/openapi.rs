@@ -40,7 +40,12 @@ for name, schema, answer in answers:
         print(name, list(error.absolute_path), error.message[:300])
 ";
 
-/// A daemon with three backends of which one is gone, over its Unix socket.
+/// A backend behind a tunnel that leads nowhere.
+const TUNNEL: &str = "[pools.orders.backends.pg4]\naddress = \"127.0.0.1:8\"\npriority = 4\n\
+                      [pools.orders.backends.pg4.tunnel]\nprovider = \"command\"\nattach = \"address\"\n\
+                      command = [\"sleep\", \"1000\"]\n";
+
+/// A daemon with four backends of which one is gone and one cannot be reached, over its Unix socket.
 struct World {
     daemon: Daemon,
     dir: TempDir,
@@ -54,7 +59,7 @@ impl World {
         let (socket, gone) = (dir.path().join("admin.sock"), Backend::absent("pg3"));
         let daemon = Daemon::start(&format!(
             "[admin]\nbind = [\"unix:{}\", \"127.0.0.1:0\"]\nrate_limit = \"0\"\n[listeners.orders]\nbind = \"127.0.0.1:0\"\n\
-             pool = \"orders\"\n[pools.orders]\nwhen_down = \"refuse\"\n[pools.orders.check]\ninterval = \"100ms\"\n{}{}{}",
+             pool = \"orders\"\n[pools.orders]\nwhen_down = \"refuse\"\n[pools.orders.check]\ninterval = \"100ms\"\n{}{}{}{TUNNEL}",
             socket.display(),
             backends[0].toml("orders", 1),
             backends[1].toml("orders", 2),
@@ -196,6 +201,12 @@ fn what_a_daemon_answers_is_what_the_document_says() {
     let pushed = r#"{"health": "unhealthy", "ttl": "5s", "reason": "disk full", "metrics": {"cpu_percent": 97.5}}"#;
     check("PUT", &pool("/backends/pg9/health"), pushed, 200);
     check("DELETE", &pool("/backends/pg9"), "", 200);
+    for order in ["restart", "stop", "start"] {
+        check("POST", &pool(&format!("/backends/pg4/tunnel/{order}")), "", 200);
+    }
+    check("GET", &pool("/backends/pg4/tunnel/logs?limit=5&after=0"), "", 200);
+    check("GET", &pool("/backends/pg4/tunnel/explain"), "", 200);
+    check("POST", &pool("/backends/pg1/tunnel/start"), "", 409);
     check("DELETE", "/api/v1/sessions/4000000000", "", 404);
     check("GET", "/api/v1/pools/nope", "", 404);
     check("GET", "/api/v1/events?limit=0", "", 400);
@@ -331,6 +342,8 @@ fn the_document_admits_nothing_that_is_for_the_file_alone() {
 #[test]
 fn what_a_caller_knows_is_not_sent_again() {
     let world = World::start();
+    // Whatever is tried again and again is never twice the same.
+    world.order("/backends/pg4/tunnel/stop", "");
     for path in ["", "/explain", "/failover-config"].map(|path| format!("/api/v1/pools/orders{path}")) {
         let (mut tag, mut body) = (String::new(), String::new());
         // Between two reads the backends may have been checked, which makes it another answer.
@@ -447,6 +460,14 @@ const BAD_QUERIES: &[(&str, &[BadQuery])] = &[
         ],
     ),
     (
+        "/api/v1/pools/{pool}/backends/{backend}/tunnel/logs",
+        &[
+            ("limit=501", "limit", "`limit`: `501` is no number from 1 to 500"),
+            ("after=x", "after", "`after`: `x` is no number; write one from 0 on, such as 812"),
+            ("lines=5", "lines", "`lines` is unknown; known are limit, after"),
+        ],
+    ),
+    (
         "/api/v1/sessions",
         &[
             ("limit=10001", "limit", "`limit`: `10001` is no number from 1 to 10000"),
@@ -468,7 +489,7 @@ fn a_query_that_is_not_right_is_told_by_its_key_its_value_and_what_would_be_righ
         let cases = BAD_QUERIES.iter().find(|(of, _)| *of == path && method == "GET");
         assert_eq!(cases.is_some(), !known.is_empty(), "{method} {path}");
         let Some((_, cases)) = cases else { continue };
-        let path = path.replace("{pool}", "orders");
+        let path = path.replace("{pool}", "orders").replace("{backend}", "pg4");
         let ask = |query: &str| {
             let answer = world.get(&format!("{path}?{query}"));
             assert_eq!((answer.status, &answer.json()["code"]), (400, &json!("bad_query")), "{query}: {answer:?}");

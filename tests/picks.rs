@@ -55,6 +55,8 @@ fn routes(balance: Balance, max_connections: u32) -> Arc<PoolRoutes> {
             | Command::Knock { .. }
             | Command::FenceSessions { .. }
             | Command::KeepLineage { .. }
+            | Command::StartTunnel { .. }
+            | Command::StopTunnel { .. }
             | Command::Report(_) => None,
         });
         if let Some(asked) = asked {

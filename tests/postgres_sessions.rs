@@ -128,7 +128,7 @@ impl Site {
             text.extend(piece);
             true
         };
-        self.metrics.write(take).unwrap();
+        self.metrics.write(MonoTime::ZERO, take).unwrap();
         let text = String::from_utf8(text).unwrap();
         let value = text.lines().find_map(|line| line.strip_prefix(&format!("changeover_{series} ")));
         value.map_or(0.0, |value| value.parse().unwrap())

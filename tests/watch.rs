@@ -13,6 +13,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use changeover::dial::Ways;
 use changeover::model::{
     Address, Approach, CheckError, CheckKind, DialError, LoginError, Lsn, PostgresPlan, ProbeError, ProbeOutcome, Role,
     Secret, SystemId, Timeline, TlsMode, WatchEnd, WatchError, WatchNews, WatchSession, WatchSpec,
@@ -384,11 +385,11 @@ fn what_is_no_postgres_is_told_so_whatever_it_says() {
 
 fn probe(addr: SocketAddr, limit: Duration) -> Result<(), ProbeError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let prober = Prober::new(Clock::start());
+    let prober = Prober::new(Clock::start(), Ways::default());
     let address = Address::Ip(addr);
     // One that came to nothing because this machine was late itself is asked again.
     for _ in 0..20 {
-        let asked = prober.probe(&address, &CheckKind::Postgres, limit, Approach::PLAIN);
+        let asked = prober.probe(&address, &CheckKind::Postgres, limit, &Approach::PLAIN);
         match runtime.block_on(asked).outcome {
             ProbeOutcome::Passed { .. } => return Ok(()),
             ProbeOutcome::Failed { error, .. } => return Err(error),
@@ -430,13 +431,14 @@ fn allocated(addr: SocketAddr, heartbeat: Duration) -> u64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (rounds, mut told) = tokio::sync::mpsc::unbounded_channel();
     let mut before = None;
-    let watched = Watcher::new(Clock::start()).watch(Arc::new(spec), Arc::default(), async move |news| {
-        let now = allocations();
-        if let (WatchNews::Seen(_), Some(before)) = (&news, before) {
-            rounds.send(now - before).ok();
-        }
-        before = Some(allocations());
-    });
+    let watched =
+        Watcher::new(Clock::start(), Ways::default()).watch(Arc::new(spec), Arc::default(), async move |news| {
+            let now = allocations();
+            if let (WatchNews::Seen(_), Some(before)) = (&news, before) {
+                rounds.send(now - before).ok();
+            }
+            before = Some(allocations());
+        });
     runtime.block_on(in_time("facts come", async {
         let enough = async {
             let mut least = Vec::new();

@@ -26,10 +26,26 @@ const TABLES: &[(&str, &str)] = &[
     ("check", "[pools.p]\nbackends = ['10.0.0.2:1']\n[pools.p.check]\n"),
     ("http", "[pools.p]\nbackends = ['10.0.0.2:1']\n[pools.p.check]\nkind = 'http'\n[pools.p.check.http]\n"),
     ("agent", "[pools.p]\nbackends = ['10.0.0.2:1']\n[pools.p.check]\nkind = 'agent'\n[pools.p.check.agent]\n"),
+    ("expect", "[pools.p]\nbackends = ['10.0.0.2:1']\n[pools.p.check]\nkind = 'expect'\n[pools.p.check.expect]\n"),
     ("failover", "[pools.p]\nbackends = ['10.0.0.2:1']\n[pools.p.failover]\n"),
     ("sessions", "[pools.p]\nbackends = ['10.0.0.2:1']\n[pools.p.failover.sessions]\n"),
     ("postgres", "[pools.p]\nkind = 'postgres'\nbackends = ['10.0.0.2:1']\n[pools.p.postgres]\n"),
     ("backend", "[pools.p.backends.b]\naddress = '10.0.0.2:1'\n"),
+    (
+        "tunnel",
+        "[pools.p.backends.b.tunnel]\nprovider = 'command'\ntarget = 'db:1'\ncommand = ['/x', '{local_port}']\n",
+    ),
+    (
+        "address_lookup",
+        "[pools.p.backends.b.tunnel]\nprovider = 'ngrok'\n[pools.p.backends.b.tunnel.lookup]\nurl = 'http://a/'\n\
+         pointer = '/a'\n",
+    ),
+    ("tunnel_provider", "[tunnel_providers.x]\nattach = ['listen']\nlisten = ['/x', '{local_port}']\n"),
+    (
+        "tunnel_option",
+        "[tunnel_providers.x]\nattach = ['listen']\nlisten = ['/x', '{local_port}', '{user}']\n\
+         [tunnel_providers.x.options.user]\nkind = 'number'\n",
+    ),
     ("webhook", "[webhooks.pager]\nurl = 'https://hooks.example.net/'\n"),
 ];
 

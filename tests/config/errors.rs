@@ -40,7 +40,10 @@ const BEHIND: &[(&str, &[&str])] = &[
     ("[log]\nlevel = { file = '/no' }", &["7:9 `level`: the file `/no` cannot be read: No such file"]),
     ("[log]\nlevel = { file = '/binary' }", &["the file `/binary` is not UTF-8 text"]),
     ("[log]\nlevel = { enw = 'NO' }", &["7:9 `level` takes one of"]),
-    ("[log]\nlevel = { env = 'NO', file = 'x' }", &["{ env = \"NAME\" } or { file = \"PATH\" } in its place"]),
+    (
+        "[log]\nlevel = { env = 'NO', file = 'x' }",
+        &["{ env = \"NAME\" }, { file = \"PATH\" } or { credential = \"NAME\" } in its place"],
+    ),
     ("[admin]\nbind = 'localhost:80'", &["7:8 `bind`: `localhost:80` is a host name", "write \"127.0.0.1:80\""]),
     ("[admin]\nbind = '127.0.0.1'", &["has no port; write HOST:PORT"]),
     ("[admin]\nbind = 'unix:run'", &["begins with /"]),
@@ -92,8 +95,10 @@ const BEHIND: &[(&str, &[&str])] = &[
     ),
     (
         "[pools.p.check]\nkind = 'htpt'\nhttp = { path = '/' }",
-        &["7:8 `kind` takes one of \"tcp\", \"http\", \"agent\", \"command\", \"postgres\" or \"none\", \
-             not `htpt`; did you mean \"http\"?"],
+        &[
+            "7:8 `kind` takes one of \"tcp\", \"http\", \"expect\", \"tls\", \"agent\", \"command\", \"postgres\" or \"none\", \
+             not `htpt`; did you mean \"http\"?",
+        ],
     ),
     ("[pools.p.check]\nhttp = { path = '/' }", &["7:8 [pools.p.check.http] is given, but the check's kind is \"tcp\""]),
     (
@@ -146,6 +151,13 @@ const BEHIND: &[(&str, &[&str])] = &[
         "[pools.p.check]\nkind = 'agent'\nagent = { port = 65536 }",
         &["8:18 `port` takes a whole number from 0 to 65535"],
     ),
+    (
+        "[pools.p.check]\nkind = 'tls'\nexpect = { answer = 'x' }",
+        &[
+            "8:10 [pools.p.check.expect] is given, but the check's kind is \"tls\"; write kind = \"expect\" in [pools.p.check]",
+        ],
+    ),
+    ("[pools.p.check]\nkind = 'expect'\nexpect = { anwser = 'x' }", &["did you mean `answer`?"]),
     ("[pools.p.check]\nkind = 'agent'\nagent = { sned = 'x' }", &["did you mean `send`?"]),
     (
         "[pools.p.check]\nmax_latency = '5s'",

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use changeover::config::{SourceError, Sources, describe, json_schema, load, parse, reference};
 use changeover::model::{
-    Address, AgentCheck, BackendName, CheckKind, Failback, ListenerName, PoolName, StatusRange, StorePlan, WhenDown,
+    Address, AgentCheck, BackendName, CheckKind, ExpectCheck, Failback, ListenerName, PoolName, StatusRange, StorePlan,
+    WhenDown,
 };
 
 use super::{SECRET, file, good_files, read};
@@ -13,7 +14,7 @@ use super::{SECRET, file, good_files, read};
 #[test]
 fn every_file_that_comes_with_the_program_is_right() {
     let files = good_files();
-    assert_eq!(files.len(), 9);
+    assert_eq!(files.len(), 11);
     for (path, text) in files {
         let plan = read(&text).unwrap_or_else(|errors| panic!("{}:\n{errors}", path.display()));
         assert!(text.starts_with("# "), "{} says what it is for", path.display());
@@ -21,7 +22,10 @@ fn every_file_that_comes_with_the_program_is_right() {
         for (name, pool) in &plan.pools {
             assert!(described.contains(&format!("pool {name}: ")), "{described}");
             for backend in &pool.backends {
-                assert!(described.contains(&backend.address.to_string()), "{described}");
+                let is_looked_up = backend.tunnel.as_ref().is_some_and(|plan| plan.lookup.is_some());
+                let place =
+                    if is_looked_up { "an address that is looked up".to_owned() } else { backend.address.to_string() };
+                assert!(described.contains(&place), "{described}");
             }
         }
         assert!(!described.contains(SECRET));
@@ -61,7 +65,7 @@ fn what_is_wanted_of_a_fresh_machine_is_said_at_the_top_of_the_file() {
         }
         wanting += usize::from(!is_right);
     }
-    assert_eq!(wanting, 3);
+    assert_eq!(wanting, 5);
 }
 
 #[test]
@@ -86,7 +90,11 @@ fn the_reference_file_changes_nothing() {
         address = '10.0.0.1:5432'
     ";
     // What is for one kind of check stands behind # and may be given only if the check is of that kind.
-    for (kind, keys) in [("http", &["method", "path", "port", "expect"][..]), ("agent", &["port", "send"])] {
+    for (kind, keys) in [
+        ("http", &["method", "path", "port", "expect"][..]),
+        ("agent", &["port", "send"]),
+        ("expect", &["send", "answer"]),
+    ] {
         let text = reference().replace("\nkind = \"tcp\"\n# From one", &format!("\nkind = \"{kind}\"\n# From one"));
         let header = format!("[pools.orders.check.{kind}]");
         let (before, part) = text.split_once(&format!("\n# {header}")).unwrap();
@@ -123,10 +131,15 @@ fn the_schema_knows_the_keys_of_the_reference_and_no_others() {
         ("check", "[pools.orders.check]"),
         ("http", "[pools.orders.check.http]"),
         ("agent", "[pools.orders.check.agent]"),
+        ("expect", "[pools.orders.check.expect]"),
         ("failover", "[pools.orders.failover]"),
         ("sessions", "[pools.orders.failover.sessions]"),
         ("postgres", "[pools.orders.postgres]"),
         ("backend", "[pools.orders.backends.pg1]"),
+        ("tunnel", "[pools.orders.backends.pg1.tunnel]"),
+        ("address_lookup", "[pools.orders.backends.pg1.tunnel.lookup]"),
+        ("tunnel_provider", "[tunnel_providers.x]"),
+        ("tunnel_option", "[tunnel_providers.x.options.user]"),
         ("webhook", "[webhooks.pager]"),
     ];
     let text = reference();
@@ -138,14 +151,15 @@ fn the_schema_knows_the_keys_of_the_reference_and_no_others() {
             .iter()
             .take_while(|line| !line.starts_with('['))
             .filter_map(|line| line.split_once(" = ").map(|(key, _)| key))
-            .filter(|key| key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'))
+            .filter(|key| key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b)))
             .collect();
         let known = properties(part);
         for key in &written {
             assert!(known.iter().any(|(name, _)| name == key), "{key} of {header} is not in the schema");
         }
         for (name, schema) in known {
-            let is_table = (schema.get("$ref").is_some() && part != "backend") || name == "tokens";
+            let is_table = (schema.get("$ref").is_some() && part != "backend")
+                || schema["additionalProperties"].get("$ref").is_some();
             assert!(is_table || written.contains(&name.as_str()), "{name} is not in {header}");
             assert!(schema["description"].is_string(), "{name}");
         }
@@ -177,7 +191,13 @@ fn a_backend_changes_single_keys_of_its_pools_check() {
     let pool = &plan.pools[&PoolName::from("orders")];
     let http = |at: usize| match &pool.backends[at].check.kind {
         CheckKind::Http(http) => http.clone(),
-        CheckKind::Tcp | CheckKind::Agent(_) | CheckKind::Command(_) | CheckKind::Postgres | CheckKind::None => {
+        CheckKind::Tcp
+        | CheckKind::Agent(_)
+        | CheckKind::Expect(_)
+        | CheckKind::Tls
+        | CheckKind::Command(_)
+        | CheckKind::Postgres
+        | CheckKind::None => {
             panic!("an http check")
         }
     };
@@ -244,6 +264,15 @@ const CHECKS: &str = "
     [pools.p.backends.c]
     address = 'c:3'
     check = { kind = 'none' }
+    [pools.p.backends.e]
+    address = 'e:5'
+    check = { kind = 'expect', expect = { send = \"PING\\r\\n\", answer = '+PONG' } }
+    [pools.p.backends.f]
+    address = 'f:6'
+    check = { kind = 'expect' }
+    [pools.p.backends.g]
+    address = 'g:7'
+    check = { kind = 'tls' }
     [pools.p.backends.d]
     address = 'unix:/run/d'
     check = { command = ['/d', '{host}', '{pool}/{backend}', '{address}'] }
@@ -256,7 +285,13 @@ fn each_kind_of_check_is_its_own_for_each_backend() {
     let check = |at: usize| &pool.backends[at].check;
     let argv = |at: usize| match &check(at).kind {
         CheckKind::Command(command) => command.argv.iter().map(|word| word.expose().to_owned()).collect::<Vec<_>>(),
-        kind @ (CheckKind::Tcp | CheckKind::Http(_) | CheckKind::Agent(_) | CheckKind::Postgres | CheckKind::None) => {
+        kind @ (CheckKind::Tcp
+        | CheckKind::Http(_)
+        | CheckKind::Agent(_)
+        | CheckKind::Expect(_)
+        | CheckKind::Tls
+        | CheckKind::Postgres
+        | CheckKind::None) => {
             panic!("{kind:?}")
         }
     };
@@ -265,6 +300,10 @@ fn each_kind_of_check_is_its_own_for_each_backend() {
     assert_eq!(argv(3), ["/d", "/run/d", "p/d", "unix:/run/d"]);
     assert_eq!(check(1).kind, CheckKind::Agent(AgentCheck { port: 7000, send: "p/b\n".to_owned() }));
     assert_eq!(check(2).kind, CheckKind::None);
+    let expect = |send: &str, answer: &str| ExpectCheck { send: send.to_owned(), answer: answer.to_owned() };
+    assert_eq!(check(4).kind, CheckKind::Expect(expect("PING\r\n", "+PONG")));
+    assert_eq!(check(5).kind, CheckKind::Expect(expect("", "")));
+    assert_eq!(check(6).kind, CheckKind::Tls);
     for check in [check(0), check(1), check(3)] {
         assert_eq!((check.recovery_attempts, check.recovery_backoff.as_secs()), (5, 1));
         assert_eq!(check.max_latency.map(|limit| limit.as_millis()), Some(500));
@@ -279,6 +318,8 @@ fn what_may_hold_a_key_of_a_check_is_not_described() {
         ("agent", format!("agent = {{ send = '{SECRET}' }}")),
         ("agent", "agent = { send = { env = 'DATABASE_URL' } }".to_owned()),
         ("agent", "agent = { send = { file = '/etc/changeover/orders.pw' } }".to_owned()),
+        ("expect", format!("expect = {{ send = '{SECRET}', answer = '{SECRET}' }}")),
+        ("expect", "expect = { send = { env = 'DATABASE_URL' } }".to_owned()),
     ] {
         let text = format!(
             "[listeners.l]\nbind = '127.0.0.1:1000'\npool = 'p'\n[pools.p]\nbackends = ['10.0.0.1:1']\n\
@@ -286,7 +327,11 @@ fn what_may_hold_a_key_of_a_check_is_not_described() {
         );
         let described = describe(&read(&text).unwrap());
         assert!(!described.contains(SECRET), "{described}");
-        let wanted = if kind == "http" { "HEAD /up?[not shown] expecting" } else { "agent, sent " };
+        let wanted = match kind {
+            "http" => "HEAD /up?[not shown] expecting",
+            "agent" => "agent, sent ",
+            _ => "expect, sent ",
+        };
         assert!(described.contains(wanted), "{described}");
     }
 }
@@ -300,6 +345,9 @@ fn each_kind_of_check_is_described_and_no_secret_with_it() {
         format!("a at [::1]:1; check: command /usr/lib/x/check --at=::1 1 {{}} [secret] {rest}"),
         format!("b at b.internal:2; check: agent at port 7000, sent 4 bytes, {rest}"),
         "c at c:3; check: none, it is taken to be fit\n".to_owned(),
+        format!("e at e:5; check: expect, sent 6 bytes, an answer of 5 bytes, {rest}"),
+        format!("f at f:6; check: expect, any answer, {rest}"),
+        format!("g at g:7; check: tls handshake {rest}"),
         format!("d at unix:/run/d; check: command /d /run/d p/d unix:/run/d {rest}"),
     ] {
         assert!(described.contains(&line), "{line}\n{described}");

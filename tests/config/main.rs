@@ -18,6 +18,7 @@ mod postgres;
 )]
 #[path = "../support/process.rs"]
 mod process;
+mod tunnels;
 #[allow(dead_code, unreachable_pub, clippy::expect_used, reason = "as above")]
 #[path = "../support/wait.rs"]
 mod wait;
@@ -41,6 +42,8 @@ impl Sources for Fake {
             "DATABASE_URL" => Ok(format!("postgres://user:{SECRET}@db")),
             "POOL" => Ok("orders".to_owned()),
             "TIMEOUT" => Ok("7s".to_owned()),
+            "CREDENTIALS_DIRECTORY" => Ok("/run/credentials/changeover.service".to_owned()),
+            "BASTION" => Ok("bastion-c".to_owned()),
             _ => Err(SourceError::Unset),
         }
     }
@@ -48,7 +51,11 @@ impl Sources for Fake {
     fn file(&self, path: &str) -> Result<String, SourceError> {
         match path {
             "/etc/changeover/patroni-authorization" => Ok(format!("Bearer {SECRET}")),
-            "/etc/changeover/orders.pw" => Ok(SECRET.to_owned()),
+            "/etc/changeover/orders.pw"
+            | "/etc/changeover/wstunnel-prefix"
+            | "/etc/changeover/cloudflare-id"
+            | "/etc/changeover/cloudflare-secret"
+            | "/run/credentials/changeover.service/token" => Ok(SECRET.to_owned()),
             "/etc/changeover/orders-ca.pem" | "/etc/changeover/hooks-ca.pem" => {
                 Ok("-----BEGIN CERTIFICATE-----\n".to_owned())
             }

@@ -48,7 +48,7 @@ const WORDS: &[&str] = &[
 ];
 
 /// One change of a text; the text may stop being UTF-8.
-fn mutate(bytes: &mut Vec<u8>, random: &mut fastrand::Rng) {
+pub(super) fn mutate(bytes: &mut Vec<u8>, random: &mut fastrand::Rng) {
     if bytes.is_empty() {
         return;
     }

@@ -446,6 +446,10 @@ fn what_is_in_force_is_told_with_what_comes_from_run_time() {
 fn what_may_hold_a_key_of_a_check_is_not_shown_to_all() {
     let http = |path: &str| format!("{SHORT}[pools.p.check]\nkind = 'http'\n[pools.p.check.http]\npath = {path}\n");
     let agent = |send: &str| format!("{SHORT}[pools.p.check]\nkind = 'agent'\n[pools.p.check.agent]\nsend = {send}\n");
+    let expect =
+        |answer: &str| format!("{SHORT}[pools.p.check]\nkind = 'expect'\n[pools.p.check.expect]\nanswer = {answer}\n");
+    let told = World::new(&expect(&format!("'{SECRET}'"))).config();
+    assert_eq!(told.pointer("/check/expect/answer"), Some(&json!("[not shown]")));
     let p = PoolName::from("p");
     let (file, looked_up) = ("{ file = '/etc/changeover/orders.pw' }", "{ env = 'DATABASE_URL' }");
     for (text, after, pointer, wanted, body) in [

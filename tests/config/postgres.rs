@@ -129,11 +129,6 @@ const BEHIND: &[(&str, &[&str])] = &[
         &["12:1 [pools.q.postgres] is given, but the pool's kind is \"tcp\"; write kind = \"postgres\" in [pools.q]"],
     ),
     (
-        "[pools.q]\nbackends = ['q:1']\ncheck.kind = 'postgres'",
-        &["12:14 `kind`: \"postgres\" is the check of postgres pools, and this one is of kind \"tcp\"; write kind = \
-           \"postgres\" for the pool, or \"tcp\" here"],
-    ),
-    (
         "[pools.q]\nbackends = ['q:1']\n[listeners.m]\nbind = '127.0.0.1:2'\npool = 'q'\ntarget = 'standby'",
         &[
             "15:10 `target`: \"standby\" is for postgres pools, and [pools.q] is of kind \"tcp\", which does not know who is \
@@ -279,7 +274,8 @@ fn the_reference_of_a_postgres_pool_changes_nothing() {
     // The default of the pool's kind, and of its check, is tcp.
     let before = before.replacen("\nkind = \"tcp\"\n# How new", "\nkind = \"postgres\"\n# How new", 1);
     let before = before.replacen("\nkind = \"tcp\"\n# From one", "\nkind = \"postgres\"\n# From one", 1);
-    let full = format!("{before}\n[pools.orders.postgres]\n{given}\n\n{after}").replace("\n# target = ", "\ntarget = ");
+    let full =
+        format!("{before}\n[pools.orders.postgres]\n{given}\n\n{after}").replacen("\n# target = ", "\ntarget = ", 1);
     let left_out = "
         [listeners.orders]
         bind = '127.0.0.1:6432'

@@ -83,5 +83,14 @@ pub(crate) fn draw_backend(rng: &mut fastrand::Rng, name: &str) -> BackendPlan {
     };
     let address = format!("{name}:{port}").parse().unwrap();
     let (priority, weight) = (rng.u32(1..4), rng.u32(1..=4));
-    BackendPlan { name: name.into(), address, priority, weight, max_connections: 0, check, approach: Approach::PLAIN }
+    BackendPlan {
+        name: name.into(),
+        address,
+        priority,
+        weight,
+        max_connections: 0,
+        check,
+        approach: Approach::PLAIN,
+        tunnel: None,
+    }
 }

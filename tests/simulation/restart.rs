@@ -253,8 +253,8 @@ impl World {
         };
         assert_eq!(status.backends.iter().find(may), None, "down before it was asked");
         let of_pool = reports.iter().filter(|told| told.pool.as_ref() == Some(&status.name));
-        let why =
-            of_pool.filter_map(|told| if let Change::PoolDown { reason } = told.change { Some(reason) } else { None });
+        let why = of_pool
+            .filter_map(|told| if let Change::PoolDown { reason, .. } = told.change { Some(reason) } else { None });
         assert_eq!(why.collect::<Vec<_>>(), [OutReason::Drained], "why it is down");
         true
     }

@@ -209,8 +209,10 @@ impl World {
             Command::StartWatch { .. }
             | Command::StopWatch { .. }
             | Command::Knock { .. }
-            | Command::KeepLineage { .. } => {
-                panic!("no server is watched here")
+            | Command::KeepLineage { .. }
+            | Command::StartTunnel { .. }
+            | Command::StopTunnel { .. } => {
+                panic!("no server is watched here, and nobody is behind a tunnel")
             }
             Command::PublishTable(table) => {
                 self.note(format!("  publish {}", table.generation));

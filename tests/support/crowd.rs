@@ -50,6 +50,10 @@ pub fn split(end: Ours) -> (Box<dyn AsyncRead + Unpin>, Box<dyn AsyncWrite + Unp
             let (reader, writer) = stream.into_split();
             (Box::new(reader), Box::new(writer))
         }
+        stream @ Stream::Program(_) => {
+            let (reader, writer) = tokio::io::split(stream);
+            (Box::new(reader), Box::new(writer))
+        }
     }
 }
 

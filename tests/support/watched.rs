@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use changeover::dial::Ways;
 use changeover::model::{
     Address, Approach, PostgresPlan, Promotion, Secret, ServerFacts, TlsMode, WatchEnd, WatchError, WatchNews,
     WatchSession, WatchSpec,
@@ -69,7 +70,7 @@ impl Watched {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let since_open = Rc::new(Cell::new(Duration::ZERO));
             let local = LocalSet::new();
-            let watcher = Watcher::new(Clock::start());
+            let watcher = Watcher::new(Clock::start(), Ways::default());
             for address in addresses {
                 let (told, opened) = (told.clone(), Rc::clone(&since_open));
                 let spec = WatchSpec { address, approach: Approach::PLAIN, timeout, postgres: Arc::clone(&postgres) };

@@ -35,7 +35,7 @@ const KERNEL: &str = "the kernel is spoken to in `sys` alone";
 const PEOPLE: &str = "only `cli`, `demo` and `main` speak to the terminal; the daemon logs";
 const ENVIRONMENT: &str = "the environment is read where the configuration is read, and at the entry";
 const ORDER: &str = "its order of iteration must decide nothing: use the ordered kind";
-const CHANCE: &str = "chance enters decisions through the schedule's seed alone";
+const CHANCE: &str = "chance enters decisions through the controller's seed alone";
 
 /// The words.
 pub(crate) const WORDS: &[Word] = &[
@@ -68,7 +68,7 @@ pub(crate) const WORDS: &[Word] = &[
     not_in("HashMap", &["failover"], ORDER),
     not_in("HashSet", &["failover"], ORDER),
     only("rand::", &["failover::schedule", "demo"], CHANCE),
-    only("fastrand::", &["failover::schedule", "demo"], CHANCE),
+    only("fastrand::", &["failover::schedule", "failover::tries", "demo"], CHANCE),
 ];
 
 /// Words out of their place.
