@@ -159,9 +159,9 @@ fn configuration(lot: Lot, count: usize, server: SocketAddr, place: &TempDir) ->
     let own = std::env::current_exe().unwrap();
     let mut text = format!(
         "[daemon]\nworkers = 1\n[log]\nlevel = \"error\"\n[admin]\nbind = \"unix:{}\"\n[listeners.l]\n\
-         bind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p.check]\nkind = \"{}\"\ninterval = \"1s\"\n",
+         bind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p.check]\n{}\n",
         place.path().join("admin.sock").display(),
-        if lot == Lot::Unchecked { "none" } else { "tcp" },
+        if lot == Lot::Unchecked { "kind = \"none\"" } else { "kind = \"tcp\"\ninterval = \"1s\"" },
     );
     for at in 0..count {
         let table = format!("pools.p.backends.b{at}");
@@ -198,7 +198,7 @@ fn all_addresses() -> SocketAddr {
 /// How many backends are fit.
 fn healthy(socket: &std::path::Path) -> usize {
     let Ok(mut stream) = std::os::unix::net::UnixStream::connect(socket) else { return 0 };
-    let asked = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let asked = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     if stream.write_all(asked).is_err() {
         return 0;
     }
