@@ -318,3 +318,51 @@ fn nothing_is_left_of_tunnels_after_the_daemon() {
         wait_until("its program is gone", Duration::from_secs(2), || !is_alive(program));
     }
 }
+
+/// A server that says its name to all who come, and takes its time for that if it is to.
+fn slow_if(name: &'static str, is_slow: &'static AtomicBool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let answer_at = Instant::now() + Duration::from_secs(1);
+                while is_slow.load(Ordering::SeqCst) && Instant::now() < answer_at {
+                    thread::park_timeout(answer_at.saturating_duration_since(Instant::now()));
+                }
+                client.write_all(format!("{name}\n").as_bytes()).ok();
+                // Until the client goes.
+                client.read_to_end(&mut Vec::new()).ok();
+            });
+        }
+    });
+    at
+}
+
+#[test]
+fn a_tunnel_whose_far_end_answers_late_gets_no_new_session_and_keeps_those_it_has() {
+    let is_slow: &'static AtomicBool = Box::leak(Box::default());
+    let is_never: &'static AtomicBool = Box::leak(Box::default());
+    let (a, b) = (Sshd::start(), Sshd::start());
+    let daemon = Daemon::start(&format!(
+        "[listeners.home]\nbind = \"127.0.0.1:0\"\npool = \"home\"\n[pools.home.check]\nkind = \"expect\"\n\
+         expect = {{ send = \"\", answer = \"db\" }}\ninterval = \"200ms\"\ntimeout = \"10s\"\nmax_latency = \"500ms\"\n{}{}",
+        tunnel("a", 1, &a, slow_if("db-a", is_slow), ""),
+        tunnel("b", 2, &b, slow_if("db-b", is_never), ""),
+    ));
+    wait_tunnel(&daemon, "b", "connected");
+    daemon.wait_active("home", "a");
+    let home = daemon.listener("home");
+    let mut held = dial(home).unwrap();
+    assert_eq!(support::net::read_line(&mut held).unwrap(), "db-a");
+    let program = program_of(&daemon, "a");
+    is_slow.store(true, Ordering::SeqCst);
+    daemon.wait_active("home", "b");
+    let mut anew = dial(home).unwrap();
+    assert_eq!(support::net::read_line(&mut anew).unwrap(), "db-b");
+    wait_until("it is told", DEADLINE, || events(&daemon, "latency.high").iter().any(|event| event["backend"] == "a"));
+    held.set_nonblocking(true).unwrap();
+    let still = held.read(&mut [0]).unwrap_err();
+    assert_eq!(still.kind(), std::io::ErrorKind::WouldBlock, "who is there stays");
+    assert_eq!(program_of(&daemon, "a"), program, "it is not started anew for being slow");
+}

@@ -87,12 +87,7 @@ async fn by_program(hands: &Hands, program: &Arc<ProgramPlan>, mark: &str) -> Re
 async fn by_http(at: &Address, asked: &HttpCheck, pointer: &str, limit: Duration) -> Result<Address, String> {
     let stream = connect(at, limit).await.map_err(|error| format!("{at}: {error}"))?;
     let request = request(at, asked).map_err(|error| format!("the request cannot be sent: {error}"))?;
-    let body = match stream {
-        Stream::Tcp(stream) => exchange(TokioIo::new(stream), request, asked).await,
-        Stream::Program(_) => return Err("a program does not answer requests".to_owned()),
-        Stream::Unix(stream) => exchange(TokioIo::new(stream), request, asked).await,
-    };
-    let body = body.map_err(|error| format!("{at}: {error}"))?;
+    let body = exchange(TokioIo::new(stream), request, asked).await.map_err(|error| format!("{at}: {error}"))?;
     let json: serde_json::Value = serde_json::from_slice(&body).map_err(|error| format!("{at}: no JSON: {error}"))?;
     let text = json.pointer(pointer).ok_or_else(|| format!("{at}: the answer has nothing at {}", quote(pointer)))?;
     let text = text.as_str().ok_or_else(|| format!("{at}: at {} is no text", quote(pointer)))?;
@@ -119,10 +114,7 @@ fn request(at: &Address, asked: &HttpCheck) -> Result<Request<Empty<Bytes>>, Box
     Ok(request.body(Empty::new())?)
 }
 
-async fn exchange<I>(io: I, request: Request<Empty<Bytes>>, asked: &HttpCheck) -> Result<Bytes, String>
-where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
-{
+async fn exchange(io: TokioIo<Stream>, request: Request<Empty<Bytes>>, asked: &HttpCheck) -> Result<Bytes, String> {
     let said = |error: hyper::Error| error.to_string();
     let (mut sender, connection) = http1::handshake(io).await.map_err(said)?;
     let answer = async {
