@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use changeover::model::{Attach, LookupPlan, LookupSource, Part, ProgramPlan, RunEnd, Text, TunnelNews, TunnelPlan};
 use changeover::sys::{Launch, process};
 use support::fake_tunnel;
-use support::process::{Guarded, lines};
+use support::process::{Guarded, lines, run};
 use support::tunnels::{Rig, bare, fake, guard, of, wait_gone, with_secret};
 use support::{DEADLINE, wait_for, wait_until};
 
@@ -479,6 +479,27 @@ fn a_program_that_became_another_user_holds_up_nobody() {
     assert!(detail.contains(&format!("process {pid} cannot be ended")), "{detail}");
     rig.end();
     wait_until("its end is waited for", DEADLINE, || process(pid).is_none());
+}
+
+/// Most containers begin like this: those who lead the group and the session that they are in are outside of what they see.
+#[test]
+fn where_nobody_is_seen_who_leads_its_group_the_hands_do_the_same() {
+    let apart = |program: &std::path::Path| {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "--"]).arg(program);
+        command
+    };
+    let permitted = run(&mut apart("true".as_ref()));
+    if permitted.code != Some(0) {
+        println!("skipped: processes cannot be set apart here: {}", permitted.stderr.trim());
+        return;
+    }
+    // Each of them lasts until there was a look at what was left to us.
+    let same =
+        ["a_flood_holds_up_nobody_and_the_last_of_it_is_kept", "a_program_that_became_another_user_holds_up_nobody"];
+    let ended = run(apart(&std::env::current_exe().unwrap()).arg("--exact").args(same));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.contains("2 passed"), "{ended:?}");
 }
 
 fn looked_up(source: LookupSource) -> TunnelPlan {

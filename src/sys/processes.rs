@@ -30,6 +30,17 @@ pub fn process(pid: u32) -> Option<ProcessStat> {
     parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
+/// This process; none if `/proc` is that of others, as of those outside a container. Its group and its session are 0 if those
+/// who lead them are outside of what it sees, as in most containers: system calls that answer the same have no wrapper that
+/// allows for it.
+#[must_use]
+pub(super) fn own_process() -> Option<ProcessStat> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    let own = std::process::id();
+    let number: u32 = stat.split_ascii_whitespace().next()?.parse().ok()?;
+    (number == own).then(|| parse(own, &stat)).flatten()
+}
+
 /// All processes of the host, as far as they can be seen.
 #[must_use]
 pub fn processes() -> Vec<ProcessStat> {
@@ -122,12 +133,13 @@ fn parse(pid: u32, stat: &str) -> Option<ProcessStat> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{boot_id, parse, process, processes, users};
+    use super::{boot_id, own_process, parse, process, processes, users};
 
     #[test]
     fn we_are_among_all_processes_and_know_our_parent() {
         let us = process(std::process::id()).unwrap();
         assert_eq!(us.parent, std::os::unix::process::parent_id());
+        assert_eq!(own_process(), Some(us));
         assert!(!us.is_zombie && us.start > 0);
         assert!(processes().contains(&us));
         assert_eq!(users(us.pid), [crate::sys::own_uid(); 4]);
@@ -143,6 +155,9 @@ mod tests {
         assert!(!parse(7, stat).unwrap().is_zombie, "its first thread has ended, another one has not");
         let stat = "7 (a) Z 2 3 4 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987 1000 20";
         assert!(parse(7, stat).unwrap().is_zombie);
+        let stat = "7 (a) S 2 0 0 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987 1000 20";
+        let seen = parse(7, stat).unwrap();
+        assert_eq!((seen.group, seen.session), (0, 0), "those who lead them are in another container");
         for bad in ["", "7 (a)", "7 (a) S 1 2", "7 a S 1 2 3"] {
             assert_eq!(parse(7, bad), None, "{bad}");
         }

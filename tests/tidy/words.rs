@@ -32,6 +32,7 @@ const fn not_in(text: &'static str, rooms: &'static [&'static str], why: &'stati
 
 const CLOCK: &str = "time is read in `sys` alone, and handed on";
 const KERNEL: &str = "the kernel is spoken to in `sys` alone";
+const LEADERS: &str = "in a container it may be 0, which its wrapper does not allow for: `own_process` does";
 const PEOPLE: &str = "only `cli`, `demo` and `main` speak to the terminal; the daemon logs";
 const ENVIRONMENT: &str = "the environment is read where the configuration is read, and at the entry";
 const ORDER: &str = "its order of iteration must decide nothing: use the ordered kind";
@@ -65,6 +66,8 @@ pub(crate) const WORDS: &[Word] = &[
     only("libc::", &["sys"], KERNEL),
     only("rustix::", &["sys"], KERNEL),
     only("signal_hook::", &["sys"], KERNEL),
+    only("getpgrp", &[], LEADERS),
+    only("getsid", &[], LEADERS),
     not_in("HashMap", &["failover"], ORDER),
     not_in("HashSet", &["failover"], ORDER),
     only("rand::", &["failover::schedule", "demo"], CHANCE),

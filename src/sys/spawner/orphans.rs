@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rustix::process::{
-    Pid, WaitId, WaitIdOptions, WaitOptions, getpgrp, getpid, getsid, set_child_subreaper, waitid, waitpid,
-};
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, getpid, set_child_subreaper, waitid, waitpid};
 
-use crate::sys::processes::{ProcessStat, processes};
+use crate::sys::processes::{ProcessStat, own_process, processes};
 
 /// From one look to the next.
 const LOOK: Duration = Duration::from_secs(1);
@@ -67,15 +65,17 @@ impl Orphans {
         if since >= STOOD_STILL {
             self.suspects.clear();
         }
-        let zombies = if is_any_zombie() { processes() } else { Vec::new() };
-        let (own, group) = (number(getpid()), number(getpgrp()));
-        let session = getsid(None).map_or(0, number);
+        let Some(own) = is_any_zombie().then(own_process).flatten() else {
+            self.suspects.clear();
+            return;
+        };
+        let zombies = processes().into_iter().filter(|process| process.is_zombie && process.parent == own.pid);
         // A child of the daemon's own group was started by it in another way.
-        let is_suspect = |process: &ProcessStat| process.is_zombie && process.parent == own && process.group != group;
+        let is_suspect = |zombie: &ProcessStat| zombie.group != own.group && !self.known.contains_key(&zombie.pid);
         let mut suspects = BTreeMap::new();
-        for zombie in zombies.into_iter().filter(is_suspect).filter(|zombie| !self.known.contains_key(&zombie.pid)) {
+        for zombie in zombies.filter(is_suspect) {
             let looks = self.suspects.get(&(zombie.pid, zombie.start)).map_or(1, |looks| looks + 1);
-            let leads = zombie.group == zombie.pid && zombie.session == session;
+            let leads = zombie.group == zombie.pid && zombie.session == own.session;
             if looks >= if leads { LOOKS_AT_LEADERS } else { LOOKS } {
                 let pid = i32::try_from(zombie.pid).ok().and_then(Pid::from_raw);
                 let _gone = pid.map(|pid| waitpid(Some(pid), WaitOptions::NOHANG));
@@ -85,10 +85,6 @@ impl Orphans {
         }
         self.suspects = suspects;
     }
-}
-
-fn number(pid: Pid) -> u32 {
-    pid.as_raw_pid().unsigned_abs()
 }
 
 /// Whether any child of ours has ended and was not waited for: most of the time none has, and the kernel says so at once.
