@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench tunnels` starts daemons by turns, each over the same servers: directly, and through as many tunnels,
 //! whose programs are this one again, as plain forwarders. The difference between the two is what tunnels cost. A third lot
-//! has no checks at all: what it spends is for the tunnels alone. Arguments (after `--`): `--tunnels`, `--seconds` of a
+//! has no checks at all: what it spends is for the tunnels alone. And a bare program, in the same rounds, connects as often
+//! and closes: what the kernel takes for that, no daemon can save. Arguments (after `--`): `--tunnels`, `--seconds` of a
 //! measurement, `--rounds`.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program for the terminal that gives up at a fault")]
@@ -59,6 +60,9 @@ fn main() {
     if let Some(at) = words.iter().position(|word| word == "--forward") {
         forward(words[at + 1].parse().unwrap(), words[at + 2].parse().unwrap());
     }
+    if let Some(at) = words.iter().position(|word| word == "--connect") {
+        connect(words[at + 1].parse().unwrap(), words[at + 2].parse().unwrap());
+    }
     if !words.iter().any(|word| word == "--bench") {
         println!("tunnels: measures only as `cargo bench --bench tunnels`");
         return;
@@ -69,35 +73,40 @@ fn main() {
         "{} backends, each checked once a second; the daemon's own processor time over {:?} and memory at rest, {} rounds\n",
         options.tunnels, options.time, options.rounds
     );
-    println!(
-        "| round | direct % | tunnels % | tunnels, unchecked % | direct MiB | tunnels MiB | KiB for each tunnel |"
-    );
-    println!("|---|---|---|---|---|---|---|");
+    println!("| round | {} |", COLUMNS.join(" | "));
+    println!("|---|{}", "---|".repeat(COLUMNS.len()));
     let mut all = Vec::new();
     for round in 1..=options.rounds {
+        let bare = measure_bare(&options, server);
         let [direct, tunnelled, unchecked] =
             [Lot::Direct, Lot::Tunnelled, Lot::Unchecked].map(|lot| measure(lot, &options, server));
         let each = (tunnelled.1 - direct.1) / options.tunnels as f64 * 1024.0;
-        println!(
-            "| {round} | {:.2} | {:.2} | {:.2} | {:.1} | {:.1} | {each:.1} |",
-            direct.0, tunnelled.0, unchecked.0, direct.1, tunnelled.1
-        );
-        all.push([direct.0, tunnelled.0, unchecked.0, direct.1, tunnelled.1, each]);
+        let row = [bare, direct.0, tunnelled.0, unchecked.0, direct.1, tunnelled.1, each];
+        print(&round.to_string(), row);
+        all.push(row);
     }
-    let median = |column: usize| {
-        let mut values: Vec<f64> = all.iter().map(|row| row[column]).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
-    println!(
-        "| median | {:.2} | {:.2} | {:.2} | {:.1} | {:.1} | {:.1} |",
-        median(0),
-        median(1),
-        median(2),
-        median(3),
-        median(4),
-        median(5)
-    );
+    print("median", std::array::from_fn(|column| median(all.iter().map(|row| row[column]))));
+}
+
+/// What is measured in each round.
+const COLUMNS: [&str; 7] = [
+    "bare connects %",
+    "direct %",
+    "tunnels %",
+    "tunnels, unchecked %",
+    "direct MiB",
+    "tunnels MiB",
+    "KiB for each tunnel",
+];
+
+fn print(name: &str, row: [f64; COLUMNS.len()]) {
+    println!("| {name} | {} |", row.map(|value| format!("{value:.2}")).join(" | "));
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// A server that says hello to all, and closes.
@@ -125,12 +134,34 @@ fn forward(port: u16, to: SocketAddr) -> ! {
     }
 }
 
+/// What a check is without anything around it: connects to `to` this many times a second, evenly, and closes in order.
+fn connect(rate: u32, to: SocketAddr) -> ! {
+    let pace = Duration::from_secs(1) / rate;
+    let mut due = Instant::now();
+    loop {
+        due += pace;
+        sleep(due.saturating_duration_since(Instant::now()));
+        if let Ok(stream) = TcpStream::connect(to) {
+            stream.shutdown(std::net::Shutdown::Write).ok();
+        }
+    }
+}
+
+/// The processor time in percent of a core of a bare program that connects as often as a daemon.
+fn measure_bare(options: &Options, server: SocketAddr) -> f64 {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--connect", &options.tunnels.to_string(), &server.to_string()]);
+    let program = Program(command.stdin(Stdio::null()).spawn().unwrap());
+    sleep(REST);
+    program.share(options.time)
+}
+
 /// The processor time of a daemon in percent of a core, and its memory in MiB.
 fn measure(lot: Lot, options: &Options, server: SocketAddr) -> (f64, f64) {
     let place = tempfile::tempdir().unwrap();
     let config = place.path().join("changeover.toml");
     fs::write(&config, configuration(lot, options.tunnels, server, &place)).unwrap();
-    let mut daemon = Daemon(
+    let mut daemon = Program(
         Command::new(env!("CARGO_BIN_EXE_changeover"))
             .args(["run", "--config"])
             .arg(&config)
@@ -149,10 +180,7 @@ fn measure(lot: Lot, options: &Options, server: SocketAddr) -> (f64, f64) {
         sleep(Duration::from_millis(50));
     }
     sleep(REST);
-    let (first, begun) = (daemon.cpu(), Instant::now());
-    sleep(options.time);
-    let share = (daemon.cpu() - first) / begun.elapsed().as_secs_f64() * 100.0;
-    (share, daemon.resident())
+    (daemon.share(options.time), daemon.resident())
 }
 
 fn configuration(lot: Lot, count: usize, server: SocketAddr, place: &TempDir) -> String {
@@ -206,14 +234,21 @@ fn healthy(socket: &std::path::Path) -> usize {
     BufReader::new(stream).lines().map_while(Result::ok).filter(is_fit).count()
 }
 
-struct Daemon(Child);
+struct Program(Child);
 
-impl Daemon {
+impl Program {
     /// Its processor time so far, in seconds; not that of the programs that it runs.
     fn cpu(&self) -> f64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
         let (_, fields) = stat.rsplit_once(')').unwrap();
         fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / TICKS
+    }
+
+    /// The same over `time` from now on, in percent of a core.
+    fn share(&self, time: Duration) -> f64 {
+        let (first, begun) = (self.cpu(), Instant::now());
+        sleep(time);
+        (self.cpu() - first) / begun.elapsed().as_secs_f64() * 100.0
     }
 
     /// Its memory, in MiB.
@@ -224,7 +259,7 @@ impl Daemon {
     }
 }
 
-impl Drop for Daemon {
+impl Drop for Program {
     fn drop(&mut self) {
         // In order, so that its programs go with it.
         if let Some(pid) = rustix::process::Pid::from_raw(self.0.id().try_into().unwrap()) {
