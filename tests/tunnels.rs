@@ -237,6 +237,48 @@ fn what_cannot_be_started_says_so_and_why() {
     assert!(detail.starts_with("`no-such-tunnel` cannot be started: No such file"), "{detail}");
 }
 
+/// Holds a file so that whoever opens it waits, as on a disk that does not answer; until it is killed, or for the 45 s that
+/// the kernel allows.
+const HOLDS: &str = "
+import fcntl, os, signal, sys
+file = os.open(sys.argv[1], os.O_RDONLY)
+signal.signal(signal.SIGIO, lambda *_: print('awaited', flush=True))
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print('held', flush=True)
+while True: signal.pause()
+";
+
+#[test]
+fn a_program_that_cannot_be_read_holds_up_no_stop_and_whoever_waits_for_it_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("slow");
+    std::fs::copy("/bin/sleep", &file).unwrap();
+    let mut holder = Command::new("python3");
+    holder.args(["-c", HOLDS]).arg(&file).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut holder = Guarded(holder.spawn().unwrap());
+    let said = lines(holder.0.stdout.take().unwrap());
+    // Not every file system lets itself be held.
+    if !said.recv_timeout(DEADLINE).is_ok_and(|line| line == "held") {
+        println!("skipped: the file system of {} gives no leases", dir.path().display());
+        return;
+    }
+    let (mut rig, plan, id) = one("forward", "behind");
+    let word = |text: &str| Text(vec![Part::Shown(text.into())]);
+    let argv = vec![word(file.to_str().unwrap()), word("1000")];
+    let slow = Arc::new(ProgramPlan { argv, ..plan.program.as_deref().unwrap().clone() });
+    rig.begin(1, 1, &Arc::new(TunnelPlan { program: Some(slow), ..bare(1, Attach::Address) }));
+    assert_eq!(said.recv_timeout(DEADLINE).unwrap(), "awaited");
+    rig.begin(2, 1, &Arc::new(TunnelPlan { via: bare(2, Attach::Listen).via, ..(*plan).clone() }));
+    rig.stop(1);
+    assert_eq!(rig.ended(), (RunEnd::Stopped, "stopped before it was started".to_owned()));
+    let (how, detail) = rig.ended();
+    assert!(how == RunEnd::Local && detail.contains("before it, cannot be read for 10 s"), "{how}: {detail}");
+    holder.0.kill().unwrap();
+    rig.begin(2, 2, &Arc::new(TunnelPlan { via: bare(2, Attach::Listen).via, ..(*plan).clone() }));
+    let pid = rig.started();
+    wait_until("only who is wanted is there", DEADLINE, || of(&id) == [pid]);
+}
+
 #[test]
 fn a_newer_run_begins_after_the_end_of_the_older_one_and_has_its_port() {
     let (mut rig, plan, id) = one("forward", "newer");

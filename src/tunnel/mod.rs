@@ -25,6 +25,7 @@ mod run;
 mod service;
 mod speech;
 mod survey;
+mod way;
 mod world;
 
 use std::cell::RefCell;

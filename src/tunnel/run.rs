@@ -12,9 +12,10 @@ use tokio::time::{sleep, timeout};
 
 use super::lookup::look_up;
 use super::outputs::Sink;
-use super::ports::{Seen, at, listener};
+use super::ports::{Seen, listener};
 use super::remains::{Leader, run_mark, session_mark, signal};
 use super::speech::{Last, Reader, SPEECH, Speech};
+use super::way::Way;
 use super::{Hands, Order, Told};
 use crate::dial::{Programs, launch};
 use crate::model::{Address, Attach, BackendId, ProgramPlan, RunEnd, RunId, TunnelNews, TunnelPlan};
@@ -27,6 +28,7 @@ const LOOK_MAX: Duration = Duration::from_millis(50);
 const KILLED: Duration = Duration::from_secs(5);
 /// How long the rest of the output is waited for.
 const REST: Duration = Duration::from_secs(1);
+
 /// A program that runs.
 struct Program {
     child: Child,
@@ -36,24 +38,6 @@ struct Program {
     /// Dropped when nothing more is to be waited for.
     goes_on: oneshot::Sender<()>,
     last: Last,
-}
-
-/// What a run waits for until it is open, and then for its end.
-struct Way {
-    /// Where it leads, once that is known.
-    at: Option<Address>,
-    /// Whether whatever opens it says that it is open.
-    is_ready: bool,
-    /// The port to watch until then.
-    watched: Option<u16>,
-    is_open: bool,
-}
-
-impl Way {
-    /// Whether there is nothing that would ever say where it leads.
-    fn leads_nowhere(&self, plan: &TunnelPlan) -> bool {
-        self.at.is_none() && plan.lookup.is_none()
-    }
 }
 
 /// A run.
@@ -73,7 +57,7 @@ impl Run {
 
     /// Starts it, and is done when its end was told, which comes at the latest with the next order. `kept` is the port that
     /// it had the last time; which one it has had now.
-    pub(super) async fn carry_out(&mut self, kept: Option<u16>, orders: watch::Receiver<Order>) -> Option<u16> {
+    pub(super) async fn carry_out(&mut self, kept: Option<u16>, mut orders: watch::Receiver<Order>) -> Option<u16> {
         let sink = self.hands.outputs.sink(&self.plan);
         let port = match self.wants_port().then(|| self.hands.ports.choose(kept)).transpose() {
             Ok(port) => port,
@@ -83,7 +67,7 @@ impl Run {
             }
         };
         let mut kept = port;
-        match self.start(port, &sink).await {
+        match self.start(port, &sink, &mut orders).await {
             Err((how, detail)) => self.end(&sink, how, detail).await,
             Ok(mut program) => {
                 let (mut how, mut why) = self.lead(program.as_mut(), port, orders).await;
@@ -128,17 +112,29 @@ impl Run {
     }
 
     /// Starts its program, if it has one that we start.
-    async fn start(&self, port: Option<u16>, sink: &Sink) -> Result<Option<Program>, (RunEnd, String)> {
+    async fn start(
+        &self,
+        port: Option<u16>,
+        sink: &Sink,
+        orders: &mut watch::Receiver<Order>,
+    ) -> Result<Option<Program>, (RunEnd, String)> {
         let is_ours = self.plan.via.attach != Attach::Stdio;
         if self.plan.program.is_some() || self.plan.lookup.is_some() {
             self.hands.watch_over();
         }
-        if self.way(port).leads_nowhere(&self.plan) {
+        if Way::of(&self.plan, port).leads_nowhere(&self.plan) {
             return Err((RunEnd::NotStarted, "it has neither a program nor a proxy".to_owned()));
         }
         let Some(plan) = self.plan.program.as_ref().filter(|_| is_ours) else { return Ok(None) };
         let launch = launch(plan, port.unwrap_or_default(), false, self.mark.clone());
-        let mut child = self.hands.spawner.spawn(launch).await.map_err(|error| {
+        // Cancel-safety: an order stays seen as new in the receiver that this one was made of, and a program that nobody
+        // waits for is killed.
+        let spawned = tokio::select! {
+            biased;
+            _ = orders.changed() => return Err((RunEnd::Stopped, "stopped before it was started".to_owned())),
+            spawned = self.hands.spawner.spawn(launch) => spawned,
+        };
+        let mut child = spawned.map_err(|error| {
             let how = match &error {
                 RunError::NotStarted(_) => RunEnd::NotStarted,
                 RunError::Local(_) => RunEnd::Local,
@@ -165,19 +161,6 @@ impl Run {
         Ok(Some(Program { child, leader, speech, reading, goes_on, last }))
     }
 
-    /// What there is to wait for until it is open.
-    fn way(&self, port: Option<u16>) -> Way {
-        let TunnelPlan { via, program, proxy, lookup, ready, .. } = &*self.plan;
-        let at = match via.attach {
-            Attach::Listen | Attach::Socks5 | Attach::HttpConnect => port.map(at).or_else(|| proxy.clone()),
-            Attach::Address if lookup.is_some() => None,
-            Attach::Address | Attach::Stdio => Some(via.target.clone()),
-        };
-        let is_told = ready.is_some() && program.is_some() && via.attach != Attach::Stdio;
-        let watched = port.filter(|_| !is_told);
-        Way { at, is_ready: !is_told && watched.is_none(), watched, is_open: false }
-    }
-
     /// Opens the way once it is open, until the run is to end or ends by itself. Whose its port is, if it is not its own.
     async fn lead(
         &self,
@@ -185,7 +168,7 @@ impl Run {
         port: Option<u16>,
         mut orders: watch::Receiver<Order>,
     ) -> (RunEnd, Option<String>) {
-        let mut way = self.way(port);
+        let mut way = Way::of(&self.plan, port);
         let (found_in, mut found) = mpsc::channel(1);
         let asking = self.plan.lookup.clone().filter(|_| self.plan.via.attach == Attach::Address).map(|lookup| {
             let sink = self.hands.outputs.sink(&self.plan);

@@ -18,6 +18,7 @@ use std::thread::{self, Builder};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 pub use child::{Child, GroupSignal};
 pub use launch::runnable;
@@ -34,8 +35,12 @@ pub const MARK_VARIABLE: &str = "CHANGEOVER_TUNNEL";
 const LOOK: Duration = Duration::from_millis(5);
 /// From one look at processes that were left to us to the next.
 const LOOK_MAX: Duration = Duration::from_secs(1);
+/// How long a start may take. Whoever cannot be executed for longer is on a disk that does not answer, and holds up all others.
+const START_MAX: Duration = Duration::from_secs(10);
 /// How many looks the thread's end waits for programs that were killed.
 const LAST_LOOKS: u32 = 200;
+
+const HELD_UP: &str = "the file of this program, or of another that is started before it, cannot be read for 10 s";
 
 /// A program to start, and what it is given.
 #[derive(Clone)]
@@ -120,14 +125,16 @@ impl Spawner {
     ///
     /// # Errors
     ///
-    /// If it cannot be started, by its own fault or by ours.
+    /// If it cannot be started, by its own fault or by ours; it is ours as well if the thread is held up for [`START_MAX`] by
+    /// a program before it.
     pub async fn spawn(&self, launch: Launch) -> Result<Child, RunError> {
         let gone = || RunError::Local(io::Error::other("the thread that starts programs is gone"));
         let (reply, started) = oneshot::channel();
         let (jobs, descriptors) = (self.jobs.clone(), self.descriptors);
         let job = Job::Start { launch: Box::new(launch), descriptors, jobs, reply };
         self.jobs.send(job).map_err(|_| gone())?;
-        Child::new(started.await.map_err(|_| gone())??)
+        let held_up = |_| RunError::Local(io::Error::new(io::ErrorKind::TimedOut, HELD_UP));
+        Child::new(timeout(START_MAX, started).await.map_err(held_up)?.map_err(|_| gone())??)
     }
 }
 
