@@ -12,6 +12,7 @@ mod tcp;
 mod tls;
 
 use std::borrow::Cow;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use tokio::time::timeout_at;
 
 use crate::dial::Ways;
 use crate::model::{
-    Address, Advice, Approach, CheckError, CheckKind, DialError, HttpCheck, MonoTime, OutReason, ProbeError,
+    Address, Advice, Approach, Attach, CheckError, CheckKind, DialError, HttpCheck, MonoTime, OutReason, ProbeError,
     ProbeOutcome, spoken,
 };
 use crate::sys::{Clock, Stream, dial_error};
@@ -239,6 +240,14 @@ impl Dial<'_> {
     async fn own(&self) -> Result<Stream, Failure> {
         let address = self.address;
         let stream = self.ways.dial(address, self.limit, self.approach).await.map_err(|error| {
+            let is_way = self.approach.via.as_ref().is_some_and(|via| match via.attach {
+                Attach::Listen | Attach::Stdio | Attach::Address => true,
+                Attach::Socks5 | Attach::HttpConnect => false,
+            });
+            // Whoever resets it had accepted it, before we have noticed that.
+            if is_way && error.kind() == io::ErrorKind::ConnectionReset {
+                return tcp::closed(&error.to_string());
+            }
             let detail = format!("connecting to {address}: {error}");
             Failure { error: ProbeError::Dial(dial_error(&error)), detail }
         })?;
