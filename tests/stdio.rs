@@ -263,10 +263,22 @@ fn what_programs_say_to_standard_error_is_always_read_and_told_line_by_line() {
     assert_eq!((heard[19_999].as_str(), heard[20_000].as_str()), ("warning 19999 of many", "last"));
 }
 
+#[tokio::test]
+async fn what_programs_say_is_for_people_to_read_and_not_too_long() {
+    let script = r"printf '\033[1;31mred\033[0m and plain\r\n\n' >&2; printf '\033]0;a title\007%02000d\n' 1 >&2
+        printf 'in col' >&2; sleep 0.05; printf 'our \033[3' >&2; sleep 0.05; printf '1mlast' >&2";
+    let (ways, via, heard) = shell(script, DEADLINE);
+    let stream = dialled(&ways, &via).await.unwrap();
+    assert_eq!(in_time("its end", stream.receive(&mut [0; 1])).await.unwrap(), 0);
+    let long = format!("{}…", "0".repeat(1024));
+    assert_eq!(*heard.lock().unwrap(), ["red and plain", &long, "in colour last"]);
+}
+
 #[test]
 fn of_a_flood_on_standard_error_all_is_read_and_some_is_told() {
-    const ALL: usize = 16 << 20;
-    let script = format!("yes warning | head -c {ALL} >&2; echo ok; exec sleep 0.1");
+    const LINE: &str = "warnings";
+    const ALL: usize = (LINE.len() + 1) * (2 << 20);
+    let script = format!("yes {LINE} | head -c {ALL} >&2; echo ok; exec sleep 0.1");
     let (ways, via, heard) = shell(&script, DEADLINE);
     let hall = Hall::start("", &[via], ways);
     let mut said = String::new();
@@ -274,7 +286,12 @@ fn of_a_flood_on_standard_error_all_is_read_and_some_is_told() {
     assert_eq!(said, "ok\n");
     let heard = heard.lock().unwrap();
     assert!(heard.contains(&"… and more than can be told".to_owned()));
-    let told = heard.iter().filter(|line| *line == "warning").count() * "warning\n".len();
+    let is_whole_or_cut = |line: &&String| match line.strip_suffix('…') {
+        Some(begun) => LINE.starts_with(begun),
+        None => *line == LINE || *line == "… and more than can be told",
+    };
+    assert_eq!(heard.iter().find(|line| !is_whole_or_cut(line)), None);
+    let told = heard.iter().filter(|line| *line == LINE).count() * (LINE.len() + 1);
     assert!((1 << 19..ALL / 2).contains(&told), "{told} bytes");
 }
 

@@ -10,12 +10,14 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use changeover::model::{Attach, LookupPlan, LookupSource, Part, ProgramPlan, RunEnd, Text, TunnelNews, TunnelPlan};
+use changeover::model::{
+    Approach, Attach, LookupPlan, LookupSource, Part, ProgramPlan, RunEnd, Text, TunnelNews, TunnelPlan,
+};
 use changeover::sys::{Launch, process};
 use support::fake_tunnel;
 use support::process::{Guarded, lines, run};
 use support::tunnels::{Rig, bare, fake, guard, of, wait_gone, with_secret};
-use support::{DEADLINE, wait_for, wait_until};
+use support::{DEADLINE, in_time, wait_for, wait_until};
 
 /// An address to which nothing is forwarded that anybody sends.
 const NOWHERE: &str = "127.0.0.1:9";
@@ -204,6 +206,30 @@ fn no_secret_of_a_tunnel_is_ever_told() {
     let said = rig.said(1).join("\n");
     assert!(said.contains("token [not shown] and \"[not shown]\" and k="), "{said}");
     assert!(!said.contains("s3cr"), "{said}");
+}
+
+#[test]
+fn no_secret_is_told_of_a_tunnel_whose_connections_are_programs() {
+    const SECRET: &str = "s3cret/of/many/characters";
+    let say = r#"red=$(printf '\033[31m') plain=$(printf '\033[0m')
+        printf "${red}fa${plain}tal: $FAKE_SECRET is wrong\n" >&2
+        printf "%01010d$FAKE_SECRET is in what was too long\n" 0 >&2"#;
+    let program = Some(Arc::new(shell(say)));
+    let plan = TunnelPlan { program, fatal: vec!["fatal:".into()], ..bare(1, Attach::Stdio) };
+    let plan = Arc::new(with_secret(plan, SECRET));
+    let mut rig = Rig::start(None, None);
+    rig.begin(1, 1, &plan);
+    let at = rig.open(1);
+    let approach = Approach { via: Some(Arc::clone(&plan.via)), ..Approach::PLAIN };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let connection = async {
+        let stream = rig.doors.ways.dial(&at, DEADLINE, &approach).await.unwrap();
+        stream.receive(&mut [0; 1]).await.unwrap()
+    };
+    assert_eq!(runtime.block_on(in_time("its end", connection)), 0);
+    assert_eq!(rig.next(), TunnelNews::Fatal { line: "fatal: [not shown] is wrong".to_owned() });
+    let said = rig.said(1);
+    assert_eq!(said, ["fatal: [not shown] is wrong", &format!("{}[not shown]…", "0".repeat(1010))]);
 }
 
 #[test]

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use crate::model::{Address, Approach, Attach, BackendName, DialError, PoolName, Via, spoken};
 use crate::sys::{DialOptions, Stream, connect_with, dial_error, graded_error};
 
-pub use program::{PROGRAMS_MAX, Programs, launch};
+pub use program::{PROGRAMS_MAX, Programs, Said, launch};
 
 /// A way is known by its pool and its backend.
 type Key = (PoolName, BackendName);

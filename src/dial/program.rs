@@ -8,10 +8,17 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::model::{DialError, Filling, ProgramPlan};
-use crate::sys::{FILE_PATH, Launch, RunError, Said, Spawner, Stream, graded_error};
+use crate::sys::{self, FILE_PATH, Heard, Launch, RunError, Spawner, Stream, graded_error};
+use crate::wire::Lines;
 
 /// The most programs that are connections at once, in the whole process. Each takes three descriptors beside the client's two.
 pub const PROGRAMS_MAX: usize = 512;
+
+/// Stands where lines are left out.
+const FLOOD: &str = "… and more than can be told";
+
+/// Who hears each line that programs say to standard error, as it may be printed. It may hold whatever they were given.
+pub type Said = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// What is started for each connection of a way.
 pub struct Programs {
@@ -23,8 +30,8 @@ pub struct Programs {
     pub mark: String,
     /// How long a program may take to end once its connection is closed; then it is killed.
     pub stop_grace: Duration,
-    /// Who hears what it says to standard error, line by line and as it is: unprintable characters and secrets are theirs to
-    /// hide. Called in the thread of the connection, and so it must not wait for anything.
+    /// Who hears what they say to standard error: secrets are theirs to hide. Called in the thread of the connection, and so
+    /// it must not wait for anything.
     pub said: Said,
 }
 
@@ -45,8 +52,24 @@ impl Programs {
             graded_error(DialError::Local, detail)
         })?;
         let child = self.spawner.spawn(launch(&self.program, 0, true, self.mark.clone())).await.map_err(graded)?;
-        Stream::of_program(child, self.stop_grace, Arc::clone(&self.said), place).map_err(graded)
+        Stream::of_program(child, self.stop_grace, by_line(Arc::clone(&self.said)), place).map_err(graded)
     }
+}
+
+/// What one program says, line by line.
+fn by_line(said: Said) -> sys::Said {
+    let mut lines = Lines::default();
+    Box::new(move |heard| {
+        let each = |line: String| said(&line);
+        match heard {
+            Heard::Bytes(bytes) => lines.feed(bytes, each),
+            Heard::Flood => {
+                lines.skip(each);
+                said(FLOOD);
+            }
+            Heard::End => lines.end(each),
+        }
+    })
 }
 
 /// What is started by `plan`, with the `port` on 127.0.0.1 filled in. See [`Launch`] for the rest.

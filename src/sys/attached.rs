@@ -22,7 +22,6 @@ use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
-use super::lines::Lines;
 use super::{Child, RunError, Stream};
 
 /// How long a program may take from the end of its output to its own.
@@ -39,8 +38,19 @@ const TOLD_PER_MILLISECOND: usize = 64;
 /// Once there was more, nothing is told until there is room for so much again: rather some of it whole than all in pieces.
 const TOLD_AGAIN: usize = TOLD_MAX / 4;
 
-/// Who hears each line that a program says to standard error, as it came: it may hold whatever the program was given.
-pub type Said = Arc<dyn Fn(&str) + Send + Sync>;
+/// What there is to hear of a program, each in its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard<'a> {
+    /// It has said this to standard error: a piece as it was read, which may hold whatever the program was given.
+    Bytes(&'a [u8]),
+    /// It says more than can be told: something is left out here.
+    Flood,
+    /// It will say nothing more.
+    End,
+}
+
+/// Who hears one program.
+pub type Said = Box<dyn FnMut(Heard<'_>) + Send>;
 
 /// The connection with a program.
 #[derive(Debug)]
@@ -99,7 +109,7 @@ impl Stream {
         let state = Mutex::new(State { group, ..State::default() });
         let life = Arc::new(Life { state, ordered: Notify::new(), at_end: false.into(), resets: false.into() });
         let flood = Flood { room: TOLD_MAX, reckoned: Instant::now(), is_one: false };
-        let attendance = Attendance { life: Arc::clone(&life), grace, said, output, lines: Lines::default(), flood };
+        let attendance = Attendance { life: Arc::clone(&life), grace, said, output, flood };
         tokio::spawn(async move {
             attendance.attend(child).await;
             drop(place);
@@ -224,7 +234,6 @@ struct Attendance {
     grace: Duration,
     said: Said,
     output: Option<pipe::Receiver>,
-    lines: Lines,
     flood: Flood,
 }
 
@@ -306,7 +315,7 @@ impl Attendance {
         }
     }
 
-    /// Tells `bytes` line by line, if they are no flood.
+    /// Tells `bytes`, if they are no flood.
     fn tell(&mut self, bytes: &[u8]) {
         let now = Instant::now();
         let Flood { room, reckoned, is_one } = &mut self.flood;
@@ -318,14 +327,13 @@ impl Attendance {
         let was_one = std::mem::replace(is_one, *room < if *is_one { TOLD_AGAIN } else { bytes.len() });
         if !*is_one {
             *room -= bytes.len();
-            self.lines.take(bytes, &*self.said);
+            (self.said)(Heard::Bytes(bytes));
         } else if !was_one {
-            self.lines.end(&*self.said);
-            (self.said)("… and more than can be told");
+            (self.said)(Heard::Flood);
         }
     }
 
-    /// What is left in the pipe, and a last line without an end.
+    /// What is left in the pipe.
     fn hear_the_rest(&mut self) {
         let (mut part, mut read) = (vec![0; READ], 0);
         while let Some(output) = self.output.as_mut().filter(|_| read < LEFT_MAX) {
@@ -333,11 +341,11 @@ impl Attendance {
                 Ok(0) | Err(_) => break,
                 Ok(length) => {
                     read += length;
-                    self.lines.take(part.get(..length).unwrap_or_default(), &*self.said);
+                    (self.said)(Heard::Bytes(part.get(..length).unwrap_or_default()));
                 }
             }
         }
-        self.lines.end(&*self.said);
+        (self.said)(Heard::End);
     }
 }
 
@@ -368,11 +376,15 @@ mod tests {
     }
 
     async fn program_of(spawner: &Spawner, script: &str, grace: Duration) -> (Stream, u32) {
+        program_with(spawner, script, grace, Box::new(|_| {})).await
+    }
+
+    async fn program_with(spawner: &Spawner, script: &str, grace: Duration, said: Said) -> (Stream, u32) {
         let argv = ["sh", "-c", script].map(str::to_owned).to_vec();
         let launch = Launch { argv, env: Vec::new(), file: None, connects: true, mark: "m".to_owned() };
         let child = spawner.spawn(launch).await.unwrap();
         let pid = child.pid();
-        (Stream::of_program(child, grace, Arc::new(|_: &str| {}), ()).unwrap(), pid)
+        (Stream::of_program(child, grace, said, ()).unwrap(), pid)
     }
 
     async fn until_gone(pid: u32) {
@@ -455,6 +467,30 @@ mod tests {
         assert_eq!(heard(&stream).await.unwrap(), "", "its end is in order all the same");
         until_gone(pid).await;
         until_gone(left).await;
+    }
+
+    #[tokio::test]
+    async fn what_it_says_is_heard_as_it_came_and_its_end_is_the_last_of_it() {
+        #[derive(Debug, Default, PartialEq)]
+        struct All {
+            bytes: Vec<u8>,
+            ends: u32,
+        }
+        let all = Arc::new(Mutex::new(All::default()));
+        let kept = Arc::clone(&all);
+        let said: Said = Box::new(move |heard| {
+            let mut all = kept.lock().unwrap();
+            assert_eq!(all.ends, 0, "{heard:?}");
+            match heard {
+                Heard::Bytes(bytes) => all.bytes.extend_from_slice(bytes),
+                Heard::Flood => panic!("it says little"),
+                Heard::End => all.ends += 1,
+            }
+        });
+        let script = r"printf 'one\n\033[1mtwo' >&2; exec >&- <&-; sleep 0.01; printf ' three' >&2";
+        let (stream, _) = program_with(&Spawner::start().unwrap(), script, LONG, said).await;
+        assert_eq!(heard(&stream).await.unwrap(), "");
+        assert_eq!(*all.lock().unwrap(), All { bytes: b"one\n\x1b[1mtwo three".to_vec(), ends: 1 });
     }
 
     #[test]

@@ -8,7 +8,6 @@ mod dial;
 mod gated;
 mod keepalive;
 mod limits;
-mod lines;
 mod marked;
 mod network;
 mod notify;
@@ -31,7 +30,7 @@ mod unbound;
 mod unsent;
 
 pub use accept_error::AcceptErrorClass;
-pub use attached::{Attached, Said};
+pub use attached::{Attached, Heard, Said};
 pub use clock::Clock;
 pub use dial::{DialOptions, connect, connect_with, dial_error, graded_error};
 pub use gated::Gated;

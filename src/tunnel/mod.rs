@@ -15,8 +15,8 @@
 //!   then named in the log.
 
 mod guard;
-mod lines;
 mod lookup;
+mod mask;
 mod outputs;
 mod ports;
 mod record;

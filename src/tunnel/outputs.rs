@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use crate::model::{BackendName, MonoTime, PoolName, Secret, TunnelPlan, Via, WallTime};
 use crate::sys::Clock;
-use crate::wire::printable;
+use crate::wire::Lines;
 
-use super::lines::{LINE_MAX, Lines, Mask};
+use super::mask::Mask;
 
 /// The most lines that are kept of a tunnel.
 pub const LINES_MAX: usize = 500;
@@ -134,12 +134,7 @@ impl Outputs {
     /// Where what a program says goes whose backend is reached by `plan`.
     #[must_use]
     pub fn sink(&self, plan: &TunnelPlan) -> Sink {
-        Sink {
-            outputs: self.clone(),
-            via: Arc::clone(&plan.via),
-            mask: Mask::of(secrets(plan)),
-            lines: Lines::default(),
-        }
+        Sink { ear: self.ear(plan), lines: Lines::default() }
     }
 
     /// Where lines go that programs of `plan` say which are one for each connection. From any thread.
@@ -238,15 +233,13 @@ impl Ring {
 
 /// Takes what a program says. Its secrets stay here.
 pub struct Sink {
-    outputs: Outputs,
-    via: Arc<Via>,
-    mask: Mask,
+    ear: Ear,
     lines: Lines,
 }
 
 impl fmt::Debug for Sink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sink").field("via", &self.via).finish_non_exhaustive()
+        f.debug_struct("Sink").field("via", &self.ear.via).finish_non_exhaustive()
     }
 }
 
@@ -258,8 +251,8 @@ impl Sink {
 
     /// The same; `each` is given every line as it was said and as it may be shown.
     pub(super) fn feed_each(&mut self, bytes: &[u8], mut each: impl FnMut(&str, &str)) {
-        let Self { outputs, via, mask, lines } = self;
-        lines.feed(bytes, |line| keep(outputs, via, mask, line, &mut each));
+        let Self { ear, lines } = self;
+        lines.feed(bytes, |line| each(&line, &ear.hear(&line)));
     }
 
     /// Nothing more will be said: what was begun is a line.
@@ -268,22 +261,23 @@ impl Sink {
     }
 
     pub(super) fn end_each(&mut self, mut each: impl FnMut(&str, &str)) {
-        let Self { outputs, via, mask, lines } = self;
-        lines.end(|line| keep(outputs, via, mask, line, &mut each));
+        let Self { ear, lines } = self;
+        lines.end(|line| each(&line, &ear.hear(&line)));
     }
 
     /// A line of our own about it.
     pub fn note(&self, text: &str) {
-        self.outputs.say(&self.via, self.mask.apply(text.to_owned()), Speaker::Us);
+        let Ear { outputs, via, mask } = &self.ear;
+        outputs.say(via, mask.apply(text.to_owned()), Speaker::Us);
     }
 
     /// `text` without its secrets.
     pub(super) fn masked(&self, text: String) -> String {
-        self.mask.apply(text)
+        self.ear.mask.apply(text)
     }
 }
 
-/// Takes lines that were taken apart already.
+/// Takes lines, whoever has split them.
 pub(super) struct Ear {
     outputs: Outputs,
     via: Arc<Via>,
@@ -293,18 +287,10 @@ pub(super) struct Ear {
 impl Ear {
     /// Keeps a line; gives it as it may be shown.
     pub(super) fn hear(&self, line: &str) -> String {
-        let shown = self.mask.apply(printable(line.as_bytes(), LINE_MAX));
-        if !shown.is_empty() {
-            self.outputs.say(&self.via, shown.clone(), Speaker::Program);
-        }
+        let shown = self.mask.apply(line.to_owned());
+        self.outputs.say(&self.via, shown.clone(), Speaker::Program);
         shown
     }
-}
-
-fn keep(outputs: &Outputs, via: &Via, mask: &Mask, line: String, each: &mut impl FnMut(&str, &str)) {
-    let shown = mask.apply(line.clone());
-    each(&line, &shown);
-    outputs.say(via, shown, Speaker::Program);
 }
 
 #[cfg(test)]

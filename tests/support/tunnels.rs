@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use changeover::dial::Programs;
+use changeover::dial::{Programs, Ways};
 use changeover::model::{
     Address, Attach, BackendId, HIDDEN, Part, ProgramPlan, RunEnd, RunId, Secret, Text, TunnelNews, TunnelPlan, Via,
 };
@@ -18,27 +18,33 @@ use super::wait::{DEADLINE, wait_for, wait_until};
 
 /// Doors that remember which are open.
 #[derive(Debug, Default)]
-pub struct Remembered(Mutex<BTreeMap<String, Address>>);
+pub struct Remembered {
+    open: Mutex<BTreeMap<String, Address>>,
+    /// Where programs are started for connections.
+    pub ways: Ways,
+}
 
 impl Doors for Remembered {
     fn open(&self, via: &Via, at: Address) {
-        self.0.lock().unwrap().insert(via.backend.to_string(), at);
+        self.open.lock().unwrap().insert(via.backend.to_string(), at);
     }
 
     /// Where a program is started for each connection, the door leads to what is behind it.
-    fn open_programs(&self, via: &Via, _: Programs) {
+    fn open_programs(&self, via: &Via, programs: Programs) {
         self.open(via, via.target.clone());
+        self.ways.open_program(via, programs);
     }
 
     fn shut(&self, via: &Via) {
-        self.0.lock().unwrap().remove(via.backend.as_str());
+        self.open.lock().unwrap().remove(via.backend.as_str());
+        self.ways.shut(via);
     }
 }
 
 impl Remembered {
     /// Where the door of `backend` leads, if it is open.
     pub fn at(&self, backend: u32) -> Option<Address> {
-        self.0.lock().unwrap().get(&format!("b{backend}")).cloned()
+        self.open.lock().unwrap().get(&format!("b{backend}")).cloned()
     }
 }
 

@@ -93,7 +93,7 @@ pub(crate) const ROOMS: &[Room] = &[
     room("settings", 4, &["routing", "store", "config", "sys", "model"]),
     room("routing", 3, &["sys", "telemetry", "failover", "model"]),
     room("store", 3, &["sys", "model"]),
-    // Of `wire`, what a proxy is asked and answers.
+    // Of `wire`, what a proxy is asked and answers, and what lines there are in what programs say.
     room("dial", 3, &["sys", "wire", "model"]),
     room("config", 2, &["model"]),
     room("sys", 2, &["model"]),
