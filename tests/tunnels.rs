@@ -636,16 +636,29 @@ fn an_address_stands_in_the_json_of_a_server() {
     let mut rig = Rig::start(None, None);
     rig.begin(1, 1, &Arc::new(looked_up(source)));
     let body = r#"{"tunnels":[{"public_url":"tcp://127.0.0.1:5003"}]}"#;
-    for (status, body) in [("503 Busy", "{}"), ("200 OK", "{}"), ("200 OK", body)] {
+    let length = body.len();
+    let answers = [
+        String::new(),
+        "HTTP/1.1 503 Busy\r\nContent-Length: 2\r\n\r\n{}".to_owned(),
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}".to_owned(),
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", length + 1),
+        // Its end is that of the connection.
+        format!("HTTP/1.1 200 OK\r\n\r\n{body}"),
+    ];
+    for answer in answers {
         let (mut caller, _) = server.accept().unwrap();
-        let mut asked = BufReader::new(caller.try_clone().unwrap()).lines();
-        assert_eq!(asked.next().unwrap().unwrap(), "GET /api/tunnels HTTP/1.1");
-        asked.find(|line| line.as_ref().unwrap().is_empty()).unwrap().unwrap();
-        write!(caller, "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+        let mut asked = BufReader::new(caller.try_clone().unwrap()).lines().map(Result::unwrap);
+        assert_eq!(asked.next().unwrap(), "GET /api/tunnels HTTP/1.1");
+        let headers: Vec<String> = asked.take_while(|line| !line.is_empty()).collect();
+        assert!(headers.contains(&format!("host: {at}")) && headers.contains(&"accept: application/json".to_owned()));
+        caller.write_all(answer.as_bytes()).unwrap();
     }
     assert_eq!(rig.open(1).to_string(), "127.0.0.1:5003");
     let said = rig.said(1).join("\n");
-    assert!(said.contains("answered 503") && said.contains("nothing at `/tunnels/0/public_url`"), "{said}");
+    for why in ["connection closed before message completed", "answered 503", "nothing at `/tunnels/0/public_url`"] {
+        assert!(said.contains(why), "{why}: {said}");
+    }
+    assert_eq!(said.matches("its address is not found").count(), 4, "{said}");
 }
 
 #[test]

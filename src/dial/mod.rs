@@ -5,10 +5,13 @@
 //! the proxy is asked for and answers is `wire`'s. Or a program is started for each connection, and is the connection
 //! ([`Ways::open_program`]). A way that is shut leads nowhere: the dial fails at once.
 //!
+//! What is asked over HTTP of whoever was dialled goes by [`ask_http`].
+//!
 //! A failure says who is at fault, as far as that can be told. [`ProbeError::is_of_target`] has the table.
 //!
 //! [`ProbeError::is_of_target`]: crate::model::ProbeError::is_of_target
 
+mod http;
 mod program;
 mod proxy;
 
@@ -24,6 +27,7 @@ use tokio::time::timeout;
 use crate::model::{Address, Approach, Attach, BackendName, DialError, PoolName, Via, spoken};
 use crate::sys::{DialOptions, Stream, connect_with, dial_error, graded_error};
 
+pub use http::ask_http;
 pub use program::{PROGRAMS_MAX, Programs, Said, launch};
 
 /// A way is known by its pool and its backend.

@@ -5,12 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::header::{ACCEPT, AUTHORIZATION, CONNECTION, HOST, HeaderValue, USER_AGENT};
-use hyper::{Method, Request};
-use hyper_util::rt::TokioIo;
+use http_body_util::{BodyExt, Limited};
+use hyper::Response;
+use hyper::body::{Bytes, Incoming};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
@@ -18,13 +15,13 @@ use tokio::time::{sleep, timeout};
 
 use super::Hands;
 use super::outputs::Sink;
-use crate::dial::launch;
+use crate::dial::{ask_http, launch};
 use crate::model::{Address, HttpCheck, LookupPlan, LookupSource, ProgramPlan, quote, spoken};
-use crate::sys::{Stream, connect};
+use crate::sys::connect;
+use crate::wire::http_request;
 
 /// The most of an answer that is read, in bytes.
 const ANSWER_MAX: usize = 64 << 10;
-const AGENT: &str = concat!("changeover/", env!("CARGO_PKG_VERSION"));
 
 /// Asks for ever, and tells each address that is another than the one before.
 pub(super) async fn look_up(
@@ -86,56 +83,24 @@ async fn by_program(hands: &Hands, program: &Arc<ProgramPlan>, mark: &str) -> Re
 
 async fn by_http(at: &Address, asked: &HttpCheck, pointer: &str, limit: Duration) -> Result<Address, String> {
     let stream = connect(at, limit).await.map_err(|error| format!("{at}: {error}"))?;
-    let request = request(at, asked).map_err(|error| format!("the request cannot be sent: {error}"))?;
-    let body = exchange(TokioIo::new(stream), request, asked).await.map_err(|error| format!("{at}: {error}"))?;
+    let request = http_request(at, asked, Some("application/json"))
+        .map_err(|error| format!("the request cannot be sent: {error}"))?;
+    let answered = ask_http(stream, request, async |response| body(response, asked).await).await;
+    let body = answered.map_err(|error| error.to_string()).flatten().map_err(|error| format!("{at}: {error}"))?;
     let json: serde_json::Value = serde_json::from_slice(&body).map_err(|error| format!("{at}: no JSON: {error}"))?;
     let text = json.pointer(pointer).ok_or_else(|| format!("{at}: the answer has nothing at {}", quote(pointer)))?;
     let text = text.as_str().ok_or_else(|| format!("{at}: at {} is no text", quote(pointer)))?;
     address(text).map_err(|()| format!("{at}: {} is no address, such as tcp://db.example.com:5432", quote(text)))
 }
 
-fn request(at: &Address, asked: &HttpCheck) -> Result<Request<Empty<Bytes>>, Box<dyn std::error::Error>> {
-    let host = match at {
-        Address::Unix(_) => "localhost".to_owned(),
-        Address::Ip(_) | Address::Name { .. } => at.to_string(),
-    };
-    let mut request = Request::builder()
-        .method(Method::from_bytes(asked.method.as_bytes())?)
-        .uri(&asked.path)
-        .header(HOST, host)
-        .header(USER_AGENT, AGENT)
-        .header(ACCEPT, "application/json")
-        .header(CONNECTION, "close");
-    if let Some(secret) = &asked.authorization {
-        let mut value = HeaderValue::from_str(secret.expose())?;
-        value.set_sensitive(true);
-        request = request.header(AUTHORIZATION, value);
+/// The whole of an answer that is good news.
+async fn body(response: Response<Incoming>, asked: &HttpCheck) -> Result<Bytes, String> {
+    let status = response.status().as_u16();
+    if !asked.expect.iter().any(|range| range.contains(status)) {
+        return Err(format!("answered {status}"));
     }
-    Ok(request.body(Empty::new())?)
-}
-
-async fn exchange(io: TokioIo<Stream>, request: Request<Empty<Bytes>>, asked: &HttpCheck) -> Result<Bytes, String> {
-    let said = |error: hyper::Error| error.to_string();
-    let (mut sender, connection) = http1::handshake(io).await.map_err(said)?;
-    let answer = async {
-        let response = sender.send_request(request).await.map_err(said)?;
-        let status = response.status().as_u16();
-        if !asked.expect.iter().any(|range| range.contains(status)) {
-            return Err(format!("answered {status}"));
-        }
-        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-        body.map(|body| body.to_bytes()).map_err(|error| error.to_string())
-    };
-    // Its end is the end of the body, which is what is waited for.
-    let moved = async {
-        drop(connection.await);
-        std::future::pending::<()>().await;
-    };
-    // Cancel-safety: nothing is read after this.
-    tokio::select! {
-        answer = answer => answer,
-        () = moved => Err("closed early".to_owned()),
-    }
+    let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+    body.map(|body| body.to_bytes()).map_err(|error| error.to_string())
 }
 
 /// `tcp://host:port` or `host:port`.

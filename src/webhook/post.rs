@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::model::{Address, EventRecord, WallTime, WebhookPlan, spoken};
 use crate::sys::{Clock, Stream, connect};
+use crate::wire::HTTP_AGENT;
 
 use super::trust::Trust;
 
@@ -69,7 +70,7 @@ impl Poster {
         let (url, now) = (&self.plan.url, self.clock.wall(self.clock.now()).as_micros() / 1_000_000);
         let mut request = Request::post(&url.path)
             .header(HOST, &url.authority)
-            .header(USER_AGENT, concat!("changeover/", env!("CARGO_PKG_VERSION")))
+            .header(USER_AGENT, HTTP_AGENT)
             .header(CONTENT_TYPE, "application/json")
             .header(CONNECTION, "close")
             .header("changeover-event", &event.kind)

@@ -84,8 +84,8 @@ pub(crate) const ROOMS: &[Room] = &[
     ),
     // Of `config`, what checks a key or a certificate when the file is read: what it makes is what callers are checked by.
     room("admin", 5, &["tunnel", "settings", "routing", "store", "config", "sys", "telemetry", "failover", "model"]),
-    // Of `routing`, whom to ask how pools stand: the history does not say what is over.
-    room("webhook", 5, &["routing", "store", "sys", "telemetry", "model"]),
+    // Of `routing`, whom to ask how pools stand: the history does not say what is over. Of `wire`, by what name we ask.
+    room("webhook", 5, &["routing", "store", "sys", "telemetry", "wire", "model"]),
     room("relay", 4, &["sys", "wire", "model"]),
     room("probe", 4, &["dial", "sys", "wire", "model"]),
     room("watch", 4, &["dial", "sys", "wire", "model"]),
