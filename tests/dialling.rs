@@ -142,6 +142,24 @@ async fn a_way_that_is_shut_leads_nowhere_and_others_are_left_alone() {
 }
 
 #[tokio::test]
+async fn where_we_listen_ourselves_nobody_is_led_because_others_say_so() {
+    let (ours, other) = (Server::echo("ours"), Server::echo("other"));
+    let (ways, via) = (Ways::default(), via(Attach::Address, "db:1"));
+    let dial = || async { in_time("the dial is over", ways.dial(&via.target, DEADLINE, &through(&via))).await };
+    ways.keep_from(vec![at(ours.addr)]);
+    ways.open_found(&via, at(ours.addr));
+    let refused = format!("its tunnel is down: it leads to {}, where we listen ourselves", ours.addr);
+    assert_eq!(graded(dial().await), (DialError::TunnelDown, refused));
+    ways.open(&via, at(ours.addr));
+    assert!(dial().await.is_ok(), "it is written down: another pool may be meant");
+    ways.open_found(&via, at(other.addr));
+    assert!(dial().await.is_ok());
+    ways.open_found(&via, at(ours.addr));
+    ways.keep_from(vec![at(other.addr)]);
+    assert!(dial().await.is_ok(), "it is not ours any more");
+}
+
+#[tokio::test]
 async fn nobody_at_the_near_end_is_the_tunnels_fault_and_at_an_address_the_backends() {
     let nobody = fresh_addr();
     for attach in [Attach::Listen, Attach::Socks5, Attach::HttpConnect] {

@@ -185,12 +185,16 @@ fn an_address_that_is_looked_up_is_told_and_so_is_one_that_is_not_found() {
              lookup = {{ command = [\"/bin/echo\", \"{words}\"] }}\n"
         )
     };
-    let text = head() + &lookup("found", &db.addr.to_string()) + &lookup("lost", "nothing");
+    let head = head();
+    // The second is the listener's.
+    let own = head.split('"').nth(3).unwrap().to_owned();
+    let text = head + &lookup("found", &db.addr.to_string()) + &lookup("lost", "nothing") + &lookup("own", &own);
     let (ended, told) = doctor(&text);
-    assert_eq!((ended.code, told["failed"].as_u64()), (Some(1), Some(1)), "{told:#}");
+    assert_eq!((ended.code, told["failed"].as_u64()), (Some(1), Some(2)), "{told:#}");
     found(&told, "tunnel home/found, lookup", "ok", &[&format!("it is at {}", db.addr)]);
     found(&told, "backend home/found", "ok", &["passes its check"]);
     found(&told, "tunnel home/lost, lookup", "fail", &["its address is not found", "`nothing` is no address"]);
+    found(&told, "tunnel home/own, lookup", "fail", &[&format!("{own} is where we listen ourselves")]);
 }
 
 #[test]

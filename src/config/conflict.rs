@@ -93,7 +93,7 @@ pub(super) fn loops<'a>(
         let serving: Vec<&ListenerPlan> =
             listeners.clone().filter(|listener| listener.pool == pool.plan.name).collect();
         for (backend, place) in dialled(pool) {
-            let own = serving.iter().find(|listener| listener.bind.iter().any(|bind| reaches(&backend.address, bind)));
+            let own = serving.iter().find(|listener| listener.bind.iter().any(|bind| backend.address.reaches(bind)));
             if let Some(listener) = own {
                 faults.wrong(
                     place.clone(),
@@ -121,31 +121,9 @@ pub(super) fn doors<'a>(faults: &mut Faults, admin: &[Address], pools: impl Iter
 
 /// What is wrong with a backend at `address` if that leads to the admin server at `admin`.
 pub(super) fn door(address: &Address, admin: &[Address]) -> Option<String> {
-    let bind = admin.iter().find(|bind| reaches(address, bind))?;
+    let bind = admin.iter().find(|bind| address.reaches(bind))?;
     Some(format!(
         "{address}, where [admin] itself listens ({bind}): clients would come to it as if they were of this host; \
          write the address of the real backend"
     ))
-}
-
-/// Whether who dials `address` arrives at what listens on `bind`, as far as the addresses tell.
-fn reaches(address: &Address, bind: &Address) -> bool {
-    match (address, bind) {
-        (Address::Unix(dialled), Address::Unix(bound)) => dialled == bound,
-        (Address::Ip(dialled), Address::Ip(bound)) => {
-            let (to, on) = (dialled.ip().to_canonical(), bound.ip().to_canonical());
-            let local = to.is_loopback() || to.is_unspecified();
-            let same_family = to.is_ipv4() == on.is_ipv4();
-            dialled.port() == bound.port()
-                && (to == on
-                    || (on.is_unspecified() && local && same_family)
-                    || (to.is_unspecified() && on.is_loopback() && same_family))
-        }
-        (Address::Name { host, port }, Address::Ip(bound)) => {
-            let on = bound.ip();
-            let host = host.strip_suffix('.').unwrap_or(host);
-            host.eq_ignore_ascii_case("localhost") && *port == bound.port() && (on.is_loopback() || on.is_unspecified())
-        }
-        (Address::Unix(_) | Address::Ip(_) | Address::Name { .. }, _) => false,
-    }
 }

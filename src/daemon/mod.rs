@@ -167,6 +167,7 @@ pub struct Daemon {
     ready: Receiver<()>,
     settings: Settings,
     descriptors: Descriptors,
+    ways: Ways,
 }
 
 /// Starts a daemon by `document` and by what the last one left in its `state_dir`: binds every address, then lets the
@@ -238,6 +239,7 @@ pub fn start(document: Document, options: Options) -> Result<Daemon, StartError>
         ready,
         settings,
         descriptors,
+        ways,
     };
     daemon.put_in_force(plan, opening);
     daemon.tell_of_start(&notes);

@@ -78,7 +78,10 @@ impl Daemon {
     /// Goes over to `plan`, whose new sockets are open already. Pools come first, so that no client
     /// ever comes through a listener whose pool is not known.
     pub(super) fn put_in_force(&mut self, plan: Arc<Plan>, opening: Opening) {
-        let Opened { listeners, shares, admin } = opening.keep();
+        let opened = opening.keep();
+        // Before any tunnel of the new plan leads anywhere.
+        self.ways.keep_from(self.sockets.addresses().chain(opened.addresses()).cloned().collect());
+        let Opened { listeners, shares, admin } = opened;
         self.seats.set_limit(session_limit(&plan, self.workers.len(), self.descriptors));
         if !self.control.replace_plan(Arc::clone(&plan)) {
             tracing::error!("the control plane did not answer");
@@ -98,6 +101,7 @@ impl Daemon {
         // Our handles go first: a socket that nobody accepts from must not take anybody in.
         self.sockets.close(&close);
         self.arrange(&plan, shares, &close);
+        self.ways.keep_from(self.sockets.addresses().cloned().collect());
         self.plan = plan;
     }
 

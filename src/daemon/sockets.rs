@@ -17,6 +17,13 @@ pub(super) struct OpenListener {
     pub(super) sockets: Vec<BoundSocket>,
 }
 
+impl OpenListener {
+    /// The address, as bound.
+    fn address(&self) -> Option<&Address> {
+        self.sockets.first().map(BoundSocket::address)
+    }
+}
+
 /// One address of the admin server.
 pub(super) struct OpenAdmin {
     pub(super) address: Address,
@@ -51,6 +58,14 @@ pub(super) struct Opening {
     opened: Opened,
     /// The files of Unix sockets that it made.
     files: Vec<Address>,
+}
+
+impl Opened {
+    /// Where they listen, as bound.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &Address> {
+        let admin = self.admin.iter().map(|(_, socket)| socket.address());
+        self.listeners.values().filter_map(OpenListener::address).chain(admin)
+    }
 }
 
 impl Opening {
@@ -161,10 +176,16 @@ impl Sockets {
         self.admin.insert(address, OpenAdmin { address: bound, _stop: stop });
     }
 
+    /// Where all of them listen, as bound.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &Address> {
+        let admin = self.admin.values().map(|open| &open.address);
+        self.listeners.values().filter_map(OpenListener::address).chain(admin)
+    }
+
     /// Where listener `name` listens first, as bound.
     pub(super) fn listener_address(&self, name: &ListenerName) -> Option<Address> {
         let mut of_listener = self.listeners.iter().filter(|((listener, _), _)| listener == name);
-        of_listener.find_map(|(_, open)| open.sockets.first().map(|socket| socket.address().clone()))
+        of_listener.find_map(|(_, open)| open.address().cloned())
     }
 }
 

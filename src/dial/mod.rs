@@ -5,6 +5,10 @@
 //! the proxy is asked for and answers is `wire`'s. Or a program is started for each connection, and is the connection
 //! ([`Ways::open_program`]). A way that is shut leads nowhere: the dial fails at once.
 //!
+//! Where a way leads that others say ([`Ways::open_found`]), nobody is led while we listen there ourselves: whoever came through it
+//! would come to it again. That is told by its address, and so a name that stands for this host is not known for what it is, but for
+//! `localhost`. What is written down may be a listener of ours: of another pool, such as one of proxies.
+//!
 //! What is asked over HTTP of whoever was dialled goes by [`ask_http`].
 //!
 //! A failure says who is at fault, as far as that can be told. [`ProbeError::is_of_target`] has the table.
@@ -25,7 +29,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::model::{Address, Approach, Attach, BackendName, DialError, PoolName, Via, spoken};
-use crate::sys::{DialOptions, Stream, connect_with, dial_error, graded_error};
+use crate::sys::{DialOptions, Stream, connect_with, dial_error, graded_error, has_address};
 
 pub use http::ask_http;
 pub use program::{PROGRAMS_MAX, Programs, Said, launch};
@@ -37,6 +41,8 @@ type Key = (PoolName, BackendName);
 #[derive(Debug, Clone)]
 pub struct Ways {
     open: Arc<RwLock<BTreeMap<Key, Way>>>,
+    /// Where we listen ourselves.
+    ours: Arc<RwLock<Vec<Address>>>,
     /// Places for programs, of which each connection has one.
     places: Arc<Semaphore>,
 }
@@ -46,6 +52,8 @@ pub struct Ways {
 enum Way {
     /// Its near end is there.
     At(Address),
+    /// The same, as others say.
+    Found(Address),
     /// Each connection is a program of its own.
     By(Arc<Programs>),
 }
@@ -53,7 +61,7 @@ enum Way {
 impl Default for Ways {
     /// All of them are shut.
     fn default() -> Self {
-        Self { open: Arc::default(), places: Arc::new(Semaphore::new(PROGRAMS_MAX)) }
+        Self { open: Arc::default(), ours: Arc::default(), places: Arc::new(Semaphore::new(PROGRAMS_MAX)) }
     }
 }
 
@@ -61,6 +69,11 @@ impl Ways {
     /// The way of `via` is open: its near end is `at`.
     pub fn open(&self, via: &Via, at: Address) {
         self.set(via, Way::At(at));
+    }
+
+    /// The way of `via` is open, as others say: its near end is `at`, unless we listen there ourselves.
+    pub fn open_found(&self, via: &Via, at: Address) {
+        self.set(via, Way::Found(at));
     }
 
     /// The way of `via` is open: each connection is one of `programs`.
@@ -77,6 +90,18 @@ impl Ways {
     pub fn shut(&self, via: &Via) {
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         open.remove(&key(via));
+    }
+
+    /// We listen ourselves at these, and nowhere else, from now on.
+    pub fn keep_from(&self, ours: Vec<Address>) {
+        *self.ours.write().unwrap_or_else(PoisonError::into_inner) = ours;
+    }
+
+    /// Whether who dials `at` comes to ourselves, as far as that address tells.
+    #[must_use]
+    pub fn lead_back(&self, at: &Address) -> bool {
+        let ours = self.ours.read().unwrap_or_else(PoisonError::into_inner);
+        ours.iter().any(|bind| at.reaches(bind) || is_taken_in(at, bind))
     }
 
     /// Connects to the backend at `address` within `limit`, as `approach` says: without a tunnel with [`connect_with`], and
@@ -99,7 +124,11 @@ impl Ways {
 
     async fn go(&self, via: &Via, limit: Duration, options: DialOptions) -> io::Result<Stream> {
         let at = match self.way(via) {
-            Some(Way::At(at)) => at,
+            Some(Way::Found(at)) if self.lead_back(&at) => {
+                let detail = format!("its tunnel is down: it leads to {at}, where we listen ourselves");
+                return Err(graded_error(DialError::TunnelDown, detail));
+            }
+            Some(Way::At(at) | Way::Found(at)) => at,
             Some(Way::By(programs)) => return programs.start(&self.places).await,
             None => return Err(graded_error(DialError::TunnelDown, "its tunnel is down")),
         };
@@ -135,6 +164,13 @@ fn is_loopback(address: &Address) -> bool {
         Address::Name { .. } => false,
         Address::Unix(_) => true,
     }
+}
+
+/// Whether `bind` is all addresses of this host, and `at` one of them.
+fn is_taken_in(at: &Address, bind: &Address) -> bool {
+    let (Address::Ip(to), Address::Ip(on)) = (at, bind) else { return false };
+    let ip = to.ip().to_canonical();
+    to.port() == on.port() && on.ip().is_unspecified() && ip.is_ipv4() == on.is_ipv4() && has_address(ip)
 }
 
 fn too_late(limit: Duration) -> io::Error {

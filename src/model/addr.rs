@@ -70,6 +70,31 @@ impl Address {
             Self::Unix(path) => Self::Unix(path.clone()),
         }
     }
+
+    /// Whether who dials it arrives at what listens on `bind`, as far as the addresses tell: which others this host has, and what
+    /// a name stands for that is not `localhost`, they do not.
+    #[must_use]
+    pub fn reaches(&self, bind: &Self) -> bool {
+        match (self, bind) {
+            (Self::Unix(dialled), Self::Unix(bound)) => dialled == bound,
+            (Self::Ip(dialled), Self::Ip(bound)) => {
+                let (to, on) = (dialled.ip().to_canonical(), bound.ip().to_canonical());
+                let local = to.is_loopback() || to.is_unspecified();
+                let same_family = to.is_ipv4() == on.is_ipv4();
+                dialled.port() == bound.port()
+                    && (to == on
+                        || (on.is_unspecified() && local && same_family)
+                        || (to.is_unspecified() && on.is_loopback() && same_family))
+            }
+            (Self::Name { host, port }, Self::Ip(bound)) => {
+                let on = bound.ip();
+                let host = host.strip_suffix('.').unwrap_or(host);
+                let local = on.is_loopback() || on.is_unspecified();
+                host.eq_ignore_ascii_case("localhost") && *port == bound.port() && local
+            }
+            (Self::Unix(_) | Self::Ip(_) | Self::Name { .. }, _) => false,
+        }
+    }
 }
 
 /// Why a text is no address. The message says what would be one.
@@ -190,6 +215,28 @@ mod tests {
             [("127.0.0.1:80", "127.0.0.1"), ("[::1]:80", "[::1]"), ("db:80", "db"), ("unix:/x", "localhost")]
         {
             assert_eq!(address.parse::<Address>().unwrap().host(), host);
+        }
+    }
+
+    #[test]
+    fn who_dials_an_address_reaches_what_listens_there_or_everywhere() {
+        for (dialled, bound, reaches) in [
+            ("10.0.0.1:1", "10.0.0.1:1", true),
+            ("10.0.0.1:1", "10.0.0.1:2", false),
+            ("[::ffff:10.0.0.1]:1", "10.0.0.1:1", true),
+            ("127.0.0.9:1", "0.0.0.0:1", true),
+            ("127.0.0.9:1", "127.0.0.1:1", false),
+            ("0.0.0.0:1", "127.0.0.1:1", true),
+            ("[::1]:1", "0.0.0.0:1", false),
+            // Whether it is the host's, an address does not tell.
+            ("10.0.0.1:1", "0.0.0.0:1", false),
+            ("LocalHost.:1", "127.0.0.1:1", true),
+            ("db:1", "0.0.0.0:1", false),
+            ("unix:/run/s", "unix:/run/s", true),
+            ("unix:/run/s", "127.0.0.1:1", false),
+        ] {
+            let [dialled, bound] = [dialled, bound].map(|address| address.parse::<Address>().unwrap());
+            assert_eq!(dialled.reaches(&bound), reaches, "{dialled} to {bound}");
         }
     }
 

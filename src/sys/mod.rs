@@ -49,6 +49,7 @@ pub use program::{Ended, Program, RunError, Running};
 pub use rest::{RestWatch, Resting};
 pub use signal::{Signal, on_end, on_signals};
 pub use socket::{BoundSocket, Listener, SocketMode, bind};
+pub use source_address::has_address;
 pub use spawner::{Child, FILE_PATH, GroupSignal, Launch, MARK_VARIABLE, Spawner, runnable};
 pub use stream::Stream;
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! Dialling from an address of one's own, and what it means if the host does not have it.
+//! Dialling from an address of one's own, what it means if the host does not have it, and which it has.
 
+use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 
 use socket2::Socket;
@@ -42,9 +43,29 @@ pub(super) fn dial_from(socket: &Socket, source: IpAddr, to: SocketAddr) -> io::
     })
 }
 
+/// Whether this host has the address `ip`. Nothing is sent.
+#[must_use]
+pub fn has_address(ip: IpAddr) -> bool {
+    let family = if ip.is_ipv4() { "ipv4" } else { "ipv6" };
+    let Ok(socket) = UdpSocket::bind((ip, 0)) else { return false };
+    // Hosts that take over each other's addresses may bind those that they do not have now. Who dials one that they have does so from
+    // it, but for those that stand beside a first one in its network.
+    let binds_any = fs::read_to_string(format!("/proc/sys/net/{family}/ip_nonlocal_bind"));
+    if !binds_any.is_ok_and(|set| set.trim() != "0") {
+        return true;
+    }
+    drop(socket);
+    let wildcard = SocketAddr::new(if ip.is_ipv4() { [0; 4].into() } else { [0; 16].into() }, 0);
+    let from = UdpSocket::bind(wildcard).and_then(|socket| {
+        socket.connect((ip, 1))?;
+        socket.local_addr()
+    });
+    from.is_ok_and(|from| from.ip() == ip)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::dial_from;
+    use super::{dial_from, has_address};
     use socket2::{Domain, Socket, Type};
     use std::net::{SocketAddr, TcpListener};
 
@@ -60,6 +81,13 @@ mod tests {
             socket.connect(&to.into()).unwrap();
             let local = local();
             assert!(local.ip().to_string() == source && local.port() > 0, "{local}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_the_hosts_or_it_is_not() {
+        for (address, has) in [("127.0.0.1", true), ("192.0.2.1", false), ("2001:db8::1", false)] {
+            assert_eq!(has_address(address.parse().unwrap()), has, "{address}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Where a backend is that has to be looked up: asked again and again, and the last good answer counts.
+//! Where a backend is that has to be looked up: asked again and again, and the last good answer counts. One that leads back to
+//! ourselves is not good: each client would come again, through the tunnel, until there is no place left.
 
 use std::io;
 use std::rc::Rc;
@@ -33,7 +34,8 @@ pub(super) async fn look_up(
 ) {
     let mut last = None;
     loop {
-        match asked(&hands, &plan, &mark).await {
+        let answer = asked(&hands, &plan, &mark).await;
+        match answer.and_then(|address| elsewhere(&hands, address)) {
             Ok(address) if last.as_ref() == Some(&address) => {}
             Ok(address) => {
                 sink.note(&format!("its address is {address}"));
@@ -46,6 +48,14 @@ pub(super) async fn look_up(
         }
         sleep(plan.interval).await;
     }
+}
+
+/// `address`, if it is none that we listen at now: that may be another one at any time.
+fn elsewhere(hands: &Hands, address: Address) -> Result<Address, String> {
+    if hands.doors.lead_back(&address) {
+        return Err(format!("{address} is where we listen ourselves: clients would come back here"));
+    }
+    Ok(address)
 }
 
 async fn asked(hands: &Hands, plan: &LookupPlan, mark: &str) -> Result<Address, String> {

@@ -101,15 +101,23 @@ impl fmt::Display for World {
 pub trait Doors {
     /// The backend of `via` is reached at `at` from now on: a proxy or a port there, or the backend itself.
     fn open(&self, via: &Via, at: Address);
+    /// The same as others say: there is nobody led while we listen there ourselves.
+    fn open_found(&self, via: &Via, at: Address);
     /// Each connection to the backend of `via` is one of `programs` from now on.
     fn open_programs(&self, via: &Via, programs: Programs);
     /// It is not reached any more.
     fn shut(&self, via: &Via);
+    /// Whether `at` is where we listen ourselves, as far as that address tells.
+    fn lead_back(&self, at: &Address) -> bool;
 }
 
 impl Doors for Ways {
     fn open(&self, via: &Via, at: Address) {
         Self::open(self, via, at);
+    }
+
+    fn open_found(&self, via: &Via, at: Address) {
+        Self::open_found(self, via, at);
     }
 
     fn open_programs(&self, via: &Via, programs: Programs) {
@@ -118,6 +126,10 @@ impl Doors for Ways {
 
     fn shut(&self, via: &Via) {
         Self::shut(self, via);
+    }
+
+    fn lead_back(&self, at: &Address) -> bool {
+        Self::lead_back(self, at)
     }
 }
 

@@ -229,6 +229,7 @@ impl Run {
         let Some(at) = &way.at else { return };
         match self.plan.program.as_ref().filter(|_| self.plan.via.attach == Attach::Stdio) {
             Some(program) => self.hands.doors.open_programs(&self.plan.via, self.programs(program)),
+            None if self.plan.lookup.is_some() => self.hands.doors.open_found(&self.plan.via, at.clone()),
             None => self.hands.doors.open(&self.plan.via, at.clone()),
         }
         way.is_open = true;
@@ -261,7 +262,7 @@ impl Run {
     /// It was found where the backend is now.
     fn leads_to(&self, way: &mut Way, at: Address) {
         if way.is_open {
-            self.hands.doors.open(&self.plan.via, at.clone());
+            self.hands.doors.open_found(&self.plan.via, at.clone());
         }
         way.at = Some(at);
     }

@@ -29,6 +29,10 @@ impl Doors for Remembered {
         self.open.lock().unwrap().insert(via.backend.to_string(), at);
     }
 
+    fn open_found(&self, via: &Via, at: Address) {
+        self.open(via, at);
+    }
+
     /// Where a program is started for each connection, the door leads to what is behind it.
     fn open_programs(&self, via: &Via, programs: Programs) {
         self.open(via, via.target.clone());
@@ -38,6 +42,11 @@ impl Doors for Remembered {
     fn shut(&self, via: &Via) {
         self.open.lock().unwrap().remove(via.backend.as_str());
         self.ways.shut(via);
+    }
+
+    /// None of them does.
+    fn lead_back(&self, _: &Address) -> bool {
+        false
     }
 }
 

@@ -69,7 +69,7 @@ pub(super) async fn findings(
         return (Vec::new(), Logins::new());
     }
     let grace = subjects.iter().map(|subject| subject.tunnel.stop_grace).max().unwrap_or_default();
-    let (bench, ended) = match bench(clock) {
+    let (bench, ended) = match bench(plan, clock) {
         Ok(bench) => bench,
         Err(error) => {
             let found = format!("they could not be tried: {error}");
@@ -93,8 +93,9 @@ pub(super) async fn findings(
     (findings.into_iter().flatten().collect(), logins.into_iter().flatten().collect())
 }
 
-fn bench(clock: Clock) -> io::Result<(Bench, trial::Ending)> {
-    Ok(Bench::set_up(Spawner::start()?, clock))
+fn bench(plan: &Plan, clock: Clock) -> io::Result<(Bench, trial::Ending)> {
+    let ours = plan.listeners.values().flat_map(|listener| &listener.bind).chain(&plan.admin.bind);
+    Ok(Bench::set_up(Spawner::start()?, clock, ours.cloned().collect()))
 }
 
 fn subjects(plan: &Plan, needs: &[TunnelNeeds]) -> Vec<Subject> {

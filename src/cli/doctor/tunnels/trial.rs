@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::dial::Ways;
 use crate::model::{
-    Attach, BackendId, MonoTime, ProbeError, ProbeOutcome, RunEnd, RunId, TunnelNews, TunnelPlan, spoken,
+    Address, Attach, BackendId, MonoTime, ProbeError, ProbeOutcome, RunEnd, RunId, TunnelNews, TunnelPlan, spoken,
 };
 use crate::probe::Prober;
 use crate::sys::{Clock, GroupSignal, MARK_VARIABLE, Spawner, is_marked, processes, signal_process};
@@ -90,9 +90,10 @@ impl Ending {
 }
 
 impl Bench {
-    /// One whose programs `spawner` starts. In a set of local tasks.
-    pub(super) fn set_up(spawner: Spawner, clock: Clock) -> (Self, Ending) {
+    /// One whose programs `spawner` starts, of a daemon that would listen at `ours`. In a set of local tasks.
+    pub(super) fn set_up(spawner: Spawner, clock: Clock, ours: Vec<Address>) -> (Self, Ending) {
         let ways = Ways::default();
+        ways.keep_from(ours);
         // Nothing is written down, and without a guard: the kernel ends the programs with this process.
         let (service, tunnels) = Service::new(clock, spawner.clone(), Arc::new(ways.clone()), None);
         let Tunnels { orders, mut news, outputs, session_mark, .. } = tunnels;
