@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::http::{self, Response};
 use super::metrics;
+use super::namespace::Namespace;
 use super::process::{Guarded, PROGRAM, bound_by_permissions, clean, program};
 use super::wait::{DEADLINE, wait_for, wait_until};
 
@@ -57,6 +58,12 @@ impl Daemon {
         let mut command = clean(Command::new("env"));
         command.args(["--ignore-signal=CHLD", PROGRAM]);
         Self::start_with(config, command, &[])
+    }
+
+    /// The same in a network of its own, where only its Unix sockets are reached.
+    #[track_caller]
+    pub fn start_inside(config: &str, namespace: &Namespace) -> Self {
+        Self::start_with(config, clean(namespace.inside_of(&program())), &[])
     }
 
     /// One under such a limit that may never become ready.

@@ -35,6 +35,8 @@ impl Namespace {
         }
         ip(&["addr", "add", &own, "dev", here]);
         ip(&["link", "set", here, "up"]);
+        // Else it gets an address of IPv6 by itself, and that is told as a change of the network seconds later.
+        try_ip(&["-n", here, "link", "set", there, "addrgenmode", "none"]).ok();
         ip(&["-n", here, "addr", "add", &peer, "dev", there]);
         ip(&["-n", here, "link", "set", there, "up"]);
         ip(&["-n", here, "link", "set", "lo", "up"]);
@@ -48,6 +50,12 @@ impl Namespace {
         inside.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.get_current_dir().map(|dir| inside.current_dir(dir));
         inside
+    }
+
+    /// It has another interface from now on, `name`, that leads nowhere.
+    #[track_caller]
+    pub fn add_interface(&self, name: &str) {
+        ip(&["-n", &self.name, "link", "add", name, "type", "veth", "peer", "name", &format!("{name}-peer")]);
     }
 
     /// From now on every packet that would leave it is dropped: nothing is refused, and nothing acknowledged.
