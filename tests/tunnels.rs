@@ -16,7 +16,7 @@ use changeover::model::{
 use changeover::sys::{Launch, process};
 use support::fake_tunnel;
 use support::process::{Guarded, lines, run};
-use support::tunnels::{Rig, bare, fake, guard, of, wait_gone, with_secret};
+use support::tunnels::{Rig, bare, fake, of, with_secret};
 use support::{DEADLINE, in_time, wait_for, wait_until};
 
 /// An address to which nothing is forwarded that anybody sends.
@@ -24,7 +24,7 @@ const NOWHERE: &str = "127.0.0.1:9";
 
 #[test]
 fn the_fake_tunnel_does_as_it_is_told() {
-    fake_tunnel::act(|mode| if mode == "starved" { starved() } else { daemon(mode) });
+    fake_tunnel::act(|_| starved());
 }
 
 /// A name for the processes of one test.
@@ -681,98 +681,4 @@ fn what_programs_of_connections_have_left_ends_with_the_hands() {
     assert_eq!(of(&id).len(), 1, "it has left the group of its connection's program");
     rig.end();
     assert_eq!(of(&id), [] as [u32; 0]);
-}
-
-#[test]
-fn a_record_that_cannot_be_read_is_begun_anew() {
-    let (dir, name) = (tempfile::tempdir().unwrap(), changeover::tunnel::FILE_NAME);
-    let path = dir.path().join(name);
-    // As a host leaves it that lost its power.
-    for left in ["", "{\"boot\": 7", "\0\0\0\0"] {
-        std::fs::write(&path, left).unwrap();
-        let mut rig = Rig::start(Some(dir.path().to_owned()), None);
-        rig.begin(1, 1, &Arc::new(fake(1, "forward", &id("anew"), NOWHERE)));
-        let pid = rig.started();
-        wait_until("it is written down", DEADLINE, || {
-            std::fs::read_to_string(&path).is_ok_and(|text| text.contains(&format!("\"pid\":{pid},")))
-        });
-        rig.end();
-        assert!(!path.exists(), "nothing is left to sweep");
-    }
-}
-
-/// A daemon that is to be killed: its hands have what is hardest to end, and it says when all of it runs.
-fn daemon(mode: &str) {
-    let id = std::env::var("DAEMON_ID").unwrap();
-    let record = std::env::var("DAEMON_RECORD").unwrap();
-    let mut rig = Rig::start(Some(record.into()), (mode == "guarded").then(guard));
-    for (backend, mode) in [(1, "forward"), (2, "grandchild"), (3, "daemonized")] {
-        rig.begin(backend, 1, &Arc::new(fake(backend, mode, &id, NOWHERE)));
-    }
-    for _ in 0..6 {
-        rig.next();
-    }
-    println!("\nall run");
-    loop {
-        std::thread::park();
-    }
-}
-
-fn start_daemon(mode: &str, id: &str, record: &std::path::Path) -> Guarded {
-    let argv = fake_tunnel::argv();
-    let mut command = Command::new(&argv[0]);
-    command.args(&argv[1..]).env("FAKE_TUNNEL", mode).env("DAEMON_ID", id).env("DAEMON_RECORD", record);
-    let mut daemon = Guarded(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap());
-    let said = lines(daemon.0.stdout.take().unwrap());
-    let all_run = |line: String| line == "all run";
-    while !said.recv_timeout(DEADLINE).is_ok_and(all_run) {}
-    daemon
-}
-
-#[test]
-fn the_guard_keeps_no_file_open_that_the_daemon_was_started_with() {
-    let (reader, writer) = std::io::pipe().unwrap();
-    rustix::io::fcntl_setfd(&writer, rustix::io::FdFlags::empty()).unwrap();
-    let argv = guard();
-    let mut guard = Guarded(Command::new(&argv[0]).args(&argv[1..]).stdin(Stdio::piped()).spawn().unwrap());
-    drop(writer);
-    // Whoever waits for the end of what the daemon writes sees it while the guard lives.
-    let end = std::thread::spawn(move || BufReader::new(reader).lines().count());
-    wait_until("the end is seen", DEADLINE, || end.is_finished());
-    assert!(guard.0.try_wait().unwrap().is_none());
-}
-
-#[test]
-fn nothing_is_left_two_seconds_after_a_daemon_was_killed() {
-    let (id, dir) = (id("killed"), tempfile::tempdir().unwrap());
-    let mut daemon = start_daemon("guarded", &id, dir.path());
-    assert!(of(&id).len() >= 5, "{:?}", of(&id));
-    daemon.0.kill().unwrap();
-    daemon.wait();
-    let took = wait_gone(&id);
-    assert!(took < Duration::from_secs(2), "{took:?}");
-}
-
-#[test]
-fn what_a_daemon_left_that_was_killed_with_its_guard_is_swept_by_the_next() {
-    let (id, dir) = (id("swept"), tempfile::tempdir().unwrap());
-    let mut daemon = start_daemon("unguarded", &id, dir.path());
-    let (other, name) = (tempfile::tempdir().unwrap(), changeover::tunnel::FILE_NAME);
-    std::fs::copy(dir.path().join(name), other.path().join(name)).unwrap();
-    let start_in = |dir: &std::path::Path| {
-        let mut next = Rig::start(Some(dir.to_owned()), None);
-        next.begin(9, 1, &Arc::new(bare(9, Attach::Address)));
-        next.open(9);
-        next
-    };
-    start_in(other.path()).end();
-    assert!(of(&id).len() >= 5, "a daemon that lives keeps its own");
-    daemon.0.kill().unwrap();
-    daemon.wait();
-    wait_until("the programs themselves are gone", DEADLINE, || of(&id).len() <= 2);
-    assert_eq!(of(&id).len(), 2, "what they have started is left");
-    let mut next = start_in(dir.path());
-    assert_eq!(of(&id), [] as [u32; 0], "it is swept before anything is begun");
-    next.end();
-    assert!(!dir.path().join(name).exists(), "nothing is left to sweep");
 }

@@ -9,6 +9,7 @@
 pub mod backend;
 pub mod bare;
 pub mod callers;
+pub mod cgroup;
 pub mod cluster;
 pub mod crowd;
 pub mod daemon;
