@@ -4,15 +4,17 @@
 
 mod support;
 
+use std::fs::{Permissions, set_permissions, write};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use support::process::{Guarded, lines, program};
-use support::{DEADLINE, Daemon, changeover, wait_for};
+use support::{Backend, DEADLINE, Daemon, changeover, visit, wait_for, wait_until};
 
 /// A pool with tunnels of these names, which lead nowhere, and a backend without one; orders come by `socket`.
 fn config(socket: &str, names: &[&str]) -> String {
@@ -174,4 +176,38 @@ fn what_a_tunnel_has_said_goes_with_it() {
     daemon.reload(&config(&socket, &["far", "farther"])).unwrap();
     let lines = lines_with(&daemon, "hello from");
     assert!(!lines.contains(&first), "{lines:?}");
+}
+
+#[test]
+fn a_program_that_is_missing_or_may_not_be_run_has_failed_at_once_and_leads_somewhere_once_that_is_mended() {
+    let (db, dir) = (Backend::start("db"), tempfile::tempdir().unwrap());
+    let (socket, program) = (format!("unix:{}", dir.path().join("admin.sock").display()), dir.path().join("relay"));
+    let daemon = Daemon::start(&format!(
+        "[admin]\nbind = [\"{socket}\", \"127.0.0.1:0\"]\n[listeners.home]\nbind = \"127.0.0.1:0\"\npool = \"home\"\n\
+         [pools.home.check]\ninterval = \"100ms\"\n[pools.home.backends.far]\naddress = \"{}\"\n\
+         [pools.home.backends.far.tunnel]\nprovider = \"command\"\nattach = \"address\"\ncommand = [\"{}\"]\n\
+         ready = \"it is up\"\nretry_initial = \"300ms\"\nretry_max = \"300ms\"\n",
+        db.addr,
+        program.display()
+    ));
+    let tunnel = || daemon.backend("home", "far")["tunnel"].clone();
+    let has_failed_for = |why: &str| {
+        let says = |tunnel: &Value| tunnel["reason"].as_str().is_some_and(|reason| reason.contains(why));
+        let found = wait_for(why, DEADLINE, || Some(tunnel()).filter(says));
+        assert_eq!(found["state"], "failed", "{found}");
+        wait_until("it is tried again before long", DEADLINE, || tunnel()["next_retry"].is_string());
+    };
+    let failed = || daemon.admin_get("/api/v1/events?kind=tunnel.failed").json()["events"].as_array().unwrap().clone();
+    has_failed_for("No such file");
+    wait_until("people are told", DEADLINE, || failed().len() == 1);
+    assert_eq!(failed()[0]["reason"], "not_started");
+    let said = changeover(&["tunnel", "list", "--admin", &socket]).stdout;
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("home/far failed command") && said.contains("install it"), "{said}");
+    write(&program, "#!/bin/sh\necho it is up\nexec sleep 1000\n").unwrap();
+    has_failed_for("Permission denied");
+    set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+    wait_until("it is connected", DEADLINE, || tunnel()["state"] == "connected");
+    daemon.wait_active("home", "far");
+    assert_eq!((visit(daemon.listener("home")).unwrap().as_str(), failed().len()), ("db", 1));
 }

@@ -516,7 +516,17 @@ impl World {
             }
             TunnelNews::Started { .. } | TunnelNews::Fatal { .. } => {}
         }
+        let cannot_begin = !stops && matches!(news, TunnelNews::Ended { how: RunEnd::NotStarted, .. });
+        let has_begun = matches!(news, TunnelNews::Started { .. });
         self.tell(backend, run, news);
+        let found = self.tunnels().into_iter().find(|(_, known)| known.id == backend);
+        // One that another plan has taken out is nobody's.
+        if let Some((_, found)) = found.filter(|_| cannot_begin || has_begun) {
+            let tunnel = found.tunnel.unwrap();
+            let is_missing = tunnel.reason == Some(format!("it said {}", RunEnd::NotStarted));
+            assert_eq!(is_missing, cannot_begin, "whether it could be started is not told: {tunnel:?}");
+            assert!(!cannot_begin || tunnel.state == TunnelState::Failed, "it cannot be started: {tunnel:?}");
+        }
     }
 
     fn tell(&mut self, backend: BackendId, run: RunId, news: TunnelNews) {

@@ -1,5 +1,7 @@
 //! Where a tunnel stands, what follows from that alone, and what a step from there to elsewhere has done.
 
+use std::time::Duration;
+
 use crate::model::MonoTime;
 
 /// What is to be done after a step.
@@ -119,6 +121,28 @@ impl Phase {
             | Self::Open { .. }
             | Self::Verified { .. }
             | Self::Stopping { then: Then::Rest, .. } => None,
+        }
+    }
+
+    /// Has it tried again at that time, if it waits for that.
+    pub(super) const fn try_at(&mut self, soon: MonoTime) {
+        match self {
+            Self::Waiting { until } | Self::Stopping { then: Then::Start(until), .. } => *until = soon,
+            Self::Stopped
+            | Self::Starting { .. }
+            | Self::Open { .. }
+            | Self::Verified { .. }
+            | Self::Stopping { then: Then::Rest, .. } => {}
+        }
+    }
+
+    /// Gives what has to happen in time so much more of it.
+    pub(super) fn excuse(&mut self, lasted: Duration) {
+        match self {
+            Self::Starting { ready_by: by } | Self::Open { ready_by: Some(by) } | Self::Stopping { by, .. } => {
+                *by = *by + lasted;
+            }
+            Self::Stopped | Self::Waiting { .. } | Self::Open { ready_by: None } | Self::Verified { .. } => {}
         }
     }
 

@@ -1,4 +1,5 @@
 //! When a tunnel is tried again: never twice at once, ever more rarely while it fails, and but now and then if that is hopeless.
+//! And whether it has failed, which is told at once where its program cannot even be started: nobody need count that.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -40,8 +41,11 @@ pub(super) struct Tries {
     in_a_row: u32,
     /// When the last of them did.
     failed_at: VecDeque<MonoTime>,
-    /// Whether it has failed: too many tries came to nothing, or it is hopeless.
+    /// Whether too many tries came to nothing, or it is hopeless.
     have_failed: bool,
+    /// Whether its program could not even be started when that was last tried: it is missing, or may not be run. Somebody has to
+    /// mend that, and it may be for a moment only (a package is being upgraded), so that it is tried as often as ever.
+    cannot_begin: bool,
     /// Whether its program has said that it will never work: it is tried but now and then.
     are_hopeless: bool,
     /// When it last was tried because the network had changed, though it is hopeless.
@@ -57,6 +61,7 @@ impl Tries {
             in_a_row: 0,
             failed_at: VecDeque::new(),
             have_failed: false,
+            cannot_begin: false,
             are_hopeless: false,
             nudged_at: None,
             last_start: None,
@@ -88,12 +93,17 @@ impl Tries {
 
     /// A check has come through.
     pub(super) const fn are_good(&mut self) {
-        (self.have_failed, self.are_hopeless) = (false, false);
+        (self.have_failed, self.cannot_begin, self.are_hopeless) = (false, false, false);
     }
 
-    /// Whether it has failed.
+    /// Its program was started. Says whether it could not be before.
+    pub(super) const fn can_begin(&mut self) -> bool {
+        std::mem::replace(&mut self.cannot_begin, false)
+    }
+
+    /// Whether it has failed: too many tries came to nothing, it is hopeless, or its program cannot be started.
     pub(super) const fn have_failed(&self) -> bool {
-        self.have_failed
+        self.have_failed || self.cannot_begin
     }
 
     /// When it is tried again, one having failed for this `cause`. Counts it.
@@ -101,6 +111,7 @@ impl Tries {
         if cause == TunnelCause::Local {
             return if self.are_hopeless { self.hopeless(now) } else { self.no_sooner(now + LOCAL_RETRY) };
         }
+        self.cannot_begin = cause == TunnelCause::NotStarted;
         let doubled = 1u32.checked_shl(self.in_a_row).unwrap_or(u32::MAX);
         self.in_a_row = self.in_a_row.saturating_add(1);
         self.failed_at.push_back(now);

@@ -9,6 +9,9 @@
 //! | open: it can be dialled, and its backend is asked | the backend is healthy; the run ends; checks fail |
 //! | verified: its backend is healthy | it is not any more; the run ends |
 //! | stopping | the run has ended, or has not been heard of for longer than it may take |
+//!
+//! While it is wanted and not verified it is connecting, or reconnecting if it ever was; or it has failed, which is for its
+//! [`Tries`] to say: at once if its program cannot be started.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -146,11 +149,13 @@ impl Tunnel {
             (_, Phase::Stopped | Phase::Waiting { .. }) => Step::default(),
             (TunnelNews::Started { pid }, _) => {
                 self.pid = Some(*pid);
+                self.has_begun_at_last();
                 Step::default()
             }
             (TunnelNews::Open, Phase::Starting { ready_by }) => {
                 self.phase = Phase::Open { ready_by: (!unchecked).then_some(ready_by) };
                 self.verdict_by = None;
+                self.has_begun_at_last();
                 Step::default()
             }
             (TunnelNews::Open, Phase::Open { .. } | Phase::Verified { .. } | Phase::Stopping { .. }) => Step::default(),
@@ -185,6 +190,13 @@ impl Tunnel {
                 TunnelNews::Ended { how, detail },
                 Phase::Starting { .. } | Phase::Open { .. } | Phase::Verified { .. },
             ) => self.ended_unasked(now, *how, detail),
+        }
+    }
+
+    /// Its program runs, whatever comes of that: one that could not be started has not failed any more.
+    fn has_begun_at_last(&mut self) {
+        if self.tries.can_begin() {
+            self.because(TunnelCause::Planned, BEGUN.to_owned());
         }
     }
 
@@ -303,18 +315,9 @@ impl Tunnel {
 
     /// The network has changed, or the machine was asleep: whoever waits need not wait longer. Says whether anything changed.
     pub(super) fn nudge(&mut self, now: MonoTime) -> bool {
-        let (Phase::Waiting { until: at } | Phase::Stopping { then: Then::Start(at), .. }) = self.phase else {
-            return false;
-        };
+        let Some(at) = self.phase.next_retry() else { return false };
         let Some(soon) = self.tries.nudge(now).map(|soon| soon.min(at)) else { return false };
-        match &mut self.phase {
-            Phase::Waiting { until: at } | Phase::Stopping { then: Then::Start(at), .. } => *at = soon,
-            Phase::Stopped
-            | Phase::Starting { .. }
-            | Phase::Open { .. }
-            | Phase::Verified { .. }
-            | Phase::Stopping { .. } => {}
-        }
+        self.phase.try_at(soon);
         soon != at
     }
 
@@ -359,12 +362,7 @@ impl Tunnel {
     /// We did not run for so long: it has so much more time, and what was counted against it is void.
     pub(super) fn excuse(&mut self, lasted: Duration) {
         self.checks = self.checks.anew();
-        match &mut self.phase {
-            Phase::Starting { ready_by: by } | Phase::Open { ready_by: Some(by) } | Phase::Stopping { by, .. } => {
-                *by = *by + lasted;
-            }
-            Phase::Stopped | Phase::Waiting { .. } | Phase::Open { ready_by: None } | Phase::Verified { .. } => {}
-        }
+        self.phase.excuse(lasted);
         self.verdict_by = self.verdict_by.map(|by| by + lasted);
     }
 
@@ -390,6 +388,9 @@ impl Tunnel {
         now + self.plan.stop_grace + LOST_AFTER
     }
 }
+
+/// What is known of a tunnel whose program could not be started, and now was.
+const BEGUN: &str = "its program could be started this time, and no check has come through it yet";
 
 /// Why a tunnel is not up that an operator has stopped.
 pub(super) const STOPPED: &str = "its tunnel was stopped by an operator";

@@ -35,7 +35,8 @@ labelled! {
         Connected = "connected",
         /// It led somewhere, and is being set up anew.
         Reconnecting = "reconnecting",
-        /// It cannot be set up as things are, and is tried again only now and then.
+        /// It cannot be set up as things are: its program cannot be started, or has said that it never will work, or many tries
+        /// came to nothing.
         Failed = "failed",
     }
 }

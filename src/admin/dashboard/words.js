@@ -39,7 +39,7 @@ const TUNNEL_STATES = {
   connecting: ["warn", "it has not led anywhere yet"],
   reconnecting: ["warn", "it led somewhere, and is set up anew"],
   disconnected: ["hold", "it is not wanted now, by order"],
-  failed: ["bad", "it cannot be set up as things are, and is tried again only now and then"],
+  failed: ["bad", "it cannot be set up as things are"],
 };
 
 export const tunnelState = (state) => TUNNEL_STATES[state] ?? ["unknown", ""];

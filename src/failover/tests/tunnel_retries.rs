@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::build::{ms, plan};
 use super::rig::{Rig, timed_out};
-use crate::failover::{NUDGE_GAP, RETRY_FLOOR, SLOW_JITTER, SLOW_RETRY, START_GAP, TRIES_MAX, TunnelOrder};
+use crate::failover::{
+    LOCAL_RETRY, NUDGE_GAP, RETRY_FLOOR, SLOW_JITTER, SLOW_RETRY, START_GAP, TRIES_MAX, TunnelOrder,
+};
 use crate::model::{RunEnd, TunnelNews, TunnelState};
 
 fn one() -> Rig {
@@ -159,5 +161,180 @@ fn it_is_never_started_twice_at_once_whoever_wants_that() {
         rig.world_changes();
         let wait = rig.until_started("a");
         assert!(wait <= START_GAP, "{wait:?}");
+    }
+}
+
+const MISSING: &str = "`ssh` cannot be started: No such file or directory; install it, or say where it is";
+
+fn missing(rig: &mut Rig) {
+    rig.news("a", TunnelNews::Ended { how: RunEnd::NotStarted, detail: MISSING.to_owned() });
+}
+
+/// How it fares, and why.
+fn fares(rig: &Rig) -> (TunnelState, String) {
+    let tunnel = rig.tunnel("a");
+    (tunnel.state, tunnel.reason.unwrap_or_default())
+}
+
+fn failed_for(why: &str) -> (TunnelState, String) {
+    (TunnelState::Failed, why.to_owned())
+}
+
+/// Its program could not be started, and the next try could.
+fn begun(mut rig: Rig) -> Rig {
+    missing(&mut rig);
+    rig.until_started("a");
+    rig.news("a", TunnelNews::Started { pid: 4711 });
+    rig
+}
+
+#[test]
+fn one_whose_program_cannot_be_started_has_failed_from_the_first_try_and_is_tried_as_often_as_ever() {
+    let mut rig = one();
+    for tries in 0..9u32 {
+        missing(&mut rig);
+        assert_eq!(fares(&rig), failed_for(MISSING), "after {tries}");
+        let most = ms(500 * 2u64.pow(tries)).min(ms(30_000));
+        let wait = rig.until_started("a");
+        assert!(wait >= RETRY_FLOOR && wait <= most, "{wait:?} after {tries}");
+        assert_eq!(fares(&rig), failed_for(MISSING), "nobody knows yet whether it can be started now");
+    }
+    missing(&mut rig);
+    let (wait, most) = (rig.until_started("a"), ms(30_000));
+    assert!(wait >= most / 2 && wait <= most, "ten tries came to nothing: {wait:?}");
+    assert_eq!(fares(&rig), failed_for(MISSING));
+    assert_eq!(rig.count("tunnel.failed"), 1, "people are told once");
+}
+
+#[test]
+fn people_are_told_at_once_that_a_program_cannot_be_started_and_why() {
+    let mut rig = one();
+    missing(&mut rig);
+    assert_eq!(rig.kinds()[0], "tunnel.failed");
+    let words = rig.words()[0].clone();
+    assert!(words.starts_with(&format!("tunnel of a (ssh) has failed (not_started): {MISSING}; next try")), "{words}");
+    assert_eq!(rig.backend("a").last_error, Some(format!("its tunnel is not up: {MISSING}")));
+}
+
+#[test]
+fn a_program_that_could_not_be_started_and_now_is_has_not_failed_before_it_is_known_what_comes_of_it() {
+    let began = "its program could be started this time, and no check has come through it yet".to_owned();
+    let mut rig = begun(one());
+    assert_eq!(fares(&rig), (TunnelState::Connecting, began.clone()));
+    assert_eq!(rig.words(), ["tunnel of a (ssh) is connecting"]);
+    rig.up("a");
+    assert_eq!(fares(&rig), (TunnelState::Connected, String::new()));
+    // It is upgraded: for a moment there is none.
+    rig.exit("a", "terminated");
+    rig.until_started("a");
+    missing(&mut rig);
+    assert_eq!(fares(&rig), failed_for(MISSING));
+    rig.until_started("a");
+    rig.news("a", TunnelNews::Started { pid: 4711 });
+    assert_eq!(fares(&rig), (TunnelState::Reconnecting, began));
+    rig.up("a");
+    assert_eq!(fares(&rig), (TunnelState::Connected, String::new()));
+    assert_eq!((rig.count("tunnel.failed"), rig.count("tunnel.connected")), (2, 2));
+}
+
+#[test]
+fn a_program_that_could_not_be_started_and_now_ends_is_tried_like_any_that_ends() {
+    let ends: [(TunnelNews, &str); 3] = [
+        (TunnelNews::Lost { detail: "no route".to_owned() }, "no route"),
+        (TunnelNews::Ended { how: RunEnd::Exited, detail: "refused".to_owned() }, "refused"),
+        (TunnelNews::Ended { how: RunEnd::PortTaken, detail: "taken".to_owned() }, "taken"),
+    ];
+    for (news, why) in ends {
+        let mut rig = begun(one());
+        rig.news("a", news.clone());
+        assert_eq!(fares(&rig), (TunnelState::Connecting, why.to_owned()));
+        // Nor has it failed if nobody says that it was started, for it must have been.
+        let mut rig = one();
+        missing(&mut rig);
+        rig.until_started("a");
+        rig.news("a", news);
+        assert_eq!(fares(&rig), (TunnelState::Connecting, why.to_owned()));
+    }
+}
+
+#[test]
+fn a_program_that_could_not_be_started_and_now_leads_nowhere_in_time_is_tried_like_any_such() {
+    let mut rig = begun(one());
+    rig.pass(ms(20_000));
+    assert_eq!(fares(&rig), (TunnelState::Connecting, "it was not open within 20s".to_owned()));
+    let mut rig = begun(one());
+    rig.news("a", TunnelNews::Open);
+    for _ in 0..3 {
+        rig.answer("a", timed_out());
+    }
+    assert_eq!(rig.tunnel("a").state, TunnelState::Connecting);
+}
+
+#[test]
+fn a_program_that_could_not_be_started_and_now_says_that_it_never_will_has_failed_for_that() {
+    let mut rig = begun(one());
+    rig.news("a", fatal("Permission denied (publickey)."));
+    assert_eq!(fares(&rig), failed_for("Permission denied (publickey)."));
+    let began = rig.now;
+    rig.has_stopped("a");
+    rig.until_started("a");
+    let wait = rig.now.since(began);
+    assert!(is_slow(wait), "{wait:?}");
+    // And if it is missing then, it is no better for that.
+    missing(&mut rig);
+    assert!(is_slow(rig.until_started("a")));
+    rig.news("a", TunnelNews::Started { pid: 4711 });
+    assert_eq!(rig.tunnel("a").state, TunnelState::Failed, "until a check has come through");
+    rig.up("a");
+    assert_eq!(rig.tunnel("a").state, TunnelState::Connected);
+}
+
+#[test]
+fn tries_that_could_not_even_begin_count_among_the_ten() {
+    let mut rig = one();
+    for _ in 0..8 {
+        missing(&mut rig);
+        rig.until_started("a");
+    }
+    rig.news("a", TunnelNews::Started { pid: 4711 });
+    rig.exit("a", "refused");
+    assert_eq!(fares(&rig), (TunnelState::Connecting, "refused".to_owned()), "the ninth");
+    rig.until_started("a");
+    rig.exit("a", "refused");
+    assert_eq!(fares(&rig), failed_for("refused"), "the tenth");
+    rig.until_started("a");
+    rig.news("a", TunnelNews::Started { pid: 4712 });
+    assert_eq!(fares(&rig), failed_for("refused"), "that it can be started was never in doubt");
+}
+
+#[test]
+fn what_we_lack_ourselves_says_nothing_of_a_program_that_could_not_be_started() {
+    let mut rig = one();
+    missing(&mut rig);
+    rig.until_started("a");
+    rig.news("a", TunnelNews::Ended { how: RunEnd::Local, detail: "no descriptor".to_owned() });
+    assert_eq!(fares(&rig), failed_for("no descriptor"));
+    assert_eq!(rig.until_started("a"), LOCAL_RETRY);
+    rig.news("a", TunnelNews::Started { pid: 4711 });
+    assert_eq!(rig.tunnel("a").state, TunnelState::Connecting);
+}
+
+#[test]
+fn one_whose_program_could_not_be_started_is_tried_at_once_when_somebody_wants_that_or_the_network_has_changed() {
+    let mut rig = one();
+    for _ in 0..5 {
+        missing(&mut rig);
+        rig.until_started("a");
+    }
+    missing(&mut rig);
+    rig.order_tunnel("a", TunnelOrder::Start).unwrap();
+    assert!(rig.until_started("a") <= START_GAP);
+    assert_eq!(rig.tunnel("a").state, TunnelState::Connecting, "whatever became of it before");
+    missing(&mut rig);
+    assert_eq!((rig.tunnel("a").state, rig.count("tunnel.failed")), (TunnelState::Failed, 2));
+    for _ in 0..3 {
+        rig.world_changes();
+        assert!(rig.until_started("a") <= ms(250), "it is not hopeless");
+        missing(&mut rig);
     }
 }
