@@ -201,3 +201,87 @@ fn in_a_pool_of_any_kind_who_is_at_the_same_address_is_the_same() {
     rig.fit(&["z"]);
     assert_eq!(rig.failovers().last().unwrap(), "1 completed: z > z (drained)", "another one by that name");
 }
+
+#[test]
+fn a_primary_that_moved_is_known_again_unless_another_that_came_with_it_may_be_it_as_well() {
+    let old_line = || primary(1, &[]);
+    for (name, other, stay) in [
+        ("z", Some(standby(2, &[900])), true),
+        ("z", Some(old_line()), true),
+        ("z", None, false),
+        // Of two that may be it, the one that has its name is believed.
+        ("a", None, true),
+    ] {
+        let mut rig = healthy(servers(three()));
+        rig.sees("a", primary(2, &[900]));
+        let old = rig.id("a");
+        rig.replan(with((name, "localhost:5432")).backend("y", 1).at("y:5432"));
+        rig.fit(&["y"]);
+        let mut gone = fenced(&rig);
+        let case = format!("{name}, beside one that says {:?}", other.as_ref().map(|other| other.role));
+        if let Some(other) = other {
+            rig.open_session("y", other);
+        }
+        rig.open_session(name, primary(2, &[900]));
+        gone.extend(fenced(&rig));
+        while rig.way("pg").is_empty() {
+            rig.now = rig.core.next_deadline().unwrap();
+            rig.tick();
+            gone.extend(fenced(&rig));
+        }
+        assert_eq!((rig.way("pg").as_str(), gone.contains(&old)), (name, !stay), "{case}: {}", rig.deeds());
+    }
+}
+
+#[test]
+fn who_was_there_beside_a_primary_that_moved_is_not_what_that_is_now() {
+    let until = |rig: &mut Rig, name: &str| {
+        let mut gone = fenced(rig);
+        while rig.way("pg") != name {
+            rig.now = rig.core.next_deadline().unwrap();
+            rig.tick();
+            gone.extend(fenced(rig));
+        }
+        gone
+    };
+    // One that has never said what it is.
+    let mut rig = Rig::new(servers(three()));
+    rig.fit(&["c"]);
+    rig.open_session("a", primary(1, &[]));
+    rig.open_session("b", standby(1, &[]));
+    until(&mut rig, "a");
+    let old = rig.id("a");
+    rig.replan(with(("z", "localhost:5432")));
+    rig.open_session("z", primary(1, &[]));
+    assert!(!until(&mut rig, "z").contains(&old), "sessions are let go though they are where they should be");
+    // Nor is one that was started as a primary on the same line.
+    for (name, other) in [("b", "c"), ("c", "b")] {
+        let mut rig = healthy(servers(three()));
+        let old = rig.id("a");
+        let left = three().into_iter().filter(|(name, _)| *name != "a");
+        let pool = plan().pool("pg").postgres().sessions(|of| of.drained = SessionPolicy::Keep);
+        rig.replan(left.fold(pool, |pool, (name, address)| pool.backend(name, 1).at(address)));
+        rig.sees(name, primary(1, &[]));
+        rig.sees(other, standby(1, &[]));
+        rig.point_to(name, SessionPolicy::Keep).unwrap();
+        assert!(until(&mut rig, name).contains(&old), "{name}: {}", rig.deeds());
+    }
+}
+
+#[test]
+fn those_who_read_at_what_was_promoted_since_stay_however_often_that_is_named_anew() {
+    let named = |name: &'static str| servers([three()[0], (name, "b:5432"), three()[2]]);
+    let mut rig = healthy(servers(three()));
+    let old = rig.id("b");
+    rig.replan(named("z"));
+    rig.open_session("z", standby(1, &[]));
+    rig.dies("a");
+    rig.sees("z", primary(2, &[900]));
+    for name in ["y", "x"] {
+        rig.replan(named(name));
+        rig.open_session(name, primary(2, &[900]));
+        assert_eq!((rig.way("pg").as_str(), fenced(&rig).contains(&old)), (name, false), "{}", rig.deeds());
+    }
+    rig.sees("c", primary(3, &[900, 950]));
+    assert!(fenced(&rig).contains(&old), "they can write there");
+}
