@@ -119,7 +119,8 @@
 //!
 //! **Tries are ever rarer.** Each wait is drawn between [`RETRY_FLOOR`] and a limit that doubles, from `retry_initial` to `retry_max`, and
 //! begins anew after `retry_reset` in which checks came through. After [`TRIES_MAX`] failed tries within [`TRIES_WITHIN`] it has failed,
-//! and is tried as rarely as `retry_max` allows; after words that say that it will never work, every [`SLOW_RETRY`]. An order or
+//! and is tried as rarely as `retry_max` allows; after words that say that it will never work, every [`SLOW_RETRY`]. One whose program cannot be
+//! started has failed from that try until it can be, and is tried as often as any. An order or
 //! another plan forgets all that; another network ends a wait. A plan that differs only in these times and counts leaves a run alone. Never is a tunnel started twice within [`START_GAP`].
 //!
 //! **A dead target is no broken tunnel.** Tunnels of a pool with one target are siblings. When all that were healthy fail there, and

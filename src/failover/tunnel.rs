@@ -313,12 +313,12 @@ impl Tunnel {
         self.start_anew(now, TunnelCause::Replaced, "its plan is another")
     }
 
-    /// The network has changed, or the machine was asleep: whoever waits need not wait longer. Says whether anything changed.
-    pub(super) fn nudge(&mut self, now: MonoTime) -> bool {
-        let Some(at) = self.phase.next_retry() else { return false };
-        let Some(soon) = self.tries.nudge(now).map(|soon| soon.min(at)) else { return false };
-        self.phase.try_at(soon);
-        soon != at
+    /// The network has changed, or the machine was asleep: whoever waits need not wait longer.
+    pub(super) fn nudge(&mut self, now: MonoTime) {
+        let Some(at) = self.phase.next_retry() else { return };
+        if let Some(soon) = self.tries.nudge(now) {
+            self.phase.try_at(soon.min(at));
+        }
     }
 
     /// A check has come through, in this run.

@@ -204,8 +204,7 @@ impl Pool {
             member.health.note_error(now, detail);
         }
         (member.health.answers, member.health.successes) = (0, 0);
-        let is_out = member.health.state == HealthState::Unhealthy;
-        member.server.iter_mut().for_each(|server| server.review(now, is_out));
+        member.server.iter_mut().for_each(|server| server.review(now, true));
         self.judge(now, id, &verdict, effects);
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::build::{ms, plan};
 use super::rig::{Rig, timed_out};
 use crate::failover::{
-    LOCAL_RETRY, NUDGE_GAP, RETRY_FLOOR, SLOW_JITTER, SLOW_RETRY, START_GAP, TRIES_MAX, TunnelOrder,
+    LOCAL_RETRY, NUDGE_GAP, RETRY_FLOOR, SLOW_JITTER, SLOW_RETRY, START_GAP, TRIES_MAX, TRIES_WITHIN, TunnelOrder,
 };
 use crate::model::{RunEnd, TunnelNews, TunnelState};
 
@@ -57,6 +57,22 @@ fn ten_tries_within_ten_minutes_and_it_has_failed_and_is_tried_as_rarely_as_its_
     }
     rig.up("a");
     assert_eq!(rig.tunnel("a").state, TunnelState::Connected);
+}
+
+#[test]
+fn ten_tries_in_more_than_ten_minutes_are_not_too_many() {
+    for (lasted, state) in [(TRIES_WITHIN, TunnelState::Failed), (TRIES_WITHIN + ms(1), TunnelState::Connecting)] {
+        let patient = plan().pool("pg").backend("a", 1).tunnel("db:5432");
+        let mut rig = Rig::new(patient.tunnel_with(|plan| plan.ready_timeout = TRIES_WITHIN * 2));
+        let first = rig.now;
+        for _ in 1..TRIES_MAX {
+            rig.exit("a", "no");
+            rig.until_started("a");
+        }
+        rig.now = first + lasted;
+        rig.exit("a", "no");
+        assert_eq!(rig.tunnel("a").state, state, "{lasted:?}");
+    }
 }
 
 #[test]
@@ -140,6 +156,32 @@ fn a_changed_network_has_a_failed_one_tried_once_in_five_minutes() {
     rig.until_started("a");
     assert!(rig.now.since(began) >= SLOW_RETRY.mul_f64(1.0 - SLOW_JITTER));
     assert!(NUDGE_GAP >= Duration::from_secs(300));
+}
+
+#[test]
+fn five_minutes_after_a_changed_network_had_a_failed_one_tried_another_one_does() {
+    let mut rig = one();
+    let fails = |rig: &mut Rig| {
+        let id = rig.id("a");
+        if rig.hands.runs.contains_key(&id) {
+            rig.news("a", fatal("no"));
+        }
+        if rig.hands.stopping.contains_key(&id) {
+            rig.has_stopped("a");
+        }
+    };
+    fails(&mut rig);
+    let began = rig.now;
+    rig.world_changes();
+    rig.until_started("a");
+    fails(&mut rig);
+    for (since, is_tried) in [(NUDGE_GAP - ms(1), false), (NUDGE_GAP, true)] {
+        rig.pass(since - rig.now.since(began));
+        fails(&mut rig);
+        rig.world_changes();
+        let next = rig.tunnel("a").next_retry.unwrap();
+        assert_eq!(next.since(rig.now) <= ms(250), is_tried, "{since:?}");
+    }
 }
 
 #[test]

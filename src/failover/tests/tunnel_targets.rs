@@ -30,6 +30,10 @@ fn live(rig: &mut Rig, millis: u64, silent: &[&str], answer: &dyn Fn() -> crate:
     rig.now = end;
 }
 
+fn millis(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap()
+}
+
 fn words(rig: &Rig) -> Vec<String> {
     let rules = rig.core.explain(rig.now, &"pg".into()).unwrap().rules;
     rules.into_iter().filter(|rule| rule.rule.label() == "target_down").map(|rule| rule.detail).collect()
@@ -78,7 +82,8 @@ fn the_first_pass_ends_it_and_starts_nothing_anew() {
     assert!(words(&rig).is_empty());
     assert_eq!(rig.way("pg"), "a");
     live(&mut rig, 4000, &["b"], &closed_early);
-    assert_eq!((rig.starts("a"), rig.starts("b")), (1, 1), "b's checks are counted from here");
+    let runs = ["a", "b"].map(|name| rig.hands.runs.contains_key(&rig.id(name)));
+    assert_eq!((runs, rig.starts("a"), rig.starts("b")), ([true; 2], 1, 1), "b's checks are counted from here");
     live(&mut rig, 30_000, &["b"], &closed_early);
     assert!(rig.starts("b") > 1, "and then judged as ever");
 }
@@ -142,6 +147,21 @@ fn siblings_are_asked_at_once_and_not_over_and_over() {
     rig.answer("b", closed_early());
     assert!(!rig.started("a"), "which is no reason to ask the first again");
     assert_eq!(rig.backend("a").health, HealthState::Healthy);
+}
+
+#[test]
+fn siblings_are_asked_again_no_sooner_than_half_an_interval_later() {
+    for (wait, is_asked) in [(ms(499), false), (ms(500), true)] {
+        let mut rig = up(two().backend("c", 3).tunnel("db:5432"), &["a", "b", "c"]);
+        for name in ["a", "b", "c"] {
+            rig.until_asked(name);
+        }
+        rig.answer("a", closed_early());
+        rig.answer("b", passed());
+        rig.now = rig.now + wait;
+        rig.answer("c", closed_early());
+        assert_eq!(rig.started("b"), is_asked, "after {wait:?}");
+    }
 }
 
 #[test]
@@ -239,10 +259,19 @@ fn one_at_a_time_is_set_up_anew_ever_more_rarely() {
 fn a_changed_network_has_one_set_up_anew_at_once() {
     let mut rig = up(two(), &["a", "b"]);
     live(&mut rig, 5000, &["a", "b"], &closed_early);
+    let began = rig.now;
     rig.world_changes();
     assert_eq!(rig.hands.stopping.len(), 1);
     rig.world_changes();
     assert_eq!(rig.hands.stopping.len(), 1);
+    rig.has_stopped("a");
+    // The next one is no sooner set up anew for that than half a minute later.
+    for (since, is_stopped) in [(29_999, false), (30_000, true)] {
+        let left = since - millis(rig.now.since(began));
+        live(&mut rig, left, &["a", "b"], &closed_early);
+        rig.world_changes();
+        assert_eq!(rig.hands.stopping.contains_key(&rig.id("b")), is_stopped, "{since}");
+    }
 }
 
 #[test]
@@ -269,4 +298,59 @@ fn a_direct_backend_that_recovers_ends_it_and_each_is_judged_for_itself() {
     assert_eq!((rig.starts("a"), rig.starts("b")), (1, 1), "what failed meanwhile is not held against them");
     live(&mut rig, 60_000, &["a", "b"], &closed_early);
     assert!(rig.starts("a") > 1 && rig.starts("b") > 1);
+}
+
+/// Two tunnels to one target that are up, and asked: how many failures `a` takes, and `b`, which serves.
+fn asked(a: u32, b: u32) -> Rig {
+    let takes = |threshold: u32| move |check: &mut crate::model::CheckPlan| check.unhealthy_threshold = threshold;
+    let both = plan().pool("pg").backend("a", 2).tunnel("db:5432").check(takes(a));
+    let mut rig = up(both.backend("b", 1).tunnel("db:5432").check(takes(b)), &["a", "b"]);
+    for name in ["a", "b"] {
+        rig.until_asked(name);
+    }
+    rig
+}
+
+#[test]
+fn the_failure_for_which_the_others_are_asked_is_evidence_itself() {
+    let mut rig = asked(2, 1);
+    for name in ["a", "b"] {
+        rig.answer(name, closed_early());
+    }
+    assert_eq!((rig.state(), words(&rig).len()), (PoolState::Down, 1), "one more of a would be enough");
+}
+
+#[test]
+fn one_that_takes_many_failures_shares_the_fate_of_the_others_after_two() {
+    for failures in 1..=2 {
+        let mut rig = asked(9, 2);
+        rig.answer("b", closed_early());
+        for _ in 0..failures {
+            rig.answer("a", closed_early());
+        }
+        rig.answer("b", closed_early());
+        assert_eq!(words(&rig).len(), usize::from(failures == 2), "after {failures}");
+    }
+}
+
+#[test]
+fn a_target_that_was_never_reached_is_known_to_be_down_by_as_many_failures_as_any_backend() {
+    let mut rig = Rig::new(plan().pool("pg").backend("a", 1).tunnel("db:5432"));
+    rig.news("a", crate::model::TunnelNews::Open);
+    for failures in 1..=3 {
+        rig.answer("a", closed_early());
+        assert_eq!(words(&rig).len(), usize::from(failures == 3), "after {failures}");
+    }
+}
+
+#[test]
+fn one_that_is_to_be_set_up_anew_early_is_so_once_it_is_known_that_its_target_answers_others() {
+    let early = plan().pool("pg").backend("a", 1).tunnel("db:5432").tunnel_with(|plan| plan.restart_after = 1);
+    let mut rig = up(early.backend("c", 2), &["a"]);
+    rig.fit(&["c"]);
+    for failures in 1..=3 {
+        assert!(rig.hands.runs.contains_key(&rig.id("a")), "after {failures}");
+        rig.answer("a", closed_early());
+    }
+    assert!(rig.hands.stopping.contains_key(&rig.id("a")), "by then it would have been seen to be down");
 }

@@ -80,6 +80,17 @@ fn a_program_that_ends_is_proof_of_death_without_a_second_opinion() {
 }
 
 #[test]
+fn what_the_last_run_has_said_is_what_people_read_also_of_a_backend_that_is_out_already() {
+    let mut rig = one();
+    for said in ["no route to host", "closed by remote host"] {
+        rig.exit("a", said);
+        assert_eq!(rig.backend("a").last_error, Some(format!("its tunnel is not up: {said}")));
+        rig.until_started("a");
+    }
+    assert_eq!(rig.count("backend.unhealthy"), 1);
+}
+
+#[test]
 fn that_a_program_has_ended_is_heard_before_what_it_has_left_is_cleared_away() {
     let mut rig = one();
     rig.up("a");
@@ -289,6 +300,24 @@ fn a_restart_waits_while_sessions_move_bytes_but_not_for_ever() {
     }
     let waited = rig.now.since(due.unwrap());
     assert!(waited >= MOVING_MAX && waited < MOVING_MAX + ms(2000), "{waited:?}");
+    // To the moment.
+    rig.has_stopped("a");
+    rig.up("a");
+    for _ in 0..6 {
+        moved += 1000;
+        rig.until_asked("a");
+        rig.feed(Event::TunnelMoved { backend, moved });
+        rig.answer("a", timed_out());
+    }
+    let due = rig.now;
+    for (since, goes_on) in [(MOVING_MAX - ms(1), true), (MOVING_MAX, false)] {
+        moved += 1000;
+        rig.until_asked("a");
+        rig.now = due + since;
+        rig.feed(Event::TunnelMoved { backend, moved });
+        rig.answer("a", timed_out());
+        assert_eq!(rig.hands.runs.contains_key(&backend), goes_on, "{since:?}");
+    }
     // Without bytes, at once.
     rig.has_stopped("a");
     rig.up("a");
