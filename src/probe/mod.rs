@@ -161,9 +161,16 @@ impl Prober {
                 .await;
             }
             CheckKind::Tcp => {
-                // In order, not by a reset: many servers log a reset as an error, probe after probe.
-                drop(dial.own().await?.end_writing());
-                return Ok(Good::default());
+                return match dial.own().await {
+                    Ok(stream) => {
+                        // In order, not by a reset: many servers log a reset as an error, probe after probe.
+                        drop(stream.end_writing());
+                        Ok(Good::default())
+                    }
+                    // It has accepted, and that is all there is to ask.
+                    Err(Failure { error: ProbeError::Check(CheckError::ClosedEarly), .. }) => Ok(Good::default()),
+                    Err(failure) => Err(failure),
+                };
             }
             CheckKind::Http(_) | CheckKind::Agent(_) | CheckKind::Expect(_) | CheckKind::Tls | CheckKind::Postgres => {
                 let stream = dial.own().await?;
@@ -236,17 +243,22 @@ impl Dial<'_> {
         Ok(Advice::default())
     }
 
+    /// Whether there is no proxy on the way, which has accepted before it was asked for the backend.
+    fn is_led_to(&self) -> bool {
+        self.approach.via.as_ref().is_none_or(|via| match via.attach {
+            Attach::Listen | Attach::Stdio | Attach::Address => true,
+            Attach::Socks5 | Attach::HttpConnect => false,
+        })
+    }
+
     /// Connects to the backend's own address.
     async fn own(&self) -> Result<Stream, Failure> {
         let address = self.address;
         let stream = self.ways.dial(address, self.limit, self.approach).await.map_err(|error| {
-            let is_way = self.approach.via.as_ref().is_some_and(|via| match via.attach {
-                Attach::Listen | Attach::Stdio | Attach::Address => true,
-                Attach::Socks5 | Attach::HttpConnect => false,
-            });
             // Whoever resets it had accepted it, before we have noticed that.
-            if is_way && error.kind() == io::ErrorKind::ConnectionReset {
-                return tcp::closed(&error.to_string());
+            if error.kind() == io::ErrorKind::ConnectionReset && self.is_led_to() {
+                let who = if self.approach.via.is_some() { tcp::THE_TUNNEL } else { "it" };
+                return tcp::closed(who, &error.to_string());
             }
             let detail = format!("connecting to {address}: {error}");
             Failure { error: ProbeError::Dial(dial_error(&error)), detail }

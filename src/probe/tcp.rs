@@ -7,21 +7,23 @@ use crate::sys::{Clock, Stream};
 
 use super::{Failure, TUNNEL_OPEN_FOR};
 
+/// Who it is that lets in.
+pub(super) const THE_TUNNEL: &str = "the tunnel";
+
 /// Waits until something comes over `stream`, which goes through a tunnel, or it has been open for [`TUNNEL_OPEN_FOR`] or until
 /// `deadline`, whatever is first. When that was proven which could be: as it was dialled if nothing has come.
 pub(super) async fn stays_open(stream: &Stream, clock: Clock, deadline: Instant) -> Result<MonoTime, Failure> {
     let dialled = clock.now();
     let until = clock.instant(dialled + TUNNEL_OPEN_FOR).min(deadline);
     match timeout_at(until, stream.receive(&mut [0; 1])).await {
-        Ok(Ok(0)) => Err(closed("it ended")),
+        Ok(Ok(0)) => Err(closed(THE_TUNNEL, "it ended")),
         Ok(Ok(_)) => Ok(clock.now()),
-        Ok(Err(error)) => Err(closed(&error.to_string())),
+        Ok(Err(error)) => Err(closed(THE_TUNNEL, &error.to_string())),
         Err(_) => Ok(dialled),
     }
 }
 
-/// That a tunnel has let in, and no more.
-pub(super) fn closed(why: &str) -> Failure {
-    let detail = format!("the tunnel let the connection in and then closed it: {why}");
-    Failure::check(CheckError::ClosedEarly, detail)
+/// That `who` has let in, and no more.
+pub(super) fn closed(who: &str, why: &str) -> Failure {
+    Failure::check(CheckError::ClosedEarly, format!("{who} let the connection in and then closed it: {why}"))
 }
