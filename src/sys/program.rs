@@ -178,10 +178,10 @@ pub(super) fn passed_on() -> Vec<(&'static str, OsString)> {
     std::iter::once(preset).chain(PASSED_ON.iter().filter_map(set)).collect()
 }
 
-/// Whose fault it is that a program could not be started.
+/// Whose fault it is that a program could not be started. Its file is written to just for a moment, as while it is replaced.
 pub(super) fn graded(error: io::Error) -> RunError {
     match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE) => RunError::Local(error),
+        Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ETXTBSY) => RunError::Local(error),
         Some(_) | None => RunError::NotStarted(error),
     }
 }

@@ -34,7 +34,7 @@ pub(super) async fn look_up(
 ) {
     let mut last = None;
     loop {
-        let answer = asked(&hands, &plan, &mark).await;
+        let answer = asked(&hands, &plan, &mark, &sink).await;
         match answer.and_then(|address| elsewhere(&hands, address)) {
             Ok(address) if last.as_ref() == Some(&address) => {}
             Ok(address) => {
@@ -58,19 +58,26 @@ fn elsewhere(hands: &Hands, address: Address) -> Result<Address, String> {
     Ok(address)
 }
 
-async fn asked(hands: &Hands, plan: &LookupPlan, mark: &str) -> Result<Address, String> {
+async fn asked(hands: &Hands, plan: &LookupPlan, mark: &str, sink: &Sink) -> Result<Address, String> {
+    // Before it is cut: the beginning of a secret is not known for one.
+    let shown = |text: &str| quote(&sink.masked(text.to_owned()));
     let limit = plan.timeout;
     let asked = async {
         match &plan.source {
-            LookupSource::Command(program) => by_program(hands, program, mark).await,
-            LookupSource::Http { address, request, pointer } => by_http(address, request, pointer, limit).await,
+            LookupSource::Command(program) => by_program(hands, program, mark, shown).await,
+            LookupSource::Http { address, request, pointer } => by_http(address, request, pointer, limit, shown).await,
         }
     };
     timeout(limit, asked).await.unwrap_or_else(|_| Err(format!("no answer within {}", spoken(limit))))
 }
 
 /// The first line of what `program` says that is an address.
-async fn by_program(hands: &Hands, program: &Arc<ProgramPlan>, mark: &str) -> Result<Address, String> {
+async fn by_program(
+    hands: &Hands,
+    program: &Arc<ProgramPlan>,
+    mark: &str,
+    shown: impl Fn(&str) -> String,
+) -> Result<Address, String> {
     let mut child = hands.spawner.spawn(launch(program, 0, false, mark.to_owned())).await.map_err(|error| {
         let name = program.argv.first().map(ToString::to_string).unwrap_or_default();
         format!("`{name}` {error}")
@@ -85,13 +92,19 @@ async fn by_program(hands: &Hands, program: &Arc<ProgramPlan>, mark: &str) -> Re
     let mut lines = answer.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.clone().next().unwrap_or_default();
     if !status.success() {
-        return Err(format!("{status}: {}", quote(first)));
+        return Err(format!("{status}: {}", shown(first)));
     }
     let found = lines.find_map(|line| address(line).ok());
-    found.ok_or_else(|| format!("{} is no address, such as tcp://db.example.com:5432", quote(first)))
+    found.ok_or_else(|| format!("{} is no address, such as tcp://db.example.com:5432", shown(first)))
 }
 
-async fn by_http(at: &Address, asked: &HttpCheck, pointer: &str, limit: Duration) -> Result<Address, String> {
+async fn by_http(
+    at: &Address,
+    asked: &HttpCheck,
+    pointer: &str,
+    limit: Duration,
+    shown: impl Fn(&str) -> String,
+) -> Result<Address, String> {
     let stream = connect(at, limit).await.map_err(|error| format!("{at}: {error}"))?;
     let request = http_request(at, asked, Some("application/json"))
         .map_err(|error| format!("the request cannot be sent: {error}"))?;
@@ -100,7 +113,7 @@ async fn by_http(at: &Address, asked: &HttpCheck, pointer: &str, limit: Duration
     let json: serde_json::Value = serde_json::from_slice(&body).map_err(|error| format!("{at}: no JSON: {error}"))?;
     let text = json.pointer(pointer).ok_or_else(|| format!("{at}: the answer has nothing at {}", quote(pointer)))?;
     let text = text.as_str().ok_or_else(|| format!("{at}: at {} is no text", quote(pointer)))?;
-    address(text).map_err(|()| format!("{at}: {} is no address, such as tcp://db.example.com:5432", quote(text)))
+    address(text).map_err(|()| format!("{at}: {} is no address, such as tcp://db.example.com:5432", shown(text)))
 }
 
 /// The whole of an answer that is good news.

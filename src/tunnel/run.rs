@@ -1,6 +1,7 @@
 //! One run of a tunnel, from its start until nothing is left of it.
 
 use std::future::pending;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -68,7 +69,13 @@ impl Run {
         };
         let mut kept = port;
         match self.start(port, &sink, &mut orders).await {
-            Err((how, detail)) => self.end(&sink, how, detail).await,
+            Err((how, detail)) => {
+                if how == RunEnd::Stopped {
+                    // It may have begun just then, and have left its group.
+                    self.kill(None).await;
+                }
+                self.end(&sink, how, detail).await;
+            }
             Ok(mut program) => {
                 let (mut how, mut why) = self.lead(program.as_mut(), port, orders).await;
                 if let Some(program) = program.as_ref().filter(|_| how == RunEnd::Exited) {
@@ -140,8 +147,7 @@ impl Run {
                 RunError::Local(_) => RunEnd::Local,
             };
             let name = plan.argv.first().map(ToString::to_string).unwrap_or_default();
-            let mend = if how == RunEnd::NotStarted { "; install it, or say where it is" } else { "" };
-            (how, format!("`{name}` {error}{mend}"))
+            (how, format!("`{name}` {error}{}", mend(&error)))
         })?;
         let pid = child.pid();
         let leader = Leader::of(pid);
@@ -363,6 +369,17 @@ impl Run {
             Some(line) => format!("{status}; it said last: {line}"),
             None => format!("{status}; it said nothing"),
         }
+    }
+}
+
+/// What to do about a program that cannot be started, where that is plain.
+fn mend(error: &RunError) -> &'static str {
+    match error {
+        RunError::NotStarted(error) if error.kind() == io::ErrorKind::NotFound => "; install it, or say where it is",
+        RunError::NotStarted(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            "; let the daemon's user run it"
+        }
+        RunError::NotStarted(_) | RunError::Local(_) => "",
     }
 }
 

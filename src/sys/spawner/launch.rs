@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
@@ -62,6 +62,7 @@ pub(super) fn start(launch: &Launch, descriptors: Option<Descriptors>, jobs: Sen
     let empty = || RunError::NotStarted(io::Error::new(io::ErrorKind::InvalidInput, "there is no program"));
     let (name, arguments) = launch.argv.split_first().ok_or_else(empty)?;
     let path = found(name).map_err(RunError::NotStarted)?;
+    wait_for_disk(&path);
     let (reader, writer) = io::pipe().map_err(RunError::Local)?;
     let output = OwnedFd::from(reader);
     rustix::io::ioctl_fionbio(&output, true).map_err(local)?;
@@ -83,6 +84,13 @@ pub(super) fn start(launch: &Launch, descriptors: Option<Descriptors>, jobs: Sen
     let leader = Leader::new(child, jobs);
     let ended = pidfd_open(pid, PidfdFlags::empty()).map_err(local)?;
     Ok(Started { leader, ended, connection, output })
+}
+
+/// Waits for a disk that is slow to give the program's file: from `fork` until that is executed, the child has all sockets of the
+/// daemon open as well, whoever closes them here.
+fn wait_for_disk(path: &Path) {
+    // What may be executed need not be readable, and whatever else is wrong the child will say.
+    drop(File::open(path).and_then(|mut file| file.read(&mut [0; 512])));
 }
 
 fn local(error: rustix::io::Errno) -> RunError {

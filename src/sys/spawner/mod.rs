@@ -13,11 +13,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Child as StdChild;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, Builder};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
 pub use child::{Child, GroupSignal};
@@ -37,10 +39,10 @@ const LOOK: Duration = Duration::from_millis(5);
 const LOOK_MAX: Duration = Duration::from_secs(1);
 /// How long a start may take. Whoever cannot be executed for longer is on a disk that does not answer, and holds up all others.
 const START_MAX: Duration = Duration::from_secs(10);
+/// So many starts may wait for that.
+const WAITING_MAX: usize = 1024;
 /// How many looks the thread's end waits for programs that were killed.
 const LAST_LOOKS: u32 = 200;
-
-const HELD_UP: &str = "the file of this program, or of another that is started before it, cannot be read for 10 s";
 
 /// A program to start, and what it is given.
 #[derive(Clone)]
@@ -73,6 +75,10 @@ enum Job {
         descriptors: Option<Descriptors>,
         /// What the program tells the thread by, once nobody wants it.
         jobs: Sender<Self>,
+        /// Its place among those that wait.
+        place: OwnedSemaphorePermit,
+        /// Set once its turn has come.
+        is_begun: Arc<AtomicBool>,
         reply: oneshot::Sender<Result<Started, RunError>>,
     },
     /// Whoever had it has waited for it.
@@ -93,6 +99,7 @@ struct Started {
 #[derive(Clone)]
 pub struct Spawner {
     jobs: Sender<Job>,
+    places: Arc<Semaphore>,
     descriptors: Option<Descriptors>,
 }
 
@@ -111,7 +118,7 @@ impl Spawner {
     pub fn start() -> io::Result<Self> {
         let (jobs, inbox) = mpsc::channel();
         Builder::new().name("spawner".to_owned()).spawn(move || run(&inbox))?;
-        Ok(Self { jobs, descriptors: None })
+        Ok(Self { jobs, places: Arc::new(Semaphore::new(WAITING_MAX)), descriptors: None })
     }
 
     /// The same, whose programs may have as many files open as this process might when it was started.
@@ -120,22 +127,36 @@ impl Spawner {
         Self { descriptors: Some(descriptors), ..self }
     }
 
-    /// Starts a program. From any thread, in a runtime with input and output. One that was started when nobody waits for
+    /// Starts a program. From any thread, in a runtime with input, output and time. One that was started when nobody waits for
     /// it any more is killed.
     ///
     /// # Errors
     ///
-    /// If it cannot be started, by its own fault or by ours; it is ours as well if the thread is held up for [`START_MAX`] by
-    /// a program before it.
+    /// If it cannot be started, by its own fault or by ours. It is its own that it does not begin within [`START_MAX`], and ours
+    /// if its turn does not come in that time, or too many wait for theirs.
     pub async fn spawn(&self, launch: Launch) -> Result<Child, RunError> {
         let gone = || RunError::Local(io::Error::other("the thread that starts programs is gone"));
+        let many = || RunError::Local(io::Error::other(format!("{WAITING_MAX} programs wait already to be started")));
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| many())?;
         let (reply, started) = oneshot::channel();
-        let (jobs, descriptors) = (self.jobs.clone(), self.descriptors);
-        let job = Job::Start { launch: Box::new(launch), descriptors, jobs, reply };
+        let (jobs, descriptors, is_begun) = (self.jobs.clone(), self.descriptors, Arc::new(AtomicBool::new(false)));
+        let turn = Arc::clone(&is_begun);
+        let job = Job::Start { launch: Box::new(launch), descriptors, jobs, place, is_begun: turn, reply };
         self.jobs.send(job).map_err(|_| gone())?;
-        let held_up = |_| RunError::Local(io::Error::new(io::ErrorKind::TimedOut, HELD_UP));
-        Child::new(timeout(START_MAX, started).await.map_err(held_up)?.map_err(|_| gone())??)
+        match timeout(START_MAX, started).await {
+            Ok(started) => Child::new(started.map_err(|_| gone())??),
+            Err(_) => Err(held_up(is_begun.load(Ordering::Relaxed))),
+        }
     }
+}
+
+/// Why a start takes too long whose turn has come, or has not.
+fn held_up(is_begun: bool) -> RunError {
+    let late = |detail: String| io::Error::new(io::ErrorKind::TimedOut, detail);
+    if is_begun {
+        return RunError::NotStarted(late(format!("it has not begun within {START_MAX:?}: can its file be read?")));
+    }
+    RunError::Local(late(format!("another program has not begun for {START_MAX:?}, and this one waits for it")))
 }
 
 fn run(inbox: &Receiver<Job>) {
@@ -149,12 +170,16 @@ fn run(inbox: &Receiver<Job>) {
             Some(wait) => inbox.recv_timeout(wait),
         };
         match job {
-            Ok(Job::Start { launch, descriptors, jobs, reply }) => {
+            // Nobody waits for it any more: the one before may have taken long.
+            Ok(Job::Start { reply, .. }) if reply.is_closed() => {}
+            Ok(Job::Start { launch, descriptors, jobs, place, is_begun, reply }) => {
+                is_begun.store(true, Ordering::Relaxed);
                 orphans.take_in();
                 let started = launch::start(&launch, descriptors, jobs);
                 if let Ok(started) = &started {
                     orphans.know(started.leader.pid());
                 }
+                drop(place);
                 // Nobody wants it any more: with it goes the program.
                 drop(reply.send(started));
             }
