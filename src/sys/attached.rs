@@ -345,6 +345,9 @@ impl Attendance {
                 }
             }
         }
+        if read >= LEFT_MAX {
+            (self.said)(Heard::Flood);
+        }
         (self.said)(Heard::End);
     }
 }

@@ -27,7 +27,13 @@ pub struct ProcessStat {
 /// The process `pid`, if there is one.
 #[must_use]
 pub fn process(pid: u32) -> Option<ProcessStat> {
-    parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    parse(pid, &stat_of(&pid.to_string())?)
+}
+
+/// A process's name may be cut in the middle of a character.
+fn stat_of(process: &str) -> Option<String> {
+    let stat = fs::read(format!("/proc/{process}/stat")).ok()?;
+    Some(String::from_utf8_lossy(&stat).into_owned())
 }
 
 /// This process; none if `/proc` is that of others, as of those outside a container. Its group and its session are 0 if those
@@ -35,7 +41,7 @@ pub fn process(pid: u32) -> Option<ProcessStat> {
 /// allows for it.
 #[must_use]
 pub(super) fn own_process() -> Option<ProcessStat> {
-    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    let stat = stat_of("self")?;
     let own = std::process::id();
     let number: u32 = stat.split_ascii_whitespace().next()?.parse().ok()?;
     (number == own).then(|| parse(own, &stat)).flatten()

@@ -43,11 +43,15 @@ pub(super) fn dial_from(socket: &Socket, source: IpAddr, to: SocketAddr) -> io::
     })
 }
 
-/// Whether this host has the address `ip`. Nothing is sent.
+/// Whether this host has the address `ip`; so it is taken to have if that cannot be found out. Nothing is sent.
 #[must_use]
 pub fn has_address(ip: IpAddr) -> bool {
     let family = if ip.is_ipv4() { "ipv4" } else { "ipv6" };
-    let Ok(socket) = UdpSocket::bind((ip, 0)) else { return false };
+    let socket = match UdpSocket::bind((ip, 0)) {
+        Ok(socket) => socket,
+        // An address of IPv6 that holds on one line alone wants that named, and is of such a line.
+        Err(error) => return !matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT)),
+    };
     // Hosts that take over each other's addresses may bind those that they do not have now. Who dials one that they have does so from
     // it, but for those that stand beside a first one in its network.
     let binds_any = fs::read_to_string(format!("/proc/sys/net/{family}/ip_nonlocal_bind"));
