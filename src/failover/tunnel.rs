@@ -195,7 +195,8 @@ impl Tunnel {
 
     /// Its program runs, whatever comes of that: one that could not be started has not failed any more.
     fn has_begun_at_last(&mut self) {
-        if self.tries.can_begin() {
+        // What has been found out since is not taken back by that.
+        if self.tries.can_begin() && self.cause == TunnelCause::NotStarted {
             self.because(TunnelCause::Planned, BEGUN.to_owned());
         }
     }
