@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use changeover::model::Attach;
 use changeover::tunnel::FILE_NAME;
@@ -140,12 +140,10 @@ fn what_is_killed_with_its_whole_control_group_is_gone_and_the_next_daemon_begin
     assert!(programs.len() >= 5, "{programs:?}");
     assert!(inside.contains(&daemon.0.id()) && programs.iter().all(|pid| inside.contains(pid)), "{inside:?}");
     assert_eq!(inside.len(), programs.len() + 2, "and the guard: {inside:?}");
-    let begun = Instant::now();
     group.kill();
     daemon.wait();
     wait_gone(&id);
     wait_until("the group is empty", DEADLINE, || group.processes().is_empty());
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     let record = dir.path().join(FILE_NAME);
     assert!(record.exists(), "nobody was left to write down that it is over");
     let mut next = Rig::start(Some(dir.path().to_owned()), Some(guard()));

@@ -1,6 +1,7 @@
 //! A control group of a test's own, such as a service manager has for each service.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
@@ -27,6 +28,9 @@ impl Cgroup {
         let mount = mounts.find(|fields| fields.get(2) == Some(&"cgroup2")).ok_or("cgroup2 is not mounted")?;
         let ours = read("/proc/self/cgroup")?;
         let ours = ours.lines().find_map(|line| line.strip_prefix("0::/")).ok_or("we are in no group of cgroup2")?;
+        if ours.split('/').any(|part| part == "..") {
+            return Err("our group is not below what is mounted".to_owned());
+        }
         let path = PathBuf::from(mount[1]).join(ours).join(format!("changeover-test-{:08x}", fastrand::u32(..)));
         fs::create_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let made = Self { path };
@@ -58,10 +62,14 @@ impl Cgroup {
         listed.lines().map(|line| line.parse().expect("a number")).collect()
     }
 
+    fn try_kill(&self) -> std::io::Result<()> {
+        OpenOptions::new().write(true).open(self.file("cgroup.kill"))?.write_all(b"1")
+    }
+
     /// Has the kernel kill all that are in it, at once.
     #[track_caller]
     pub fn kill(&self) {
-        fs::write(self.file("cgroup.kill"), "1").expect("it can be killed");
+        self.try_kill().expect("it can be killed");
     }
 }
 
@@ -69,7 +77,7 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         let begun = Instant::now();
         // What is killed takes a while to be gone, and until then the group stays.
-        fs::write(self.file("cgroup.kill"), "1").ok();
+        self.try_kill().ok();
         while let Err(error) = fs::remove_dir(&self.path) {
             if begun.elapsed() > DEADLINE {
                 eprintln!("{} stays: {error}", self.path.display());
