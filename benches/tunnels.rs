@@ -134,7 +134,7 @@ fn forward(port: u16, to: SocketAddr) -> ! {
     }
 }
 
-/// What a check is without anything around it: connects to `to` this many times a second, evenly, and closes in order.
+/// What a check is without anything around it: connects to `to` this many times a second, evenly, and closes.
 fn connect(rate: u32, to: SocketAddr) -> ! {
     let pace = Duration::from_secs(1) / rate;
     let mut due = Instant::now();
