@@ -132,7 +132,7 @@ impl Spawner {
     ///
     /// # Errors
     ///
-    /// If it cannot be started, by its own fault or by ours. It is its own that it does not begin within [`START_MAX`], and ours
+    /// If it cannot be started, by its own fault or by ours. It is its own that it does not begin within ten seconds, and ours
     /// if its turn does not come in that time, or too many wait for theirs.
     pub async fn spawn(&self, launch: Launch) -> Result<Child, RunError> {
         let gone = || RunError::Local(io::Error::other("the thread that starts programs is gone"));
