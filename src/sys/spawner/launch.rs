@@ -89,8 +89,10 @@ pub(super) fn start(launch: &Launch, descriptors: Option<Descriptors>, jobs: Sen
 /// Waits for a disk that is slow to give the program's file: from `fork` until that is executed, the child has all sockets of the
 /// daemon open as well, whoever closes them here.
 fn wait_for_disk(path: &Path) {
-    // What may be executed need not be readable, and whatever else is wrong the child will say.
-    drop(File::open(path).and_then(|mut file| file.read(&mut [0; 512])));
+    // Who opens a pipe may wait for ever. What may be executed need not be readable, and whatever else is wrong the child will say.
+    if fs::metadata(path).is_ok_and(|found| found.is_file()) {
+        drop(File::open(path).and_then(|mut file| file.read(&mut [0; 512])));
+    }
 }
 
 fn local(error: rustix::io::Errno) -> RunError {

@@ -127,10 +127,14 @@ async fn what_cannot_be_started_says_why_and_whose_fault_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let text = dir.path().join("text");
     fs::write(&text, "no program").unwrap();
+    let pipe = dir.path().join("pipe");
+    let made = rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o700.into(), 0);
+    made.unwrap();
     for (argv, words) in [
         (vec!["no-such-program-of-ours"], "No such file"),
         (vec!["/no/such/program"], "No such file"),
         (vec![text.to_str().unwrap()], "ermission denied"),
+        (vec![pipe.to_str().unwrap()], "ermission denied"),
         (vec![""], "no name"),
         (vec!["/bin/true", "a\0b"], "nul byte"),
         (vec![], "no program"),
